@@ -1,0 +1,1 @@
+"""The timetable and the scheduler that fires it."""

@@ -1,0 +1,1 @@
+"""How messages travel: connection options, the embedded Valkey server."""

@@ -1,0 +1,1 @@
+"""The work: typed tasks, their outcomes, and one folder per domain."""

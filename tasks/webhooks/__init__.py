@@ -1,0 +1,1 @@
+"""Webhooks: events of an app, delivered to the HTTP endpoints that subscribed."""

@@ -1,0 +1,1 @@
+"""Tests of the platform; each name is a promise."""
