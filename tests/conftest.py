@@ -1,0 +1,39 @@
+"""Servers that tests share: one per kind and test process, emptied before each test."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.servers import Kind, Server, make_server
+
+KINDS: tuple[Kind, ...] = ("valkey9", "redis7")
+
+
+@pytest.fixture(scope="session")
+def server_pool() -> Iterator[dict[Kind, Server]]:
+    """The running servers of this test process; stopped at its end."""
+    servers: dict[Kind, Server] = {}
+    yield servers
+    for server in servers.values():
+        server.stop()
+
+
+@pytest.fixture
+def valkey(server_pool: dict[Kind, Server], tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """An empty Valkey 9."""
+    return _ready("valkey9", server_pool, tmp_path_factory)
+
+
+@pytest.fixture(params=KINDS)
+def broker_server(request: Any, server_pool: dict[Kind, Server], tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """An empty server of each kind in turn: for promises that both must keep."""
+    return _ready(request.param, server_pool, tmp_path_factory)
+
+
+def _ready(kind: Kind, pool: dict[Kind, Server], folders: pytest.TempPathFactory) -> Server:
+    if kind not in pool:
+        pool[kind] = make_server(kind, folders.mktemp(kind), appendfsync="always")
+    server = pool[kind].start()  # a test may have killed it
+    server.flush()
+    return server
