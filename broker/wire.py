@@ -1,0 +1,28 @@
+"""What travels beside Celery's own message headers: one header of ours, and the names both ends agree on."""
+
+from typing import Any, Literal, TypedDict
+
+HEADER = "taskyard"  # the message header that carries a MessageFacts
+BURY_TASK = "dead_letter.bury"
+DEAD_LETTER_QUEUE = "dead-letter"
+
+
+class Dedup(TypedDict):
+    """At most one message with this key."""
+
+    key: str
+    mode: Literal["until_done", "throttle", "debounce"]
+    ttl_ms: int | None  # length of a throttle, or of a debounce's quiet time; None for until_done
+
+
+class MessageFacts(TypedDict, total=False):
+    """The platform's facts about one message; a message of a foreign Celery client has none."""
+
+    attempt: int  # number of the execution to come, from 1; absent: 1
+    max_attempts: int  # executions in total
+    group_key: str
+    dedup: Dedup
+    lifo: bool
+    user_id: str
+    args: dict[str, Any]  # the payload with hidden fields masked, for audit and listings
+    redrive_of: str  # id of the dead letter that this run was redriven from

@@ -1,0 +1,52 @@
+"""How a setting's text becomes its value; each function takes the text or an already right value."""
+
+import os
+from datetime import timedelta
+from ipaddress import ip_network
+from typing import Any
+
+
+def seconds(value: Any) -> Any:
+    """Read a number of seconds, at least 0."""
+    return _duration(value, unit="seconds")
+
+
+def milliseconds(value: Any) -> Any:
+    """Read a number of milliseconds, at least 0."""
+    return _duration(value, unit="milliseconds")
+
+
+def csv_seconds(value: Any) -> Any:
+    """Read comma-separated seconds: ``"1,2.5"`` is 1 s and 2.5 s."""
+    if isinstance(value, str):
+        return tuple(seconds(part) for part in csv_words(value))
+    return value
+
+
+def csv_words(value: Any) -> Any:
+    """Read comma-separated words; empty parts do not count."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check that each word is a subnet such as ``10.0.0.0/8`` or ``fd00::/8``."""
+    return tuple(str(ip_network(word)) for word in value)
+
+
+def worker_count(value: Any) -> Any:
+    """Read a number, or ``cpus`` for one process per core."""
+    return (os.cpu_count() or 1) if value == "cpus" else value
+
+
+def _duration(value: Any, *, unit: str) -> Any:
+    if isinstance(value, timedelta):
+        return value
+    try:
+        duration = timedelta(**{unit: float(value)})
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"must be a number of {unit}") from error
+    if duration < timedelta(0):
+        raise ValueError(f"must be a number of {unit}, at least 0")
+    return duration

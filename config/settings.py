@@ -1,0 +1,148 @@
+"""Settings of the platform: read once from the environment, checked, frozen, passed down."""
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import click
+from dotenv import dotenv_values
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from config.parsing import csv_seconds, csv_words, milliseconds, networks, seconds, worker_count
+
+OUR_PREFIXES = ("AUDIT_", "METRICS_", "TASKYARD_", "WEBHOOK_", "WORKER_")
+FOREIGN_NAMES = frozenset({"TASKYARD_CONFIG"})  # reserved for the shell scripts of a deployment
+
+type Seconds = Annotated[timedelta, BeforeValidator(seconds)]
+type Milliseconds = Annotated[timedelta, BeforeValidator(milliseconds)]
+type SecondsList = Annotated[tuple[timedelta, ...], BeforeValidator(csv_seconds)]
+type WorkerCount = Annotated[int, BeforeValidator(worker_count)]
+type Words = Annotated[tuple[str, ...], BeforeValidator(csv_words)]
+type Networks = Annotated[tuple[str, ...], BeforeValidator(csv_words), AfterValidator(networks)]
+
+
+class SettingsError(click.ClickException, ValueError):
+    """The environment holds a wrong value or an unknown name of ours; the text has one line per error."""
+
+    exit_code = 2
+
+
+class Settings(BaseModel):
+    """All settings; a field's name in upper case is its environment variable, its description is its documentation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    redis_url: str = Field("redis://localhost:6379/0", description="Broker, results, locks: redis, rediss, unix URL")
+    database_url: str = Field("sqlite:///taskyard.db", description="postgresql+psycopg://... in production")
+    worker_count: WorkerCount = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=1024,
+        description="Worker processes per profile; a number or cpus",
+    )
+    worker_queue_concurrency: int = Field(5, ge=1, le=10_000, description="Slots in each worker process")
+    worker_queue_job_attempts: int = Field(3, ge=1, le=1000, description="Default max_attempts: executions in total")
+    worker_queue_stalled_interval: Milliseconds = Field(
+        timedelta(seconds=30), description="Milliseconds: a lease not renewed for so long is taken back"
+    )
+    worker_max_stalls: int = Field(
+        2, ge=0, le=1000, description="A message that lost its worker more often is a dead letter"
+    )
+    worker_shutdown_seconds: Seconds = Field(
+        timedelta(seconds=25), description="SIGTERM: finish running tasks for so long, return the rest"
+    )
+    audit_log_retention_days: int = Field(30, ge=0, le=36_500, description="Days that runs are kept; 0 keeps all")
+    audit_enabled: bool = Field(default=True, description="Record runs and attempts; off only to measure its cost")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
+    log_format: Literal["json", "console", "auto"] = Field("auto", description="auto: console on a terminal, else json")
+    metrics_port: int | None = Field(None, ge=1, le=65_535, description="Prometheus text on this port; unset: off")
+    metrics_auth_token: SecretStr | None = Field(None, description="Bearer token that /metrics asks for")
+    taskyard_transport: Literal["taskyard", "redis"] = Field(
+        "taskyard", description="redis: stock kombu, for comparison and emergencies"
+    )
+    taskyard_key_prefix: str = Field(
+        "taskyard:", pattern=r"^[A-Za-z0-9_.:-]{0,64}$", description="Put before every key in Redis"
+    )
+    taskyard_data: Path = Field(Path(".run"), description="Folder of the embedded servers and of small files")
+    webhook_secret_keys: SecretStr | None = Field(
+        None, description="Master keys of endpoint secrets: id:base64 of 32 bytes, comma-separated, newest first"
+    )
+    webhook_retry_delays: SecondsList = Field(
+        (
+            timedelta(seconds=30),
+            timedelta(minutes=5),
+            timedelta(hours=1),
+            timedelta(hours=6),
+            timedelta(hours=24),
+        ),
+        description="Seconds before attempts 2, 3, ...; five delays mean six attempts",
+    )
+    webhook_retry_jitter: float = Field(0.2, ge=0, le=1, description="Each delay varies by this share either way")
+    webhook_throttle_floor: Seconds = Field(
+        timedelta(seconds=60), description="Least delay after 429, 502, 503, 504 and time-outs"
+    )
+    webhook_retry_after_cap: Seconds = Field(timedelta(hours=24), description="A longer Retry-After is cut to this")
+    webhook_broker_wait: Seconds = Field(
+        timedelta(minutes=15), description="Longer waits stay in SQL and are enqueued by the sweeper"
+    )
+    webhook_connect_timeout: Seconds = Field(timedelta(seconds=5), description="Seconds to connect, TLS included")
+    webhook_total_timeout: Seconds = Field(
+        timedelta(seconds=15), description="Wall clock of one attempt, body included"
+    )
+    webhook_terminal_codes: Words = Field((), description="HTTP codes that are never retried, such as 400,422")
+    webhook_allow_http: bool = Field(default=False, description="Accept http:// endpoints, not only https://")
+    webhook_allow_nets: Networks = Field((), description="Subnets that may be called though they are not public")
+    webhook_ca_file: Path | None = Field(None, description="Extra certificate authorities for receivers")
+    webhook_max_concurrency: int = Field(10, ge=1, le=1000, description="Default requests in flight per endpoint")
+    webhook_disable_after: Seconds = Field(
+        timedelta(hours=120), description="An endpoint that failed for so long is disabled"
+    )
+    webhook_disable_exhausted: int = Field(
+        5, ge=1, le=10_000, description="Consecutive exhausted deliveries that disable an endpoint"
+    )
+    webhook_breaker_failures: int = Field(
+        10, ge=1, le=10_000, description="Consecutive failed attempts that open the circuit breaker"
+    )
+    webhook_breaker_open: Seconds = Field(
+        timedelta(seconds=30), description="First pause of an open breaker; doubles up to 30 minutes"
+    )
+    webhook_sweep_interval: Seconds = Field(timedelta(seconds=30), description="How often the sweeper looks")
+    webhook_max_body: int = Field(262_144, ge=1, le=16_777_216, description="Bytes of one event's body at most")
+
+
+def load_settings(environ: Mapping[str, str], dotenv: Path | None = None) -> Settings:
+    """
+    Read and check all settings.
+
+    Args:
+        environ: Usually ``os.environ``; wins over the file.
+        dotenv: A ``.env`` file, ignored when it does not exist.
+
+    Raises:
+        SettingsError: One line for each wrong value or unknown name, then the names that are known.
+    """
+    known = {name.upper(): name for name in Settings.model_fields}
+    given = {**(dotenv_values(dotenv) if dotenv else {}), **environ}
+    errors = [
+        f"{name}: not a setting of Taskyard"
+        for name in sorted(given)
+        if name.startswith(OUR_PREFIXES) and name not in known and name not in FOREIGN_NAMES
+    ]
+    values: dict[str, Any] = {known[name]: value for name, value in given.items() if name in known and value}
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        errors += [f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+    else:
+        if not errors:
+            return settings
+    raise SettingsError("\n".join([*errors, f"Known settings: {', '.join(sorted(known))}"]))
+
+
+@lru_cache(maxsize=1)
+def current_settings() -> Settings:
+    """Return the settings of this process, read from its environment and ``.env`` at the first call."""
+    return load_settings(os.environ, Path(".env"))

@@ -1,0 +1,143 @@
+"""The composition root: the Celery app, the ``@task`` decorator, and the ways to enqueue."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, Unpack, cast
+
+from celery import Celery
+from celery.signals import setup_logging
+
+from broker.options import transport_settings
+from config.celeryconfig import celery_config
+from config.logging import configure_logging
+from config.queues import Queue
+from config.settings import current_settings
+from tasks.base import PlatformTask, settle
+from tasks.calls import CallOptions, Run
+from tasks.errors import UnknownTaskError
+from tasks.payloads import Payload
+from tasks.policy import Policy
+
+TASK_MODULES = ("tasks.dead_letter", "tasks.webhooks.tasks")
+_declared: set[str] = set()
+
+
+def _configuration() -> dict[str, Any]:
+    """Read the settings when Celery first needs them, so that importing this module touches no environment."""
+    settings = current_settings()
+    return celery_config(settings) | transport_settings(settings)
+
+
+app = Celery("taskyard", include=TASK_MODULES)
+app.add_defaults(_configuration)
+
+
+class TypedTask[**P, M: Payload](Protocol):
+    """What ``@task`` makes of a function: a Celery task whose calls are checked by mypy and by its payload model."""
+
+    name: str
+    payload: type[M]
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run:
+        """Enqueue with these payload fields."""
+
+    def enqueue(self, payload: M, **options: Unpack[CallOptions]) -> Run:
+        """Enqueue a payload with options."""
+
+    def apply_async(
+        self, args: None = None, kwargs: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]
+    ) -> Run:
+        """Enqueue with JSON-like keyword arguments and options."""
+
+
+def task[**P, M: Payload](
+    name: str,
+    payload: Callable[P, M],
+    *,
+    queue: Queue,
+    policy: Policy | None = None,
+    on_redrive: Callable[[M], None] | None = None,
+) -> Callable[[Callable[[M], Any]], TypedTask[P, M]]:
+    """
+    Declare a task: a stable name, one payload model, one line of work.
+
+    Args:
+        name: Travels on the wire; ``domain.verb``, never derived from a module's path.
+        payload: The payload model (a class).
+        queue: Where it waits.
+        policy: What it is granted; None takes the defaults of :class:`tasks.policy.Policy`.
+        on_redrive: Called in the operator's process before a dead letter of this task is sent again.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    if name in _declared:
+        raise ValueError(f"task {name!r} is declared twice")
+    _declared.add(name)
+    granted = policy or Policy()
+
+    def register(handler: Callable[[M], Any]) -> TypedTask[P, M]:
+        def run(self: PlatformTask, *args: Any, **kwargs: Any) -> Any:
+            return settle(self, args, kwargs)
+
+        run.__name__, run.__module__, run.__doc__ = name, handler.__module__, handler.__doc__
+        attributes: dict[str, Any] = {
+            "payload": payload,
+            "handler": staticmethod(handler),
+            "home": queue,
+            "queue": queue.name,
+            "policy": granted,
+            "on_redrive": on_redrive and staticmethod(on_redrive),
+            "soft_time_limit": granted.soft_limit and granted.soft_limit.total_seconds(),
+            "time_limit": granted.hard_limit and granted.hard_limit.total_seconds(),
+        }
+        return cast("TypedTask[P, M]", app.task(base=PlatformTask, bind=True, name=name, **attributes)(run))
+
+    return register
+
+
+def find_task(name: str) -> PlatformTask:
+    """
+    Return the task of this name.
+
+    Raises:
+        UnknownTaskError: No such task; the text lists the names that exist.
+    """
+    app.loader.import_default_modules()
+    known = {key: entry for key, entry in app.tasks.items() if isinstance(entry, PlatformTask)}
+    if name not in known:
+        raise UnknownTaskError(f"unknown task {name!r}; known: {', '.join(sorted(known))}")
+    return known[name]
+
+
+def send(name: str, fields: Mapping[str, Any], **options: Unpack[CallOptions]) -> Run:
+    """
+    Enqueue by name, for admin tools: the same checks as ``apply_async``.
+
+    Raises:
+        UnknownTaskError: No such task; nothing was sent.
+        InvalidPayloadError: The fields do not fit its payload model; nothing was sent.
+    """
+    return find_task(name).apply_async(kwargs=fields, **options)
+
+
+def enqueue_many[**P, M: Payload](
+    target: TypedTask[P, M], payloads: Sequence[M], **options: Unpack[CallOptions]
+) -> list[str]:
+    """
+    Enqueue many payloads over one connection; return their run ids in the same order.
+
+    All are checked before the first is sent.
+
+    Raises:
+        InvalidPayloadError: A payload is too large; nothing was sent.
+    """
+    for payload in payloads:
+        payload.to_wire()
+    with app.producer_or_acquire() as producer:
+        return [str(target.enqueue(payload, producer=producer, **options).id) for payload in payloads]  # type: ignore[call-arg]  # Celery's own option
+
+
+@setup_logging.connect
+def _log_our_way(**_: Any) -> None:
+    """Celery asks before it configures logging; with a receiver it leaves that to us."""
+    configure_logging(current_settings())

@@ -1,0 +1,113 @@
+"""The task class: typed calls at the caller's side, and `settle`, where every outcome is decided."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, cast
+
+from celery import Task
+from pydantic_core import to_jsonable_python
+
+from broker.redelivery import Redeliver
+from broker.wire import HEADER, MessageFacts
+from config.queues import Queue
+from config.settings import current_settings
+from tasks.calls import Run, message_options
+from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze
+from tasks.payloads import Payload
+from tasks.policy import LONGEST_DELAY, Policy
+
+
+class PlatformTask(Task[..., Any]):
+    """A task with a payload model, a queue and a policy; made by ``tasks.app.task``."""
+
+    abstract = True
+    typing = False  # the payload model checks the arguments
+    acks_late = True
+    max_retries = None  # `settle` counts attempts
+    Request = "broker.request:PlatformRequest"
+
+    payload: type[Payload]
+    handler: Callable[[Any], Any]
+    home: Queue
+    policy: Policy
+    on_redrive: Callable[[Any], None] | None = None  # makes the domain's row ready for fresh attempts
+
+    def delay(self, *args: Any, **fields: Any) -> Run:
+        """
+        Enqueue with these payload fields.
+
+        Raises:
+            InvalidPayloadError: The fields do not fit the model; nothing was sent.
+        """
+        return self.enqueue(self.payload.checked(**_no_positional(self, args, fields)))
+
+    def apply_async(  # type: ignore[override]  # the options are those of CallOptions, and pass through to Celery
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Run:
+        """
+        Enqueue with JSON-like keyword arguments and options: see :class:`tasks.calls.CallOptions`.
+
+        Raises:
+            InvalidPayloadError: The arguments do not fit the payload model; nothing was sent.
+            ValueError: An option has no meaning; nothing was sent.
+        """
+        return self.enqueue(self.payload.from_wire(_no_positional(self, args or (), kwargs or {})), **options)
+
+    def enqueue(self, payload: Payload, **options: Any) -> Run:
+        """Enqueue a payload that was already checked, with the same options as :meth:`apply_async`."""
+        wire = payload.to_wire()
+        sent = super().apply_async((), wire, **message_options(payload, options))
+        return cast("Run", sent)
+
+    def AsyncResult(self, task_id: str, **options: Any) -> Run:  # noqa: N802 - Celery's name
+        """Return the handle of a run of this task."""
+        return Run(task_id, backend=self.backend, task_name=self.name, app=self.app, **options)
+
+
+def settle(task: PlatformTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """
+    Run the handler once and decide the outcome; the table in docs/outcomes.md, and nothing else.
+
+    Returns what the handler returned, as JSON values: done. The request class carries the other outcomes out: it moves
+    the message on :class:`Redeliver`, and buries it on any other exception.
+    """
+    try:
+        return to_jsonable_python(task.handler(task.payload.from_wire(_no_positional(task, args, kwargs))))
+    except Snooze as error:
+        raise Redeliver(_bounded(error.delay), error, uses_attempt=False) from error
+    except PermanentError:
+        raise
+    except RetryAfter as error:
+        _raise_if_last(task, error)
+        raise Redeliver(_bounded(error.delay), error) from error
+    except Exception as error:
+        _raise_if_last(task, error)
+        raise Redeliver(_bounded(task.policy.backoff.delay(attempt_number(task))), error) from error
+
+
+def attempt_number(task: PlatformTask) -> int:
+    """Return the number of the attempt that is running, from 1."""
+    return _facts(task).get("attempt", 1)
+
+
+def _raise_if_last(task: PlatformTask, error: Exception) -> None:
+    limit = _facts(task).get("max_attempts") or task.policy.max_attempts or current_settings().worker_queue_job_attempts
+    if attempt_number(task) >= limit:
+        raise error
+
+
+def _facts(task: PlatformTask) -> MessageFacts:
+    return cast("MessageFacts", getattr(task.request, HEADER, None) or {})
+
+
+def _bounded(delay: timedelta) -> float:
+    return min(delay, LONGEST_DELAY).total_seconds()
+
+
+def _no_positional(task: PlatformTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    if args:
+        raise InvalidPayloadError(
+            f"{task.name} takes keyword arguments only, got {len(args)} positional; "
+            "in a chain use .si() instead of .s()"
+        )
+    return kwargs

@@ -1,0 +1,92 @@
+"""What a caller may ask for when it enqueues, and what it gets back."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypedDict
+
+from celery.result import AsyncResult
+
+from broker.wire import HEADER, Dedup
+from config.queues import NORMAL, PriorityName, priority_number
+from tasks.payloads import Payload
+
+MIN_LIMIT = timedelta(milliseconds=1)
+
+
+class Run(AsyncResult[Any]):
+    """The handle of an enqueued task; ``id`` is its run id for ``celery -A tasks jobs show``."""
+
+    is_duplicate: bool = False  # True: nothing was sent, a run with the same dedup key is already there
+
+
+class CallOptions(TypedDict, total=False):
+    """Options of ``apply_async`` beside Celery's own."""
+
+    priority: PriorityName | int  # high, normal, low, or 0-9 (9 first)
+    countdown: float  # seconds from now
+    eta: datetime  # aware, or taken as UTC
+    expires: float | datetime  # seconds or moment after which it must not start any more
+    max_attempts: int  # executions in total, instead of the policy's
+    lifo: bool  # goes before all that wait with the same priority
+    group_key: str  # fairness and per-key limits: one tenant, one endpoint, one market
+    dedup_key: str  # at most one run with this key ...
+    throttle: timedelta  # ... within this time (instead of: until it is done)
+    debounce: timedelta  # ... the last call wins, after so long without a new one
+    user_id: str  # on whose behalf; kept by the audit
+    soft_time_limit: float  # seconds
+    time_limit: float  # seconds
+
+
+OURS = frozenset({"max_attempts", "lifo", "group_key", "dedup_key", "throttle", "debounce", "user_id"})
+
+
+def message_options(payload: Payload, options: dict[str, Any]) -> dict[str, Any]:
+    """
+    Turn call options into Celery's options: ours move into one header, the rest stays.
+
+    Raises:
+        ValueError: An option has a value without meaning, or two options contradict each other.
+    """
+    ours = {name: options.pop(name) for name in OURS & options.keys()}
+    header: dict[str, Any] = {"args": payload.shown()}
+    attempts = ours.get("max_attempts")
+    if attempts is not None:
+        if attempts < 1:
+            raise ValueError("max_attempts counts executions in total, so it is at least 1")
+        header["max_attempts"] = attempts
+    header |= {name: ours[name] for name in ("group_key", "user_id", "lifo") if ours.get(name)}
+    if (dedup := _dedup(ours)) is not None:
+        header["dedup"] = dedup
+        if dedup["mode"] == "debounce" and not ("eta" in options or "countdown" in options):
+            options["countdown"] = ours["debounce"].total_seconds()
+    _check_times(options)
+    options["priority"] = priority_number(options.get("priority", NORMAL))
+    options["kwargsrepr"] = repr(header["args"])
+    options["headers"] = {**(options.get("headers") or {}), HEADER: header}
+    return options
+
+
+def _dedup(ours: dict[str, Any]) -> Dedup | None:
+    modes: list[Literal["throttle", "debounce"]] = [m for m in ("throttle", "debounce") if ours.get(m) is not None]
+    if ours.get("dedup_key") is None:
+        if modes:
+            raise ValueError(f"{modes[0]} needs a dedup_key")
+        return None
+    if len(modes) > 1:
+        raise ValueError("throttle and debounce exclude each other")
+    if not modes:
+        return Dedup(key=ours["dedup_key"], mode="until_done", ttl_ms=None)
+    span: timedelta = ours[modes[0]]
+    if span < MIN_LIMIT:
+        raise ValueError(f"{modes[0]} must be longer than 0")
+    return Dedup(key=ours["dedup_key"], mode=modes[0], ttl_ms=int(span / timedelta(milliseconds=1)))
+
+
+def _check_times(options: dict[str, Any]) -> None:
+    if options.get("eta") is not None and options.get("countdown") is not None:
+        raise ValueError("countdown and eta exclude each other")
+    if (options.get("countdown") or 0) < 0:
+        raise ValueError("countdown must not be negative")
+    for name in ("eta", "expires"):
+        moment = options.get(name)
+        if isinstance(moment, datetime) and moment.tzinfo is None:
+            options[name] = moment.replace(tzinfo=UTC)

@@ -1,0 +1,53 @@
+"""What a handler can raise to say what shall happen to its task; every other exception means: try again."""
+
+from datetime import timedelta
+
+
+class TaskError(Exception):
+    """Base of the outcomes that a handler asks for by name."""
+
+
+class PermanentError(TaskError):
+    """Trying again cannot help: the task becomes a dead letter at once."""
+
+    dead_letter_reason = "permanent"
+
+
+class InvalidPayloadError(PermanentError, ValueError):
+    """The fields do not fit the task's payload model; the text names each field and what is wrong with it."""
+
+    dead_letter_reason = "invalid_payload"
+
+
+class UnknownTaskError(TaskError, LookupError):
+    """No task of this name is registered, so nothing was sent."""
+
+
+class RetryAfter(TaskError):  # noqa: N818 - it names an outcome, as Snooze does
+    """Try again after this time instead of the policy's backoff; uses an attempt."""
+
+    def __init__(self, delay: timedelta, reason: str = "") -> None:
+        super().__init__(delay, reason)
+        self.delay = _checked(delay)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason or f"again in {self.delay}"
+
+
+class Snooze(TaskError):  # noqa: N818 - it names an outcome, not a fault
+    """Not yet: the task comes back after this time without using an attempt."""
+
+    def __init__(self, delay: timedelta, reason: str = "") -> None:
+        super().__init__(delay, reason)
+        self.delay = _checked(delay)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason or f"not before {self.delay} have passed"
+
+
+def _checked(delay: timedelta) -> timedelta:
+    if delay < timedelta(0):
+        raise ValueError(f"a delay of {delay} lies in the past")
+    return delay

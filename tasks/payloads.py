@@ -1,0 +1,91 @@
+"""Payloads: what a task is given. Checked where a task is enqueued, and again where it runs."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
+
+from tasks.errors import InvalidPayloadError
+
+MAX_BYTES = 262_144  # of one payload as JSON: ids and facts, not objects
+
+
+class Hidden:
+    """Marks a payload field whose value no log, audit row or listing may show: ``Annotated[str, Hidden()]``."""
+
+
+type Secret = Annotated[str, Hidden()]
+
+
+class Payload(BaseModel):
+    """
+    Base of all payload models: frozen, strict, unknown fields refused.
+
+    A payload may only grow by fields with a default, and workers are deployed before callers.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+    @classmethod
+    def checked(cls, **fields: Any) -> Self:
+        """
+        Make a payload from Python values.
+
+        Raises:
+            InvalidPayloadError: A field is missing, unknown or of a wrong type.
+        """
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise _invalid(cls, error) from None
+
+    @classmethod
+    def from_wire(cls, kwargs: Mapping[str, Any]) -> Self:
+        """
+        Make a payload from a message's keyword arguments: JSON values, such as text for a UUID or a date.
+
+        Raises:
+            InvalidPayloadError: As :meth:`checked`, or a value that is not JSON.
+        """
+        try:
+            return cls.model_validate_json(to_json(dict(kwargs)))
+        except ValidationError as error:
+            raise _invalid(cls, error) from None
+        except PydanticSerializationError as error:
+            raise InvalidPayloadError(f"{cls.__name__}: {error}") from None
+
+    def to_wire(self) -> dict[str, Any]:
+        """
+        Return the JSON values that travel as the message's keyword arguments.
+
+        Raises:
+            InvalidPayloadError: Larger than 256 KiB; store the data and send its id.
+        """
+        text = self.model_dump_json()
+        if len(text.encode()) > MAX_BYTES:
+            raise InvalidPayloadError(
+                f"{type(self).__name__}: {len(text.encode())} bytes, at most {MAX_BYTES} may travel; "
+                "store the data and send its id"
+            )
+        wire: dict[str, Any] = json.loads(text)
+        return wire
+
+    def shown(self) -> dict[str, Any]:
+        """Return the JSON values with every :class:`Hidden` field replaced by ``***``, for logs, audit and listings."""
+        hidden = {
+            name for name, field in type(self).model_fields.items() if _is_hidden(field.metadata, field.annotation)
+        }
+        return {name: "***" if name in hidden else value for name, value in self.to_wire().items()}
+
+
+def _is_hidden(metadata: list[Any], annotation: Any) -> bool:
+    marks = [*metadata, *getattr(getattr(annotation, "__value__", None), "__metadata__", ())]
+    return any(isinstance(mark, Hidden) for mark in marks)
+
+
+def _invalid(model: type[Payload], error: ValidationError) -> InvalidPayloadError:
+    faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'payload'}: {e['msg']}" for e in error.errors())
+    known = ", ".join(model.model_fields) or "none"
+    return InvalidPayloadError(f"{model.__name__}: {faults} (fields: {known})")
