@@ -90,7 +90,8 @@ def task[**P, M: Payload](
             "soft_time_limit": granted.soft_limit and granted.soft_limit.total_seconds(),
             "time_limit": granted.hard_limit and granted.hard_limit.total_seconds(),
         }
-        return cast("TypedTask[P, M]", app.task(base=PlatformTask, bind=True, name=name, **attributes)(run))
+        declare: Any = app.task(base=PlatformTask, bind=True, name=name, **attributes)
+        return cast("TypedTask[P, M]", declare(run))
 
     return register
 

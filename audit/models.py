@@ -1,0 +1,105 @@
+"""Tables of the audit: runs, their attempts, and dead letters."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from config.columns import JsonColumn, UtcDateTime, utc_now
+
+STATES = ("queued", "scheduled", "running", "retrying", "succeeded", "failed", "cancelled")
+FINAL_STATES = ("succeeded", "failed", "cancelled")
+
+
+def moment(*, index: bool = False, nullable: bool = True) -> Any:
+    """Declare a column that holds a moment in UTC."""
+    return Field(default=None, sa_column=Column(UtcDateTime, index=index, nullable=nullable))
+
+
+class Run(SQLModel, table=True):
+    """One task id with all its attempts."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        Index("ix_runs_newest", "enqueued_at", "id"),
+        Index("ix_runs_state", "state", "enqueued_at"),
+        Index("ix_runs_task", "task", "enqueued_at"),
+    )
+
+    id: str = Field(primary_key=True, max_length=155)
+    task: str = Field(max_length=255)
+    queue: str = Field(max_length=255)
+    priority: int = 5  # 0-9, 9 first
+    state: str = Field(max_length=16)  # one of STATES
+    attempts: int = 0  # executions so far
+    user_id: str | None = Field(default=None, max_length=255)
+    correlation_id: str | None = Field(default=None, max_length=255)
+    parent_id: str | None = Field(default=None, max_length=155, index=True)
+    root_id: str | None = Field(default=None, max_length=155)
+    redrive_of: str | None = Field(default=None, max_length=36)  # id of the dead letter it was redriven from
+    args: Any = Field(default=None, sa_column=Column(JsonColumn))  # hidden fields are masked
+    enqueued_at: datetime | None = moment()
+    due_at: datetime | None = moment()  # of a delayed run, or of the next attempt
+    started_at: datetime | None = moment()  # first attempt
+    finished_at: datetime | None = moment()
+    wait_ms: int | None = None  # from enqueued, or due, to the first start
+    runtime_ms: int | None = None  # of the last attempt
+    result: str | None = None  # bounded text
+    error_type: str | None = Field(default=None, max_length=255)  # of the last failed attempt
+    error_message: str | None = None  # bounded text
+    error_signature: str | None = Field(default=None, max_length=64, index=True)
+    last_event: str = Field(default="", max_length=40)  # stream id of the newest event that is counted in
+
+
+class Attempt(SQLModel, table=True):
+    """One execution of a run; an execution that was snoozed keeps its number when it comes back."""
+
+    __tablename__ = "attempts"
+
+    run_id: str = Field(primary_key=True, max_length=155)
+    number: int = Field(primary_key=True)  # from 1
+    state: str = Field(max_length=16)  # running, retrying, succeeded, failed, cancelled, stalled or snoozed
+    snoozes: int = 0
+    started_at: datetime | None = moment()
+    finished_at: datetime | None = moment()
+    next_try_at: datetime | None = moment()
+    wait_ms: int | None = None
+    runtime_ms: int | None = None
+    worker: str | None = Field(default=None, max_length=255)  # node name
+    pid: int | None = None
+    error_type: str | None = Field(default=None, max_length=255)
+    error_message: str | None = None
+    traceback: str | None = None  # bounded text
+    last_event: str = Field(default="", max_length=40)
+
+
+class DeadLetter(SQLModel, table=True):
+    """A run that failed for good, with what is needed to run it again."""
+
+    __tablename__ = "dead_letters"
+    __table_args__ = (
+        UniqueConstraint("run_id", "attempt", name="uq_dead_letters_run_attempt"),
+        Index("ix_dead_letters_newest", "state", "failed_at", "id"),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    run_id: str = Field(max_length=155)
+    attempt: int
+    task: str | None = Field(default=None, max_length=255, index=True)  # None: the message was undecodable
+    queue: str = Field(max_length=255)
+    reason: str = Field(max_length=32)  # exhausted, permanent, invalid_payload, time_limit, stalled, unknown_task, ...
+    error_type: str = Field(max_length=255)
+    error_message: str
+    error_signature: str = Field(max_length=64, index=True)
+    traceback: str | None = None
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # of the message, as it came
+    headers: Any = Field(default=None, sa_column=Column(JsonColumn))  # of the message
+    first_failed_at: datetime | None = moment()
+    failed_at: datetime = Field(default_factory=utc_now, sa_column=Column(UtcDateTime, nullable=False))
+    state: str = Field(default="open", max_length=16)  # open, redriven or discarded
+    redriven_run_id: str | None = Field(default=None, max_length=155)
+    resolved_at: datetime | None = moment()
+    resolved_by: str | None = Field(default=None, max_length=255)  # OS user
+    resolution: str | None = None  # the operator's reason

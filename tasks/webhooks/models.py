@@ -1,0 +1,135 @@
+"""Tables of the webhooks: endpoints, what they subscribed to, events, deliveries and their attempts."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from config.columns import JsonColumn, UtcDateTime, utc_now
+
+OPEN_STATES = ("pending", "retrying")  # an attempt is still to come
+FINAL_STATES = ("delivered", "exhausted")
+STATES = (*OPEN_STATES, "parked", *FINAL_STATES)  # parked: its endpoint is disabled
+
+
+def moment(*, nullable: bool = True) -> Any:
+    """Declare a column that holds a moment in UTC; one that must not be empty starts as now."""
+    if nullable:
+        return Field(default=None, sa_column=Column(UtcDateTime))
+    return Field(default_factory=utc_now, sa_column=Column(UtcDateTime, nullable=False))
+
+
+class Endpoint(SQLModel, table=True):
+    """A subscriber's URL, with its limits and its health."""
+
+    __tablename__ = "webhook_endpoints"
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    url: str
+    description: str = ""
+    enabled: bool = True
+    disabled_reason: str | None = None
+    disabled_at: datetime | None = moment()
+    sends_standard: bool = True  # webhook-id, webhook-timestamp, webhook-signature
+    sends_predictify: bool = True  # X-Predictify-Signature, -Event, -Delivery
+    extra_headers: dict[str, str] | None = Field(default=None, sa_column=Column(JsonColumn))
+    max_concurrency: int | None = None  # requests in flight; None: the setting WEBHOOK_MAX_CONCURRENCY
+    rate_per_second: float | None = None  # None: no limit
+    retry_delays: list[float] | None = Field(default=None, sa_column=Column(JsonColumn))  # seconds; None: the setting
+    consecutive_failures: int = 0  # attempts
+    consecutive_exhausted: int = 0  # deliveries
+    failing_since: datetime | None = moment()  # first failure after the last success
+    last_success_at: datetime | None = moment()
+    breaker_openings: int = 0  # in a row; 0: closed
+    paused_until: datetime | None = moment()  # by the breaker, or because the receiver asked for a pause
+    next_slot_at: datetime | None = moment()  # rate limit: the first moment that no delivery has reserved
+    created_at: datetime = moment(nullable=False)
+    updated_at: datetime = moment(nullable=False)
+
+
+class Subscription(SQLModel, table=True):
+    """An event pattern that an endpoint wants: a type, ``prefix.*`` or ``*``."""
+
+    __tablename__ = "webhook_subscriptions"
+
+    pattern: str = Field(primary_key=True, max_length=255)
+    endpoint_id: UUID = Field(primary_key=True, foreign_key="webhook_endpoints.id", ondelete="CASCADE")
+
+
+class Secret(SQLModel, table=True):
+    """A signing secret, encrypted; during a rotation two are active and the newest comes first."""
+
+    __tablename__ = "webhook_secrets"
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    endpoint_id: UUID = Field(foreign_key="webhook_endpoints.id", ondelete="CASCADE", index=True)
+    ciphertext: str
+    created_at: datetime = moment(nullable=False)
+    expires_at: datetime | None = moment()
+
+
+class Event(SQLModel, table=True):
+    """Something that happened in the app, as it was emitted."""
+
+    __tablename__ = "webhook_events"
+
+    id: str = Field(primary_key=True, max_length=64)  # the webhook-id that every receiver sees
+    type: str = Field(max_length=255, index=True)
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    content_type: str = Field(default="application/json", max_length=255)
+    idempotency_key: str | None = Field(default=None, max_length=255, unique=True)
+    created_at: datetime = moment(nullable=False)
+
+
+class Delivery(SQLModel, table=True):
+    """One event on its way to one endpoint: exactly these bytes, until they arrive or all attempts are used."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        UniqueConstraint("event_id", "endpoint_id", name="uq_webhook_deliveries_event_endpoint"),
+        Index("ix_webhook_deliveries_due", "state", "next_attempt_at"),
+        Index("ix_webhook_deliveries_lane", "endpoint_id", "lease_until"),
+        Index("ix_webhook_deliveries_newest", "endpoint_id", "created_at"),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    event_id: str = Field(foreign_key="webhook_events.id", max_length=64)
+    endpoint_id: UUID = Field(foreign_key="webhook_endpoints.id")
+    event_type: str = Field(max_length=255)
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    content_type: str = Field(default="application/json", max_length=255)
+    state: str = Field(default="pending", max_length=16)  # one of STATES
+    attempts: int = 0  # rows in webhook_attempts
+    failures: int = 0  # of the schedule's attempts; a redrive starts again at 0
+    next_attempt_at: datetime | None = moment()  # None: none to come
+    slot_reserved: bool = False  # next_attempt_at is its turn under the endpoint's rate limit
+    lease_token: UUID | None = None  # of the worker that sends it now
+    lease_until: datetime | None = moment()
+    enqueued_at: datetime | None = moment()  # when it was last handed to the broker
+    last_status: int | None = None
+    last_error: str | None = None  # a code such as timeout_total, or a short text
+    created_at: datetime = moment(nullable=False)
+    finished_at: datetime | None = moment()
+
+
+class DeliveryAttempt(SQLModel, table=True):
+    """One request to one endpoint, or one that a lost worker left behind."""
+
+    __tablename__ = "webhook_attempts"
+
+    delivery_id: UUID = Field(primary_key=True, foreign_key="webhook_deliveries.id", ondelete="CASCADE")
+    number: int = Field(primary_key=True)  # from 1
+    trigger: str = Field(default="schedule", max_length=16)  # schedule or manual
+    by: str | None = Field(default=None, max_length=255)  # who asked for a manual one
+    started_at: datetime = moment(nullable=False)
+    total_ms: int | None = None
+    phases: dict[str, float] | None = Field(default=None, sa_column=Column(JsonColumn))  # dns, connect, ttfb in ms
+    remote_ip: str | None = Field(default=None, max_length=64)
+    status: int | None = None
+    error: str | None = Field(default=None, max_length=64)  # a code such as connection_refused
+    excerpt: str | None = None  # of the answer's body, at most 16 KiB
+    truncated: bool = False
+    next_attempt_at: datetime | None = moment()
+    worker: str | None = Field(default=None, max_length=255)
