@@ -1,4 +1,6 @@
-"""A receiver of our own: takes webhooks on loopback, remembers them, and answers as told. For demos and tests.
+"""A receiver of our own: takes webhooks (up to 1 MiB) on loopback, remembers them, and answers as told.
+
+For demos and tests.
 
 >>> with Receiver() as receiver:
 ...     receiver.answers(503, 200)  # first this, then that, then 200 for ever
@@ -19,7 +21,6 @@ from typing import Final, Self
 from aiohttp import web
 
 _START_TIMEOUT: Final = 10.0  # seconds
-_MAX_BODY: Final = 16 * 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +163,10 @@ class Receiver:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        runner = web.ServerRunner(web.Server(self._answer, access_log=None, client_max_size=_MAX_BODY))
+        runner = web.ServerRunner(web.Server(self._answer, access_log=None), shutdown_timeout=0.1)
         await runner.setup()
         try:
-            await web.TCPSite(
-                runner, "127.0.0.1", self._wanted_port, ssl_context=self._tls, shutdown_timeout=0.1, backlog=1024
-            ).start()
+            await web.TCPSite(runner, "127.0.0.1", self._wanted_port, ssl_context=self._tls, backlog=1024).start()
         except OSError as error:
             self._started(error=error)
         else:
