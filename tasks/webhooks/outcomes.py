@@ -99,6 +99,7 @@ def next_delay(
     attempt: int,
     schedule: Sequence[timedelta] = DEFAULT_SCHEDULE,
     jitter_source: Callable[[], float] = random.random,
+    *,
     retry_after: timedelta | None = None,
     floor: timedelta = timedelta(0),
     jitter: float = JITTER,
