@@ -70,6 +70,7 @@ class Settings(BaseModel):
     webhook_secret_keys: SecretStr | None = Field(
         None, description="Master keys of endpoint secrets: id:base64 of 32 bytes, comma-separated, newest first"
     )
+    webhook_event_types: Words = Field((), description="Event types that apps may emit; empty: any well-formed one")
     webhook_retry_delays: SecondsList = Field(
         (
             timedelta(seconds=30),

@@ -24,7 +24,13 @@ _declared: set[str] = set()
 def _configuration() -> dict[str, Any]:
     """Read the settings when Celery first needs them, so that importing this module touches no environment."""
     settings = current_settings()
-    return celery_config(settings) | transport_settings(settings)
+    return celery_config(settings) | transport_settings(settings) | {"task_routes": (_to_its_queue,)}
+
+
+def _to_its_queue(name: str, *_: Any, **__: Any) -> dict[str, str] | None:
+    """Route a task of ours to the queue it was declared with; Celery asks for every message that names no queue."""
+    declared = app.tasks.get(name)
+    return {"queue": declared.home.name} if isinstance(declared, PlatformTask) else None
 
 
 app = Celery("taskyard", include=TASK_MODULES)
@@ -79,12 +85,11 @@ def task[**P, M: Payload](
         def run(self: PlatformTask, *args: Any, **kwargs: Any) -> Any:
             return settle(self, args, kwargs)
 
-        run.__name__, run.__module__, run.__doc__ = name, handler.__module__, handler.__doc__
+        run.__name__, run.__module__, run.__doc__ = handler.__name__, handler.__module__, handler.__doc__
         attributes: dict[str, Any] = {
             "payload": payload,
             "handler": staticmethod(handler),
             "home": queue,
-            "queue": queue.name,
             "policy": granted,
             "on_redrive": on_redrive and staticmethod(on_redrive),
             "soft_time_limit": granted.soft_limit and granted.soft_limit.total_seconds(),
@@ -122,12 +127,15 @@ def send(name: str, fields: Mapping[str, Any], **options: Unpack[CallOptions]) -
 
 
 def enqueue_many[**P, M: Payload](
-    target: TypedTask[P, M], payloads: Sequence[M], **options: Unpack[CallOptions]
+    target: TypedTask[P, M],
+    payloads: Sequence[M],
+    each: Callable[[M], CallOptions] | None = None,
+    **options: Unpack[CallOptions],
 ) -> list[str]:
     """
     Enqueue many payloads over one connection; return their run ids in the same order.
 
-    All are checked before the first is sent.
+    All are checked before the first is sent. ``each`` gives options that differ from payload to payload.
 
     Raises:
         InvalidPayloadError: A payload is too large; nothing was sent.
@@ -135,7 +143,10 @@ def enqueue_many[**P, M: Payload](
     for payload in payloads:
         payload.to_wire()
     with app.producer_or_acquire() as producer:
-        return [str(target.enqueue(payload, producer=producer, **options).id) for payload in payloads]  # type: ignore[call-arg]  # Celery's own option
+        return [
+            str(target.enqueue(payload, **{**options, **(each(payload) if each else {}), "producer": producer}).id)
+            for payload in payloads
+        ]
 
 
 @setup_logging.connect

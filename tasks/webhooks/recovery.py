@@ -1,0 +1,118 @@
+"""Send again on an operator's word: one delivery now, or all that an endpoint missed since a moment."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Select, exists, select, update
+from sqlmodel import Session, col
+
+from config.columns import utc_now
+from tasks.webhooks import endpoints
+from tasks.webhooks.emitting import delivery_of
+from tasks.webhooks.events import patterns_for
+from tasks.webhooks.models import Delivery, Event, Subscription
+from tasks.webhooks.store import Due
+
+BATCH = 500
+
+
+class UnknownDeliveryIdError(LookupError):
+    """There is no delivery with this id."""
+
+
+class EndpointDisabledError(ValueError):
+    """Nothing can be sent to a disabled endpoint; enable it first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Which deliveries to send again."""
+
+    endpoint_id: UUID | None = None  # None: of all endpoints
+    event_type: str | None = None
+    since: datetime | None = None  # created at or after
+    until: datetime | None = None  # created before
+
+
+def find_delivery(session: Session, delivery_id: UUID) -> Delivery:
+    """
+    Return the delivery.
+
+    Raises:
+        UnknownDeliveryIdError: There is none.
+    """
+    delivery = session.get(Delivery, delivery_id)
+    if delivery is None:
+        raise UnknownDeliveryIdError(f"no webhook delivery {delivery_id}")
+    return delivery
+
+
+def count_failed(session: Session, wanted: Failed) -> int:
+    """Return how many deliveries :func:`reopen_failed` would send again."""
+    return len(session.scalars(_failed(wanted)).all())
+
+
+def reopen_failed(session: Session, wanted: Failed) -> Iterator[list[Due]]:
+    """
+    Give exhausted deliveries fresh attempts, in batches; each batch is committed before it is yielded.
+
+    Runs twice safely: a delivery that was reopened is not exhausted any more.
+    """
+    while batch := session.scalars(_failed(wanted).limit(BATCH)).all():
+        now = utc_now()
+        moved = session.execute(
+            update(Delivery)
+            .where(col(Delivery.id).in_(batch), col(Delivery.state) == "exhausted")
+            .values(state="retrying", failures=0, next_attempt_at=now, enqueued_at=now, finished_at=None)
+            .returning(col(Delivery.id), col(Delivery.endpoint_id))
+        ).all()
+        session.commit()
+        yield [Due(row.id, row.endpoint_id) for row in moved]
+
+
+def add_missing(session: Session, endpoint_id: UUID, since: datetime) -> Iterator[list[Due]]:
+    """
+    Make deliveries for events that the endpoint wants and never got, as while it was disabled; in committed batches.
+
+    Raises:
+        UnknownEndpointError: There is no such endpoint.
+        EndpointDisabledError: It is disabled.
+    """
+    endpoint = endpoints.find(session, endpoint_id)
+    if not endpoint.enabled:
+        raise EndpointDisabledError(f"endpoint {endpoint_id} is disabled ({endpoint.disabled_reason}); enable it first")
+    patterns = set(
+        session.scalars(select(col(Subscription.pattern)).where(col(Subscription.endpoint_id) == endpoint_id))
+    )
+    while events := session.scalars(_missed(endpoint_id, since, patterns, session)).all():
+        rows = [delivery_of(event, endpoint_id) for event in events]
+        session.add_all(rows)
+        session.commit()
+        yield [Due(row.id, row.endpoint_id) for row in rows]
+
+
+def _failed(wanted: Failed) -> Select[UUID]:
+    query = select(col(Delivery.id)).where(col(Delivery.state) == "exhausted").order_by(col(Delivery.created_at))
+    if wanted.endpoint_id is not None:
+        query = query.where(col(Delivery.endpoint_id) == wanted.endpoint_id)
+    if wanted.event_type is not None:
+        query = query.where(col(Delivery.event_type) == wanted.event_type)
+    if wanted.since is not None:
+        query = query.where(col(Delivery.created_at) >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(col(Delivery.created_at) < wanted.until)
+    return query
+
+
+def _missed(endpoint_id: UUID, since: datetime, patterns: set[str], session: Session) -> Select[Event]:
+    types = session.scalars(select(col(Event.type)).where(col(Event.created_at) >= since).distinct()).all()
+    wanted = [event_type for event_type in types if patterns.intersection(patterns_for(event_type))]
+    has_delivery = exists().where(col(Delivery.event_id) == col(Event.id), col(Delivery.endpoint_id) == endpoint_id)
+    return (
+        select(Event)
+        .where(col(Event.created_at) >= since, col(Event.type).in_(wanted), ~has_delivery)
+        .order_by(col(Event.created_at))
+        .limit(BATCH)
+    )

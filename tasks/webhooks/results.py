@@ -1,0 +1,158 @@
+"""What an attempt's answer means for its delivery and its endpoint; one function per transition."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import Session
+
+from config.columns import utc_now
+from config.settings import Settings
+from tasks.webhooks.answers import Answer
+from tasks.webhooks.emitting import add_event
+from tasks.webhooks.endpoints import disable
+from tasks.webhooks.events import ENDPOINT_DISABLED
+from tasks.webhooks.lanes import disable_reason, note_failure, note_success
+from tasks.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint
+from tasks.webhooks.outcomes import Result, classify, next_delay, parse_retry_after, pause_asked
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFacts:
+    """One attempt as it was made."""
+
+    token: UUID  # of the lease under which it was made
+    answer: Answer
+    started_at: datetime
+    worker: str
+    manual_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of the delivery."""
+
+    state: str  # of the delivery
+    attempt: int  # number of the attempt that was recorded
+    status: int | None
+    error: str | None
+    retry_in: timedelta | None  # None: no attempt is to come
+
+    @property
+    def summary(self) -> str:
+        """Say the answer in a few words, without anything that the receiver sent."""
+        return f"HTTP {self.status}" if self.status is not None else str(self.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The rows that one attempt changes, locked by the caller's transaction."""
+
+    session: Session
+    settings: Settings
+    endpoint: Endpoint
+    delivery: Delivery
+
+
+def settle_attempt(scene: Scene, facts: AttemptFacts) -> Verdict:
+    """Record the attempt and move the delivery and the endpoint on; all in the caller's transaction."""
+    delivery, answer, now = scene.delivery, facts.answer, utc_now()
+    delivery.attempts += 1
+    retry_in: timedelta | None = None
+    if delivery.lease_token == facts.token:
+        delivery.lease_token = delivery.lease_until = None
+        delivery.slot_reserved = False
+        delivery.last_status, delivery.last_error = answer.status, answer.error
+        retry_in = _move_on(scene, facts, now)
+    scene.session.add(_attempt_row(delivery, facts, now + retry_in if retry_in is not None else None))
+    return Verdict(delivery.state, delivery.attempts, answer.status, answer.error, retry_in)
+
+
+def _move_on(scene: Scene, facts: AttemptFacts, now: datetime) -> timedelta | None:
+    settings, endpoint, delivery = scene.settings, scene.endpoint, scene.delivery
+    codes = {int(code) for code in settings.webhook_terminal_codes}
+    result = classify(facts.answer, delivery.failures + 1, codes)
+    if result is Result.SUCCESS:
+        _deliver(delivery, now)
+        note_success(endpoint, now)
+        return None
+    note_failure(endpoint, now, settings, pause_asked(facts.answer, now, settings.webhook_retry_after_cap))
+    if result is Result.GONE:
+        _exhaust(delivery, endpoint, now)
+        _disable(scene, "the receiver answered 410 Gone")
+        return None
+    if facts.manual_by is not None:  # one attempt more, which leaves the schedule as it was
+        return None
+    delivery.failures += 1
+    retry_in = None if result is Result.TERMINAL else _wait(scene, facts.answer, result, now)
+    if retry_in is None:
+        _exhaust(delivery, endpoint, now)
+    else:
+        _retry(delivery, now + retry_in, stays_in_broker=retry_in <= settings.webhook_broker_wait)
+    reason = disable_reason(endpoint, now, settings)
+    if reason is not None:
+        _disable(scene, reason)
+    return retry_in if delivery.state == "retrying" else None
+
+
+def _wait(scene: Scene, answer: Answer, result: Result, now: datetime) -> timedelta | None:
+    settings = scene.settings
+    schedule = [timedelta(seconds=wait) for wait in scene.endpoint.retry_delays or ()]
+    return next_delay(
+        scene.delivery.failures,
+        schedule or settings.webhook_retry_delays,
+        jitter=settings.webhook_retry_jitter,
+        retry_after=parse_retry_after(answer.retry_after, now, settings.webhook_retry_after_cap),
+        floor=settings.webhook_throttle_floor if result is Result.RETRY_WITH_FLOOR else timedelta(0),
+    )
+
+
+def _deliver(delivery: Delivery, now: datetime) -> None:
+    delivery.state, delivery.next_attempt_at, delivery.finished_at = "delivered", None, now
+
+
+def _retry(delivery: Delivery, at: datetime, *, stays_in_broker: bool) -> None:
+    delivery.state, delivery.next_attempt_at = "retrying", at
+    delivery.enqueued_at = at if stays_in_broker else None  # the sweeper looks after it from then on
+
+
+def _exhaust(delivery: Delivery, endpoint: Endpoint, now: datetime) -> None:
+    if delivery.state not in OPEN_STATES:
+        return
+    delivery.state, delivery.next_attempt_at, delivery.finished_at = "exhausted", None, now
+    endpoint.consecutive_exhausted += 1
+
+
+def _disable(scene: Scene, reason: str) -> None:
+    endpoint = scene.endpoint
+    if not endpoint.enabled:
+        return
+    parked = disable(scene.session, endpoint, reason)
+    facts = {"endpoint_id": str(endpoint.id), "url": endpoint.url, "reason": reason, "parked_deliveries": parked}
+    add_event(scene.session, scene.settings, ENDPOINT_DISABLED, facts)
+
+
+def _attempt_row(delivery: Delivery, facts: AttemptFacts, next_attempt_at: datetime | None) -> DeliveryAttempt:
+    answer = facts.answer
+    phases: dict[str, Any] = {
+        "dns_ms": answer.phases.dns_ms,
+        "connect_ms": answer.phases.connect_ms,
+        "ttfb_ms": answer.phases.ttfb_ms,
+    }
+    return DeliveryAttempt(
+        delivery_id=delivery.id,
+        number=delivery.attempts,
+        trigger="manual" if facts.manual_by else "schedule",
+        by=facts.manual_by,
+        started_at=facts.started_at,
+        total_ms=round(answer.phases.total_ms),
+        phases={name: round(value, 2) for name, value in phases.items() if value is not None},
+        remote_ip=answer.remote_ip,
+        status=answer.status,
+        error=answer.error,
+        excerpt=answer.excerpt or None,
+        truncated=answer.truncated,
+        next_attempt_at=next_attempt_at,
+        worker=facts.worker,
+    )

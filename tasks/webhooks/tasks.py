@@ -1,0 +1,65 @@
+"""The webhook tasks: one line of work each, and the tools that they hand to their handlers."""
+
+import socket
+from collections.abc import Iterable
+from datetime import timedelta
+from functools import lru_cache
+from ipaddress import ip_network
+
+from config.database import open_session
+from config.queues import MAINTENANCE, WEBHOOKS
+from config.settings import current_settings
+from tasks.app import enqueue_many, task
+from tasks.calls import CallOptions
+from tasks.policy import Exponential, Policy
+from tasks.webhooks import handlers
+from tasks.webhooks.clients import AiohttpWebhookClient, ClientOptions
+from tasks.webhooks.payloads import DeliverWebhook, SweepWebhooks
+from tasks.webhooks.store import DeliveryStore, Due
+
+# The schedule of a delivery lives in SQL and ends it there; the attempts of its task only bound our own faults.
+DELIVERY = Policy(max_attempts=1000, backoff=Exponential(base=timedelta(seconds=2), cap=timedelta(minutes=5)))
+SWEEP = Policy(max_attempts=1)  # the next one comes on schedule
+
+
+def reopen(payload: DeliverWebhook) -> None:
+    """Give the delivery of a dead letter fresh attempts before its task is sent again."""
+    open_store().reopen(payload.delivery_id)
+
+
+@task("webhooks.deliver", DeliverWebhook, queue=WEBHOOKS, policy=DELIVERY, on_redrive=reopen)
+def deliver(payload: DeliverWebhook) -> handlers.Delivered:
+    """Send one webhook delivery; see :func:`tasks.webhooks.handlers.deliver`."""
+    return handlers.deliver(payload, open_store(), http_client(), current_settings(), socket.gethostname())
+
+
+@task("webhooks.sweep", SweepWebhooks, queue=MAINTENANCE, policy=SWEEP)
+def sweep(_payload: SweepWebhooks) -> handlers.Swept:
+    """Enqueue the deliveries that are due; see :func:`tasks.webhooks.handlers.sweep`."""
+    return handlers.sweep(open_store(), enqueue_deliveries, current_settings())
+
+
+def enqueue_deliveries(due: Iterable[Due]) -> None:
+    """Hand deliveries to the broker, each in its endpoint's lane; one that has a live task is not enqueued again."""
+    lanes = {row.delivery_id: str(row.endpoint_id) for row in due}
+
+    def options(payload: DeliverWebhook) -> CallOptions:
+        return {"dedup_key": f"webhook:{payload.delivery_id}", "group_key": lanes[payload.delivery_id]}
+
+    enqueue_many(deliver, [DeliverWebhook(delivery_id=delivery_id) for delivery_id in lanes], each=options)
+
+
+@lru_cache(maxsize=1)
+def open_store() -> DeliveryStore:
+    """Return the store on this process's database."""
+    return DeliveryStore(open_session, current_settings())
+
+
+@lru_cache(maxsize=1)
+def http_client() -> AiohttpWebhookClient:
+    """Return this process's HTTP client; it starts its loop with the first request, also after a fork."""
+    settings = current_settings()
+    nets = tuple(ip_network(net) for net in settings.webhook_allow_nets)
+    return AiohttpWebhookClient(
+        ClientOptions(allow_nets=nets, allow_http=settings.webhook_allow_http, extra_ca_file=settings.webhook_ca_file)
+    )
