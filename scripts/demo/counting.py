@@ -92,7 +92,7 @@ def runs_by_state(session: Session) -> dict[str, int]:
 def tally(session: Session, subscriber: Subscriber, emitted: Mapping[str, datetime]) -> Tally:
     """Count the deliveries to one subscriber; ``emitted`` tells when each event was emitted, by its id."""
     endpoint_id = UUID(subscriber.endpoint_id)
-    row = session.execute(
+    delivered, retried, exhausted = session.execute(
         select(
             func.coalesce(func.sum(case((col(Delivery.state) == "delivered", 1), else_=0)), 0),
             func.coalesce(func.sum(case((col(Delivery.attempts) > 1, 1), else_=0)), 0),
@@ -108,7 +108,9 @@ def tally(session: Session, subscriber: Subscriber, emitted: Mapping[str, dateti
     first = subscriber.first_receipts()
     return Tally(
         subscriber.name,
-        *row,
+        delivered=delivered,
+        retried=retried,
+        exhausted=exhausted,
         attempts=attempts or 0,
         requests=len(subscriber.receiver.requests),
         faults=subscriber.bad_signatures(),

@@ -30,7 +30,7 @@ class Subscriber:
         return first
 
     def bad_signatures(self) -> list[str]:
-        """Return what is wrong with requests that the package `standardwebhooks` does not accept; empty: all genuine."""
+        """Return what the package `standardwebhooks` finds wrong with the requests; empty: all are genuine."""
         webhook = Webhook(self.secret)
         return [fault for request in self.receiver.requests if (fault := _fault(webhook, request))]
 

@@ -36,7 +36,8 @@ class Outcome:
     took: timedelta
 
     def check(self) -> None:
-        """Compare with what must be.
+        """
+        Compare with what must be.
 
         Raises:
             DemoError: Something is not as it must be.
@@ -50,7 +51,8 @@ class Outcome:
 
 
 def run_show(console: Console, subscribers: Sequence[Subscriber], stage: Stage) -> Outcome:
-    """Run it on a stage that is up, with receivers that listen.
+    """
+    Run it on a stage that is up, with receivers that listen.
 
     Raises:
         DemoError: Not all was settled in time.

@@ -59,7 +59,8 @@ class Program:
             )
 
     def check(self) -> None:
-        """Make sure that it runs.
+        """
+        Make sure that it runs.
 
         Raises:
             StageError: It ended.
@@ -113,7 +114,8 @@ class Stage:
         return f"http://demo:{self._password}@127.0.0.1:{self._port}/"
 
     def start(self) -> Self:
-        """Start worker, beat and Flower; returns when the worker takes tasks and Flower answers.
+        """
+        Start worker, beat and Flower; returns when the worker takes tasks and Flower answers.
 
         Raises:
             StageError: One of them ended, or they were not ready within 40 s.
@@ -129,7 +131,8 @@ class Stage:
         return self
 
     def check(self) -> None:
-        """Make sure that all run.
+        """
+        Make sure that all run.
 
         Raises:
             StageError: One ended.

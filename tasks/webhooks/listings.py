@@ -8,13 +8,20 @@ from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, Uuid, func, literal, select, tuple_
 from sqlmodel import Session, col
 
-from config.columns import utc_now
+from audit.paging import PAGE, BadCursorError, Page, read_cursor, write_cursor
+from config.columns import UtcDateTime, utc_now
 from tasks.webhooks import endpoints
 from tasks.webhooks.models import STATES, Delivery, DeliveryAttempt, Endpoint, Subscription
 from tasks.webhooks.recovery import find_delivery
+
+LISTED = (  # of a delivery; without its body
+    *("id", "event_id", "event_type", "endpoint_id", "state", "attempts", "next_attempt_at", "created_at"),
+    *("finished_at", "last_status", "last_error"),
+)
+SUCCESS = 2  # the 2xx class of answers
 
 type Health = Literal["ok", "failing", "paused", "disabled"]
 
@@ -66,7 +73,8 @@ class AttemptView(BaseModel):
     total_ms: int | None
     phases: dict[str, float]  # dns_ms, connect_ms, ttfb_ms, as far as they happened
     remote_ip: str | None
-    answer: str | None  # "HTTP 503", or an error code; None: under way
+    answer: str | None  # "HTTP 503", or an error code
+    is_success: bool
     answer_chars: int  # of the answer's body that were kept
     next_attempt_at: datetime | None
     worker: str | None
@@ -90,7 +98,6 @@ class Wanted:
     event_type: str | None = None
     since: datetime | None = None  # created at or after
     until: datetime | None = None  # created before
-    before: UUID | None = None  # the last delivery of the page before
 
 
 def list_endpoints(session: Session) -> list[EndpointView]:
@@ -109,32 +116,25 @@ def show_endpoint(session: Session, endpoint_id: UUID) -> EndpointView:
     return _endpoint_views(session, [endpoints.find(session, endpoint_id)])[0]
 
 
-def list_deliveries(session: Session, wanted: Wanted, limit: int) -> list[DeliveryView]:
+def list_deliveries(
+    session: Session, wanted: Wanted, *, limit: int = PAGE, after: str | None = None
+) -> Page[DeliveryView]:
     """
-    Return up to ``limit`` deliveries, newest first.
+    Return a page of deliveries, newest first.
 
     Raises:
-        UnknownDeliveryIdError: There is no delivery ``wanted.before``.
+        BadCursorError: ``after`` does not come from an earlier page.
     """
-    query: Select[Any] = select(
-        col(Delivery.id),
-        col(Delivery.event_id),
-        col(Delivery.event_type),
-        col(Delivery.endpoint_id),
-        col(Delivery.state),
-        col(Delivery.attempts),
-        col(Delivery.last_status),
-        col(Delivery.last_error),
-        col(Delivery.next_attempt_at),
-        col(Delivery.created_at),
-        col(Delivery.finished_at),
-    )
-    newest_first = (col(Delivery.created_at).desc(), col(Delivery.id).desc())
-    rows = session.execute(query.where(*_conditions(session, wanted)).order_by(*newest_first).limit(limit))
-    return [
-        DeliveryView(**row, last_answer=_answer(row["last_status"], row["last_error"]))
-        for row in (entry._asdict() for entry in rows)
-    ]
+    columns: list[Any] = [getattr(Delivery, name) for name in LISTED]
+    query: Select[Any] = select(*columns)
+    key = (col(Delivery.created_at), col(Delivery.id))
+    query = query.where(*_conditions(wanted)).order_by(*(column.desc() for column in key)).limit(limit + 1)
+    if after is not None:
+        moment, last = read_cursor(after)
+        query = query.where(tuple_(*key) < tuple_(literal(moment, UtcDateTime()), literal(_uuid(last), Uuid())))
+    found = [entry._asdict() for entry in session.execute(query)]
+    views = [DeliveryView(**row, last_answer=_answer(row["last_status"], row["last_error"])) for row in found[:limit]]
+    return Page(views, write_cursor(views[-1].created_at, str(views[-1].id)) if len(found) > limit else None)
 
 
 def show_delivery(session: Session, delivery_id: UUID) -> DeliveryDetails:
@@ -202,7 +202,7 @@ def _health(endpoint: Endpoint, now: datetime) -> Health:
     return "failing" if endpoint.failing_since is not None else "ok"
 
 
-def _conditions(session: Session, wanted: Wanted) -> list[ColumnElement[bool]]:
+def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.endpoint_id is not None:
         conditions.append(col(Delivery.endpoint_id) == wanted.endpoint_id)
@@ -214,10 +214,14 @@ def _conditions(session: Session, wanted: Wanted) -> list[ColumnElement[bool]]:
         conditions.append(col(Delivery.created_at) >= wanted.since)
     if wanted.until is not None:
         conditions.append(col(Delivery.created_at) < wanted.until)
-    if wanted.before is not None:
-        last = find_delivery(session, wanted.before)
-        conditions.append(tuple_(col(Delivery.created_at), col(Delivery.id)) < (last.created_at, last.id))
     return conditions
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise BadCursorError("the cursor is not one of a list of deliveries") from error
 
 
 def _attempt_view(row: DeliveryAttempt) -> AttemptView:
@@ -225,6 +229,7 @@ def _attempt_view(row: DeliveryAttempt) -> AttemptView:
         **row.model_dump(include=set(AttemptView.model_fields) - {"phases"}),
         phases=row.phases or {},
         answer=_answer(row.status, row.error),
+        is_success=row.status is not None and row.status // 100 == SUCCESS,
         answer_chars=len(row.excerpt or ""),
     )
 
