@@ -79,7 +79,8 @@ class QueueControl:
         return list(self._peeked(sorted(found, key=lambda pair: pair[1])[:count], state))
 
     def move(self, run_id: str, queue: str) -> None:
-        """Let a waiting or delayed message wait in another queue instead.
+        """
+        Let a waiting or delayed message wait in another queue instead.
 
         Raises:
             MessageNotFoundError: There is none.
@@ -88,7 +89,8 @@ class QueueControl:
         self._change(run_id, self._run("move", run_id, queue))
 
     def promote(self, run_id: str) -> None:
-        """Let a delayed message wait now.
+        """
+        Let a delayed message wait now.
 
         Raises:
             MessageNotFoundError: There is none.
@@ -97,7 +99,8 @@ class QueueControl:
         self._change(run_id, self._run("move", run_id, ""))
 
     def remove(self, run_id: str, by: str = "", reason: str = "") -> None:
-        """Remove a message that no worker has; the run is cancelled.
+        """
+        Remove a message that no worker has; the run is cancelled.
 
         Raises:
             MessageNotFoundError: There is none.
@@ -118,7 +121,8 @@ class QueueControl:
         return self._drain(queue, (*LINE, "delayed", "dead"), by, reason)
 
     def explain(self, run_id: str) -> Explanation:
-        """Say why a run is not running.
+        """
+        Say why a run is not running.
 
         Raises:
             MessageNotFoundError: There is no message of it.

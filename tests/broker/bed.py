@@ -62,7 +62,9 @@ class Bed:
 
     def wait_started(self, count: int = 1, limit_seconds: float = 60) -> list[str]:
         """Wait until so many executions have started; returns their ids in order."""
-        return wait_for(lambda: found if len(found := self.started()) >= count else None, limit_seconds, f"{count} starts")
+        return wait_for(
+            lambda: found if len(found := self.started()) >= count else None, limit_seconds, f"{count} starts"
+        )
 
     def wait_listening(self, count: int = 1, queue: str = "celery") -> None:
         """Wait until so many workers take from the queue."""
