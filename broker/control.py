@@ -1,4 +1,4 @@
-"""Control of queues while workers run: pause, limits, counts, and moving single messages; effective at the next take."""
+"""Control of queues while workers run: pause, limits, counts, moving messages; effective at the next take."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -75,7 +75,8 @@ class QueueControl:
         kinds = LINE if state == "waiting" else (state,)
         found: list[tuple[bytes, float]] = []
         for kind in kinds:
-            found += self._client.zrange(f"{self._space.prefix}{kind}:{queue}", 0, count - 1, withscores=True)
+            members: Any = self._client.zrange(f"{self._space.prefix}{kind}:{queue}", 0, count - 1, withscores=True)
+            found += members
         return list(self._peeked(sorted(found, key=lambda pair: pair[1])[:count], state))
 
     def move(self, run_id: str, queue: str) -> None:
@@ -109,7 +110,7 @@ class QueueControl:
         self._change(run_id, self._run("remove", run_id, detail(by=by, reason=reason)))
 
     def cancel(self, run_id: str, by: str = "", reason: str = "") -> str:
-        """Let a run never start (again), whatever restarts; returns where it was: waiting, delayed, active, dead or unknown."""
+        """Let a run never start (again); returns where it was: waiting, delayed, active, dead or unknown."""
         return cancel(self._client, self._space, [run_id], by=by, reason=reason)[run_id]
 
     def drain(self, queue: str, by: str = "", reason: str = "") -> int:

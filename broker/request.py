@@ -169,6 +169,6 @@ def _reason(retry: Retry) -> BaseException:
 
 
 def _cause(exc_info: ExceptionInfo) -> BaseException:
-    error = exc_info.exception
+    error: Any = exc_info.exception
     found: BaseException = error.exc if isinstance(error, ExceptionWithTraceback) else error
     return found

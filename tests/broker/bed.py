@@ -62,9 +62,8 @@ class Bed:
 
     def wait_started(self, count: int = 1, limit_seconds: float = 60) -> list[str]:
         """Wait until so many executions have started; returns their ids in order."""
-        return wait_for(
-            lambda: found if len(found := self.started()) >= count else None, limit_seconds, f"{count} starts"
-        )
+        wait_for(lambda: len(self.started()) >= count, limit_seconds, f"{count} starts")
+        return self.started()
 
     def wait_listening(self, count: int = 1, queue: str = "celery") -> None:
         """Wait until so many workers take from the queue."""
@@ -116,7 +115,8 @@ class Bed:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
-        self.app.pool.force_close_all(close_pool=False)  # kombu shares pools among apps of one URL
+        pool: Any = self.app.pool
+        pool.force_close_all(close_pool=False)  # kombu shares pools among apps of one URL
         self.app.close()
         for client in (self.broker, self.records):
             client.close()

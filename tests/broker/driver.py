@@ -43,6 +43,10 @@ class Driver:
             "properties": {"delivery_tag": f"nonce-{run_id}", "priority": priority, "delivery_info": {}},
         }
 
+    def payload_of(self, run_id: str) -> bytes:
+        """The bytes of the message that `put(run_id)` stores."""
+        return str(put_words(self.queue, self.envelope(run_id))[3]).encode()
+
     def put_envelope(self, message: dict[str, Any]) -> str:
         """Put a message as it is."""
         answer: list[bytes] = run(self.client, self.space, "put", *put_words(self.queue, message))
@@ -102,9 +106,10 @@ class Driver:
         """Let its delay end now."""
         self.client.zadd(f"{PREFIX}delayed:{self.queue}", {run_id: 1}, xx=True)
 
-    def keys(self) -> set[str]:
+    def all_keys(self) -> set[str]:
         """All keys but the events."""
-        return {key.decode() for key in self.client.keys(f"{PREFIX}*")} - {f"{PREFIX}events", f"{PREFIX}consumers:q"}
+        names: Any = self.client.keys(f"{PREFIX}*")
+        return {name.decode() for name in names} - {f"{PREFIX}events", f"{PREFIX}consumers:q"}
 
     def events(self) -> list[tuple[str, str]]:
         """Run and event, in order."""

@@ -61,25 +61,25 @@ def test_a_removed_message_is_recorded_as_cancelled(driver: Driver) -> None:
         driver.control.remove(run, by="ann", reason="wrong")
     assert driver.events()[-2:] == [("a", "cancelled"), ("b", "cancelled")]
     assert driver.details("a")[-1] == {"by": "ann", "reason": "wrong"}
-    assert driver.keys() == set()
+    assert driver.all_keys() == set()
 
 
 def test_what_a_worker_has_cannot_be_moved_promoted_or_removed(driver: Driver) -> None:
     driver.put("a")
     driver.take()
-    for act in (
-        lambda: driver.control.move("a", "x"),
-        lambda: driver.control.promote("a"),
-        lambda: driver.control.remove("a"),
-    ):
-        with pytest.raises(MessageBusyError):
-            act()
+    with pytest.raises(MessageBusyError):
+        driver.control.move("a", "x")
+    with pytest.raises(MessageBusyError):
+        driver.control.promote("a")
+    with pytest.raises(MessageBusyError):
+        driver.control.remove("a")
 
 
 def test_an_unknown_run_is_an_error(driver: Driver) -> None:
-    for act in (lambda: driver.control.move("no", "x"), lambda: driver.control.remove("no")):
-        with pytest.raises(MessageNotFoundError):
-            act()
+    with pytest.raises(MessageNotFoundError):
+        driver.control.move("no", "x")
+    with pytest.raises(MessageNotFoundError):
+        driver.control.remove("no")
     with pytest.raises(MessageNotFoundError):
         driver.control.explain("no")
 
@@ -93,7 +93,7 @@ def test_drain_leaves_delayed_ones_and_purge_leaves_only_what_runs(driver: Drive
     assert driver.control.drain("q") == 3
     assert driver.control.purge("q") == 1
     assert driver.done(running)
-    assert driver.keys() == set()
+    assert driver.all_keys() == set()
 
 
 def test_a_cancelled_delayed_message_comes_at_once_marked(driver: Driver) -> None:

@@ -50,6 +50,7 @@ def test_messages_that_a_worker_took_and_never_read_are_not_lost(bed: Bed) -> No
     victim = bed.worker("threads", 5)
     bed.wait_listening()
     taken = bed.control.counts("celery").active
+    runs: list[str] = []
     for _ in range(200):  # the answer must fall between two of its system calls: stop it at many moments
         runs = [bed.send("record") for _ in range(5)]
         victim.suspend()
@@ -132,7 +133,7 @@ def test_a_message_that_loses_its_worker_more_than_max_stalls_times_is_a_dead_le
     bed.settings = replace(bed.settings, worker_max_stalls=2)
     run = bed.send("die")
     bed.worker("prefork", 1)
-    (letter,) = wait_for(lambda: bed.letters(), 60, "the letter was stored")
+    (letter,) = wait_for(bed.letters, 60, "the letter was stored")
     assert letter.startswith(f"{run} worker_lost WorkerLostError")
     assert bed.started() == [run] * 3
     bed.wait_empty()
@@ -147,7 +148,7 @@ def test_workers_that_are_killed_more_than_max_stalls_times_leave_a_dead_letter(
     worker.kill()
     bed.release()
     bed.worker("solo", 1, name="other")
-    (letter,) = wait_for(lambda: bed.letters(), 60, "the letter was stored")
+    (letter,) = wait_for(bed.letters, 60, "the letter was stored")
     assert letter.startswith(f"{run} stalled Stalled")
     bed.wait_empty()
     assert bed.states(run) == ["queued", "started", "stalled", "failed"]

@@ -24,7 +24,7 @@ def test_a_late_acknowledgement_changes_nothing(driver: Driver) -> None:
     assert not driver.give_back(late)
     assert driver.control.counts("q").active == 1
     assert driver.done(now)
-    assert driver.keys() == set()
+    assert driver.all_keys() == set()
 
 
 def test_a_lost_lease_is_known_at_renewal(driver: Driver) -> None:
@@ -51,10 +51,11 @@ def test_more_than_max_stalls_is_a_dead_letter_with_the_original_bytes(driver: D
         driver.expire(taken)
     assert driver.take() == []
     assert driver.control.counts("q").dead == 1
+    assert (peeked := driver.control.peek("q", "dead"))
     (letter,) = driver.take(1, "dead-letter")
     tag, payload, queue, run_id, attempt, stalls, reason, *_ = letter.dead
     assert (tag, queue, run_id, attempt, stalls, reason) == (b"a", b"q", b"a", b"1", b"4", b"stalled")
-    assert payload == taken.payload
+    assert payload == peeked[0].payload == driver.payload_of("a")
 
 
 def test_the_dead_message_goes_only_when_its_letter_is_stored(driver: Driver) -> None:
@@ -65,7 +66,7 @@ def test_the_dead_message_goes_only_when_its_letter_is_stored(driver: Driver) ->
     assert driver.control.counts("q").dead == 1
     (letter,) = driver.take(1, "dead-letter")
     driver.done(letter)
-    assert driver.keys() == set()
+    assert driver.all_keys() == set()
 
 
 def test_a_letter_is_never_buried_itself(driver: Driver) -> None:
@@ -111,4 +112,4 @@ def test_nothing_is_left_when_all_is_done(driver: Driver) -> None:
     for taken in driver.take(50):
         driver.done(taken)
     driver.take()
-    assert driver.keys() == set()
+    assert driver.all_keys() == set()

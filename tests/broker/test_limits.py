@@ -105,4 +105,4 @@ def test_limits_leave_no_key_when_they_are_lifted(driver: Driver) -> None:
     driver.control.set_concurrency("q", None)
     driver.control.set_key_rate_limit("q", None)
     driver.control.set_key_concurrency("q", None)
-    assert driver.keys() == set()
+    assert driver.all_keys() == set()

@@ -97,4 +97,4 @@ def test_another_message_with_the_same_run_id_is_kept(driver: Driver) -> None:
     assert (first.run_id, second.run_id) == ("a", "a")
     assert driver.done(first)
     assert driver.done(second)
-    assert driver.keys() == set()
+    assert driver.all_keys() == set()
