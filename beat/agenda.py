@@ -1,4 +1,4 @@
-"""The leader's schedules in memory, in the order in which they are next due."""
+"""The leader's schedules in memory, in the order in which their next slots are to be enqueued."""
 
 import heapq
 from collections.abc import Iterator
@@ -24,15 +24,15 @@ class Armed:
     misfire: Misfire
     misfire_limit: int
     skips_overlap: bool
+    ahead: timedelta  # it is enqueued so long before it is due
     cursor: datetime
     last_run_id: UUID | None
-    last_slot: datetime | None
     changes: int
-    due: datetime | None = None  # next one; None: no slot is left
+    wake: datetime | None = None  # when its next slot is to be enqueued; None: no slot is left
 
 
 class Agenda:
-    """Armed schedules by id, and a heap of their next due times; entries of the heap that are outdated are dropped."""
+    """Armed schedules by id, and a heap of when to wake for them; entries of the heap that are outdated are dropped."""
 
     def __init__(self) -> None:
         self._armed: dict[UUID, Armed] = {}
@@ -53,27 +53,30 @@ class Agenda:
         self._heap.clear()
 
     def put(self, armed: Armed) -> None:
-        """Add or replace a schedule, due at its first slot after its cursor."""
+        """Add or replace a schedule; its next slot is the first one after its cursor."""
         self._armed[armed.id] = armed
         slot = armed.series.after(armed.cursor)
-        armed.due = None if slot is None else slot + armed.shift
+        armed.wake = None if slot is None else slot + armed.shift - armed.ahead
         self._order += 1
         self._current[armed.id] = self._order
-        if armed.due is not None:
-            heapq.heappush(self._heap, (armed.due, self._order, armed.id))
+        if armed.wake is not None:
+            heapq.heappush(self._heap, (armed.wake, self._order, armed.id))
+
+    def get(self, schedule_id: UUID) -> Armed | None:
+        """Return a schedule."""
+        return self._armed.get(schedule_id)
 
     def drop(self, schedule_id: UUID) -> None:
         """Remove a schedule; unknown ones are none of our business."""
         self._armed.pop(schedule_id, None)
         self._current.pop(schedule_id, None)
 
-    def keep_only(self, ids: set[UUID]) -> None:
-        """Remove all others."""
-        for schedule_id in self._armed.keys() - ids:
-            self.drop(schedule_id)
+    def others(self, ids: set[UUID]) -> set[UUID]:
+        """Return the ids that are here and not among these."""
+        return self._armed.keys() - ids
 
-    def due_by(self, moment: datetime, limit: int) -> list[Armed]:
-        """Return up to `limit` schedules that are due by the moment, the most overdue first; they stay where they are."""
+    def awake_by(self, moment: datetime, limit: int) -> list[Armed]:
+        """Return up to `limit` schedules to deal with by now, the most overdue first; :meth:`put` them again after."""
         found: list[Armed] = []
         entries: list[tuple[datetime, int, UUID]] = []
         while self._heap and self._heap[0][0] <= moment and len(found) < limit:
@@ -81,12 +84,12 @@ class Agenda:
             if self._current.get(entry[2]) == entry[1]:
                 entries.append(entry)
                 found.append(self._armed[entry[2]])
-        for entry in entries:
+        for entry in entries:  # they stay until they are put again: a failed write must not lose them
             heapq.heappush(self._heap, entry)
         return found
 
-    def next_due(self) -> datetime | None:
-        """Return the earliest due time; None: nothing is due ever."""
+    def next_wake(self) -> datetime | None:
+        """Return when to look again; None: no slot is left."""
         while self._heap and self._current.get(self._heap[0][2]) != self._heap[0][1]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None

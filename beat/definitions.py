@@ -109,14 +109,13 @@ def zone_of(name: str) -> ZoneInfo:
     Raises:
         InvalidScheduleError: No such zone.
     """
+    unknown = InvalidScheduleError(f"zone {name[:80]!r}: not a known time zone; use a name such as Europe/Rome")
+    if not _ZONE.fullmatch(name):
+        raise unknown
     try:
-        if not _ZONE.fullmatch(name):
-            raise ValueError(name)
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: the name of a folder of zones
-        raise InvalidScheduleError(
-            f"zone {name[:80]!r}: not a known time zone; use a name such as Europe/Rome"
-        ) from error
+        raise unknown from error
 
 
 def span_of(what: str, text: str) -> timedelta:

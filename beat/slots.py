@@ -84,7 +84,7 @@ class Cron:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """A fixed interval, aligned to the clock: every 30 s means at :00 and :30, whoever leads and whenever it started."""
+    """A fixed interval, aligned to the clock: every 30 s means at :00 and :30, whoever leads, whenever it started."""
 
     interval: timedelta
 

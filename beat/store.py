@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, func, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from audit.models import FINAL_STATES, Run
@@ -15,7 +15,7 @@ from beat.models import BeatState, Schedule, ScheduleFire
 
 LEADER, CHANGES = "leader", "changes"
 UNKNOWN_RUN_LIMIT = timedelta(hours=1)  # a run that the audit has not heard of counts as unfinished for so long
-CHUNK = 500  # values in one IN list
+CHUNK = 500  # rows, or values of an IN list, in one statement
 
 _schedules: Any = Schedule.__table__  # type: ignore[attr-defined]  # SQLModel adds it
 _fires: Any = ScheduleFire.__table__  # type: ignore[attr-defined]
@@ -35,6 +35,7 @@ class Advance:
     cursor: datetime
     last_slot: datetime | None  # None: nothing was fired
     last_run_id: UUID | None
+    fired_at: datetime | None
     fired: int
     skipped: int
     missed: int
@@ -47,6 +48,14 @@ class Published:
     fire_id: UUID
     at: datetime
     lag: timedelta  # 0 when it was published ahead
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """Runs that may be going on."""
+
+    unsent: set[UUID]  # their message is still to be published
+    sent: set[UUID]  # the broker may know better
 
 
 class BeatStore:
@@ -102,7 +111,9 @@ class BeatStore:
         """
         with self._engine.begin() as connection:
             _prove(connection, token, changes)
-            written = set(connection.execute(_insert_new(connection, fires)).scalars()) if fires else set()
+            written: set[UUID] = set()
+            for begin in range(0, len(fires), CHUNK):
+                written.update(connection.execute(_insert_new(connection, fires[begin : begin + CHUNK])).scalars())
             if advances:
                 connection.execute(_ADVANCE, [_advance_values(advance) for advance in advances])
             return written
@@ -114,9 +125,9 @@ class BeatStore:
             with self._engine.begin() as connection:
                 connection.execute(_PUBLISHED, rows)
 
-    def close(self, token: int, fire_id: UUID, state: str, error: str | None = None) -> None:
+    def close(self, token: int, fire_ids: Sequence[UUID], state: str, error: str | None = None) -> None:
         """
-        End a pending fire that will not be published: `refused`, `missed` or `withdrawn`.
+        End fires, at most 500, that will not run: `refused`, `missed` or `withdrawn`.
 
         Raises:
             StaleLeaderError: A newer leader has written; nothing was.
@@ -124,9 +135,7 @@ class BeatStore:
         with self._engine.begin() as connection:
             _prove(connection, token)
             connection.execute(
-                update(_fires)
-                .where(_fires.c.id == fire_id, _fires.c.state == "pending")
-                .values(state=state, error=error and error[:1000])
+                update(_fires).where(_fires.c.id.in_(fire_ids)).values(state=state, error=error and error[:1000])
             )
 
     def pending(self, before: datetime, limit: int) -> list[Row[Any]]:
@@ -143,19 +152,43 @@ class BeatStore:
         with self._engine.begin() as connection:
             return list(connection.execute(query))
 
-    def unfinished(self, run_ids: Iterable[UUID], now: datetime) -> set[UUID]:
+    def known_to_audit(self, run_ids: Sequence[UUID]) -> set[UUID]:
+        """Return which of these runs, at most 500, the audit has heard of: their messages were in the broker."""
+        query = select(_runs.c.id).where(_runs.c.id.in_([str(run_id) for run_id in run_ids]))
+        with self._engine.begin() as connection:
+            return {UUID(run_id) for run_id in connection.execute(query).scalars()}
+
+    def published_ahead(self, schedule_ids: Iterable[UUID], now: datetime) -> list[UUID]:
+        """Return the runs of these schedules that are enqueued but not due yet."""
+        query = select(_fires.c.id).where(
+            _fires.c.schedule_id.in_(list(schedule_ids)), _fires.c.state == "published", _fires.c.due_at > now
+        )
+        with self._engine.begin() as connection:
+            return list(connection.execute(query).scalars())
+
+    def unfinished(self, run_ids: Sequence[UUID], now: datetime) -> Unfinished:
         """
-        Return which of these runs may still be going on, by the records.
+        Return which of these runs, at most 500, may still be going on, by the records.
 
         A run ends with its final state in the audit. One that the audit has not heard of counts as unfinished for an
         hour after it was enqueued, since the audit may lag.
         """
-        found: set[UUID] = set()
-        wanted = list(run_ids)
+        states = select(_runs.c.id, _runs.c.state).where(_runs.c.id.in_([str(run_id) for run_id in run_ids]))
+        fires = select(_fires.c.id, _fires.c.state, _fires.c.recorded_at).where(_fires.c.id.in_(run_ids))
         with self._engine.begin() as connection:
-            for begin in range(0, len(wanted), CHUNK):
-                found |= _unfinished(connection, wanted[begin : begin + CHUNK], now)
-        return found
+            known = {UUID(row.id): row.state for row in connection.execute(states)}
+            rows = list(connection.execute(fires))
+        return Unfinished(
+            unsent={row.id for row in rows if row.state == "pending" and row.id not in known},
+            sent={
+                row.id
+                for row in rows
+                if row.state in {"pending", "published"}
+                and (
+                    known[row.id] not in FINAL_STATES if row.id in known else now - row.recorded_at < UNKNOWN_RUN_LIMIT
+                )
+            },
+        )
 
     def prune(self, before: datetime, limit: int) -> int:
         """Delete up to `limit` settled fires recorded before this; return how many."""
@@ -196,49 +229,35 @@ def _ensure_states(connection: Connection) -> None:
     connection.execute(dialect.insert(_states).values(rows).on_conflict_do_nothing())
 
 
-def _unfinished(connection: Connection, run_ids: Sequence[UUID], now: datetime) -> set[UUID]:
-    fires = connection.execute(select(_fires.c.id, _fires.c.state, _fires.c.recorded_at).where(_fires.c.id.in_(run_ids)))
-    going = {row.id: row.recorded_at for row in fires if row.state in {"pending", "published"}}
-    known = connection.execute(select(_runs.c.id, _runs.c.state).where(_runs.c.id.in_([str(i) for i in going])))
-    states = {UUID(row.id): row.state for row in known}
-    return {
-        run_id
-        for run_id, recorded_at in going.items()
-        if (states[run_id] not in FINAL_STATES if run_id in states else now - recorded_at < UNKNOWN_RUN_LIMIT)
-    }
-
-
 def _advance_values(advance: Advance) -> dict[str, Any]:
     return {
         "b_id": advance.schedule_id,
         "b_cursor": advance.cursor,
         "b_slot": advance.last_slot,
         "b_run": advance.last_run_id,
+        "b_at": advance.fired_at,
         "b_fired": advance.fired,
         "b_skipped": advance.skipped,
         "b_missed": advance.missed,
     }
 
 
+_MOMENT = _schedules.c.cursor.type
 _ADVANCE = (
     update(_schedules)
-    .where(_schedules.c.id == bindparam("b_id"), _schedules.c.cursor < bindparam("b_cursor", type_=_schedules.c.cursor.type))
+    .where(_schedules.c.id == bindparam("b_id"), _schedules.c.cursor < bindparam("b_cursor", type_=_MOMENT))
     .values(
-        cursor=bindparam("b_cursor", type_=_schedules.c.cursor.type),
-        last_slot=func.coalesce(bindparam("b_slot", type_=_schedules.c.cursor.type), _schedules.c.last_slot),
-        last_run_id=func.coalesce(bindparam("b_run", type_=_schedules.c.last_run_id.type), _schedules.c.last_run_id),
-        last_fired_at=case(
-            (bindparam("b_fired") > 0, bindparam("b_cursor", type_=_schedules.c.cursor.type)),
-            else_=_schedules.c.last_fired_at,
-        ),
+        cursor=bindparam("b_cursor", type_=_MOMENT),
+        last_slot=func.coalesce(bindparam("b_slot", type_=_MOMENT), _schedules.c.last_slot),
+        last_run_id=func.coalesce(bindparam("b_run", type_=_schedules.c.id.type), _schedules.c.last_run_id),
+        last_fired_at=func.coalesce(bindparam("b_at", type_=_MOMENT), _schedules.c.last_fired_at),
         fired=_schedules.c.fired + bindparam("b_fired"),
         skipped=_schedules.c.skipped + bindparam("b_skipped"),
         missed=_schedules.c.missed + bindparam("b_missed"),
     )
 )
-
 _PUBLISHED = (
     update(_fires)
     .where(_fires.c.id == bindparam("b_id"), _fires.c.state == "pending")
-    .values(state="published", published_at=bindparam("b_at", type_=_fires.c.due_at.type), lag_ms=bindparam("b_lag"))
+    .values(state="published", published_at=bindparam("b_at", type_=_MOMENT), lag_ms=bindparam("b_lag"))
 )
