@@ -137,7 +137,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
         if isinstance(error, (WorkerLostError, SystemExit)):
             return self._bury("worker_lost", self._failure_detail(exc_info))
         if self.buries_failures:
-            return self._bury("failed", self._failure_detail(exc_info))
+            return self._bury(getattr(error, "dead_letter_reason", "exhausted"), self._failure_detail(exc_info))
         return Done("failed", self._failure_detail(exc_info))
 
     def _bury(self, reason: str, facts: str) -> Ending:
@@ -147,7 +147,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
 
     def _failure_detail(self, exc_info: ExceptionInfo, **more: Any) -> str:
         cause = _cause(exc_info)
-        error = _reason(cause) if isinstance(cause, Retry) else cause
+        error: BaseException = _reason(cause) if isinstance(cause, Retry) else cause
         return detail(
             error=type(error).__name__,
             message=str(error)[:LONGEST_TEXT],
@@ -169,6 +169,6 @@ def _reason(retry: Retry) -> BaseException:
 
 
 def _cause(exc_info: ExceptionInfo) -> BaseException:
-    error = exc_info.exception
+    error: Any = exc_info.exception
     found: BaseException = error.exc if isinstance(error, ExceptionWithTraceback) else error
     return found
