@@ -1,13 +1,11 @@
 """What operators do with schedules, in SQL: each change gets a number that leaders follow."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import func
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
 from beat.definitions import Definition, checked, timing_of
 from beat.errors import (
@@ -17,10 +15,10 @@ from beat.errors import (
     ScheduleNotFoundError,
     ScheduleStateError,
 )
-from beat.models import BeatState, Schedule, ScheduleFire
+from beat.models import Schedule, ScheduleFire
 from beat.planning import run_id_of
 from beat.slots import Series
-from beat.store import CHANGES, LEADER, next_change
+from beat.store import next_change
 from config.columns import utc_now
 
 CODE, OPERATOR = "code", "operator"
