@@ -36,3 +36,4 @@ class LazyGroup(click.Group):
 db = LazyGroup("db", "The database's schema: upgrade, current.")
 dlq = LazyGroup("dlq", "Dead letters: list, show, run again, discard.")
 jobs = LazyGroup("jobs", "Runs and their attempts: list, show.")
+webhooks = LazyGroup("webhooks", "Webhooks: endpoints, deliveries, send again.")
