@@ -73,7 +73,7 @@ def edit(session: Session, name: str, by: str, **changes: Any) -> Schedule:
         ScheduleNotFoundError, InvalidScheduleError: As above.
         CodeOwnedError: Code owns it.
     """
-    row = find(session, name)
+    row = _find_to_change(session, name)
     if row.owner == CODE:
         raise CodeOwnedError(f"{name!r} is owned by code: change it in beat/schedule.py; here it can be paused or run")
     definition = checked(replace(definition_of(row), **changes))
@@ -91,7 +91,7 @@ def pause(session: Session, name: str, by: str, reason: str | None) -> Schedule:
         ScheduleNotFoundError: There is none of this name.
         ScheduleStateError: It is paused.
     """
-    row = find(session, name)
+    row = _find_to_change(session, name)
     if row.paused_at is not None:
         raise ScheduleStateError(f"{name!r} is paused since {row.paused_at:%Y-%m-%d %H:%M} by {row.paused_by}")
     row.paused_at, row.paused_by, row.pause_reason = database_now(session), by, reason
@@ -107,7 +107,7 @@ def resume(session: Session, name: str, by: str) -> Schedule:
         ScheduleNotFoundError: There is none of this name.
         ScheduleStateError: It is not paused.
     """
-    row = find(session, name)
+    row = _find_to_change(session, name)
     if row.paused_at is None:
         raise ScheduleStateError(f"{name!r} is not paused")
     row.paused_at = row.paused_by = row.pause_reason = None
@@ -124,10 +124,9 @@ def remove(session: Session, name: str) -> Schedule:
         ScheduleNotFoundError: There is none of this name.
         CodeOwnedError: Code declares it: it would come back.
     """
-    row = find(session, name)
+    row = _find_to_change(session, name)
     if row.owner == CODE and row.retired_at is None:
         raise CodeOwnedError(f"{name!r} is declared by code and would come back: pause it, or take it out of the code")
-    next_change(session.connection())
     session.delete(row)
     return row
 
@@ -139,7 +138,7 @@ def begin_manual_fire(session: Session, name: str) -> tuple[Schedule, ScheduleFi
     Raises:
         ScheduleNotFoundError: There is none of this name.
     """
-    row = find(session, name)
+    row = _find_to_change(session, name)
     now = database_now(session)
     fire = ScheduleFire(
         id=run_id_of(row.id, now),
@@ -151,8 +150,9 @@ def begin_manual_fire(session: Session, name: str) -> tuple[Schedule, ScheduleFi
         recorded_at=now,
     )
     row.last_run_id, row.last_fired_at, row.fired = fire.id, now, row.fired + 1
-    row.changes = next_change(session.connection())  # the leader must know the run, to keep the next slot off it
+    row.changes = next_change(session.connection())  # the leader must know the run: the next slot may have to keep off
     session.add(fire)
+    session.flush()
     return row, fire
 
 
@@ -186,6 +186,12 @@ def touch(session: Session, row: Schedule, by: str) -> None:
     """Number a change, so that the leader sees it."""
     row.changes = next_change(session.connection())
     row.updated_at, row.updated_by = database_now(session), by
+
+
+def _find_to_change(session: Session, name: str) -> Schedule:
+    """Read a schedule while no leader can move it on: the number of the change is locked before, until commit."""
+    next_change(session.connection())
+    return find(session, name)
 
 
 def definition_of(row: Schedule) -> Definition:

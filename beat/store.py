@@ -138,6 +138,11 @@ class BeatStore:
                 update(_fires).where(_fires.c.id.in_(fire_ids)).values(state=state, error=error and error[:1000])
             )
 
+    def close_manual(self, fire_id: UUID, error: str) -> None:
+        """End a person's fire that was refused."""
+        with self._engine.begin() as connection:
+            connection.execute(update(_fires).where(_fires.c.id == fire_id).values(state="refused", error=error[:1000]))
+
     def pending(self, before: datetime, limit: int) -> list[Row[Any]]:
         """Return fires recorded before this that have no message yet, the oldest first, with their schedules."""
         columns = [_fires, *(_schedules.c[n] for n in ("name", "task", "args", "priority", "misfire"))]

@@ -23,7 +23,9 @@ def other_than(lost: Beat, beats: list[Beat]) -> list[Beat]:
 
 
 def leading(stage: Stage, beats: list[Beat]) -> Beat:
-    return wait_for(lambda: next((beat for beat in beats if stage.led_by(beat)), None), 20, "one of them leads")
+    found = wait_for(lambda: next((beat for beat in beats if stage.led_by(beat)), None), 30, "one of them leads")
+    assert found is not None
+    return found
 
 
 def test_a_killed_leader_is_replaced_within_ten_seconds(stage: Stage) -> None:
