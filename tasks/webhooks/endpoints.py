@@ -18,8 +18,21 @@ from tasks.webhooks.signing import SigningSecret, new_secret, parse_secret
 from tasks.webhooks.vault import Vault
 
 LONGEST_OVERLAP = timedelta(days=7)  # of two secrets in a rotation
+LONGEST_RETRY_DELAY = timedelta(days=30)
 _FORBIDDEN_HEADERS = frozenset(
-    {"connection", "host", "keep-alive", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"}
+    {
+        "accept-encoding",
+        "connection",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+    }
 )
 
 
@@ -136,7 +149,7 @@ def disable(session: Session, endpoint: Endpoint, reason: str) -> int:
     parked = session.execute(
         update(Delivery)
         .where(col(Delivery.endpoint_id) == endpoint.id, col(Delivery.state).in_(OPEN_STATES))
-        .values(state="parked", next_attempt_at=None, enqueued_at=None)
+        .values(state="parked", next_attempt_at=None, enqueued_at=None, slot_reserved=False)
         .returning(col(Delivery.id))
     )
     return len(parked.all())
@@ -206,6 +219,10 @@ def _check(options: EndpointOptions) -> None:
         raise EndpointError("rate_per_second lies above 0 and at most 10000")
     if options.retry_delays is not None and not 1 <= len(options.retry_delays) <= 20:  # noqa: PLR2004 - a bounded list
         raise EndpointError("retry_delays has 1 to 20 entries")
+    if not all(timedelta(0) <= wait <= LONGEST_RETRY_DELAY for wait in options.retry_delays or ()):
+        raise EndpointError("a retry delay lies between 0 and 30 days")
+    if not options.description.isprintable():
+        raise EndpointError("a description is one line of printable characters")
     if not (options.sends_standard or options.sends_predictify):
         raise EndpointError("an endpoint needs at least one kind of signature headers")
     for name, value in (options.extra_headers or {}).items():

@@ -13,7 +13,7 @@ from tasks.webhooks import endpoints
 from tasks.webhooks.emitting import delivery_of
 from tasks.webhooks.events import patterns_for
 from tasks.webhooks.models import Delivery, Event, Subscription
-from tasks.webhooks.store import Due
+from tasks.webhooks.handover import Due
 
 BATCH = 500
 
