@@ -129,7 +129,8 @@ def _take_facts(run: RunRow, event: AuditEvent) -> None:
     run.parent_id = event.text("parent_id", MAX_ID)
     run.root_id = event.text("root_id", MAX_ID)
     run.redrive_of = event.text("redrive_of", 36)
-    run.args = clean_json(event.detail.get("args"), ARGS_BYTES)
+    args = event.detail.get("args")  # text is the repr of a foreign Celery client: nobody has masked it
+    run.args = clean_json(args, ARGS_BYTES) if isinstance(args, dict) else None
 
 
 def _fold_into_attempt(attempt: AttemptRow, event: AuditEvent) -> None:

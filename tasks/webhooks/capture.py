@@ -1,4 +1,7 @@
-"""A receiver of our own: takes webhooks on loopback, remembers them, and answers as told. For demos and tests.
+"""
+A receiver of our own: takes webhooks (up to 1 MiB) on loopback, remembers them, and answers as told.
+
+For demos and tests.
 
 >>> with Receiver() as receiver:
 ...     receiver.answers(503, 200)  # first this, then that, then 200 for ever
@@ -19,7 +22,6 @@ from typing import Final, Self
 from aiohttp import web
 
 _START_TIMEOUT: Final = 10.0  # seconds
-_MAX_BODY: Final = 16 * 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ type Decide = Callable[[Captured], Reply | int]
 
 
 class Receiver:
-    """An HTTP server in a thread of its own; a context manager. All methods may be called from any thread.
+    """
+    An HTTP server in a thread of its own; a context manager. All methods may be called from any thread.
 
     Args:
         decide: Chooses the reply to each request that no `answers` is left for; None means 200. Called in the
@@ -93,7 +96,8 @@ class Receiver:
         self.stop()
 
     def start(self) -> None:
-        """Start to listen; returns when connections are accepted.
+        """
+        Start to listen; returns when connections are accepted.
 
         Raises:
             OSError: The port is taken.
@@ -143,7 +147,8 @@ class Receiver:
             self._scripted.clear()
 
     def wait_for(self, count: int, timeout: float = 10.0) -> tuple[Captured, ...]:
-        """Wait until `count` requests have arrived in all, and return all.
+        """
+        Wait until `count` requests have arrived in all, and return all.
 
         Args:
             count: How many.
@@ -162,12 +167,10 @@ class Receiver:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        runner = web.ServerRunner(web.Server(self._answer, access_log=None, client_max_size=_MAX_BODY))
+        runner = web.ServerRunner(web.Server(self._answer, access_log=None), shutdown_timeout=0.1)
         await runner.setup()
         try:
-            await web.TCPSite(
-                runner, "127.0.0.1", self._wanted_port, ssl_context=self._tls, shutdown_timeout=0.1, backlog=1024
-            ).start()
+            await web.TCPSite(runner, "127.0.0.1", self._wanted_port, ssl_context=self._tls, backlog=1024).start()
         except OSError as error:
             self._started(error=error)
         else:

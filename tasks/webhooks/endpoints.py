@@ -156,16 +156,17 @@ def disable(session: Session, endpoint: Endpoint, reason: str) -> int:
 
 
 def enable(session: Session, endpoint: Endpoint) -> list[UUID]:
-    """Start sending again with a clean health record; return the parked deliveries, which are now due."""
+    """Start sending again with a clean health record; return the parked deliveries, to hand to the broker."""
+    now = utc_now()
     endpoint.enabled = True
     endpoint.disabled_reason = endpoint.disabled_at = endpoint.paused_until = endpoint.failing_since = None
     endpoint.consecutive_failures = endpoint.consecutive_exhausted = endpoint.breaker_openings = 0
-    endpoint.updated_at = utc_now()
+    endpoint.updated_at = now
     session.add(endpoint)
     due = session.execute(
         update(Delivery)
         .where(col(Delivery.endpoint_id) == endpoint.id, col(Delivery.state) == "parked")
-        .values(state="retrying", next_attempt_at=utc_now())
+        .values(state="retrying", next_attempt_at=now, enqueued_at=now)
         .returning(col(Delivery.id))
     )
     return list(due.scalars())

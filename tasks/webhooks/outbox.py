@@ -10,8 +10,8 @@ from sqlmodel import col
 
 from config.settings import current_settings
 from tasks.webhooks.emitting import add_event
-from tasks.webhooks.models import Delivery
 from tasks.webhooks.handover import Due
+from tasks.webhooks.models import Delivery
 from tasks.webhooks.tasks import enqueue_deliveries
 
 _WAITING = "taskyard.emitted"  # session.info: what to hand over when the transaction is committed

@@ -1,6 +1,7 @@
 """Send requests on one event loop: a guarded aiohttp session that hostile receivers can neither hold nor fill."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,7 @@ _KEEPALIVE: Final = 4.0  # seconds
 _RESENDS: Final = 2
 # These say where the request ends and whom it is for; a caller's value could smuggle in a second request.
 _OURS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade", "te"})
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: a token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +73,8 @@ class GuardedSession:
         )
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts) -> Answer:
-        """Send one POST and return what came of it; raises nothing that a receiver can cause.
+        """
+        Send one POST and return what came of it; raises nothing that a receiver can cause.
 
         When a connection that was kept alive turns out to be closed before an answer began, the request is sent again
         on another within the same deadline: a receiver may, rarely, see one request twice.
@@ -105,8 +108,8 @@ class GuardedSession:
         target = parse_url(url)
         if target.scheme == "http" and not self._options.allow_http:
             raise UrlRefusedError("the URL must start with https://")
-        if any(name.lower() in _OURS for name in headers):
-            raise ValueError("only the client may set this header")
+        if any(name.lower() in _OURS or not _HEADER_NAME.fullmatch(name) for name in headers):
+            raise ValueError("a header that is malformed, or that only the client may set")
         return target
 
     async def _open(
@@ -145,7 +148,8 @@ class _Response(aiohttp.ClientResponse):
 
 
 async def _read(response: aiohttp.ClientResponse, until: float) -> tuple[bytes, bool]:
-    """Read up to the limit, or until the loop's clock says `until`; also return whether that was the whole body.
+    """
+    Read up to the limit, or until the loop's clock says `until`; also return whether that was the whole body.
 
     The status has decided already, so a body that is slow, broken or endless ends the reading and nothing else.
     """

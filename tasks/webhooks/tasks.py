@@ -14,8 +14,8 @@ from tasks.calls import CallOptions
 from tasks.policy import Exponential, Policy
 from tasks.webhooks import handlers
 from tasks.webhooks.clients import AiohttpWebhookClient, ClientOptions
-from tasks.webhooks.payloads import DeliverWebhook, SweepWebhooks
 from tasks.webhooks.handover import Due
+from tasks.webhooks.payloads import DeliverWebhook, SweepWebhooks
 from tasks.webhooks.store import DeliveryStore
 
 # The schedule of a delivery lives in SQL and ends it there; the attempts of its task only bound our own faults.

@@ -1,14 +1,30 @@
-"""A database and a stage for the webhook tests that need them."""
+"""Fixtures for webhooks: a client that may reach loopback, a well-behaved receiver, and a stage of rows."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from config.database import open_engine
+from tasks.webhooks.clients import AiohttpWebhookClient
 from tests.databases import Database, Servers, database, servers
+from tests.webhooks.posting import LOCAL
+from tests.webhooks.receivers import Receiver
 from tests.webhooks.stage import Stage
 
-__all__ = ["database", "quick_stage", "servers", "stage"]
+__all__ = ["client", "database", "quick_stage", "receiver", "servers", "stage"]
+
+
+@pytest.fixture
+def client() -> Iterator[AiohttpWebhookClient]:
+    client = AiohttpWebhookClient(LOCAL)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
 
 
 @pytest.fixture

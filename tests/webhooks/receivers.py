@@ -4,7 +4,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from threading import Event, Thread
+from threading import Condition, Event, Thread
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +15,9 @@ __all__ = [
     "Hostile",
     "Receiver",
     "Reply",
+    "Visit",
     "bomb_of_gzip",
+    "breaks_a_chunk",
     "closes_at_once",
     "closes_in_the_headers",
     "closes_kept_connections",
@@ -70,12 +72,13 @@ class Hostile:
     def __init__(self, behaviour: Behaviour, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self._behaviour = behaviour
         self._tls = tls
-        self._ended = Event()
+        self.ended = Event()
         self._listener = socket.create_server((host, 0), backlog=128)
         self.host = host
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
-        self.requests: list[bytes] = []
+        self._changed = Condition()
+        self._open: list[socket.socket] = []
         self._threads = [Thread(target=self._accept, daemon=True)]
 
     @property
@@ -90,20 +93,35 @@ class Hostile:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self._ended.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`
+        self.ended.set()
+        for waiting in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                waiting.shutdown(socket.SHUT_RDWR)  # wakes whoever accepts or reads
         self._listener.close()
         for thread in self._threads:
             thread.join(5)
 
+    def wait_for_connections(self, count: int, timeout: float = 10.0) -> None:
+        """
+        Wait (seconds) until `count` connections were taken in all.
+
+        Raises:
+            TimeoutError: Fewer came in time.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.connections >= count, timeout):
+                raise TimeoutError(f"{self.connections} of {count} connections came within {timeout:g} s")
+
     def _accept(self) -> None:
-        while not self._ended.is_set():
+        while not self.ended.is_set():
             try:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            self.connections += 1
+            with self._changed:
+                self.connections += 1
+                self._open.append(connection)
+                self._changed.notify_all()
             thread = Thread(target=self._treat, args=(connection,), daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -114,7 +132,7 @@ class Hostile:
             connection.settimeout(10)
             secured = self._tls.wrap_socket(connection, server_side=True) if self._tls else connection
             with secured:
-                self._behaviour(Visit(secured, self._ended))
+                self._behaviour(Visit(secured, self.ended))
 
 
 def sends(data: bytes) -> Behaviour:
@@ -177,6 +195,15 @@ def bomb_of_gzip(data: bytes) -> Behaviour:
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(data)
         + data
     )
+
+
+def breaks_a_chunk(visit: Visit) -> None:
+    """Answer 200 with one good chunk, and then something that is none."""
+    visit.read_request()
+    visit.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    next(visit.drops())
+    visit.send(b"zzz\r\n")
+    visit.wait_for_the_end()
 
 
 def closes_kept_connections(visit: Visit) -> None:
