@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from config.database import open_engine
 from tasks.webhooks.clients import AiohttpWebhookClient
@@ -12,6 +13,10 @@ from tests.webhooks.receivers import Receiver
 from tests.webhooks.stage import Stage
 
 __all__ = ["client", "database", "quick_stage", "receiver", "servers", "stage"]
+
+# Hypothesis would fail an example that took over 200 ms, as any does on a busy machine.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture

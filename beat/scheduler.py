@@ -1,0 +1,100 @@
+"""The scheduler of `celery -A tasks beat`: Celery's face of the engine."""
+
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import structlog
+from celery.beat import Scheduler as CeleryScheduler
+
+from beat.clock import Clock, ServerClock
+from beat.deploy import deploy
+from beat.engine import Engine, Pace
+from beat.firing import Firing
+from beat.leader import Lease, open_client
+from beat.metrics import BeatMetrics
+from beat.publisher import CeleryPublisher
+from beat.schedule import timetable
+from beat.store import BeatStore
+from broker.client import shared_client
+from config.database import current_engine
+from config.settings import Settings, current_settings
+
+AFTER_A_FAULT = 1.0  # seconds
+log = structlog.get_logger(__name__)
+
+
+class Scheduler(CeleryScheduler):
+    """
+    Fires the schedules in SQL while this process leads; any number of processes may run.
+
+    Celery makes a second, lazy instance for its banner: nothing is opened before the first tick.
+    """
+
+    max_interval = 1  # second
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._engine: Engine | None = None
+        self._is_ticking = False
+        super().__init__(*args, **options)
+
+    def setup_schedule(self) -> None:
+        """Do nothing: schedules are in SQL, and are read when this process leads."""
+
+    def tick(self, *_: Any, **__: Any) -> float:
+        """Run the engine once; a fault of ours is logged, and must not silence all schedules."""
+        self._is_ticking = True
+        try:
+            if self._engine is None:
+                self._engine = build_engine(self.app, current_settings(), self.clock(), self.pace())
+            return min(self._engine.tick(), float(self.max_interval))
+        except Exception:
+            log.exception("beat.tick_failed")
+            return AFTER_A_FAULT
+        finally:
+            self._is_ticking = False
+
+    def close(self) -> None:
+        """
+        Release the lead and the connections.
+
+        Celery calls this from its signal handler and once more on its way out. In the middle of a tick the first call
+        does nothing: the tick is about to be broken off, and then the second one comes.
+        """
+        if self._is_ticking:
+            return
+        if self._engine is not None:
+            self._engine.close()
+        super().close()
+
+    def clock(self) -> Clock:
+        """Return the clock that slots follow."""
+        return ServerClock()
+
+    def pace(self) -> Pace:
+        """Return how often what is done."""
+        return Pace(lease=current_settings().beat_lease_seconds)
+
+    @property
+    def info(self) -> str:
+        """Celery's banner says this."""
+        return "    . schedules -> SQL; see `celery -A tasks schedules ls`"
+
+
+def build_engine(app: Any, settings: Settings, clock: Clock, pace: Pace) -> Engine:
+    """Put the parts of one beat process together."""
+    database = current_engine()
+    store, metrics = BeatStore(database), BeatMetrics()
+    lease = Lease(open_client(settings.redis_url, pace.lease), settings.taskyard_key_prefix, pace.lease)
+    publisher = CeleryPublisher(app, shared_client(settings.redis_url), settings)
+    return Engine(
+        store,
+        lease,
+        clock,
+        Firing(store, publisher, lease, clock, metrics=metrics, grace=settings.beat_grace_seconds),
+        metrics,
+        deploy=partial(deploy, database, timetable(settings)),
+        ahead=settings.beat_ahead_seconds,
+        retention=timedelta(days=settings.beat_fires_retention_days),
+        pace=pace,
+    )
