@@ -163,14 +163,14 @@ class Servers:
     def _sqlite_template(self) -> Path:
         path = self._folder / "template.sqlite"
         if not path.exists():
-            _migrate(f"sqlite:///{path}")
+            migrate(f"sqlite:///{path}")
         return path
 
     def _postgres_template(self) -> str:
         if self._template is None:
             name = f"taskyard_template_{uuid4().hex}"
             self._execute(f"CREATE DATABASE {name}")
-            _migrate(self.postgres_url.set(database=name).render_as_string(hide_password=False))
+            migrate(self.postgres_url.set(database=name).render_as_string(hide_password=False))
             self._template = name
         return self._template
 
@@ -204,18 +204,19 @@ def empty_database(request: Any, servers: Servers) -> Iterator[Database]:
     yield from _lent(request.param, servers, migrated=False)
 
 
+def migrate(url: str) -> None:
+    """Bring a database to the newest revision."""
+    engine = open_engine(url)
+    upgrade(engine)
+    engine.dispose()  # SQLite: folds the write-ahead log into the file; PostgreSQL: frees the template
+
+
 def _lent(kind: Kind, servers: Servers, *, migrated: bool) -> Iterator[Database]:
     url = servers.make(kind, migrated=migrated)
     engine = open_engine(url)
     yield Database(kind, url, engine)
     engine.dispose()
     servers.drop(url)
-
-
-def _migrate(url: str) -> None:
-    engine = open_engine(url)
-    upgrade(engine)
-    engine.dispose()  # SQLite: folds the write-ahead log into the file; PostgreSQL: frees the template
 
 
 def _plain(url: URL) -> str:
