@@ -62,6 +62,11 @@ class Engine:
         self._last: dict[str, float] = {}  # when each regular duty was done last, monotonic seconds
         self._failing_since: float | None = None  # the database
         self._is_broker_lost = False
+        self._is_ending = False
+
+    def end_soon(self) -> None:
+        """Begin no further batch in this tick."""
+        self._is_ending = True
 
     def tick(self) -> float:
         """Do what is to be done now; return the seconds until the next tick."""
@@ -138,7 +143,7 @@ class Engine:
         for _ in range(BATCHES):
             now = self._clock.now()
             batch = self._agenda.awake_by(now, BATCH)
-            if not batch:
+            if not batch or self._is_ending:
                 break
             self._firing.fire(self._agenda, batch, self._changes, now)
             if not self._leads():

@@ -1,5 +1,7 @@
 """The scheduler of `celery -A tasks beat`: Celery's face of the engine."""
 
+import signal
+import threading
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -35,7 +37,7 @@ class Scheduler(CeleryScheduler):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._engine: Engine | None = None
-        self._is_ticking = False
+        self._is_ticking = self._is_ending = False
         super().__init__(*args, **options)
 
     def setup_schedule(self) -> None:
@@ -46,23 +48,20 @@ class Scheduler(CeleryScheduler):
         self._is_ticking = True
         try:
             if self._engine is None:
+                self._listen_to_signals()
                 self._engine = build_engine(self.app, current_settings(), self.clock(), self.pace())
-            return min(self._engine.tick(), float(self.max_interval))
+            pause = min(self._engine.tick(), float(self.max_interval))
         except Exception:
             log.exception("beat.tick_failed")
-            return AFTER_A_FAULT
+            pause = AFTER_A_FAULT
         finally:
             self._is_ticking = False
+        if self._is_ending:
+            raise SystemExit
+        return pause
 
     def close(self) -> None:
-        """
-        Release the lead and the connections.
-
-        Celery calls this from its signal handler and once more on its way out. In the middle of a tick the first call
-        does nothing: the tick is about to be broken off, and then the second one comes.
-        """
-        if self._is_ticking:
-            return
+        """Release the lead and the connections; called twice at the end of a process."""
         if self._engine is not None:
             self._engine.close()
         super().close()
@@ -74,6 +73,20 @@ class Scheduler(CeleryScheduler):
     def pace(self) -> Pace:
         """Return how often what is done."""
         return Pace(lease=current_settings().beat_lease_seconds)
+
+    def _listen_to_signals(self) -> None:
+        """Take SIGTERM and SIGINT over from Celery, whose handler breaks off in the middle of a write."""
+        if threading.current_thread() is threading.main_thread():  # `worker -B` runs us in a thread
+            signal.signal(signal.SIGTERM, self._end)
+            signal.signal(signal.SIGINT, self._end)
+
+    def _end(self, *_: Any) -> None:
+        """Let the tick come to its end; a second signal breaks it off."""
+        if not self._is_ticking or self._is_ending:
+            raise SystemExit
+        self._is_ending = True
+        if self._engine is not None:
+            self._engine.end_soon()
 
     @property
     def info(self) -> str:

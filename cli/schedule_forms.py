@@ -23,7 +23,13 @@ from beat.views import FireView, ScheduleView, shown_args
 from cli.exits import FailedError, NotFoundError, OperatorCommand
 
 KINDS = ("cron", "every", "at")  # options that say when; one of them
-HIDDEN = ("changes", "cursor", "id")  # columns that are the scheduler's own
+PLAIN = (
+    *("last_slot", "last_run_id", "last_fired_at", "fired", "skipped", "missed"),
+    *("kind", "expression", "zone", "jitter_ms", "start_at", "end_at"),
+    *("misfire", "misfire_limit", "overlap", "priority", "note"),
+    *("paused_at", "paused_by", "pause_reason", "retired_at"),
+    *("created_at", "created_by", "updated_at", "updated_by"),
+)  # columns that are shown as they are
 
 
 class _ScheduleErrors(click.Command):
@@ -137,14 +143,17 @@ def print_preview(slots: Sequence[datetime], zone: str) -> None:
 
 def facts_of(view: ScheduleView) -> dict[str, Any]:
     """Return a schedule as names and values; hidden fields of its payload are masked."""
-    row = {name: value for name, value in view.schedule.model_dump().items() if name not in HIDDEN}
-    row["args"] = shown_args(view.schedule.task, view.schedule.args)
+    row = view.schedule
     return {
-        **row,
-        "state": view.state,
+        "name": row.name,
         "when": view.when,
+        "state": view.state,
+        "owner": row.owner,
+        "task": row.task,
+        "args": shown_args(row.task, row.args),
         "last_outcome": view.last_outcome,
         "last_lag_ms": view.last_lag_ms,
+        **{name: getattr(row, name) for name in PLAIN},
         "next": view.next,
     }
 

@@ -27,8 +27,8 @@ from cli.webhook_errors import WebhookCommand
 from config.database import open_session
 from tasks.webhooks import endpoints, recovery, trial
 from tasks.webhooks.events import check_type
+from tasks.webhooks.handover import Due
 from tasks.webhooks.listings import AttemptView, show_delivery
-from tasks.webhooks.store import Due
 from tasks.webhooks.tasks import deliver, enqueue_deliveries
 
 LOOK_EVERY = 0.1  # seconds

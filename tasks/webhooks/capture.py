@@ -10,6 +10,8 @@ True
 """
 
 import asyncio
+import contextlib
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -22,6 +24,8 @@ from typing import Final, Self
 from aiohttp import web
 
 _START_TIMEOUT: Final = 10.0  # seconds
+_BACKLOG: Final = 1024
+_PATIENCE: Final = 0.1  # seconds, for replies under way when it stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,17 +171,32 @@ class Receiver:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        runner = web.ServerRunner(web.Server(self._answer, access_log=None), shutdown_timeout=0.1)
-        await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", self._wanted_port, ssl_context=self._tls, backlog=1024).start()
+            listener = socket.create_server(("127.0.0.1", self._wanted_port), backlog=_BACKLOG)
         except OSError as error:
             self._started(error=error)
-        else:
-            self._started(port=runner.addresses[0][1])
+            return
+        with listener:
+            listener.settimeout(0)  # as the event loop wants it
+            handlers = web.Server(self._answer, access_log=None)
+            accepting = asyncio.create_task(self._accept(listener, handlers))
+            self._started(port=listener.getsockname()[1])
             await self._finished.wait()
-        finally:
-            await runner.cleanup()
+            accepting.cancel()
+            await asyncio.wait([accepting])
+            await handlers.shutdown(_PATIENCE)
+
+    async def _accept(self, listener: socket.socket, handlers: web.Server) -> None:
+        # By hand: an asyncio.Server that is closed while it accepts leaves a broken transport behind (CPython 3.13).
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as connecting:
+            while True:
+                connection, _ = await loop.sock_accept(listener)
+                connecting.create_task(self._connect(connection, handlers))
+
+    async def _connect(self, connection: socket.socket, handlers: web.Server) -> None:
+        with contextlib.suppress(OSError):  # a TLS handshake that failed, or a client that has gone: no request
+            await asyncio.get_running_loop().connect_accepted_socket(handlers, connection, ssl=self._tls)
 
     def _started(self, *, port: int | None = None, error: OSError | None = None) -> None:
         with self._changed:

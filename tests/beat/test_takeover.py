@@ -72,7 +72,7 @@ def test_a_suspended_leader_that_wakes_late_fires_nothing(stage: Stage) -> None:
     assert time.monotonic() - suspended_at < TAKEOVER_LIMIT
     stays_true(lambda: not stage.led_by(lost), 6, "the suspended one does not lead")
     lost.resume()
-    wait_for(lambda: lost.says("beat.lead_lost") or stage.led_by(lost), 10, "it sees that it lost the lead")
+    wait_for(lambda: lost.says("beat.lead_lost") or lost.says("beat.fenced_off"), 20, "it sees that it lost the lead")
     stage.wait_fires(stage.schedule().fired + 3)
     stage.end(*beats)
     stage.check_books()
@@ -133,28 +133,18 @@ def test_a_broker_that_forgets_everything_does_not_let_an_older_leader_win(stage
     stage.end(beat)
 
 
-def test_a_clock_that_is_moved_by_two_hours_fires_nothing_early_or_twice(stage: Stage, tmp_path: Path) -> None:
-    """The broker's clock counts: the machine's may be wrong from the start, or be set while beat runs."""
+def test_processes_whose_clocks_are_two_hours_off_fire_nothing_early_late_or_twice(stage: Stage) -> None:
+    """The broker's clock counts, whatever the clock of the machine says."""
     if not FAKETIME.exists():
         reason = "libfaketime is not installed (apt-get install faketime)"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    setting = tmp_path / "clock"
-    setting.write_text("+0")
     stage.add()
-    beat = stage.beat(
-        LD_PRELOAD=str(FAKETIME),
-        FAKETIME_TIMESTAMP_FILE=str(setting),
-        FAKETIME_NO_CACHE="1",
-        FAKETIME_DONT_FAKE_MONOTONIC="1",  # as when a person sets the clock
-    )
-    stage.wait_led_by(beat)
-    stage.wait_fires(2, "published")
-    for moved in ("+2h", "-2h"):
-        setting.write_text(moved)
+    for offset in ("+2h", "-2h", "+0"):
+        beat = stage.beat(f"beat{offset}", LD_PRELOAD=str(FAKETIME), FAKETIME=offset)
+        stage.wait_led_by(beat, limit=60)
         stage.wait_fires(stage.schedule().fired + 3, "published")
-        newest = stage.fires()[-1].slot
-        assert abs(newest - datetime.now(UTC)) < timedelta(seconds=10)
-    stage.end(beat)
+        stage.end(beat)
+        assert abs(stage.fires()[-1].slot - datetime.now(UTC)) < timedelta(seconds=15)
     stage.check_books()
 
 
