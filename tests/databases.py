@@ -195,13 +195,13 @@ def servers() -> Servers:
 @pytest.fixture(params=KINDS)
 def database(request: Any, servers: Servers) -> Iterator[Database]:
     """A migrated database of each kind in turn."""
-    yield from _lent(request.param, servers, migrated=True)
+    yield from lent(request.param, servers, migrated=True)
 
 
 @pytest.fixture(params=KINDS)
 def empty_database(request: Any, servers: Servers) -> Iterator[Database]:
     """A database without tables, of each kind in turn."""
-    yield from _lent(request.param, servers, migrated=False)
+    yield from lent(request.param, servers, migrated=False)
 
 
 def migrate(url: str) -> None:
@@ -211,7 +211,8 @@ def migrate(url: str) -> None:
     engine.dispose()  # SQLite: folds the write-ahead log into the file; PostgreSQL: frees the template
 
 
-def _lent(kind: Kind, servers: Servers, *, migrated: bool) -> Iterator[Database]:
+def lent(kind: Kind, servers: Servers, *, migrated: bool) -> Iterator[Database]:
+    """Lend a database of that kind, for a fixture: removed when the test is over."""
     url = servers.make(kind, migrated=migrated)
     engine = open_engine(url)
     yield Database(kind, url, engine)
