@@ -99,12 +99,13 @@ def _move_on(scene: Scene, facts: AttemptFacts, now: datetime) -> timedelta | No
 def _wait(scene: Scene, answer: Answer, result: Result, now: datetime) -> timedelta | None:
     settings = scene.settings
     schedule = [timedelta(seconds=wait) for wait in scene.endpoint.retry_delays or ()]
+    asked = parse_retry_after(answer.retry_after, now, settings.webhook_retry_after_cap) or timedelta(0)
+    floor = settings.webhook_throttle_floor if result is Result.RETRY_WITH_FLOOR else timedelta(0)
     return next_delay(
         scene.delivery.failures,
         schedule or settings.webhook_retry_delays,
+        at_least=max(asked, floor),
         jitter=settings.webhook_retry_jitter,
-        retry_after=parse_retry_after(answer.retry_after, now, settings.webhook_retry_after_cap),
-        floor=settings.webhook_throttle_floor if result is Result.RETRY_WITH_FLOOR else timedelta(0),
     )
 
 
