@@ -36,4 +36,6 @@ class LazyGroup(click.Group):
 db = LazyGroup("db", "The database's schema: upgrade, current.")
 dlq = LazyGroup("dlq", "Dead letters: list, show, run again, discard.")
 jobs = LazyGroup("jobs", "Runs and their attempts: list, show.")
+markets = LazyGroup("markets", "Prediction markets: resolve, status, conflicts.")
+recon = LazyGroup("recon", "Reconciliation with the chain: run, report, drifts.")
 webhooks = LazyGroup("webhooks", "Webhooks: endpoints, deliveries, send again.")

@@ -13,6 +13,8 @@ from sqlalchemy import Connection, Engine, text
 from sqlmodel import SQLModel
 
 import audit.models  # noqa: F401 - registers its tables
+import tasks.markets.models  # noqa: F401 - registers its tables
+import tasks.reconciliation.models  # noqa: F401 - registers its tables
 import tasks.webhooks.models  # noqa: F401 - registers its tables
 
 METADATA = SQLModel.metadata
