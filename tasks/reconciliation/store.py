@@ -170,9 +170,9 @@ def _new_report(report_id: UUID, request: Reconcile, at: Snapshot | None, now: d
         id=report_id,
         scope=request.type,
         correlation_id=request.correlation_id,
-        source=at and at.source,
-        block=at and at.block,
-        block_hash=at and (at.block_hash or None),
+        source=at.source if at else None,
+        block=at.block if at else None,
+        block_hash=(at.block_hash or None) if at else None,
         markets=markets,
         started_at=now,
     )

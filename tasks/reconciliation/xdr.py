@@ -78,6 +78,7 @@ def entry_value(entry: str) -> ScVal:
 
 def encode(value: ScVal) -> bytes:
     """Encode one value; a tag and its content, in multiples of four bytes."""
+    content: bytes
     match value.kind:
         case "u32":
             content = struct.pack(">I", value.value)
@@ -95,7 +96,7 @@ def encode(value: ScVal) -> bytes:
         case "address":
             is_contract, raw = decode_address(value.value)
             content = (struct.pack(">I", 1) if is_contract else struct.pack(">II", 0, 0)) + raw
-        case "instance":
+        case _:  # an instance has no content
             content = b""
     return struct.pack(">I", TAGS[value.kind]) + content
 
