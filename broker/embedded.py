@@ -146,10 +146,11 @@ class EmbeddedValkey:
         return False
 
     def _answers(self) -> bool:
-        """Whether *our* process answers, not another server that holds the port."""
+        """Whether *our* process answers, not another server that holds the port, and has loaded its data."""
         try:
             with redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1) as client:
-                return int(client.info("server")["process_id"]) == self.pid
+                facts = client.info()
+                return int(facts["process_id"]) == self.pid and not int(facts["loading"])
         except redis.RedisError:
             return False
 
