@@ -82,11 +82,11 @@ class World:
 
     def markets(self) -> MarketStore:
         """The store of resolutions, whose events are rows only: no broker."""
-        return MarketStore(self.database.session, self.settings, self._emit)
+        return MarketStore(self.database.session, self.settings, self.emit)
 
     def confirmations(self) -> ConfirmationStore:
         """The store of the confirmer."""
-        return ConfirmationStore(self.database.session, self.settings, self._emit)
+        return ConfirmationStore(self.database.session, self.settings, self.emit)
 
     def prediction(self, prediction_id: UUID) -> Prediction:
         """A prediction as it is now."""
@@ -133,13 +133,14 @@ class World:
         with self.database.session() as session:
             return session.scalar(select(func.count()).select_from(model)) or 0
 
+    def emit(self, session: Session, event_type: str, data: Any, idempotency_key: str | None = None) -> str:
+        """Write a webhook event, without handing it to a broker."""
+        return add_event(session, self.settings, event_type, data, idempotency_key)[0]
+
     def _payouts(self, market_id: str) -> Iterable[tuple[UUID, int | None]]:
         with self.database.session() as session:
             query = select(col(Prediction.id), col(Prediction.payout)).where(col(Prediction.market_id) == market_id)
             return [(row[0], row[1]) for row in session.execute(query)]
-
-    def _emit(self, session: Session, event_type: str, data: Any, idempotency_key: str | None = None) -> str:
-        return add_event(session, self.settings, event_type, data, idempotency_key)[0]
 
 
 def resolved_event(
