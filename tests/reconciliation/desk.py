@@ -10,6 +10,7 @@ from sqlmodel import col
 from tasks.markets import positions
 from tasks.reconciliation import handlers
 from tasks.reconciliation.chains import open_chain
+from tasks.reconciliation.clients import Emit
 from tasks.reconciliation.models import AdminAction, MarketLine, PositionRow, Report
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile
 from tasks.reconciliation.store import ReportStore
@@ -30,6 +31,11 @@ class Desk:
         )
         self.upkeep = UpkeepStore(world.database.session, world.settings)
         self.dispatched: list[str] = []
+
+    def store_with(self, emit: Emit) -> ReportStore:
+        """Return a store that announces drift in this way."""
+        open_session, settings = self.world.database.session, self.world.settings
+        return ReportStore(open_session, settings, positions, emit, self.chain.normal_address)
 
     def market(self, market_id: str = "m", report_id: UUID | None = None) -> handlers.Reported:
         """Reconcile one market, as an administrator."""
