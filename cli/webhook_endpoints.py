@@ -15,8 +15,8 @@ from cli.webhook_sending import hand_over
 from config.database import open_session
 from config.settings import current_settings
 from tasks.webhooks import endpoints
+from tasks.webhooks.handover import Due
 from tasks.webhooks.listings import EndpointView, list_endpoints, show_endpoint
-from tasks.webhooks.store import Due
 
 endpoint_argument = click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
 

@@ -1,6 +1,7 @@
 """`celery -A tasks webhooks send-test|redeliver|recover`: send something, now, on an operator's word."""
 
 import getpass
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -26,8 +27,8 @@ from cli.webhook_errors import WebhookCommand
 from config.database import open_session
 from tasks.webhooks import endpoints, recovery, trial
 from tasks.webhooks.events import check_type
+from tasks.webhooks.handover import Due
 from tasks.webhooks.listings import AttemptView, show_delivery
-from tasks.webhooks.store import Due
 from tasks.webhooks.tasks import deliver, enqueue_deliveries
 
 LOOK_EVERY = 0.1  # seconds
@@ -182,8 +183,8 @@ def _next_attempt(delivery_id: UUID, before: int, wait_seconds: float) -> Attemp
 def _send_batches(batches: Iterator[list[Due]], total: int) -> int:
     """Give batch after batch to the broker; when it is down, go on with the rows and leave the rest to the sweeper."""
     sent, refusal = 0, None
-    stderr = click.get_text_stream("stderr")
-    with click.progressbar(length=total, label="sending again", file=stderr, hidden=not stderr.isatty()) as bar:
+    is_hidden = not sys.stderr.isatty()
+    with click.progressbar(length=total, label="sending again", file=sys.stderr, hidden=is_hidden) as bar:
         for batch in batches:
             sent += len(batch)
             bar.update(len(batch))

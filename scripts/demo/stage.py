@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 from broker import tether
 from broker.embedded import EmbeddedValkey
 
-READY_LIMIT = 40.0  # seconds, on a slow machine
+READY_LIMIT = 90.0  # seconds, on a slow and busy machine
 STOP_LIMIT = 15.0  # seconds until SIGKILL
 LONGEST_WORDS = 300  # characters of a log line in an error
 
@@ -45,7 +45,7 @@ class Program:
 
     def start(self) -> None:
         """Start it."""
-        launcher = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid())]
+        launcher = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
         command = [*launcher, sys.executable, "-m", "celery", "-A", "tasks", *self.arguments]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - a fixed program, no shell
@@ -118,7 +118,7 @@ class Stage:
         Start worker, beat and Flower; returns when the worker takes tasks and Flower answers.
 
         Raises:
-            StageError: One of them ended, or they were not ready within 40 s.
+            StageError: One of them ended, or they were not ready within 90 s.
         """
         for program in self._programs:
             program.start()

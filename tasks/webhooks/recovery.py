@@ -12,8 +12,8 @@ from config.columns import utc_now
 from tasks.webhooks import endpoints
 from tasks.webhooks.emitting import delivery_of
 from tasks.webhooks.events import patterns_for
+from tasks.webhooks.handover import Due
 from tasks.webhooks.models import Delivery, Endpoint, Event, Subscription
-from tasks.webhooks.store import Due
 
 BATCH = 500
 

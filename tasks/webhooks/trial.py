@@ -7,9 +7,9 @@ from sqlmodel import Session
 
 from config.columns import utc_now
 from tasks.webhooks.emitting import delivery_of
+from tasks.webhooks.handover import Due
 from tasks.webhooks.models import Event
 from tasks.webhooks.recovery import find_enabled
-from tasks.webhooks.store import Due
 
 TEST_EVENT = "webhook.test"
 

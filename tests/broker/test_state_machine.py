@@ -175,7 +175,9 @@ class Broker(RuleBasedStateMachine):
         """No message is forgotten."""
         known = {*self.waiting, *self.delayed, *self.dead, *(message.run_id for message, _ in self.held)}
         tags = {
-            key.removeprefix(f"{PREFIX}message:") for key in self.driver.all_keys() if key.startswith(f"{PREFIX}message:")
+            key.removeprefix(f"{PREFIX}message:")
+            for key in self.driver.all_keys()
+            if key.startswith(f"{PREFIX}message:")
         }
         assert {tag for tag in tags if not tag.startswith("bury-")} == known
 
