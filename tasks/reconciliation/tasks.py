@@ -90,7 +90,11 @@ def chain_side() -> ChainSide:
     return open_chain(current_settings())
 
 
+def report_id_of(run_id: str) -> UUID:
+    """Derive a report's id from its run's: every execution of one message means the same report."""
+    return uuid5(REPORTS, run_id)
+
+
 def _report_id() -> UUID:
-    """Derive the report's id from the run's: every execution of one message means the same report."""
     run_id = current_task.request.id  # the proxy of a task that is not running has none
-    return uuid5(REPORTS, run_id) if run_id else uuid4()
+    return report_id_of(run_id) if run_id else uuid4()

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from celery.result import AsyncResult
+from click.testing import CliRunner, Result
 from redis import Redis
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from audit.models import DeadLetter
 from broker.control import QueueControl
-from config.queues import QUEUES
+from cli import commands
+from config.queues import QUEUES, Queue
 from config.settings import current_settings
 from tasks.app import app, send
 from tasks.webhooks.vault import new_master_key
@@ -47,6 +49,10 @@ class Platform:
         """A session on the database."""
         return self.database.session()
 
+    def command(self, group: str, *arguments: str) -> Result:
+        """Run a command in this process, as an operator types it."""
+        return CliRunner().invoke(getattr(commands, group), arguments)
+
     def dead_letters(self) -> list[DeadLetter]:
         """All dead letters."""
         with self.session() as session:
@@ -59,6 +65,11 @@ class Platform:
             for name, value in wanted.items():
                 query = query.where(col(getattr(model, name)) == value)
             return session.scalar(query) or 0
+
+    def waiting(self, queue: Queue) -> int:
+        """How many messages wait in a queue."""
+        with Redis.from_url(self.valkey.url) as client:
+            return QueueControl(client).counts(queue.name).waiting
 
     def is_idle(self) -> bool:
         """Whether no queue holds any message."""
