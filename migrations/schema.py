@@ -15,6 +15,8 @@ from sqlmodel import SQLModel
 import audit.models
 import audit.operator_log  # noqa: F401 - registers its tables
 import beat.models  # noqa: F401 - registers its tables
+import tasks.markets.models  # noqa: F401 - registers its tables
+import tasks.reconciliation.models  # noqa: F401 - registers its tables
 import tasks.webhooks.models  # noqa: F401 - registers its tables
 
 METADATA = SQLModel.metadata
