@@ -1,0 +1,105 @@
+"""Restore a dump into a scratch database; the first error ends it."""
+
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from gzip import BadGzipFile
+from pathlib import Path
+
+import psycopg
+
+from tasks.backups.dumps import Dump, DumpFormat, open_plain
+from tasks.backups.errors import InfrastructureError
+from tasks.backups.plain import DumpRefusedError, statements
+from tasks.backups.profiles import Profile
+from tasks.backups.programs import Ended, Programs
+from tasks.backups.scratch import Scratch
+
+# Words of faults that are the server's or the disk's and say nothing about the dump.
+_SERVER_FAULTS = (
+    "No space left on device",
+    "connection to server",
+    "could not connect",
+    "server closed the connection",
+    "terminating connection",
+    "the database system is",
+    "out of memory",
+    "too many clients",
+    "remaining connection slots",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What came of a restore."""
+
+    fault: str | None  # None: all of the dump is in
+    took_ms: int
+
+
+def restore(
+    dump: Dump, dump_format: DumpFormat, scratch: Scratch, profile: Profile, programs: Programs, wanted: Callable[[], bool]
+) -> Restored:
+    """
+    Restore the dump, without owners and rights, within the profile's ``restore_timeout``.
+
+    Raises:
+        InfrastructureError: The server, the disk or the network failed.
+        BackupConfigError: A program of PostgreSQL is missing.
+    """
+    started = time.monotonic()
+    limit = profile.restore_timeout.total_seconds()
+    with tempfile.TemporaryDirectory(prefix="taskyard-backup-") as private:
+        env = scratch.server.environment(scratch.name, Path(private) / "pgpass")
+        try:
+            if dump_format == "plain":
+                ended = _plain(dump, programs, env, limit, wanted)
+            else:
+                ended = _archive(dump, scratch, profile.restore_jobs, programs, env, limit, wanted)
+        except (DumpRefusedError, EOFError, BadGzipFile, zlib.error) as error:
+            return Restored(str(error), _since(started))
+    if ended.is_late:
+        return Restored(f"not restored within its limit of {profile.restore_timeout}; it was ended", _since(started))
+    if ended.exit_code == 0 and not ended.fault:
+        return Restored(None, _since(started))
+    if any(words in ended.fault for words in _SERVER_FAULTS) or not _is_there(scratch):
+        raise InfrastructureError(f"the restore was interrupted: {ended.fault}")
+    return Restored(ended.fault, _since(started))
+
+
+def _archive(
+    dump: Dump,
+    scratch: Scratch,
+    jobs: int,
+    programs: Programs,
+    env: dict[str, str],
+    limit: float,
+    wanted: Callable[[], bool],
+) -> Ended:
+    """Warnings count as errors, since pg_restore also warns of damage; --create is never given."""
+    options = ["--exit-on-error", "--no-owner", "--no-privileges", "--no-password", f"--dbname={scratch.name}"]
+    if jobs > 1:
+        options.append(f"--jobs={jobs}")
+    return programs.run(["pg_restore", *options, str(dump.path)], env, limit=limit, wanted=wanted)
+
+
+def _plain(dump: Dump, programs: Programs, env: dict[str, str], limit: float, wanted: Callable[[], bool]) -> Ended:
+    """In one transaction, inside which no statement can create or drop a database."""
+    options = ["--no-psqlrc", "--quiet", "--no-password", "--single-transaction", "--set=ON_ERROR_STOP=1", "--file=-"]
+    with closing(open_plain(dump.path)) as lines:
+        return programs.run(["psql", *options], env, limit=limit, wanted=wanted, feed=statements(lines))
+
+
+def _is_there(scratch: Scratch) -> bool:
+    try:
+        scratch.connect().close()
+    except (InfrastructureError, psycopg.Error):
+        return False
+    return True
+
+
+def _since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
