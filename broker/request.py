@@ -1,63 +1,174 @@
-"""Interim request class for the stock transport."""
+"""How an execution ends, told to the broker: Celery's request class with our endings."""
 
-import base64
-import json
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from __future__ import annotations
 
-from celery.worker.request import Request
-from kombu.utils.json import dumps
+from typing import Any, Literal
 
+from billiard.einfo import ExceptionInfo
+from celery.exceptions import Ignore, Reject, Retry, Terminated, TimeLimitExceeded, WorkerLostError
+from celery.worker import state
+
+from broker import stock
+from broker.endings import Again, Buried, Done, Ending, Lost, detail
+from broker.qos import lease_of
 from broker.redelivery import Redeliver
-from broker.wire import BURY_TASK, DEAD_LETTER_QUEUE, HEADER
+from broker.untyped import CeleryRequest, ExceptionWithTraceback
+from broker.wire import BURY_TASK, HEADER
+
+LONGEST_TEXT = 8192  # characters of an error's message or traceback in an event
+LETTER_PAUSE_MS = 30_000  # between tries to store a dead letter
+
+
+class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
+    """
+    A request that decides the message's ending before Celery acknowledges it.
+
+    On stock kombu there is no lease, and `broker.stock` does with messages what it can.
+    """
+
+    buries_failures = False  # True: a final failure is a dead letter
+    _runtime: float | None = None  # seconds
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Keep our `on_success` in the subclass that Celery makes for each task: its own copy bypasses ours."""
+        super().__init_subclass__(**options)
+        if cls.__qualname__.startswith("create_request_cls."):
+            del cls.on_success
+
+    def __init__(self, message: Any, *args: Any, **options: Any) -> None:
+        super().__init__(message, *args, **options)
+        self._lease = lease_of(message)
+        self._tag = message.delivery_tag
+        self._facts: dict[str, Any] = self._request_dict.get(HEADER) or {}
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """The pool starts it."""
+        self._note("started", detail(worker=self._hostname, pid=pid))
+        super().on_accepted(pid, time_accepted)
+
+    def on_success(self, failed__retval__runtime: tuple[Any, Any, float], **_: Any) -> Any:
+        """It returned or raised; Celery passes both here."""
+        failed, value, self._runtime = failed__retval__runtime
+        if failed:
+            error = _cause(value)
+            if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                raise error
+            return self.on_failure(value, return_ok=True)
+        self._decide(Done("succeeded", detail(runtime=self._runtime, result=value)))
+        return super().on_success((failed, value, self._runtime))
+
+    def on_retry(self, exc_info: ExceptionInfo) -> None:
+        """It asked to come back."""
+        error = _cause(exc_info)
+        if isinstance(error, Redeliver):
+            self._redeliver(error, exc_info)
+        else:  # Celery's own retry has sent a new message with the same id
+            self._note("retrying", self._failure_detail(exc_info, delay=None))
+            self._decide(Done(""))
+        super().on_retry(exc_info)
+
+    def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
+        """It raised, or its process died."""
+        error = _cause(exc_info)
+        if isinstance(error, WorkerLostError) and self._may_run_again():
+            state.task_ready(self)
+            self._decide(Lost(self._failure_detail(exc_info)))
+            self.reject(requeue=True)
+            return None
+        if not isinstance(error, (Retry, Reject, Terminated)):
+            self._decide(self._ending_of_failure(error, exc_info))
+        answer = super().on_failure(exc_info, send_failed_event, return_ok)
+        if self._already_cancelled and not self.acknowledged:
+            self.reject(requeue=True)
+        return answer
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
+        """A time limit passed; after the hard one its process is killed."""
+        if not soft and not state.should_terminate:
+            text = f"hard time limit of {timeout} s exceeded"
+            self._decide(self._bury("time_limit", detail(error="TimeLimitExceeded", message=text, runtime=timeout)))
+        super().on_timeout(soft, timeout)
+
+    def revoked(self) -> bool:
+        """Whether it must not start: expired, revoked, or cancelled while no worker knew it."""
+        if not self._already_revoked and self._facts.get("cancelled"):
+            self._announce_revoked("revoked", False, None, False)  # noqa: FBT003 - Celery's signature
+            return True
+        return bool(super().revoked())
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's
+        cancelled = self._facts.get("cancelled") or detail(by="expiry" if expired else "revoke", reason=reason)
+        self._decide(Done("cancelled", cancelled))
+        super()._announce_revoked(reason, terminated, signum, expired)
+
+    def _decide(self, ending: Ending) -> None:
+        if self._lease is None or self.acknowledged:
+            stock.append_ending(self, ending)
+        else:
+            self._message.channel.leases.decide(self._tag, ending)
+
+    def _note(self, event: str, facts: str) -> None:
+        if self._lease is None:
+            stock.append(self, event, facts)
+        else:
+            self._message.channel.leases.note(event, self._lease, facts)
+
+    def _may_run_again(self) -> bool:
+        if self._lease is None or self.acknowledged or not self.task.acks_late:
+            return False
+        limit: int = self._message.channel.max_stalls
+        return (limit < 0 or self._facts.get("stalls", 0) < limit) and not self._success_was_stored()
+
+    def _redeliver(self, error: Redeliver, exc_info: ExceptionInfo) -> None:
+        kind: Literal["retrying", "snoozed"] = "retrying" if error.uses_attempt else "snoozed"
+        if error.uses_attempt:
+            facts = self._failure_detail(exc_info, delay=error.delay)
+        else:
+            facts = detail(delay=error.delay, runtime=self._runtime, reason=str(_reason(error)))
+        if self._lease is None or self.acknowledged:
+            stock.send_again(self, error.delay, uses_attempt=error.uses_attempt)
+        self._decide(Again(round(error.delay * 1000), kind, error.uses_attempt, facts))
+
+    def _ending_of_failure(self, error: BaseException, exc_info: ExceptionInfo) -> Ending:
+        if isinstance(error, Ignore):
+            return Done("succeeded", detail(runtime=self._runtime, result="ignored"))
+        if isinstance(error, TimeLimitExceeded):
+            return self._bury("time_limit", self._failure_detail(exc_info))
+        if isinstance(error, (WorkerLostError, SystemExit)):
+            return self._bury("worker_lost", self._failure_detail(exc_info))
+        if self.buries_failures:
+            return self._bury(getattr(error, "dead_letter_reason", "exhausted"), self._failure_detail(exc_info))
+        return Done("failed", self._failure_detail(exc_info))
+
+    def _bury(self, reason: str, facts: str) -> Ending:
+        if self._type == BURY_TASK:  # a letter is tried until it is stored
+            return Again(LETTER_PAUSE_MS, "snoozed", uses_attempt=False, detail=facts)
+        return Buried(reason, facts)
+
+    def _failure_detail(self, exc_info: ExceptionInfo, **more: Any) -> str:
+        cause = _cause(exc_info)
+        error: BaseException = _reason(cause) if isinstance(cause, Retry) else cause
+        return detail(
+            error=type(error).__name__,
+            message=str(error)[:LONGEST_TEXT],
+            traceback=str(exc_info.traceback)[-LONGEST_TEXT:],
+            runtime=self._runtime,
+            **more,
+        )
 
 
 class PlatformRequest(Request):
-    """Carries out what settle decided."""
+    """The request of the platform's own tasks: whatever they do not ask to be tried again is a dead letter."""
 
-    def on_retry(self, exc_info: Any) -> None:
-        """Move."""
-        exc = exc_info.exception
-        if isinstance(exc, Redeliver):
-            headers = dict(self.message.headers)
-            facts = dict(headers.get(HEADER) or {})
-            facts["attempt"] = facts.get("attempt", 1) + (1 if exc.uses_attempt else 0)
-            eta = (datetime.now(UTC) + timedelta(seconds=exc.delay)).isoformat()
-            headers |= {HEADER: facts, "eta": eta}
-            with self.app.producer_or_acquire() as producer:
-                producer.publish(
-                    self.message.body,
-                    exchange="",
-                    routing_key=self.message.delivery_info["routing_key"],
-                    headers=headers,
-                    content_type=self.message.content_type,
-                    content_encoding=self.message.content_encoding,
-                    correlation_id=self.id,
-                    priority=self.message.properties.get("priority"),
-                )
-        super().on_retry(exc_info)
+    buries_failures = True
 
-    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002
-        """Bury."""
-        exc = exc_info.exception
-        if not isinstance(exc, Redeliver) and self.name != BURY_TASK:
-            facts = self.message.headers.get(HEADER) or {}
-            body = self.message.body
-            self.app.send_task(
-                BURY_TASK,
-                kwargs={
-                    "run_id": self.id,
-                    "attempt": facts.get("attempt", 1),
-                    "task": self.name,
-                    "queue": self.message.delivery_info["routing_key"],
-                    "reason": getattr(exc, "dead_letter_reason", "exhausted"),
-                    "error": type(exc).__name__,
-                    "message": str(exc),
-                    "traceback": exc_info.traceback,
-                    "body": base64.b64encode(body.encode() if isinstance(body, str) else body).decode(),
-                    "headers": json.loads(dumps(self.message.headers)),
-                    "failed_at": datetime.now(UTC).isoformat(),
-                },
-                queue=DEAD_LETTER_QUEUE,
-            )
-        return super().on_failure(exc_info, send_failed_event, return_ok)
+
+def _reason(retry: Retry) -> BaseException:
+    exc: Any = retry.exc
+    return exc if isinstance(exc, BaseException) else Retry(str(retry))
+
+
+def _cause(exc_info: ExceptionInfo) -> BaseException:
+    error: Any = exc_info.exception
+    found: BaseException = error.exc if isinstance(error, ExceptionWithTraceback) else error
+    return found

@@ -1,4 +1,5 @@
-"""Become another program that ends when its parent does: `python tether.py PARENT_PID PROGRAM [ARGUMENT ...]`.
+"""
+Become another program that ends when its parent does: `python tether.py PARENT_PID PROGRAM [ARGUMENT ...]`.
 
 Run by path with `python -I -S`, so that it starts in a few milliseconds and imports nothing of ours. On Linux the
 kernel sends SIGTERM when the thread that started us ends, even after SIGKILL; elsewhere the program stays until

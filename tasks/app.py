@@ -24,7 +24,13 @@ _declared: set[str] = set()
 def _configuration() -> dict[str, Any]:
     """Read the settings when Celery first needs them, so that importing this module touches no environment."""
     settings = current_settings()
-    return celery_config(settings) | transport_settings(settings)
+    return celery_config(settings) | transport_settings(settings) | {"task_routes": (_to_its_queue,)}
+
+
+def _to_its_queue(name: str, *_: Any, **__: Any) -> dict[str, str] | None:
+    """Route a task of ours to the queue it was declared with; Celery asks for every message that names no queue."""
+    declared = app.tasks.get(name)
+    return {"queue": declared.home.name} if isinstance(declared, PlatformTask) else None
 
 
 app = Celery("taskyard", include=TASK_MODULES)
@@ -84,7 +90,6 @@ def task[**P, M: Payload](
             "payload": payload,
             "handler": staticmethod(handler),
             "home": queue,
-            "queue": queue.name,
             "policy": granted,
             "on_redrive": on_redrive and staticmethod(on_redrive),
             "soft_time_limit": granted.soft_limit and granted.soft_limit.total_seconds(),

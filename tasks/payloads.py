@@ -1,8 +1,8 @@
 """Payloads: what a task is given. Checked where a task is enqueued, and again where it runs."""
 
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self, TypeAliasType, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
@@ -80,9 +80,16 @@ class Payload(BaseModel):
         return {name: "***" if name in hidden else value for name, value in self.to_wire().items()}
 
 
-def _is_hidden(metadata: list[Any], annotation: Any) -> bool:
-    marks = [*metadata, *getattr(getattr(annotation, "__value__", None), "__metadata__", ())]
-    return any(isinstance(mark, Hidden) for mark in marks)
+def _is_hidden(marks: Sequence[Any], annotation: Any) -> bool:
+    """Look for the mark on the field, and inside its type: an alias, a union, a list."""
+    if any(isinstance(mark, Hidden) for mark in marks):
+        return True
+    if isinstance(annotation, TypeAliasType):
+        return _is_hidden((), annotation.__value__)
+    if get_origin(annotation) is Annotated:
+        inner, *inner_marks = get_args(annotation)
+        return _is_hidden(inner_marks, inner)
+    return any(_is_hidden((), part) for part in get_args(annotation))
 
 
 def _invalid(model: type[Payload], error: ValidationError) -> InvalidPayloadError:

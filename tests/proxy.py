@@ -9,7 +9,8 @@ from typing import Self
 
 
 class Proxy:
-    """Forwards each connection to `target_port` until it is cut.
+    """
+    Forwards each connection to `target_port` until it is cut.
 
     `cut(silent=False)` closes all connections and refuses new ones; `cut(silent=True)` keeps them open and swallows
     every byte, as a network that drops packets does. `heal()` ends either.

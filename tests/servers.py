@@ -84,7 +84,8 @@ class TlsServer(Server):
 
 
 def redis7_binary() -> Path:
-    """Debian's Redis server.
+    """
+    Debian's Redis server.
 
     A laptop without it skips the test; continuous integration (CI=true or REQUIRE_REDIS=1) must have it and fails.
     """

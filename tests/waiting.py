@@ -7,7 +7,8 @@ PAUSE = 0.02  # seconds between two looks
 
 
 def wait_for[T](condition: Callable[[], T], limit_seconds: float, description: str) -> T:
-    """Return the first true value of `condition`.
+    """
+    Return the first true value of `condition`.
 
     Raises:
         AssertionError: Still false after `limit_seconds`; the message says what was awaited and what was seen last.
@@ -23,7 +24,8 @@ def wait_for[T](condition: Callable[[], T], limit_seconds: float, description: s
 
 
 def stays_true(condition: Callable[[], object], seconds: float, description: str) -> None:
-    """Watch `condition` for `seconds`, for promises that something does not happen.
+    """
+    Watch `condition` for `seconds`, for promises that something does not happen.
 
     Raises:
         AssertionError: It became false in that time.

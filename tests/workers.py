@@ -20,7 +20,8 @@ MINIMAL = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
 class Worker:
-    """One `celery -A <app> worker` in a process group of its own.
+    """
+    One `celery -A <app> worker` in a process group of its own.
 
     Give each worker of a test its own `name`: it becomes the node name and the log file's name.
     """

@@ -1,4 +1,5 @@
-"""Decide which addresses and URLs a webhook may be sent to: the guard against requests into our own network.
+"""
+Decide which addresses and URLs a webhook may be sent to: the guard against requests into our own network.
 
 Names and spellings prove nothing (``127.1``, ``0x7f000001`` and ``2130706433`` all reach loopback, and a name can
 answer differently the next time), so what counts is `check_address` on the concrete address at connect time.
@@ -70,7 +71,8 @@ _LOCAL_NAMES: Final = ("localhost", "local", "internal", "lan", "home.arpa")
 
 
 class BlockedAddressError(OSError):
-    """The address is one that no webhook may go to. One fixed message: it must not tell what lives where.
+    """
+    The address is one that no webhook may go to. One fixed message: it must not tell what lives where.
 
     An `OSError`, because it is raised inside socket creation, where HTTP clients expect nothing else.
     """
@@ -84,7 +86,8 @@ class UrlRefusedError(ValueError):
 
 
 def is_public(address: Address, allow_nets: Sequence[Network] = ()) -> bool:
-    """Tell whether a webhook may be sent to `address`: globally routable, or inside one of `allow_nets`.
+    """
+    Tell whether a webhook may be sent to `address`: globally routable, or inside one of `allow_nets`.
 
     An IPv4 address inside an IPv6 one (mapped, NAT64, 6to4, Teredo, compatible) must pass too, also where the outer
     form is allowed: allowing NAT64's prefix does not open the loopback behind it.
@@ -100,7 +103,8 @@ def is_public(address: Address, allow_nets: Sequence[Network] = ()) -> bool:
 
 
 def check_address(address: str, allow_nets: Sequence[Network] = ()) -> None:
-    """Refuse a concrete address (as a resolver or a socket writes it) that is not public.
+    """
+    Refuse a concrete address (as a resolver or a socket writes it) that is not public.
 
     Raises:
         BlockedAddressError: It is not public, or not an address at all.
@@ -114,7 +118,8 @@ def check_address(address: str, allow_nets: Sequence[Network] = ()) -> None:
 
 
 def parse_nets(text: str) -> tuple[Network, ...]:
-    """Read networks in CIDR form, separated by commas; an empty text allows nothing.
+    """
+    Read networks in CIDR form, separated by commas; an empty text allows nothing.
 
     Raises:
         ValueError: An entry is not a network; the message names it.
@@ -129,7 +134,8 @@ def check_url(
     allow_nets: Sequence[Network] = (),
     allowed_ports: frozenset[int] | None = None,
 ) -> str:
-    """Check an endpoint's URL at registration and return it in normal form (lower-case host, IDNA, no default port).
+    """
+    Check an endpoint's URL at registration and return it in normal form (lower-case host, IDNA, no default port).
 
     Nothing is resolved. An IP literal, and a name that can only be local, pass only where `allow_nets` is set.
 
@@ -154,7 +160,8 @@ def check_url(
 
 
 def parse_url(url: str) -> URL:
-    """Parse a URL that a request may be made of, whatever it points to.
+    """
+    Parse a URL that a request may be made of, whatever it points to.
 
     Raises:
         UrlRefusedError: It is too long, holds spaces, control characters or backslashes, has a user, password or

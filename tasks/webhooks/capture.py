@@ -1,4 +1,5 @@
-"""A receiver of our own: takes webhooks (up to 1 MiB) on loopback, remembers them, and answers as told.
+"""
+A receiver of our own: takes webhooks (up to 1 MiB) on loopback, remembers them, and answers as told.
 
 For demos and tests.
 
@@ -55,7 +56,8 @@ type Decide = Callable[[Captured], Reply | int]
 
 
 class Receiver:
-    """An HTTP server in a thread of its own; a context manager. All methods may be called from any thread.
+    """
+    An HTTP server in a thread of its own; a context manager. All methods may be called from any thread.
 
     Args:
         decide: Chooses the reply to each request that no `answers` is left for; None means 200. Called in the
@@ -94,7 +96,8 @@ class Receiver:
         self.stop()
 
     def start(self) -> None:
-        """Start to listen; returns when connections are accepted.
+        """
+        Start to listen; returns when connections are accepted.
 
         Raises:
             OSError: The port is taken.
@@ -144,7 +147,8 @@ class Receiver:
             self._scripted.clear()
 
     def wait_for(self, count: int, timeout: float = 10.0) -> tuple[Captured, ...]:
-        """Wait until `count` requests have arrived in all, and return all.
+        """
+        Wait until `count` requests have arrived in all, and return all.
 
         Args:
             count: How many.

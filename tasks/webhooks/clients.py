@@ -36,7 +36,8 @@ class WebhookClient(Protocol):
 
 
 class AiohttpWebhookClient:
-    """Posts webhooks through one aiohttp session that runs on a background event loop, per process.
+    """
+    Posts webhooks through one aiohttp session that runs on a background event loop, per process.
 
     Safe to share by all threads and to make before a fork: the loop starts with the first request, and a forked child
     starts its own. Follows no redirect, uses no proxy or cookie, and connects to no address that is not public.
@@ -56,7 +57,8 @@ class AiohttpWebhookClient:
     def post(
         self, url: str, headers: Mapping[str, str], body: bytes, *, timeouts: Timeouts = _DEFAULT_TIMEOUTS
     ) -> Answer:
-        """Send one POST from a thread that may block, within ``timeouts.total``.
+        """
+        Send one POST from a thread that may block, within ``timeouts.total``.
 
         The headers are sent as given, beside User-Agent, Accept and Content-Length; give a Content-Type.
 
@@ -76,7 +78,8 @@ class AiohttpWebhookClient:
     async def apost(
         self, url: str, headers: Mapping[str, str], body: bytes, *, timeouts: Timeouts = _DEFAULT_TIMEOUTS
     ) -> Answer:
-        """Send one POST from a coroutine on any event loop; each loop has its own session (see `aclose`).
+        """
+        Send one POST from a coroutine on any event loop; each loop has its own session (see `aclose`).
 
         Raises:
             ClientClosedError: The client is closed.

@@ -21,7 +21,8 @@ _LOOKUP_THREADS: Final = 64
 
 
 def system_lookup(host: str, port: int) -> Sequence[str]:
-    """Ask the operating system for all addresses of `host`.
+    """
+    Ask the operating system for all addresses of `host`.
 
     Raises:
         OSError: There is none.
@@ -47,7 +48,8 @@ class GuardedResolver(AbstractResolver):
         port: int = 0,
         family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002  aiohttp's signature; we use both families
     ) -> list[ResolveResult]:
-        """Return all addresses of `host`.
+        """
+        Return all addresses of `host`.
 
         Raises:
             OSError: The name has no address.
@@ -77,7 +79,8 @@ class GuardedResolver(AbstractResolver):
 
 
 def guarded_socket(allow_nets: Sequence[Network], target: AddrInfoType) -> socket.socket:
-    """Make the socket for one connection attempt: the last word, also for IP literals, which no resolver sees.
+    """
+    Make the socket for one connection attempt: the last word, also for IP literals, which no resolver sees.
 
     Raises:
         BlockedAddressError: The address is not allowed.
@@ -88,7 +91,8 @@ def guarded_socket(allow_nets: Sequence[Network], target: AddrInfoType) -> socke
 
 
 def tls_context(extra_ca_file: Path | None) -> ssl.SSLContext:
-    """Return a context that always verifies, speaks TLS 1.2 or newer, and may trust one more authority (PEM).
+    """
+    Return a context that always verifies, speaks TLS 1.2 or newer, and may trust one more authority (PEM).
 
     Raises:
         OSError: The file cannot be read, or holds no certificate.

@@ -48,7 +48,8 @@ class Result(StrEnum):
 
 
 def classify(answer: Answer, attempt: int = 1, terminal_statuses: Collection[int] = ()) -> Result:
-    """Tell what `answer` means.
+    """
+    Tell what `answer` means.
 
     Only 2xx is success; a redirect is a failure like another. 4xx are retried, since receivers deploy broken builds.
     A blocked address, a bad URL or a certificate for another name ends the delivery on its third attempt.
@@ -77,7 +78,8 @@ def pause_asked(answer: Answer, now: datetime, cap: timedelta = RETRY_AFTER_CAP)
 
 
 def parse_retry_after(raw: str | None, now: datetime, cap: timedelta = RETRY_AFTER_CAP) -> timedelta | None:
-    """Read a Retry-After header: seconds (fractions are rounded up) or an HTTP date; None if it says nothing usable.
+    """
+    Read a Retry-After header: seconds (fractions are rounded up) or an HTTP date; None if it says nothing usable.
 
     Never longer than `cap`; zero, the past and garbage are None.
 
@@ -99,10 +101,12 @@ def next_delay(
     jitter_source: Callable[[], float] = random.random,
     retry_after: timedelta | None = None,
     floor: timedelta = timedelta(0),
+    jitter: float = JITTER,
 ) -> timedelta | None:
-    """Return how long to wait after failed attempt number `attempt` (from 1), or None when it was the last.
+    """
+    Return how long to wait after failed attempt number `attempt` (from 1), or None when it was the last.
 
-    The scheduled wait varies by +-20 %, then gives way to a longer `retry_after` (already capped) or `floor`.
+    The scheduled wait varies by `jitter` either way, then gives way to a longer `retry_after` (capped) or `floor`.
 
     Args:
         attempt: How many attempts were made.
@@ -110,6 +114,7 @@ def next_delay(
         jitter_source: Gives numbers from 0 to 1.
         retry_after: What the receiver asked for, from `parse_retry_after`.
         floor: The shortest wait, for `Result.RETRY_WITH_FLOOR`.
+        jitter: The share of the scheduled wait by which it varies, 0-1.
 
     Raises:
         ValueError: `attempt` is below 1.
@@ -121,7 +126,7 @@ def next_delay(
         raise ValueError(f"attempts count from 1, got {attempt}")
     if attempt > len(schedule):
         return None
-    scheduled = schedule[attempt - 1] * (1 + JITTER * (2 * jitter_source() - 1))
+    scheduled = schedule[attempt - 1] * (1 + jitter * (2 * jitter_source() - 1))
     return max(scheduled, floor, retry_after or timedelta(0))
 
 

@@ -73,7 +73,8 @@ class GuardedSession:
         )
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts) -> Answer:
-        """Send one POST and return what came of it; raises nothing that a receiver can cause.
+        """
+        Send one POST and return what came of it; raises nothing that a receiver can cause.
 
         When a connection that was kept alive turns out to be closed before an answer began, the request is sent again
         on another within the same deadline: a receiver may, rarely, see one request twice.
@@ -147,7 +148,8 @@ class _Response(aiohttp.ClientResponse):
 
 
 async def _read(response: aiohttp.ClientResponse, until: float) -> tuple[bytes, bool]:
-    """Read up to the limit, or until the loop's clock says `until`; also return whether that was the whole body.
+    """
+    Read up to the limit, or until the loop's clock says `until`; also return whether that was the whole body.
 
     The status has decided already, so a body that is slow, broken or endless ends the reading and nothing else.
     """

@@ -1,4 +1,5 @@
-"""Sign what is sent: Standard Webhooks v1 and v1a, and the Predictify headers.
+"""
+Sign what is sent: Standard Webhooks v1 and v1a, and the Predictify headers.
 
 Source: Standard Webhooks 1.0.0, "Signature scheme" and "Webhook headers".
 """
@@ -55,7 +56,8 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SymmetricSecret:
-    """A shared HMAC key of 24 to 64 bytes, written ``whsec_`` + base64; both sides hold it.
+    """
+    A shared HMAC key of 24 to 64 bytes, written ``whsec_`` + base64; both sides hold it.
 
     Raises:
         SecretFormatError: The key is too short or too long.
@@ -84,7 +86,8 @@ class SymmetricSecret:
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """The public half of an ed25519 pair (32 bytes), written ``whpk_`` + base64; not a secret.
+    """
+    The public half of an ed25519 pair (32 bytes), written ``whpk_`` + base64; not a secret.
 
     Raises:
         SecretFormatError: The key has not 32 bytes.
@@ -115,7 +118,8 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class PrivateKey:
-    """The private half of an ed25519 pair: its 32-byte seed, written ``whsk_`` + base64; only the sender holds it.
+    """
+    The private half of an ed25519 pair: its 32-byte seed, written ``whsk_`` + base64; only the sender holds it.
 
     Raises:
         SecretFormatError: The seed has not 32 bytes.
@@ -129,7 +133,8 @@ class PrivateKey:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
-        """Read a seed of 32 bytes, or 64 bytes of seed and public key as other senders write it.
+        """
+        Read a seed of 32 bytes, or 64 bytes of seed and public key as other senders write it.
 
         Raises:
             SecretFormatError: Neither 32 nor 64 bytes, or the second half is not the seed's public key.
@@ -166,7 +171,8 @@ def new_private_key() -> PrivateKey:
 
 
 def parse_secret(text: str) -> SymmetricSecret | PrivateKey:
-    """Read a sender's secret: ``whsec_`` or ``whsk_`` and base64 (missing ``=`` at the end is forgiven).
+    """
+    Read a sender's secret: ``whsec_`` or ``whsk_`` and base64 (missing ``=`` at the end is forgiven).
 
     Raises:
         SecretFormatError: Another prefix, not base64, or a wrong length.
@@ -179,7 +185,8 @@ def parse_secret(text: str) -> SymmetricSecret | PrivateKey:
 
 
 def parse_verifier(text: str) -> SymmetricSecret | PublicKey:
-    """Read what a receiver holds: ``whsec_`` or ``whpk_`` and base64.
+    """
+    Read what a receiver holds: ``whsec_`` or ``whpk_`` and base64.
 
     Raises:
         SecretFormatError: Another prefix, not base64, or a wrong length.
@@ -192,7 +199,8 @@ def parse_verifier(text: str) -> SymmetricSecret | PublicKey:
 
 
 def signed_content(webhook_id: str, timestamp: int, body: bytes) -> bytes:
-    """Return the bytes that a signature covers: ``id.timestamp.body``.
+    """
+    Return the bytes that a signature covers: ``id.timestamp.body``.
 
     Raises:
         ValueError: The id holds a full stop, a space or a control character, is empty or over 255 characters,
@@ -206,7 +214,8 @@ def signed_content(webhook_id: str, timestamp: int, body: bytes) -> bytes:
 
 
 def sign(secrets: Sequence[SigningSecret], webhook_id: str, timestamp: int, body: bytes) -> str:
-    """Sign exactly `body` with every active secret, newest first; return the space-separated list for the header.
+    """
+    Sign exactly `body` with every active secret, newest first; return the space-separated list for the header.
 
     Raises:
         ValueError: No secret, or an id or timestamp that must not be signed (see `signed_content`).
@@ -218,7 +227,8 @@ def sign(secrets: Sequence[SigningSecret], webhook_id: str, timestamp: int, body
 
 
 def standard_headers(secrets: Sequence[SigningSecret], webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """Return the three headers of Standard Webhooks; the timestamp (Unix seconds) is that of this attempt.
+    """
+    Return the three headers of Standard Webhooks; the timestamp (Unix seconds) is that of this attempt.
 
     Raises:
         ValueError: As `sign`.
@@ -231,7 +241,8 @@ def standard_headers(secrets: Sequence[SigningSecret], webhook_id: str, timestam
 
 
 def predictify_headers(secret: SymmetricSecret, event_type: str, delivery_id: str, body: bytes) -> dict[str, str]:
-    """Return the headers that Predictify's receivers know: hex HMAC-SHA256 over the raw body only.
+    """
+    Return the headers that Predictify's receivers know: hex HMAC-SHA256 over the raw body only.
 
     They carry no timestamp, so a captured request can be replayed for ever: for receivers that cannot change.
     Only one signature fits: give the newest secret.

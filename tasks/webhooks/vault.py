@@ -1,4 +1,5 @@
-"""Keep endpoint secrets encrypted at rest, under master keys that can be rotated.
+"""
+Keep endpoint secrets encrypted at rest, under master keys that can be rotated.
 
 A sealed secret is ``v1.<key id>.<base64url of nonce and ciphertext>``: AES-256-GCM with the endpoint's id as
 associated data, so a row copied to another endpoint does not open.
@@ -34,7 +35,8 @@ class SealedSecretError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class MasterKey:
-    """One AES-256 key (32 bytes) and the id by which sealed secrets name it (1-32 of letters, digits, ``_``, ``-``).
+    """
+    One AES-256 key (32 bytes) and the id by which sealed secrets name it (1-32 of letters, digits, ``_``, ``-``).
 
     Raises:
         VaultKeyError: The id or the key's length is wrong.
@@ -55,7 +57,8 @@ class MasterKey:
 
 
 def new_master_key(key_id: str) -> MasterKey:
-    """Make a random master key.
+    """
+    Make a random master key.
 
     Raises:
         VaultKeyError: The id is malformed.
@@ -64,7 +67,8 @@ def new_master_key(key_id: str) -> MasterKey:
 
 
 class Vault:
-    """Seals with the newest master key, opens with any; thread-safe.
+    """
+    Seals with the newest master key, opens with any; thread-safe.
 
     To rotate: put a new key in front, restart, `rewrap` all that `needs_rewrap`, then drop the old key.
 
@@ -82,7 +86,8 @@ class Vault:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Read ``id:base64`` entries, newest first, separated by commas.
+        """
+        Read ``id:base64`` entries, newest first, separated by commas.
 
         Raises:
             VaultKeyError: An entry is malformed; it is named by its place, counted from 1.
@@ -100,7 +105,8 @@ class Vault:
         return f"{_VERSION}.{self._newest}.{base64.urlsafe_b64encode(nonce + data).decode('ascii')}"
 
     def open(self, sealed: str, endpoint_id: UUID) -> str:
-        """Decrypt what was sealed for this endpoint, with the key it names.
+        """
+        Decrypt what was sealed for this endpoint, with the key it names.
 
         Raises:
             SealedSecretError: The text is malformed or damaged, its key is not among ours, or it is another endpoint's.
@@ -116,7 +122,8 @@ class Vault:
         return opened.decode()
 
     def needs_rewrap(self, sealed: str) -> bool:
-        """Tell whether `sealed` names a key that is not the newest.
+        """
+        Tell whether `sealed` names a key that is not the newest.
 
         Raises:
             SealedSecretError: The text is malformed.
@@ -124,7 +131,8 @@ class Vault:
         return _parts(sealed)[0] != self._newest
 
     def rewrap(self, sealed: str, endpoint_id: UUID) -> str:
-        """Seal the same secret again with the newest key.
+        """
+        Seal the same secret again with the newest key.
 
         Raises:
             SealedSecretError: As `open`.

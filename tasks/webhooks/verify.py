@@ -1,4 +1,5 @@
-"""For receivers: tell whether a request is a genuine, fresh webhook.
+"""
+For receivers: tell whether a request is a genuine, fresh webhook.
 
     from tasks.webhooks.verify import WebhookVerificationError, verify
 
@@ -24,7 +25,8 @@ _TIMESTAMP: Final = re.compile(r"[0-9]{1,11}")  # up to the year 5138
 
 
 class WebhookVerificationError(Exception):
-    """A request is not a genuine, fresh webhook; answer it with 400 or 401.
+    """
+    A request is not a genuine, fresh webhook; answer it with 400 or 401.
 
     Attributes:
         reason: Why, as a fixed word.
@@ -56,7 +58,8 @@ def verify(
     tolerance: timedelta = timedelta(minutes=5),
     now: datetime | None = None,
 ) -> VerifiedWebhook:
-    """Check the three Standard Webhooks headers over exactly the received bytes.
+    """
+    Check the three Standard Webhooks headers over exactly the received bytes.
 
     Header names match in any case. Several signatures and several secrets may be given: one matching pair is enough,
     unknown signature versions are passed over. Comparison takes the same time whatever the signature.

@@ -102,7 +102,8 @@ class Hostile:
             thread.join(5)
 
     def wait_for_connections(self, count: int, timeout: float = 10.0) -> None:
-        """Wait (seconds) until `count` connections were taken in all.
+        """
+        Wait (seconds) until `count` connections were taken in all.
 
         Raises:
             TimeoutError: Fewer came in time.

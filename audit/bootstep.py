@@ -1,0 +1,45 @@
+"""The audit writer inside a Celery worker: a thread beside the pool; of all workers, one writes at a time."""
+
+import threading
+from typing import Any
+
+import structlog
+from celery import bootsteps
+
+from audit.writer import Writer
+from broker.client import shared_client
+from config.database import current_engine
+from config.settings import current_settings
+
+STOP_LIMIT = 1.0  # seconds; a write that takes longer is repeated by the next writer
+log = structlog.get_logger("audit.bootstep")
+
+
+class AuditWriter(bootsteps.StartStopStep):
+    """Starts after the pool, so that its processes are forked before this thread exists."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self.enabled = current_settings().audit_enabled
+        self._writer: Writer | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Start the thread."""
+        settings = current_settings()
+        self._writer = Writer(shared_client(settings.redis_url), current_engine(), settings.taskyard_key_prefix)
+        self._thread = threading.Thread(target=self._writer.run, name="audit-writer", daemon=True)
+        self._thread.start()
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Stop the thread; what it has not written waits in the stream."""
+        if self._writer is None or self._thread is None:
+            return
+        self._writer.stop()
+        self._thread.join(STOP_LIMIT)
+        if self._thread.is_alive():
+            log.warning("audit.writer_left_behind")
+
+    terminate = stop

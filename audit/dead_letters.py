@@ -1,0 +1,165 @@
+"""The store of dead letters: put in once, listed, and resolved by exactly one person or process."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import ColumnElement, Table, func, literal, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col, select
+
+from audit.models import Attempt, DeadLetter
+from audit.paging import PAGE, BadCursorError, Page, read_cursor, write_cursor
+from config.columns import UtcDateTime, utc_now
+
+STATES = ("open", "redriven", "discarded")
+FAILED_ATTEMPTS = ("retrying", "failed")
+LETTERS: Table = DeadLetter.__table__  # type: ignore[attr-defined]  # SQLModel sets it on table models
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterFilter:
+    """Which dead letters are wanted; None: any."""
+
+    state: str | None = "open"
+    task: str | None = None
+    queue: str | None = None
+    reason: str | None = None
+    signature: str | None = None
+    since: datetime | None = None  # failed then or later
+    until: datetime | None = None  # failed before
+
+
+def insert_letter(session: Session, letter: DeadLetter) -> bool:
+    """
+    Put a dead letter in; False: this attempt of this run is there already, and stays as it was.
+
+    A letter without `first_failed_at` gets the moment of the first failed attempt that the audit knows.
+    The caller commits.
+    """
+    if letter.first_failed_at is None:
+        letter.first_failed_at = _first_failure(session, letter.run_id) or letter.failed_at
+    values = {column.name: getattr(letter, column.name) for column in LETTERS.columns}
+    values["id"] = values["id"] or uuid4()
+    make: Any = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    statement = make(LETTERS).values(**values).on_conflict_do_nothing(index_elements=["run_id", "attempt"])
+    return bool(session.connection().execute(statement).rowcount)
+
+
+def find_letter(session: Session, letter_id: UUID) -> DeadLetter | None:
+    """Return the dead letter of this id, as it is now; None: unknown."""
+    return session.get(DeadLetter, letter_id, populate_existing=True)
+
+
+def list_letters(
+    session: Session, wanted: LetterFilter, *, limit: int = PAGE, after: str | None = None
+) -> Page[DeadLetter]:
+    """
+    Return a page of dead letters, the newest failure first.
+
+    Raises:
+        BadCursorError: `after` does not come from an earlier page.
+    """
+    failed_at, key = col(DeadLetter.failed_at), col(DeadLetter.id)
+    query = select(DeadLetter).where(*_conditions(wanted)).order_by(failed_at.desc(), key.desc()).limit(limit + 1)
+    if after is not None:
+        moment, last = read_cursor(after)
+        query = query.where(tuple_(failed_at, key) < tuple_(literal(moment, UtcDateTime()), literal(_key(last))))
+    rows = session.exec(query).all()
+    more = len(rows) > limit
+    rows = rows[:limit]
+    return Page(rows, write_cursor(rows[-1].failed_at, str(rows[-1].id)) if more else None)
+
+
+def count_letters(session: Session, wanted: LetterFilter) -> int:
+    """Return how many dead letters a filter means."""
+    return session.exec(select(func.count()).select_from(DeadLetter).where(*_conditions(wanted))).one()
+
+
+def claim_for_redrive(session: Session, letter_id: UUID, run_id: str, *, by: str, reason: str) -> datetime | None:
+    """
+    Mark an open letter as redriven into `run_id`, and return the mark; None: it is not open.
+
+    Of all who try at once, one gets a mark. The caller commits, sends, and calls :func:`confirm_sent`.
+    """
+    mark = utc_now()
+    claimed = _resolve(session, letter_id, by=by, reason=reason, mark=mark, state="redriven", redriven_run_id=run_id)
+    return mark if claimed else None
+
+
+def take_over_redrive(session: Session, letter: DeadLetter, *, by: str, reason: str) -> datetime | None:
+    """
+    Take over a redrive that was marked and not confirmed, and return the new mark; None: somebody was faster.
+
+    The caller commits, sends again with the same run id, and calls :func:`confirm_sent`.
+    """
+    mark = utc_now()
+    statement = update(DeadLetter).where(
+        col(DeadLetter.id) == letter.id,
+        col(DeadLetter.state) == "redriven",
+        col(DeadLetter.redrive_sent_at).is_(None),
+        col(DeadLetter.resolved_at) == letter.resolved_at,
+    )
+    return mark if _changes(session, statement.values(resolved_at=mark, resolved_by=by, resolution=reason)) else None
+
+
+def confirm_sent(session: Session, letter_id: UUID) -> None:
+    """Record that the run of a redrive was sent. The caller commits."""
+    _changes(session, update(DeadLetter).where(col(DeadLetter.id) == letter_id).values(redrive_sent_at=utc_now()))
+
+
+def reopen(session: Session, letter_id: UUID, mark: datetime) -> None:
+    """Open a letter again whose redrive failed, if the mark is still ours. The caller commits."""
+    statement = update(DeadLetter).where(
+        col(DeadLetter.id) == letter_id,
+        col(DeadLetter.state) == "redriven",
+        col(DeadLetter.redrive_sent_at).is_(None),
+        col(DeadLetter.resolved_at) == mark,
+    )
+    nobody = {"redriven_run_id": None, "resolved_at": None, "resolved_by": None, "resolution": None}
+    _changes(session, statement.values(state="open", **nobody))
+
+
+def discard_letter(session: Session, letter_id: UUID, *, by: str, reason: str) -> bool:
+    """Close an open letter without running it again; False: it is not open. The caller commits."""
+    return _resolve(session, letter_id, by=by, reason=reason, mark=utc_now(), state="discarded")
+
+
+def _resolve(session: Session, letter_id: UUID, *, by: str, reason: str, mark: datetime, **values: Any) -> bool:
+    statement = update(DeadLetter).where(col(DeadLetter.id) == letter_id, col(DeadLetter.state) == "open")
+    return _changes(session, statement.values(resolved_by=by, resolution=reason, resolved_at=mark, **values))
+
+
+def _changes(session: Session, statement: Any) -> bool:
+    return bool(session.connection().execute(statement).rowcount)
+
+
+def _key(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise BadCursorError("this is a cursor of another listing") from error
+
+
+def _first_failure(session: Session, run_id: str) -> datetime | None:
+    query = select(Attempt.finished_at).where(
+        Attempt.run_id == run_id, col(Attempt.state).in_(FAILED_ATTEMPTS), col(Attempt.finished_at).is_not(None)
+    )
+    return session.exec(query.order_by(col(Attempt.number)).limit(1)).first()
+
+
+def _conditions(wanted: LetterFilter) -> list[ColumnElement[bool]]:
+    equal = (
+        (DeadLetter.state, wanted.state),
+        (DeadLetter.task, wanted.task),
+        (DeadLetter.queue, wanted.queue),
+        (DeadLetter.reason, wanted.reason),
+        (DeadLetter.error_signature, wanted.signature),
+    )
+    conditions = [col(column) == value for column, value in equal if value is not None]
+    if wanted.since is not None:
+        conditions.append(col(DeadLetter.failed_at) >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(col(DeadLetter.failed_at) < wanted.until)
+    return conditions

@@ -1,0 +1,185 @@
+"""
+Fold events into runs and attempts: a pure rule that gives the same rows however often and in whichever order they come.
+
+Each event has a *rank*, a text that orders the events of one run by how much they decide:
+
+1. an end (succeeded, failed, cancelled) beats all else: a start that is told late does not reopen a run;
+2. then the higher attempt, for attempts follow each other;
+3. then, within an attempt: enqueued, then started, snoozed or stalled (which can alternate), then retrying;
+4. then the newer stream entry.
+
+The event of the highest rank decides the state and what belongs to it. Facts of the enqueue come from the newest
+enqueue, errors from the highest-ranked failure, first starts are minima, attempts a maximum: none depends on the order.
+The one sum, an attempt's snoozes, counts entries beyond the one that was counted last: right in the stream's order.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from audit.events import LARGEST, MAX_ID, AuditEvent
+from audit.models import FINAL_STATES
+from audit.rows import AttemptRow, RunRow
+from audit.signatures import error_signature
+from audit.texts import ARGS_BYTES, clean_json
+
+ENQUEUES = frozenset(("queued", "scheduled"))
+ERRORS = frozenset(("retrying", "failed", "cancelled"))
+STATE_AFTER = {
+    "queued": "queued",
+    "scheduled": "scheduled",
+    "started": "running",
+    "retrying": "retrying",
+    "snoozed": "scheduled",
+    "stalled": "queued",  # taken back from a lost worker, it waits again
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+ATTEMPT_STATE_AFTER = {kind: kind for kind in ("retrying", "snoozed", "stalled", "succeeded", "failed")} | {
+    "started": "running"
+}
+PHASES = {"queued": 0, "scheduled": 0, "retrying": 2}  # within an attempt; all others 1
+ANONYMOUS = ""  # task name of a run whose enqueue was not seen
+
+
+@dataclass(slots=True)
+class Records:
+    """Rows by their keys: what is known before a fold, and afterwards."""
+
+    runs: dict[str, RunRow] = field(default_factory=dict)
+    attempts: dict[tuple[str, int], AttemptRow] = field(default_factory=dict)
+
+
+def fold(records: Records, events: Iterable[AuditEvent]) -> None:
+    """
+    Bring the rows up to date with the events, adding the rows that are missing.
+
+    `records` must hold the runs of these events that exist, and of each attempt number the attempt itself, the one
+    before and the one after.
+    """
+    touched: dict[str, RunRow] = {}
+    for event in sorted(events, key=lambda event: event.id):
+        run = records.runs.get(event.run_id)
+        if run is None:
+            run = records.runs[event.run_id] = _new_run(event)
+        touched[event.run_id] = run
+        _fold_into_run(run, event)
+        if event.kind in ATTEMPT_STATE_AFTER:
+            key = (event.run_id, event.attempt)
+            attempt = records.attempts.get(key)
+            if attempt is None:
+                attempt = records.attempts[key] = _new_attempt(event)
+            _fold_into_attempt(attempt, event)
+    for run in touched.values():
+        run.wait_ms = _span(max(_known(run.enqueued_at, run.scheduled_for), default=None), run.started_at)
+    for (run_id, number), attempt in records.attempts.items():
+        if run_id in touched:
+            _derive(attempt, touched[run_id], records.attempts.get((run_id, number - 1)))
+
+
+def rank(event: AuditEvent) -> str:
+    """Return the text that orders the events of one run; see the head of this file."""
+    is_final = event.kind in FINAL_STATES
+    return f"{is_final:d}.{event.attempt:010d}.{PHASES.get(event.kind, 1)}.{event.id}"
+
+
+def _new_run(event: AuditEvent) -> RunRow:
+    return RunRow(id=event.run_id, task=ANONYMOUS, queue=event.queue, enqueued_at=event.at)
+
+
+def _new_attempt(event: AuditEvent) -> AttemptRow:
+    return AttemptRow(run_id=event.run_id, number=event.attempt)
+
+
+def _fold_into_run(run: RunRow, event: AuditEvent) -> None:
+    if event.kind in ENQUEUES:
+        if event.id > run.queued_event:
+            _take_facts(run, event)
+    else:
+        if not run.queued_event and run.enqueued_at is not None:
+            run.enqueued_at = min(run.enqueued_at, event.at)  # the best that is known without the enqueue
+        if event.kind != "cancelled":
+            run.attempts = max(run.attempts, event.attempt)
+    if event.kind == "started":
+        run.started_at = min(_known(run.started_at, event.at))
+    ranked = rank(event)
+    if event.kind in ERRORS and ranked > run.error_event:
+        run.error_event = ranked
+        run.error_type, run.error_message = _error(event)
+        run.error_signature = error_signature(run.error_type, run.error_message or "", event.traceback)
+    if ranked > run.last_event:
+        run.last_event = ranked
+        run.state = STATE_AFTER[event.kind]
+        run.queue = event.queue
+        run.due_at = event.moment("eta") if event.kind == "scheduled" else event.after_delay()
+        run.finished_at = event.at if event.kind in FINAL_STATES else None
+        run.runtime_ms = event.runtime_ms
+        run.result = event.result if event.kind == "succeeded" else None
+
+
+def _take_facts(run: RunRow, event: AuditEvent) -> None:
+    run.queued_event = event.id
+    run.enqueued_at = event.at
+    run.scheduled_for = event.moment("eta")
+    run.task = event.text("task") or ANONYMOUS
+    run.priority = int(min(max(event.number("priority") or 0, 0), 9)) if "priority" in event.detail else 5
+    run.user_id = event.text("user_id")
+    run.correlation_id = event.text("correlation_id")
+    run.parent_id = event.text("parent_id", MAX_ID)
+    run.root_id = event.text("root_id", MAX_ID)
+    run.redrive_of = event.text("redrive_of", 36)
+    args = event.detail.get("args")  # text is the repr of a foreign Celery client: nobody has masked it
+    run.args = clean_json(args, ARGS_BYTES) if isinstance(args, dict) else None
+
+
+def _fold_into_attempt(attempt: AttemptRow, event: AuditEvent) -> None:
+    if event.kind == "started":
+        attempt.started_at = min(_known(attempt.started_at, event.at))
+        if event.id > attempt.started_event:
+            attempt.started_event = event.id
+            attempt.worker = event.text("worker")
+            pid = event.number("pid")
+            attempt.pid = int(pid) if pid is not None and 0 <= pid <= LARGEST else None
+    if event.kind == "snoozed" and event.id > attempt.last_snooze:
+        attempt.last_snooze = event.id
+        attempt.snoozes += 1
+    ranked = rank(event)
+    if ranked > attempt.last_event:
+        attempt.last_event = ranked
+        attempt.state = ATTEMPT_STATE_AFTER[event.kind]
+        attempt.finished_at = None if event.kind == "started" else event.at
+        attempt.next_try_at = event.after_delay()
+        attempt.runtime_ms = event.runtime_ms
+        attempt.error_type, attempt.error_message = _error(event) if event.kind in ERRORS else (None, None)
+        attempt.traceback = event.traceback
+
+
+def _derive(attempt: AttemptRow, run: RunRow, before: AttemptRow | None) -> None:
+    """Set what follows from several rows."""
+    if attempt.number == 1:
+        attempt.wait_ms = _span(max(_known(run.enqueued_at, run.scheduled_for), default=None), attempt.started_at)
+    else:
+        attempt.wait_ms = _span(before.next_try_at if before else None, attempt.started_at)
+    has_no_outcome = attempt.last_event.endswith(attempt.started_event) and attempt.started_event
+    if has_no_outcome:  # a cancelled run ends its last attempt; whether it had started is known only here
+        is_cancelled = run.state == "cancelled" and attempt.number == run.attempts
+        attempt.state = "cancelled" if is_cancelled else "running"
+        attempt.finished_at = run.finished_at if is_cancelled else None
+
+
+def _error(event: AuditEvent) -> tuple[str, str | None]:
+    if event.kind == "cancelled":
+        return "Cancelled", " ".join(filter(None, (event.text("by"), event.text("reason", 1024)))) or None
+    return event.text("error") or "Error", event.error_message
+
+
+def _known(*moments: datetime | None) -> list[datetime]:
+    return [moment for moment in moments if moment is not None]
+
+
+def _span(begin: datetime | None, end: datetime | None) -> int | None:
+    """Return whole milliseconds, 0 when the clocks disagree."""
+    if begin is None or end is None:
+        return None
+    return min(max((end - begin) // timedelta(milliseconds=1), 0), LARGEST)

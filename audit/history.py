@@ -1,0 +1,82 @@
+"""What happened: queries on runs and their attempts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, String, cast, literal, or_, tuple_
+from sqlmodel import Session, col, select
+
+from audit.models import Attempt, Run
+from audit.paging import PAGE, Page, read_cursor, write_cursor
+from config.columns import UtcDateTime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which runs are wanted; None: any."""
+
+    task: str | None = None
+    queue: str | None = None
+    state: str | None = None  # one of audit.models.STATES
+    user_id: str | None = None
+    signature: str | None = None  # of the error
+    text: str | None = None  # in the masked arguments or in the error's message; case counts on PostgreSQL only
+    since: datetime | None = None  # enqueued then or later
+    until: datetime | None = None  # enqueued before
+
+
+def list_runs(session: Session, wanted: RunFilter, *, limit: int = PAGE, after: str | None = None) -> Page[Run]:
+    """
+    Return a page of runs, the newest enqueued first.
+
+    Raises:
+        BadCursorError: `after` does not come from an earlier page.
+    """
+    enqueued_at, key = col(Run.enqueued_at), col(Run.id)
+    query = select(Run).where(*_conditions(wanted)).order_by(enqueued_at.desc(), key.desc()).limit(limit + 1)
+    if after is not None:
+        moment, last = read_cursor(after)
+        query = query.where(tuple_(enqueued_at, key) < tuple_(literal(moment, UtcDateTime()), literal(last)))
+    rows = session.exec(query).all()
+    more = len(rows) > limit
+    rows = rows[:limit]
+    cursor = write_cursor(rows[-1].enqueued_at, rows[-1].id) if more and rows[-1].enqueued_at else None
+    return Page(rows, cursor)
+
+
+def find_run(session: Session, run_id: str) -> Run | None:
+    """Return the run of this id; None: unknown, or not written yet."""
+    return session.get(Run, run_id)
+
+
+def attempts_of(session: Session, run_id: str) -> Sequence[Attempt]:
+    """Return the attempts of a run, the first one first."""
+    return session.exec(select(Attempt).where(Attempt.run_id == run_id).order_by(col(Attempt.number))).all()
+
+
+def children_of(session: Session, run_id: str, *, limit: int = PAGE) -> Sequence[Run]:
+    """Return the first runs that this run enqueued."""
+    query = select(Run).where(Run.parent_id == run_id).order_by(col(Run.enqueued_at), col(Run.id)).limit(limit)
+    return session.exec(query).all()
+
+
+def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
+    equal = (
+        (Run.task, wanted.task),
+        (Run.queue, wanted.queue),
+        (Run.state, wanted.state),
+        (Run.user_id, wanted.user_id),
+        (Run.error_signature, wanted.signature),
+    )
+    conditions = [col(column) == value for column, value in equal if value is not None]
+    if wanted.since is not None:
+        conditions.append(col(Run.enqueued_at) >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(col(Run.enqueued_at) < wanted.until)
+    if wanted.text is not None:
+        args, message = cast(col(Run.args), String), col(Run.error_message)
+        conditions.append(
+            or_(args.contains(wanted.text, autoescape=True), message.contains(wanted.text, autoescape=True))
+        )
+    return conditions

@@ -1,0 +1,40 @@
+"""A lease in Redis: at most one holder, who must renew it; a holder that dies loses it by itself."""
+
+import secrets
+from datetime import timedelta
+from typing import Any
+
+from redis import Redis
+
+# KEYS[1] string: the holder's token. ARGV[1]: our token. ARGV[2]: length, milliseconds. Returns 1 when we hold it.
+HOLD = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+# KEYS[1] string: the holder's token. ARGV[1]: our token. Returns 1 when we held it.
+RELEASE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+"""
+
+
+class Lease:
+    """A lease on one key, held by this object or by nobody we know."""
+
+    def __init__(self, client: Redis, key: str, length: timedelta) -> None:
+        """Prepare, but do not take it; `length` must be well above the time between two renewals."""
+        self._client: Any = client
+        self._key = key
+        self._length_ms = int(length / timedelta(milliseconds=1))
+        self._token = secrets.token_hex(16)
+
+    def hold(self) -> bool:
+        """Take or renew the lease; False: somebody else holds it."""
+        return bool(self._client.eval(HOLD, 1, self._key, self._token, self._length_ms))
+
+    def release(self) -> None:
+        """Give it back, if it is ours."""
+        self._client.eval(RELEASE, 1, self._key, self._token)

@@ -1,0 +1,49 @@
+"""Pages by key: each starts after the last row of the one before, so that new rows shift nothing."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+PAGE = 50  # rows
+LONGEST_PAGE = 1000  # rows
+
+
+class BadCursorError(ValueError):
+    """The text is no cursor of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page[Row]:
+    """Some rows, newest first."""
+
+    rows: Sequence[Row]
+    after: str | None  # cursor of the next page; None: this is the last one
+
+
+def write_cursor(moment: datetime, key: str) -> str:
+    """
+    Return the text that stands for the place after this row.
+
+    >>> read_cursor(write_cursor(datetime(2026, 1, 2, tzinfo=UTC), "a"))
+    (datetime.datetime(2026, 1, 2, 0, 0, tzinfo=datetime.timezone.utc), 'a')
+    """
+    return base64.urlsafe_b64encode(f"{moment.astimezone(UTC).isoformat()} {key}".encode()).decode().rstrip("=")
+
+
+def read_cursor(text: str) -> tuple[datetime, str]:
+    """
+    Return the moment and the key of the row that a cursor stands for.
+
+    Raises:
+        BadCursorError: It does not come from :func:`write_cursor`.
+    """
+    try:
+        moment, space, key = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(" ")
+        parsed = datetime.fromisoformat(moment)
+    except (ValueError, binascii.Error) as error:
+        raise BadCursorError(f"{text!r} is no cursor") from error
+    if not space or parsed.tzinfo is None:
+        raise BadCursorError(f"{text!r} is no cursor")
+    return parsed, key

@@ -1,0 +1,65 @@
+"""Make foreign text and JSON fit to be stored: bounded, without what a database refuses."""
+
+import json
+import math
+from typing import Any
+
+ERROR_BYTES = 4096  # of an error's message
+RESULT_BYTES = 4096
+TRACEBACK_BYTES = 16_384
+ARGS_BYTES = 16_384  # of the masked arguments as JSON
+CUT = "\n... cut ...\n"
+
+
+def clean(text: str) -> str:
+    """
+    Replace what PostgreSQL's `text` cannot hold: NUL and lone surrogates.
+
+    >>> clean("a" + chr(0) + "b") == "a" + chr(0xFFFD) + "b"
+    True
+    """
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def clip(text: str, limit: int) -> str:
+    """
+    Return the text, cleaned, in at most `limit` bytes of UTF-8.
+
+    >>> clip("héllo", 3)
+    'hé'
+    """
+    raw = clean(text).encode()
+    return raw.decode() if len(raw) <= limit else raw[:limit].decode(errors="ignore")
+
+
+def clip_middle(text: str, limit: int) -> str:
+    """Bound a traceback to `limit` bytes: its first quarter says where it began, its end says what went wrong."""
+    raw = clean(text).encode()
+    if len(raw) <= limit:
+        return raw.decode()
+    head = limit // 4
+    tail = limit - head - len(CUT)
+    return raw[:head].decode(errors="ignore") + CUT + raw[-tail:].decode(errors="ignore")
+
+
+def clean_json(value: Any, limit: int) -> Any:
+    """Return a JSON value that both databases can hold; one above `limit` bytes becomes its clipped JSON text."""
+    cleaned = _clean_value(value)
+    text = json.dumps(cleaned, ensure_ascii=False)
+    return cleaned if len(text.encode()) <= limit else clip(text, limit)
+
+
+def _clean_value(value: Any) -> Any:
+    match value:
+        case str():
+            return clean(value)
+        case dict():
+            return {clean(str(key)): _clean_value(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_clean_value(item) for item in value]
+        case float() if not math.isfinite(value):
+            return str(value)
+        case _:
+            return value

@@ -1,0 +1,196 @@
+"""
+The audit writer: moves the event stream into SQL, in batches, and removes from the stream only what is committed.
+
+One writer is active at a time, the holder of a small lease in Redis; the others stand by. All read as the same consumer
+of the group, so a new holder first finds what the last one had read and not acknowledged. When the lease is lost in the
+middle of a write, two writers fold the same entries for a moment: the database serialises them, and folding twice
+changes nothing.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from redis import Redis, RedisError, ResponseError
+from sqlalchemy import Engine
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError, StatementError
+
+from audit.events import CONSUMER, GROUP, AuditEvent, MalformedEventError, read_event, stream_key
+from audit.lease import Lease
+from audit.recorder import record
+
+log = structlog.get_logger("audit.writer")
+
+type Entry = tuple[bytes, Mapping[bytes, bytes]]
+type Parsed = tuple[Entry, AuditEvent]
+
+REFUSED_KEPT = 1000  # entries that could not be written, for a person to look at
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the writer does what."""
+
+    batch: int = 2000  # entries of one transaction at most
+    block: timedelta = timedelta(milliseconds=500)  # waits so long for the first entry; bounds the time to stop
+    gather: timedelta = timedelta(milliseconds=100)  # pause after a batch that was not full: fewer transactions
+    lease: timedelta = timedelta(seconds=10)  # after a crash another writer starts within this and `standby`
+    standby: timedelta = timedelta(seconds=2)  # how often a writer without the lease asks for it
+    longest_pause: timedelta = timedelta(seconds=5)  # between two tries while Redis or the database is down
+
+
+class Writer:
+    """Reads the stream until it is told to stop."""
+
+    def __init__(self, client: Redis, engine: Engine, prefix: str, pace: Pace | None = None) -> None:
+        """Prepare, but do nothing; `prefix` is put before every key."""
+        self._redis: Any = client
+        self._engine = engine
+        self._stream = stream_key(prefix)
+        self._refused = f"{self._stream}:refused"
+        self._pace = pace or Pace()
+        self._lease = Lease(client, f"{self._stream}:writer", self._pace.lease)
+        self._stop = threading.Event()
+        self._is_leading = False
+        self._next = ">"  # "0": first what an earlier holder of the lease left behind
+        self._failures = 0  # in a row
+
+    def run(self) -> None:
+        """Write until `stop` is called; no outage ends it."""
+        while not self._stop.is_set():
+            try:
+                self._turn()
+            except (RedisError, OSError) as error:
+                self._pause_after("audit.broker_down", error)
+            except SQLAlchemyError as error:
+                self._pause_after("audit.database_down", error)
+            except Exception:  # the edge of the thread: a fault of ours must not end the audit
+                log.exception("audit.writer_failed")
+                self._pause_after("audit.writer_failed", None)
+        self._give_up_lease()
+
+    def stop(self) -> None:
+        """Make `run` return; within a second, unless the database holds a write up."""
+        self._stop.set()
+
+    def drain(self) -> int:
+        """Write what the stream holds now and return how many entries that were; for tools and tests."""
+        written = 0
+        self._open_group()
+        for start in ("0", ">"):
+            while entries := self._read(start, block=None):
+                self._settle(entries)
+                written += len(entries)
+        return written
+
+    def _turn(self) -> None:
+        """Hold the lease, read, write, acknowledge."""
+        if not self._lease.hold():
+            self._is_leading = False
+            self._stop.wait(self._pace.standby.total_seconds())
+            return
+        if not self._is_leading:
+            self._open_group()
+            self._is_leading, self._next = True, "0"
+        entries = self._read(self._next, self._pace.block)
+        if not entries:
+            self._next = ">"
+            return
+        self._settle(entries)
+        if len(entries) < self._pace.batch:
+            self._stop.wait(self._pace.gather.total_seconds())
+
+    def _read(self, start: str, block: timedelta | None) -> list[Entry]:
+        block_ms = None if block is None or start != ">" else int(block / timedelta(milliseconds=1))
+        answer = self._redis.xreadgroup(GROUP, CONSUMER, {self._stream: start}, count=self._pace.batch, block=block_ms)
+        streams = answer.items() if isinstance(answer, dict) else answer or []
+        return [(entry_id, fields or {}) for _, entries in streams for entry_id, fields in _flat(entries)]
+
+    def _settle(self, entries: Sequence[Entry]) -> None:
+        """Write the entries, then remove them from the stream."""
+        self._write(self._parse(entries))
+        ids = [entry_id for entry_id, _ in entries]
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.xack(self._stream, GROUP, *ids)
+            pipe.xdel(self._stream, *ids)
+            pipe.execute()
+        if self._failures:
+            log.info("audit.writer_recovered", failures=self._failures)
+        self._failures = 0
+
+    def _parse(self, entries: Sequence[Entry]) -> list[Parsed]:
+        parsed: list[Parsed] = []
+        for entry in entries:
+            if not entry[1]:  # trimmed while it was pending
+                continue
+            try:
+                parsed.append((entry, read_event(*entry)))
+            except MalformedEventError as error:
+                self._refuse(entry, error)
+        return parsed
+
+    def _write(self, parsed: Sequence[Parsed]) -> None:
+        """Write all; when the database refuses a value, halve until the entry that carries it stands alone."""
+        if not parsed:
+            return
+        try:
+            record(self._engine, [event for _, event in parsed])
+        except (StatementError, ArithmeticError, TypeError, ValueError) as error:
+            if not _blames_a_value(error):
+                raise
+            if len(parsed) == 1:
+                self._refuse(parsed[0][0], error)
+                return
+            middle = len(parsed) // 2
+            self._write(parsed[:middle])
+            self._write(parsed[middle:])
+
+    def _refuse(self, entry: Entry, error: Exception) -> None:
+        """Put an entry aside that can never be written, so that it does not hold up the others."""
+        log.error("audit.event_refused", entry=entry[0].decode(), kind=type(error).__name__)
+        self._redis.xadd(self._refused, dict(entry[1]), maxlen=REFUSED_KEPT)
+
+    def _open_group(self) -> None:
+        try:
+            self._redis.xgroup_create(self._stream, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):  # it exists
+                raise
+
+    def _pause_after(self, event: str, error: Exception | None) -> None:
+        """Wait before the next try, longer each time; say so at the first failure of an outage."""
+        self._failures += 1
+        self._is_leading = False  # a restarted Redis may have lost the group; entries in our hands are pending again
+        if self._failures == 1 and error is not None:
+            log.warning(event, error=type(error).__name__, reason=str(error).splitlines()[0] if str(error) else "")
+        pause = min(0.1 * 2 ** min(self._failures, 10), self._pace.longest_pause.total_seconds())
+        self._stop.wait(pause)
+
+    def _give_up_lease(self) -> None:
+        try:
+            self._lease.release()
+        except (RedisError, OSError) as error:
+            log.warning("audit.lease_kept", error=type(error).__name__)  # it ends by itself
+
+
+def backlog(client: Redis, prefix: str) -> int:
+    """Return the number of events that are not in SQL yet."""
+    length: Any = client.xlen(stream_key(prefix))
+    return int(length)
+
+
+def _flat(entries: Any) -> list[Entry]:
+    """Undo the extra list that RESP3 answers have."""
+    return entries[0] if entries and isinstance(entries[0], list) else entries
+
+
+def _blames_a_value(error: Exception) -> bool:
+    """Tell a value that cannot be stored, now or later, from a database that cannot store now."""
+    if isinstance(error, DataError | IntegrityError):
+        return True
+    if isinstance(error, DBAPIError):
+        return isinstance(error, InterfaceError) and "binding parameter" in str(error)  # SQLite: an unsupported type
+    return True

@@ -1,0 +1,63 @@
+"""kombu's `Producer.batch` on our transport: the puts of a batch go in one script call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from broker.duplicates import report_duplicate
+from broker.messages import PUT_STRIDE
+from broker.scripting import Word, run
+from broker.untyped import BatchPublishError, RedisPublishBatch
+
+if TYPE_CHECKING:
+    from broker.channel import Channel
+
+RUN_ID = 11  # position among the words of one put
+
+
+class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see broker/untyped.py
+    """Collects puts until `max_size` of them or the end of the batch."""
+
+    channel: Channel
+
+    def __init__(self, channel: Channel, max_size: int) -> None:
+        self._words: list[Word] = []
+        super().__init__(channel, max_size)
+
+    def put(self, words: tuple[Word, ...]) -> None:
+        """Collect one message."""
+        self._words.extend(words)
+
+    def publish(self, message: dict[str, Any], **options: Any) -> Any:
+        """Route one message; what it puts is sent with its batch."""
+        result = super().publish(message, **options)
+        if len(self._words) >= self.max_size * PUT_STRIDE:
+            self.flush()
+        return result
+
+    def flush(self) -> None:
+        """
+        Send what was collected.
+
+        Raises:
+            BatchPublishError: The broker did not answer; the messages may be there or not.
+        """
+        self._check_usable()
+        words, self._words = self._words, []
+        if words:
+            try:
+                answers = run(self.channel.sync_client, self.channel.space, "put", *words)
+            except (redis.RedisError, OSError) as error:
+                self._failed = error
+                raise BatchPublishError("the batch failed; its messages may be there or not") from error
+            for position, existing in enumerate(answers):
+                if existing:
+                    report_duplicate(str(words[position * PUT_STRIDE + RUN_ID]), existing.decode())
+        super().flush()
+
+    def discard(self) -> None:
+        """Forget what was collected."""
+        self._words.clear()
+        super().discard()

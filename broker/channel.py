@@ -1,0 +1,239 @@
+"""kombu's Redis channel on our data model: queues, messages and leases live behind the scripts."""
+
+from __future__ import annotations
+
+import logging
+from queue import Empty
+from time import monotonic
+from typing import Any
+
+import redis
+
+from broker import durable_cancel
+from broker.batch import PublishBatch
+from broker.duplicates import report_duplicate
+from broker.endings import Buried, Done, Lease, detail
+from broker.leases import Leases
+from broker.messages import NORMAL_PRIORITY, Taken, envelope_of, new_nonce, put_words, read_taken
+from broker.qos import QoS
+from broker.scripting import Call, Keyspace, evalsha_words, run, script
+from broker.upkeep import Upkeep
+
+log = logging.getLogger(__name__)
+
+TAKE_AT_MOST = 64  # messages per call: bounds the time of the script and of one turn of the loop
+_leases: dict[tuple[Any, ...], Leases] = {}  # per server and prefix: deliveries outlive their channels
+
+
+class Channel(Upkeep):
+    """
+    Puts, takes and acknowledges through the scripts of broker/scripts; fanout stays kombu's.
+
+    Transport options of ours: `key_prefix`, `lease_ms`, `max_stalls` (-1: never dead), `stream_length` (0: no events).
+    """
+
+    QoS = QoS
+    key_prefix = "taskyard:"
+    lease_ms = 30_000
+    max_stalls = 3
+    stream_length = 100_000
+    body_encoding = "utf-8"
+    from_transport_options = (
+        *Upkeep.from_transport_options,
+        "key_prefix", "lease_ms", "max_stalls", "stream_length",
+    )  # fmt: skip
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.taken: dict[str, Lease] = {}  # handed out by the server, not yet seen by the QoS
+        self._no_ack: set[str] = set()
+        self._asks = True  # the next command is `take`, else the wait for a marker
+        self._next_look = -1  # ms after which a take may find something; -1: unknown
+        super().__init__(*args, **options)
+        self.space = Keyspace(self.key_prefix, self.stream_length)
+        self.leases = self._shared_leases()
+
+    def _shared_leases(self) -> Leases:
+        settings = {name: value for name, value in self._connparams().items() if name != "connection_class"}
+        master = getattr(self, "master_name", None)
+        identity = (
+            self.key_prefix,
+            self.lease_ms,
+            master,
+            *sorted((name, str(value)) for name, value in settings.items()),
+        )
+        if identity not in _leases:
+            _leases[identity] = Leases(self._client_of_its_own, self.space, self.lease_ms, self.max_stalls)
+        return _leases[identity]
+
+    def _client_of_its_own(self) -> redis.Redis:
+        pool = self._get_pool()
+        patience = max(1.0, self.lease_ms / 3000)  # seconds: a renewal that hangs longer is tried again in time
+        pool.connection_kwargs.update(socket_timeout=min(patience, self.socket_timeout or patience))
+        return redis.Redis(connection_pool=pool)
+
+    # Publishing
+
+    def prepare_message(self, body: Any, priority: Any = None, *args: Any, **options: Any) -> dict[str, Any]:
+        """Name the publication once: kombu repeats it after a lost answer, and the same put twice changes nothing."""
+        properties = args[3] if len(args) > 3 else options.setdefault("properties", {})  # noqa: PLR2004 - by position
+        properties.setdefault("delivery_tag", new_nonce())
+        properties.setdefault("priority", NORMAL_PRIORITY if priority is None else priority)
+        prepared: dict[str, Any] = super().prepare_message(body, priority, *args, **options)
+        return prepared
+
+    def _inplace_augment_message(self, message: dict[str, Any], exchange: str, routing_key: str) -> None:
+        encoding = "utf-8" if isinstance(message["body"], str) else "base64"
+        message["body"], _ = self.encode_body(message["body"], encoding)
+        properties = message["properties"]
+        properties["body_encoding"] = encoding
+        properties.setdefault("delivery_tag", new_nonce())
+        properties["delivery_info"].update(exchange=exchange, routing_key=routing_key)
+
+    def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
+        words = put_words(queue, message, self._expires.get(queue, 0))
+        batch: PublishBatch | None = options.pop("_publish_batch", None)
+        if batch is not None:
+            batch.put(words)
+            return
+        existing = run(self.sync_client, self.space, "put", *words)[0]
+        if existing:
+            report_duplicate(str(message["headers"]["id"]), existing.decode())
+
+    def create_publish_batch(self, max_size: int) -> PublishBatch:
+        """Kombu's `Producer.batch`: many puts in one script call."""
+        return PublishBatch(self, max_size)
+
+    def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **options: Any) -> None:
+        durable_cancel.remember(self.sync_client, self.space, exchange, message)
+        super()._put_fanout(exchange, message, routing_key, **options)
+
+    # Consuming
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **options: Any) -> Any:  # noqa: FBT001 - kombu's signature
+        """Start to take from the queue."""
+        if no_ack:
+            self._no_ack.add(queue)
+        consumer = super().basic_consume(queue, no_ack, *args, **options)
+        if queue not in self._fanout_queues and not no_ack:
+            self.leases.listen(queue)
+        return consumer
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        queue = self._tag_to_queue.get(consumer_tag)
+        if queue is not None and queue not in self._fanout_queues and queue not in self._no_ack:
+            self.leases.unlisten(queue)
+        return super()._basic_cancel(consumer_tag)
+
+    def _take_words(self, queues: list[str], want: int) -> tuple[Any, ...]:
+        pairs = (word for queue in queues for word in (queue, "1" if queue in self._no_ack else "0"))
+        return (self.lease_ms, self.max_stalls, want, *pairs)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Send `take`, or the wait for a marker when there was nothing to take."""
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        want = min(TAKE_AT_MOST, self.qos.free_slots())
+        if not queues or not self.qos.can_consume() or want < 1:
+            return
+        if "can_consume" in self.qos.__dict__:
+            want = 1  # worker_disable_prefetch: the worker tells only whether one more may come
+        connection = self._in_poll = self.client.connection
+        self._brpop_sent_at = monotonic()
+        if self._asks:
+            call = Call("take", self._take_words(queues, want))
+            connection.send_command("EVALSHA", *evalsha_words(self.space, call))
+        else:
+            wait = self.brpop_timeout if timeout is None else timeout
+            if self._next_look >= 0:
+                wait = min(wait or 1.0, max(0.001, self._next_look / 1000))
+            markers = (f"{self.key_prefix}marker:{queue}" for queue in queues)
+            connection.send_command("BZPOPMIN", *markers, wait)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        was_take, self._asks = self._asks, True
+        is_sent_again = False
+        try:
+            answer = self._read_answer("EVALSHA" if was_take else "BZPOPMIN", **options)
+            if was_take and answer is not None:
+                self._next_look = answer[0]
+                if len(answer) > 1:
+                    self._deliver_all(answer[1:])
+                    return True
+                self._asks = False
+                self._brpop_start()
+                is_sent_again = True
+            raise Empty
+        finally:
+            if not is_sent_again:
+                self._in_poll = None
+                self._flush_brpop_reauth()
+
+    def _read_answer(self, command: str, **options: Any) -> Any:
+        connection = self.client.connection
+        try:
+            return self.client.parse_response(connection, command, **options)
+        except redis.exceptions.NoScriptError:
+            self.sync_client.script_load(script("take").text)
+            return None
+        except self.connection_errors:
+            connection.disconnect()
+            raise
+
+    def _deliver_all(self, answers: list[Any]) -> None:
+        messages = [read_taken(answer) for answer in answers]
+        for position, taken in enumerate(messages):
+            try:
+                self._deliver(taken)
+            except BaseException:
+                self._return_rest(messages[position:])
+                raise
+        self._queue_cycle.rotate(messages[-1].queue)
+
+    def _return_rest(self, messages: list[Taken]) -> None:
+        """The loop ends in the middle of a batch: what no consumer has seen goes back to the head."""
+        for taken in reversed(messages):
+            lease = self.taken.pop(taken.delivery_tag, None) or taken.to_lease()
+            if lease is not None and self.leases.get(taken.delivery_tag) is None:
+                self.leases.hold(lease)
+                self.leases.give_back([taken.delivery_tag])
+
+    def _deliver(self, taken: Taken) -> None:
+        message = self._open(taken)
+        if message is not None:
+            self.connection._deliver(message, taken.queue)  # noqa: SLF001 - kombu's way in
+
+    def _open(self, taken: Taken) -> dict[str, Any] | None:
+        """The envelope, or None after burying what is none."""
+        lease = taken.to_lease()
+        try:
+            message = envelope_of(taken)
+        except ValueError as error:
+            log.exception("undecodable message %s on %s goes to the dead letters", taken.tag, taken.queue)
+            if lease is not None:
+                self.leases.hold(lease)
+                facts = detail(error=type(error).__name__, message=str(error))
+                self.leases.end(taken.delivery_tag, Buried("malformed", facts))
+            return None
+        if lease is not None:
+            self.taken[taken.delivery_tag] = lease
+        return message
+
+    def _poll_error(self, type: str, **options: Any) -> None:  # noqa: A002 - kombu's signature
+        if type == "LISTEN":
+            self.subclient.parse_response()
+        else:
+            self.client.parse_response(self.client.connection, "EVALSHA" if self._asks else "BZPOPMIN", **options)
+
+    def basic_get(self, queue: str, no_ack: bool = False, **options: Any) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
+        """Take one message now, None if there is none."""
+        message = super().basic_get(queue, no_ack=False, **options)
+        if message is not None and no_ack:
+            self.leases.decide(message.delivery_tag, Done(""))
+            message.ack()
+        return message
+
+    def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002 - kombu's signature
+        answer = run(self.sync_client, self.space, "take", *self._take_words([queue], 1))
+        message = self._open(read_taken(answer[1])) if len(answer) > 1 else None
+        if message is None:
+            raise Empty
+        return message

@@ -1,0 +1,93 @@
+"""How an execution can end, as the broker sees it: done, again, lost, buried, or returned."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from broker.scripting import Call
+
+type Outcome = Literal["succeeded", "failed", "cancelled", ""]
+
+
+def detail(**facts: Any) -> str:
+    """The detail of an event, as compact JSON."""
+    return json.dumps(facts, default=str, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One hand-out of one message to this process."""
+
+    queue: str
+    tag: str
+    number: int
+    run_id: str  # "" for a message that is no task
+    attempt: int
+
+    @property
+    def delivery_tag(self) -> str:
+        """What kombu knows it by."""
+        return f"{self.tag}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The work is over: the message goes, the outcome is written ("" writes none)."""
+
+    outcome: Outcome
+    detail: str = ""
+
+    def words(self, lease: Lease) -> tuple[str | int, ...]:
+        """The words of ack.lua; many go in one call."""
+        return (lease.queue, lease.tag, lease.number, self.outcome, self.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The same message comes back after `delay_ms`."""
+
+    delay_ms: int
+    event: Literal["retrying", "snoozed"]
+    uses_attempt: bool
+    detail: str = ""
+
+    def call(self, lease: Lease, max_stalls: int) -> Call:
+        """The call of requeue.lua."""
+        added = int(self.uses_attempt)
+        last = (added, added, self.event, self.detail, max_stalls)
+        return Call("requeue", (lease.queue, lease.tag, lease.number, "delay", self.delay_ms, *last))
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The process that ran it died: it counts as a stall."""
+
+    detail: str
+
+    def call(self, lease: Lease, max_stalls: int) -> Call:
+        """The call of requeue.lua."""
+        return Call("requeue", (lease.queue, lease.tag, lease.number, "stall", 0, 0, 0, "", self.detail, max_stalls))
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Nobody ran it to an end: back to the head of its priority, nothing counted."""
+
+    def call(self, lease: Lease, max_stalls: int) -> Call:
+        """The call of requeue.lua."""
+        return Call("requeue", (lease.queue, lease.tag, lease.number, "head", 0, 0, 0, "", "", max_stalls))
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """It must never run again: to the dead letters, with its bytes and these facts (JSON)."""
+
+    reason: str
+    facts: str  # error, message, traceback, runtime
+
+    def call(self, lease: Lease, max_stalls: int) -> Call:  # noqa: ARG002 - one signature for all endings
+        """The call of bury.lua."""
+        return Call("bury", (lease.queue, lease.tag, lease.number, self.reason, self.facts))
+
+
+type Ending = Done | Again | Lost | Returned | Buried

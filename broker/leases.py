@@ -1,0 +1,233 @@
+"""The leases of this process: renewed by a thread of their own, ended in batches, independent of any channel."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import redis
+
+from broker.endings import Done, Ending, Lease, Returned
+from broker.scripting import Call, Keyspace, run, run_all
+
+log = logging.getLogger(__name__)
+
+LINGER = 0.02  # seconds that an ending may wait for company before the keeper thread sends it
+RETRY_PAUSE = 0.5  # seconds between tries while the server is away
+ACKS_PER_CALL = 200
+
+
+class Note(NamedTuple):
+    """An event that belongs to no move of the message."""
+
+    event: str
+    lease: Lease
+    detail: str
+
+
+class Leases:
+    """
+    All hand-outs that this process has to answer for.
+
+    A lease belongs to the process, not to a channel: after a reconnect it is renewed and ended through any connection.
+    Thread-safe; a forked child starts with none.
+    """
+
+    def __init__(self, connect: Callable[[], redis.Redis], space: Keyspace, lease_ms: int, max_stalls: int) -> None:
+        """`connect` makes a client of its own for this object; `max_stalls` -1 means never dead."""
+        self._connect = connect
+        self.space = space
+        self.lease_ms = lease_ms
+        self.max_stalls = max_stalls
+        self.on_lost: Callable[[list[Lease]], None] | None = None  # called by the keeper thread
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._client: redis.Redis | None = None
+        self._held: dict[str, Lease] = {}
+        self.orphans: set[str] = set()  # delivery tags whose channel is gone
+        self._endings: dict[str, Ending] = {}  # decided by the request class before Celery acknowledges
+        self._ended: list[tuple[Lease, Ending]] = []
+        self._notes: list[Note] = []
+        self._first_at = 0.0  # monotonic seconds of the oldest unsent ending
+        self._queues: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._wake = threading.Event()
+        self._keeper: threading.Thread | None = None
+        self._worker = f"{socket.gethostname()}:{self._pid}"
+
+    def hold(self, lease: Lease) -> None:
+        """Renew this lease from now on."""
+        self._start_keeper()
+        self._held[lease.delivery_tag] = lease
+
+    def get(self, delivery_tag: str) -> Lease | None:
+        """The lease, or None when it is not (or no more) ours."""
+        return self._held.get(delivery_tag)
+
+    def listen(self, queue: str) -> None:
+        """Say, while we live, that this process takes from the queue."""
+        self._start_keeper()
+        with self._lock:
+            self._queues[queue] = self._queues.get(queue, 0) + 1
+
+    def unlisten(self, queue: str) -> None:
+        """End one `listen`."""
+        with self._lock:
+            left = self._queues.pop(queue, 1) - 1
+            if left:
+                self._queues[queue] = left
+
+    def decide(self, delivery_tag: str, ending: Ending) -> None:
+        """Say how the message will end, when it will be acknowledged."""
+        self._endings[delivery_tag] = ending
+
+    def end(self, delivery_tag: str, ending: Ending | None = None) -> None:
+        """End a lease as decided before, else as given, else done without an outcome; one that is not ours stays."""
+        lease = self._held.pop(delivery_tag, None)
+        decided = self._endings.pop(delivery_tag, None)
+        self.orphans.discard(delivery_tag)
+        if lease is not None:
+            with self._lock:
+                self._ended.append((lease, decided or ending or Done("")))
+            self._hurry()
+
+    def note(self, event: str, lease: Lease, detail: str) -> None:
+        """Append an event with the next batch."""
+        if self.space.stream_length:
+            with self._lock:
+                self._notes.append(Note(event, lease, detail))
+            self._hurry()
+
+    def orphan(self, delivery_tags: Iterable[str]) -> None:
+        """Their channel is gone, their work goes on."""
+        self.orphans.update(tag for tag in delivery_tags if tag in self._held)
+
+    def give_back(self, delivery_tags: Iterable[str]) -> None:
+        """Return messages to the head of their queues, the first of them first."""
+        for delivery_tag in reversed(list(delivery_tags)):
+            self._endings.pop(delivery_tag, None)
+            self.end(delivery_tag, Returned())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return not self._ended and not self._notes
+
+    def flush(self) -> None:
+        """
+        Send what has ended, in one round trip.
+
+        Raises:
+            redis.RedisError: The server is away; what has ended stays, and the keeper thread tries again.
+        """
+        if self.is_idle or self._pid != os.getpid():
+            return
+        with self._sending:
+            with self._lock:
+                ended, self._ended = self._ended, []
+                notes, self._notes = self._notes, []
+            try:
+                self._send(ended, notes)
+            except (redis.RedisError, OSError) as error:
+                with self._lock:
+                    self._ended[:0], self._notes[:0] = ended, notes
+                log.warning("%d endings wait for the broker: %s", len(ended), error)
+                raise
+
+    def _send(self, ended: list[tuple[Lease, Ending]], notes: list[Note]) -> None:
+        done = [(lease, ending) for lease, ending in ended if isinstance(ending, Done)]
+        chunks = [done[start : start + ACKS_PER_CALL] for start in range(0, len(done), ACKS_PER_CALL)]
+        others = [(lease, ending) for lease, ending in ended if not isinstance(ending, Done)]
+        calls = [_notes_call(notes)] if notes else []
+        calls += [
+            Call("ack", tuple(word for lease, ending in chunk for word in ending.words(lease))) for chunk in chunks
+        ]
+        calls += [ending.call(lease, self.max_stalls) for lease, ending in others]
+        answers = run_all(self._own_client(), self.space, calls)[len(calls) - len(chunks) - len(others) :]
+        lost = [chunk[index][0] for chunk, answer in zip(chunks, answers, strict=False) for index in answer]
+        lost += [lease for (lease, _), answer in zip(others, answers[len(chunks) :], strict=True) if not answer]
+        for lease in lost:  # also said once too often when the answer to an earlier try was lost
+            log.warning(
+                "late answer refused: run %s on %s, lease %d had ended",
+                lease.run_id or lease.tag,
+                lease.queue,
+                lease.number,
+            )
+
+    def _own_client(self) -> redis.Redis:
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
+
+    def _hurry(self) -> None:
+        if not self._wake.is_set():
+            self._first_at = time.monotonic()
+            self._wake.set()
+
+    def _start_keeper(self) -> None:
+        if self._pid != os.getpid():
+            self._reset()
+        if self._keeper is None:
+            with self._lock:
+                if self._keeper is None:
+                    self._keeper = threading.Thread(target=self._keep, name="lease keeper", daemon=True)
+                    self._keeper.start()
+
+    def _keep(self) -> None:
+        """Renew every third of a lease; send endings that the owner of the loop has no time for."""
+        interval = self.lease_ms / 3000
+        renew_at = time.monotonic()
+        while True:
+            woken = self._wake.wait(max(0.0, renew_at - time.monotonic()))
+            try:
+                if time.monotonic() >= renew_at:
+                    renew_at = time.monotonic() + interval
+                    self.renew()
+                if woken:
+                    time.sleep(LINGER)
+                    self._wake.clear()
+                    self._flush_old()
+            except (redis.RedisError, OSError) as error:
+                log.warning("the broker does not answer, leases are renewed later: %s", error)
+                time.sleep(min(RETRY_PAUSE, interval / 3))
+                renew_at = min(renew_at, time.monotonic())
+                self._wake.set()
+
+    def _flush_old(self) -> None:
+        if not self.is_idle:
+            if time.monotonic() - self._first_at >= LINGER:
+                self.flush()
+            else:
+                self._wake.set()
+
+    def renew(self) -> None:
+        """
+        Lengthen all leases; those that were taken back are forgotten and reported to `on_lost`.
+
+        Raises:
+            redis.RedisError: The server did not answer; nothing is forgotten.
+        """
+        leases = list(self._held.values())
+        with self._lock:
+            queues = list(self._queues)
+        if not leases and not queues:
+            return
+        words = [word for lease in leases for word in (lease.queue, lease.tag, lease.number)]
+        answer = run(self._own_client(), self.space, "renew", self.lease_ms, self._worker, len(queues), *queues, *words)
+        lost = [leases[index] for index in answer if self._held.pop(leases[index].delivery_tag, None)]
+        for lease in lost:
+            self.orphans.discard(lease.delivery_tag)
+            log.warning("lease lost: run %s on %s was taken back", lease.run_id or lease.tag, lease.queue)
+        if lost and self.on_lost is not None:
+            self.on_lost(lost)
+
+
+def _notes_call(notes: list[Note]) -> Call:
+    words = ((note.event, note.lease.run_id, note.lease.queue, note.lease.attempt, note.detail) for note in notes)
+    return Call("note", tuple(word for five in words for word in five))

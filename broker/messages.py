@@ -1,0 +1,213 @@
+"""The wire format: kombu's envelope and our header, to the words of `put` and back from the answer of `take`."""
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from kombu.utils.json import dumps, loads
+
+from broker.endings import Lease
+from broker.scripting import Word
+from broker.wire import BURY_TASK, HEADER
+
+NORMAL_PRIORITY = 5  # of a message that names none; 0-9, 9 first
+PUT_STRIDE = 16  # words per message of put.lua
+
+
+class MalformedEnvelopeError(ValueError):
+    """The bytes are JSON, but no envelope."""
+
+
+class Taken(NamedTuple):
+    """One message as `take` handed it out."""
+
+    queue: str
+    tag: str  # its key
+    lease: int  # number of this hand-out; 0 when it needs no acknowledgement
+    payload: bytes
+    attempt: int  # 1-based number of this execution
+    retries: int  # what Celery counts in its header
+    stalls: int
+    cancelled_by: str  # JSON; "" for a run that is not cancelled
+    run_id: str
+    dead: tuple[bytes, ...]  # for a letter: what it reports
+
+    @property
+    def delivery_tag(self) -> str:
+        """Unique for each hand-out, so that a late answer to an earlier one is told apart."""
+        return f"{self.tag}:{self.lease}"
+
+    def to_lease(self) -> Lease | None:
+        """What this process has to answer for; None when it needs no acknowledgement."""
+        return Lease(self.queue, self.tag, self.lease, self.run_id, self.attempt) if self.lease else None
+
+
+def put_words(queue: str, message: dict[str, Any], expiry_ms: int = 0) -> tuple[Word, ...]:
+    """The words of put.lua for one message; `expiry_ms` is that of a temporary queue, 0 for none."""
+    headers: dict[str, Any] = message.get("headers") or {}
+    properties: dict[str, Any] = message["properties"]
+    options: Mapping[str, Any] = headers.get(HEADER) or {}
+    run_id = str(headers.get("id") or "") if "task" in headers else ""
+    nonce = str(properties["delivery_tag"])
+    dedup: Mapping[str, Any] = options.get("dedup") or {}
+    return (
+        queue,
+        run_id or nonce,
+        nonce,
+        dumps(message),
+        priority_of(properties.get("priority")),
+        options.get("group_key") or "",
+        due_ms(headers.get("eta")),
+        "1" if options.get("lifo") else "0",
+        dedup.get("key") or "",
+        dedup.get("mode") or "until_done",
+        int(dedup.get("ttl_ms") or 0),
+        run_id,
+        queued_detail(headers, properties) if run_id else "",
+        expiry_ms,
+        int(options.get("attempt") or 1),
+        int(headers.get("retries") or 0),
+    )
+
+
+def priority_of(value: Any) -> int:
+    """A priority between 0 and 9; anything that is no number counts as none."""
+    try:
+        return max(0, min(9, int(value)))
+    except (TypeError, ValueError):
+        return NORMAL_PRIORITY
+
+
+def due_ms(eta: Any) -> int:
+    """
+    The time of an ISO 8601 `eta` header in ms since 1970, 0 for none; without a zone it is UTC.
+
+    Raises:
+        ValueError: It is not such a text.
+    """
+    if not eta:
+        return 0
+    due = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
+    return int((due if due.tzinfo else due.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def queued_detail(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
+    """The detail of a `queued` or `scheduled` event: from our header, else from Celery's."""
+    options: Mapping[str, Any] = headers.get(HEADER) or {}
+    detail = {
+        "task": headers.get("task"),
+        "args": options.get("args") or headers.get("kwargsrepr"),
+        "user_id": options.get("user_id"),
+        "priority": priority_of(properties.get("priority")),
+        "parent_id": headers.get("parent_id"),
+        "root_id": headers.get("root_id"),
+        "correlation_id": properties.get("correlation_id"),
+        "eta": headers.get("eta"),
+        "group_key": options.get("group_key"),
+        "redrive_of": options.get("redrive_of"),
+    }
+    return json.dumps(detail, default=str, separators=(",", ":"))
+
+
+def read_taken(answer: list[Any]) -> Taken:
+    """One message of the answer of take.lua."""
+    queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead = answer
+    counts = int(attempt), int(retries), int(stalls)
+    return Taken(
+        queue.decode(), tag.decode(), lease, payload, *counts, cancelled.decode(), run_id.decode(), tuple(dead)
+    )
+
+
+def envelope_of(taken: Taken) -> dict[str, Any]:
+    """
+    The envelope to deliver: the stored one, told which execution this is; the delay is over, so the ETA goes.
+
+    Raises:
+        ValueError: The stored bytes are no envelope: not JSON, or not an object with `properties` and `headers`.
+    """
+    if taken.dead:
+        return _letter_envelope(taken)
+    message = _decode(taken.payload)
+    properties = message["properties"]
+    properties["delivery_tag"] = taken.delivery_tag
+    info = properties["delivery_info"]
+    if taken.stalls:
+        info["redelivered"] = True
+    headers = message["headers"]
+    if "task" in headers:
+        options = headers[HEADER] = dict(headers.get(HEADER) or {})
+        options["attempt"], options["stalls"] = taken.attempt, taken.stalls
+        if taken.cancelled_by:
+            options["cancelled"] = taken.cancelled_by
+        headers["retries"], headers["eta"] = taken.retries, None
+    return message
+
+
+def _decode(payload: bytes) -> dict[str, Any]:
+    # kombu's decoder calls a hook for every object; it is needed only where its encoder left a mark.
+    message = loads(payload.decode()) if b"__type__" in payload else json.loads(payload)
+    if not isinstance(message, dict):
+        raise MalformedEnvelopeError(f"an envelope is an object, not a {type(message).__name__}")
+    headers, properties = message.get("headers"), message.get("properties")
+    if not isinstance(headers, dict) or not isinstance(properties, dict):
+        raise MalformedEnvelopeError("an envelope has 'headers' and 'properties'")
+    if not isinstance(properties.get("delivery_info"), dict):
+        raise MalformedEnvelopeError("the envelope's properties have no 'delivery_info'")
+    return message
+
+
+def _letter_envelope(taken: Taken) -> dict[str, Any]:
+    body = json.dumps([[], letter_of(taken.dead), {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+    run_id = taken.run_id
+    return {
+        "body": body,
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {
+            "lang": "py", "task": BURY_TASK, "id": run_id, "root_id": run_id, "parent_id": None, "group": None,
+            "eta": None, "expires": None, "retries": taken.retries, "timelimit": [None, None], "argsrepr": "()",
+            "kwargsrepr": "{}", "origin": "broker", "ignore_result": True,
+            HEADER: {"attempt": taken.attempt, "max_attempts": None},
+        },
+        "properties": {
+            "correlation_id": run_id, "reply_to": "", "delivery_mode": 2, "priority": NORMAL_PRIORITY,
+            "delivery_info": {"exchange": "", "routing_key": taken.queue}, "body_encoding": "utf-8",
+            "delivery_tag": taken.delivery_tag,
+        },
+    }  # fmt: skip
+
+
+def letter_of(dead: tuple[bytes, ...]) -> dict[str, Any]:
+    """The keyword arguments of `dead_letter.bury` for a message that the broker buried."""
+    tag, payload, queue, run_id, attempt, stalls, reason, facts, died_ms = dead
+    known = json.loads(facts or b"{}")
+    headers = _headers_of(payload)
+    return {
+        "run_id": run_id.decode() or tag.decode(errors="replace"),
+        "attempt": int(attempt),
+        "task": (headers or {}).get("task"),
+        "queue": queue.decode(),
+        "reason": reason.decode(),
+        "error": known.get("error") or "",
+        "message": known.get("message") or "",
+        "traceback": known.get("traceback"),
+        "stalls": int(stalls),
+        "body": base64.b64encode(payload).decode(),
+        "headers": headers,
+        "failed_at": datetime.fromtimestamp(int(died_ms) / 1000, UTC).isoformat(),
+    }
+
+
+def _headers_of(payload: bytes) -> dict[str, Any] | None:
+    try:
+        return dict(_decode(payload)["headers"])
+    except ValueError:
+        return None
+
+
+def new_nonce() -> str:
+    """A name for one publication: the same for all its repeated puts."""
+    return uuid4().hex

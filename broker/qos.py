@@ -1,0 +1,85 @@
+"""kombu's bookkeeping of one channel's deliveries, in terms of leases."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from broker.endings import Done, Lease, Returned, detail
+from broker.untyped import VirtualQoS
+
+if TYPE_CHECKING:
+    from broker.channel import Channel
+
+log = logging.getLogger(__name__)
+
+
+class QoS(VirtualQoS):  # type: ignore[misc]  # see broker/untyped.py
+    """
+    Acknowledgement and prefetch of one channel.
+
+    Messages of earlier channels of this process that are still being worked on count as prefetched: a reconnect
+    opens no second set of slots.
+    """
+
+    channel: Channel
+    restore_at_shutdown = True
+
+    def can_consume(self) -> bool:
+        """Whether one more message may be taken."""
+        return self.prefetch_count == 0 or self.free_slots() > 0
+
+    def free_slots(self) -> int:
+        """How many more messages the prefetch limit allows; a large number without a limit."""
+        if not self.prefetch_count:
+            return 1 << 20
+        taken = len(self._delivered) - len(self._dirty) + len(self.channel.leases.orphans)
+        return max(0, int(self.prefetch_count) - taken)
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Hold a message that was just taken."""
+        lease = self.channel.taken.pop(delivery_tag, None)
+        if lease is not None:
+            self.channel.leases.hold(lease)
+        super().append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """End the lease with the next batch."""
+        self.channel.leases.end(delivery_tag)
+        super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """Return the message to the head of its queue, or drop it as failed, unless the request decided otherwise."""
+        ending = Returned() if requeue else Done("failed", detail(error="Reject", message="rejected"))
+        self.channel.leases.end(delivery_tag, ending)
+        self._quick_ack(delivery_tag)
+
+    def restore_unacked(self, client: Any = None) -> list[Any]:  # noqa: ARG002 - kombu's signature
+        """Return all messages that nobody ran to an end."""
+        self._flush()
+        orphans = list(self.channel.leases.orphans) if self.prefetch_count else []
+        self.channel.leases.give_back([*orphans, *self._delivered])
+        self._delivered.clear()
+        try:
+            self.channel.leases.flush()
+        except (redis.RedisError, OSError) as error:
+            log.warning("messages come back when their leases end, the broker is away: %s", error)
+        return []
+
+    def leave(self) -> None:
+        """Let go of all messages without returning them: their work goes on after a reconnect."""
+        self._flush()
+        self.channel.leases.orphan(self._delivered)
+        self._delivered.clear()
+        self._delivered.restored = True
+
+    def restore_visible(self, *args: Any, **options: Any) -> None:
+        """Nothing: `take` finds ended leases."""
+
+
+def lease_of(message: Any) -> Lease | None:
+    """The lease of a delivered message; None on another transport, or when it needs no acknowledgement."""
+    leases = getattr(message.channel, "leases", None)
+    return leases.get(message.delivery_tag) if leases is not None else None

@@ -1,0 +1,99 @@
+"""Run the Lua scripts: read once from broker/scripts, called by hash, sent whole when the server has forgotten them."""
+
+from collections.abc import Sequence
+from functools import cache
+from hashlib import sha1
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import redis
+
+FOLDER = Path(__file__).parent / "scripts"
+
+type ScriptName = Literal[
+    "ack",
+    "bury",
+    "cancel",
+    "counts",
+    "drain",
+    "explain",
+    "limits",
+    "move",
+    "note",
+    "promote",
+    "put",
+    "remove",
+    "renew",
+    "requeue",
+    "take",
+]
+type Word = str | bytes | int | float
+
+
+class Script(NamedTuple):
+    """One script with the shared first part before it."""
+
+    text: str
+    sha: str  # how the server knows it
+
+
+class Call(NamedTuple):
+    """One script call that is ready to be sent."""
+
+    name: ScriptName
+    words: tuple[Word, ...]  # ARGV[3...]
+
+
+class Keyspace(NamedTuple):
+    """What every script is told first."""
+
+    prefix: str
+    stream_length: int  # entries kept in the event stream; 0 writes no events
+
+
+@cache
+def script(name: ScriptName) -> Script:
+    """Read a script; each is read once per process."""
+    text = (FOLDER / "prelude.lua").read_text() + (FOLDER / f"{name}.lua").read_text()
+    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def evalsha_words(space: Keyspace, call: Call) -> tuple[Word, ...]:
+    """The words after `EVALSHA` (or, with the text in place of the hash, after `EVAL`)."""
+    return (script(call.name).sha, 1, space.prefix, space.prefix, space.stream_length, *call.words)
+
+
+def run(client: redis.Redis, space: Keyspace, name: ScriptName, *words: Word) -> Any:
+    """
+    Run one script.
+
+    Raises:
+        redis.RedisError: As the client does.
+    """
+    sent = evalsha_words(space, Call(name, words))
+    execute: Any = client.execute_command
+    try:
+        return execute("EVALSHA", *sent)
+    except redis.exceptions.NoScriptError:
+        return execute("EVAL", script(name).text, *sent[1:])
+
+
+def run_all(client: redis.Redis, space: Keyspace, calls: Sequence[Call]) -> list[Any]:
+    """
+    Run scripts in their order with one round trip; not a transaction.
+
+    Raises:
+        redis.RedisError: The first error of a call, or of the connection; earlier calls may have taken effect.
+    """
+    if len(calls) == 1:
+        return [run(client, space, calls[0].name, *calls[0].words)]
+    pipeline: Any = client.pipeline(transaction=False)
+    for call in calls:
+        pipeline.execute_command("EVALSHA", *evalsha_words(space, call))
+    answers: list[Any] = pipeline.execute(raise_on_error=False)
+    for index, (call, answer) in enumerate(zip(calls, answers, strict=True)):
+        if isinstance(answer, redis.exceptions.NoScriptError):
+            answers[index] = run(client, space, call.name, *call.words)
+        elif isinstance(answer, Exception):
+            raise answer
+    return answers

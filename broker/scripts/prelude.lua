@@ -1,0 +1,144 @@
+-- The first part of every script: clock, names of keys, events, and the moves between the sorted sets of a queue.
+--
+-- KEYS[1] the prefix itself: routes the script to the slot of the prefix's hash tag, if it has one
+-- ARGV[1] prefix of all keys
+-- ARGV[2] entries kept in the event stream; 0 writes no events
+--
+-- <prefix>message:<tag>    hash     one message: m payload, q queue, p priority, g group, i run id, n nonce of the put, t put at (ms),
+--                                   a attempt, r retries, s stalls, d number of the lease, k dedup key, c cancelled by,
+--                                   b tag of the dead message that this letter reports, fr/ff/ft reason, facts and time (ms) of its death
+-- <prefix>waiting:<queue>  zset     tag -> place in line; messages without a group
+-- <prefix>grouped:<queue>  zset     tag -> place in line; messages with a group
+-- <prefix>group:<queue>:<group>     zset: the same tags, of one group
+-- <prefix>turns:<queue>    zset     group -> place in line of its next message; groups that may run
+-- <prefix>parked:<queue>   zset     group -> ms at which it may run again; inf: when one of its leases ends
+-- <prefix>running:<queue>:<group>   set of tags under a lease
+-- <prefix>delayed:<queue>  zset     tag -> due (ms)
+-- <prefix>active:<queue>   zset     tag -> end of its lease (ms)
+-- <prefix>dead:<queue>     zset     tag -> time of death (ms)
+-- <prefix>seq:<queue>      string   counter of places; goes when the line is empty
+-- <prefix>marker:<queue>   zset     one member that wakes a blocked consumer
+-- <prefix>limits:<queue>   hash     paused, paused_by, reason, until, concurrency, rate, per, key_concurrency, key_rate, key_per
+-- <prefix>rate:<queue>[:<group>]    string: theoretical arrival time of the rate limit (ms), expires
+-- <prefix>consumers:<queue> zset    worker -> ms until which it is known to listen, expires
+-- <prefix>dedup:<key>      string   tag of the message that holds the key
+-- <prefix>cancel:<run id>  string   who cancelled a run that had no message yet, expires
+-- <prefix>events           stream   e event, id run, q queue, n attempt, at ms, d JSON
+--
+-- A place in line is (9 - priority) * BAND + sequence, so lower goes first; at the head of its priority it is - sequence.
+local P, stream_length = ARGV[1], tonumber(ARGV[2])
+local call = redis.call
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now_exact = time[1] * 1000 + time[2] / 1000
+local BAND = 1e13
+local LETTERS = 'dead-letter'
+
+local function message(tag) return P .. 'message:' .. tag end
+local function key(kind, queue) return P .. kind .. ':' .. queue end
+local function group_key(kind, queue, group) return P .. kind .. ':' .. queue .. ':' .. group end
+local function has(value) return value and value ~= '' end
+local function wake(queue) call('ZADD', key('marker', queue), 0, '0') end
+
+local function event(kind, run, queue, attempt, detail)
+  if stream_length > 0 and has(run) then
+    call('XADD', P .. 'events', 'MAXLEN', '~', stream_length, '*',
+      'e', kind, 'id', run, 'q', queue, 'n', attempt or 1, 'at', now, 'd', detail or '')
+  end
+end
+
+-- Give a group its next turn, at the end of the line of its first message's priority.
+local function take_turn(queue, group)
+  local first = call('ZRANGE', group_key('group', queue, group), 0, 0, 'WITHSCORES')
+  if first[2] then
+    local band = math.floor((tonumber(first[2]) + BAND / 2) / BAND)
+    call('ZADD', key('turns', queue), band * BAND + call('INCR', key('seq', queue)), group)
+  else
+    call('ZREM', key('turns', queue), group)
+  end
+end
+
+local function wait_in_line(queue, tag, priority, group, at_head)
+  local place = call('INCR', key('seq', queue))
+  local score = (9 - tonumber(priority or 5)) * BAND + (at_head and -place or place)
+  if has(group) then
+    call('ZADD', key('grouped', queue), score, tag)
+    call('ZADD', group_key('group', queue, group), score, tag)
+    if not call('ZSCORE', key('parked', queue), group) then call('ZADD', key('turns', queue), 'LT', score, group) end
+  else
+    call('ZADD', key('waiting', queue), score, tag)
+  end
+  wake(queue)
+end
+
+-- Forget what only an unempty line needs.
+local function tidy(queue)
+  if call('EXISTS', key('waiting', queue), key('grouped', queue)) == 0 then
+    call('DEL', key('seq', queue), key('marker', queue), key('turns', queue), key('parked', queue))
+  end
+end
+
+local function leave_line(queue, tag, group)
+  if not has(group) then
+    if call('ZREM', key('waiting', queue), tag) == 0 then return false end
+  else
+    if call('ZREM', key('grouped', queue), tag) == 0 then return false end
+    local members = group_key('group', queue, group)
+    call('ZREM', members, tag)
+    if call('EXISTS', members) == 0 then
+      call('ZREM', key('turns', queue), group)
+      call('ZREM', key('parked', queue), group)
+    end
+  end
+  tidy(queue)
+  return true
+end
+
+-- True if the message was under a lease; a group that waited for the end of one may run again.
+local function end_lease(queue, tag, group)
+  if call('ZREM', key('active', queue), tag) == 0 then return false end
+  if has(group) then
+    call('SREM', group_key('running', queue, group), tag)
+    if call('ZSCORE', key('parked', queue), group) == 'inf' then
+      call('ZREM', key('parked', queue), group)
+      take_turn(queue, group)
+    end
+  end
+  return true
+end
+
+local function free_dedup(dedup, tag)
+  if has(dedup) and call('GET', key('dedup', dedup)) == tag then call('DEL', key('dedup', dedup)) end
+end
+
+-- Wake a consumer if a slot that just came free can be used.
+local function offer(queue)
+  if call('EXISTS', key('waiting', queue), key('turns', queue)) > 0 then wake(queue) end
+end
+
+-- Move a message that is nowhere now to the dead ones, and send the letter that reports it.
+local function bury(queue, tag, reason, facts)
+  local fields = call('HMGET', message(tag), 'i', 'a', 'k')
+  local run, attempt = fields[1], fields[2] or '1'
+  free_dedup(fields[3], tag)
+  call('ZADD', key('dead', queue), now, tag)
+  call('HSET', message(tag), 'fr', reason, 'ff', facts, 'ft', now)
+  event('failed', run, queue, attempt, facts)
+  local letter = 'bury-' .. tag .. '-' .. attempt
+  call('HSET', message(letter), 'm', '{}', 'q', LETTERS, 'p', 5, 'i', letter, 't', now, 'b', tag)
+  wait_in_line(LETTERS, letter, 5)
+  event('queued', letter, LETTERS, 1, '{"task":"dead_letter.bury"}')
+end
+
+-- A lease ended without an answer: back to the head of the line, or dead after more than max_stalls. A letter waits for ever.
+local function stall(queue, tag, max_stalls, reason, facts)
+  local mk = message(tag)
+  local stalls = call('HINCRBY', mk, 's', 1)
+  local fields = call('HMGET', mk, 'i', 'a', 'p', 'g', 'b')
+  event('stalled', fields[1], queue, fields[2], '{"stalls":' .. stalls .. '}')
+  if max_stalls >= 0 and stalls > max_stalls and not fields[5] then
+    bury(queue, tag, reason, facts)
+  else
+    wait_in_line(queue, tag, fields[3], fields[4], true)
+  end
+end

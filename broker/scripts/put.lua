@@ -1,0 +1,71 @@
+-- Store messages; each is then waiting or delayed. A second put of the same message (same tag and nonce) changes nothing.
+--
+-- ARGV[3...] 16 words per message: queue, tag, nonce, payload, priority 0-9, group or '', due (ms; 0: now), '1' for LIFO,
+--            dedup key or '', dedup mode, dedup time (ms; 0: none), run id or '', detail of the event (JSON), expiry of the
+--            keys of a temporary queue (ms; 0: none), attempt, retries
+-- Returns    per message '' or the id of the run that already holds its dedup key
+local STRIDE = 16
+local answers = {}
+
+-- The tag that holds the dedup key, '' if there is none (any more).
+local function holder_of(dedup, mode)
+  local holder = call('GET', key('dedup', dedup))
+  if not holder then return '' end
+  if mode == 'until_done' and call('EXISTS', message(holder)) == 0 then return '' end
+  return holder
+end
+
+local function replace(holder, tag)
+  local fields = call('HMGET', message(holder), 'q', 'i', 'a')
+  if fields[1] and call('ZREM', key('delayed', fields[1]), holder) == 1 then
+    call('DEL', message(holder))
+    event('cancelled', fields[2], fields[1], fields[3], '{"by":"debounce","reason":"replaced by ' .. tag .. '"}')
+  end
+end
+
+-- Returns the run that is already there ('' for none) and when a debounced message is due.
+local function claim(dedup, mode, span, tag)
+  local holder = holder_of(dedup, mode)
+  if mode == 'debounce' then
+    if holder ~= '' then replace(holder, tag) end
+  elseif holder ~= '' then
+    return call('HGET', message(holder), 'i') or holder, 0
+  end
+  if span > 0 then call('SET', key('dedup', dedup), tag, 'PX', span) else call('SET', key('dedup', dedup), tag) end
+  return '', mode == 'debounce' and now + span or 0
+end
+
+local function put(queue, tag, nonce, payload, priority, group, due, lifo, dedup, mode, span, run, detail, expiry, attempt, retries)
+  local there = call('HGET', message(tag), 'n')
+  if there == nonce then return '' end
+  if there then tag = tag .. '~' .. nonce end
+  if dedup ~= '' then
+    local existing, quiet = claim(dedup, mode, span, tag)
+    if existing ~= '' then return existing end
+    due = math.max(due, quiet)
+  end
+  local mk = message(tag)
+  call('HSET', mk, 'm', payload, 'q', queue, 'p', priority, 'i', run, 'n', nonce, 't', now, 'a', attempt)
+  if group ~= '' then call('HSET', mk, 'g', group) end
+  if retries ~= '0' then call('HSET', mk, 'r', retries) end
+  if dedup ~= '' and mode ~= 'throttle' then call('HSET', mk, 'k', dedup) end
+  if due > now then
+    call('ZADD', key('delayed', queue), due, tag)
+    if call('ZRANGE', key('delayed', queue), 0, 0)[1] == tag then wake(queue) end
+    event('scheduled', run, queue, attempt, detail)
+  else
+    wait_in_line(queue, tag, priority, group, lifo)
+    event('queued', run, queue, attempt, detail)
+  end
+  if expiry > 0 then
+    for _, name in ipairs({ mk, key('waiting', queue), key('seq', queue), key('marker', queue) }) do call('PEXPIRE', name, expiry) end
+  end
+  return ''
+end
+
+for i = 3, #ARGV, STRIDE do
+  local a = ARGV
+  answers[#answers + 1] = put(a[i], a[i + 1], a[i + 2], a[i + 3], a[i + 4], a[i + 5], tonumber(a[i + 6]), a[i + 7] == '1',
+    a[i + 8], a[i + 9], tonumber(a[i + 10]), a[i + 11], a[i + 12], tonumber(a[i + 13]), a[i + 14], a[i + 15])
+end
+return answers

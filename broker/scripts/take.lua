@@ -1,0 +1,185 @@
+-- Hand out up to `want` messages, each under a lease: due ones join the line, ended leases are taken back, pause and limits decide.
+--
+-- ARGV[3] length of a lease (ms)
+-- ARGV[4] stalls that a message survives; -1: any number
+-- ARGV[5] want
+-- ARGV[6...] pairs of queue and '1' for messages that need no acknowledgement (they are deleted now)
+-- Returns { ms until something may be due (-1: unknown), message... }, each message { queue, tag, lease, payload, attempt, retries,
+--         stalls, cancelled by or '', run id, dead }, dead being {} or, for a letter, what it reports:
+--         { tag, payload, queue, run id, attempt, stalls, reason, facts, time of death (ms) }
+local lease_ms, max_stalls, want = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local DUE_AT_ONCE, STALLED_AT_ONCE, PARKED_AT_ONCE = 1000, 100, 200
+local out, next_look = {}, -1
+
+local function look_again(ms)
+  ms = math.max(0, math.ceil(ms))
+  if next_look < 0 or ms < next_look then next_look = ms end
+end
+
+local function join_due(queue)
+  local delayed = key('delayed', queue)
+  local due = call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, DUE_AT_ONCE)
+  if #due > 0 then
+    call('ZREM', delayed, unpack(due))
+    for _, tag in ipairs(due) do
+      local fields = call('HMGET', message(tag), 'p', 'g')
+      if fields[1] then wait_in_line(queue, tag, fields[1], fields[2]) end
+    end
+  end
+  local first = call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+  if first[2] then look_again(tonumber(first[2]) - now) end
+end
+
+local function take_back(queue)
+  local active = key('active', queue)
+  for _, tag in ipairs(call('ZRANGEBYSCORE', active, '-inf', now, 'LIMIT', 0, STALLED_AT_ONCE)) do
+    end_lease(queue, tag, call('HGET', message(tag), 'g'))
+    if call('EXISTS', message(tag)) == 1 then
+      stall(queue, tag, max_stalls, 'stalled', '{"error":"Stalled","message":"the workers that had it stopped renewing its lease"}')
+    end
+  end
+  local first = call('ZRANGE', active, 0, 0, 'WITHSCORES')
+  if first[2] then look_again(tonumber(first[2]) - now + 1) end
+end
+
+-- Source: the generic cell rate algorithm (virtual scheduling), ITU-T I.371, burst 1. Returns ms to wait (0: go) and the next arrival time.
+local function rate_wait(name, limit, per)
+  local arrival = tonumber(call('GET', name) or 0)
+  if arrival > now_exact then return arrival - now_exact, 0 end
+  return 0, math.max(now_exact, arrival) + per / limit
+end
+
+local function charge(name, arrival)
+  call('SET', name, string.format('%.3f', arrival), 'PX', math.ceil(arrival - now_exact) + 1)
+end
+
+local function park(queue, group, until_ms)
+  call('ZREM', key('turns', queue), group)
+  call('ZADD', key('parked', queue), until_ms, group)
+end
+
+local function unpark(queue)
+  local parked = key('parked', queue)
+  for _, group in ipairs(call('ZRANGEBYSCORE', parked, '-inf', now, 'LIMIT', 0, PARKED_AT_ONCE)) do
+    call('ZREM', parked, group)
+    take_turn(queue, group)
+  end
+end
+
+-- Whether the group's limits let it run now, and the next arrival time of its rate; one that may not is parked.
+local function may_run(queue, group, limits)
+  if limits.key_concurrency and call('SCARD', group_key('running', queue, group)) >= limits.key_concurrency then
+    park(queue, group, 'inf')
+    return false
+  end
+  if not limits.key_rate then return true end
+  local wait, arrival = rate_wait(group_key('rate', queue, group), limits.key_rate, limits.key_per)
+  if wait > 0 then park(queue, group, now + math.ceil(wait)) end
+  return wait == 0, arrival
+end
+
+local function pop_from_group(queue, group, arrival)
+  local tag = call('ZPOPMIN', group_key('group', queue, group))[1]
+  call('ZREM', key('grouped', queue), tag)
+  call('SADD', group_key('running', queue, group), tag)
+  if arrival then charge(group_key('rate', queue, group), arrival) end
+  take_turn(queue, group)
+  return tag
+end
+
+-- Take the next tag out of the line: a message without a group, or the first one of the group whose turn it is; nil if none may run.
+local function pop(queue, limits)
+  for _ = 1, PARKED_AT_ONCE do
+    local single = call('ZRANGE', key('waiting', queue), 0, 0, 'WITHSCORES')
+    local turn = call('ZRANGE', key('turns', queue), 0, 0, 'WITHSCORES')
+    if not turn[1] or (single[1] and tonumber(single[2]) < tonumber(turn[2])) then
+      if single[1] then call('ZREM', key('waiting', queue), single[1]) end
+      return single[1]
+    end
+    local may, arrival = may_run(queue, turn[1], limits)
+    if may then return pop_from_group(queue, turn[1], arrival) end
+  end
+  look_again(0)
+end
+
+local function report_of(tag)
+  if not tag then return {} end
+  local f = call('HMGET', message(tag), 'm', 'q', 'i', 'a', 's', 'fr', 'ff', 'ft')
+  if not f[1] then return {} end
+  return { tag, f[1], f[2], f[3] or '', f[4] or '1', f[5] or '0', f[6] or '', f[7] or '', f[8] or '0' }
+end
+
+-- Returns false when the message is gone (a temporary queue's, expired).
+local function hand_out(queue, tag, no_ack)
+  local mk = message(tag)
+  local f = call('HMGET', mk, 'm', 'a', 'r', 's', 'c', 'i', 'b', 'g')
+  if not f[1] then
+    if has(f[8]) then call('SREM', group_key('running', queue, f[8]), tag) end
+    return false
+  end
+  local lease = 0
+  if no_ack then
+    call('DEL', mk)
+  else
+    lease = call('HINCRBY', mk, 'd', 1)
+    call('ZADD', key('active', queue), now + lease_ms, tag)
+  end
+  local cancelled = f[5] or (has(f[6]) and call('GET', key('cancel', f[6]))) or ''
+  out[#out + 1] = { queue, tag, lease, f[1], f[2] or '1', f[3] or '0', f[4] or '0', cancelled, f[6] or '', report_of(f[7]) }
+  return true
+end
+
+local function limits_of(queue)
+  local f = call('HMGET', key('limits', queue), 'paused', 'until', 'concurrency', 'rate', 'per', 'key_concurrency', 'key_rate', 'key_per')
+  local paused = f[1] and not (f[2] and tonumber(f[2]) <= now)
+  if f[1] and not paused then call('HDEL', key('limits', queue), 'paused', 'paused_by', 'reason', 'until') end
+  return { paused = paused, concurrency = tonumber(f[3]), rate = tonumber(f[4]), per = tonumber(f[5]),
+    key_concurrency = tonumber(f[6]), key_rate = tonumber(f[7]), key_per = tonumber(f[8]) }
+end
+
+local function serve_plainly(queue, room, no_ack)
+  local popped = call('ZPOPMIN', key('waiting', queue), room)
+  for i = 1, #popped, 2 do hand_out(queue, popped[i], no_ack) end
+end
+
+local function serve(queue, room, no_ack)
+  local limits = limits_of(queue)
+  if limits.paused then return end
+  local before = #out
+  if limits.concurrency then room = math.min(room, limits.concurrency - call('ZCARD', key('active', queue))) end
+  unpark(queue)
+  if not limits.rate and call('EXISTS', key('turns', queue)) == 0 then
+    if room > 0 then serve_plainly(queue, room, no_ack) end
+  else
+    while room > 0 do
+      local wait, arrival = 0, nil
+      if limits.rate then wait, arrival = rate_wait(key('rate', queue), limits.rate, limits.per) end
+      if wait > 0 then
+        if call('EXISTS', key('waiting', queue), key('turns', queue)) > 0 then look_again(wait) end
+        break
+      end
+      local tag = pop(queue, limits)
+      if not tag then break end
+      if hand_out(queue, tag, no_ack) then
+        room = room - 1
+        if arrival then charge(key('rate', queue), arrival) end
+      end
+    end
+  end
+  local first_parked = call('ZRANGE', key('parked', queue), 0, 0, 'WITHSCORES')
+  if first_parked[2] and first_parked[2] ~= 'inf' then look_again(tonumber(first_parked[2]) - now) end
+  if #out > before then offer(queue) end -- one call more by another worker finds out whether a limit holds the rest
+  tidy(queue)
+end
+
+local queues = (#ARGV - 5) / 2
+local share = math.ceil(want / queues)
+for i = 6, #ARGV, 2 do
+  join_due(ARGV[i])
+  take_back(ARGV[i])
+  if #out < want then serve(ARGV[i], math.min(share, want - #out), ARGV[i + 1] == '1') end
+end
+for i = 6, #ARGV, 2 do
+  if queues > 1 and #out < want then serve(ARGV[i], want - #out, ARGV[i + 1] == '1') end
+end
+return { next_look, unpack(out) }

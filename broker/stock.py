@@ -1,0 +1,89 @@
+"""What the platform can do on stock kombu, and for messages that were acknowledged early: events, copies, letters."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from broker.client import shared_client
+from broker.endings import Buried, Done, Ending
+from broker.scripting import Keyspace, run
+from broker.wire import BURY_TASK, DEAD_LETTER_QUEUE, HEADER
+
+if TYPE_CHECKING:
+    from broker.request import Request
+
+
+def append(request: Request, event: str, facts: str) -> None:
+    """
+    Append one event of this execution.
+
+    Raises:
+        redis.RedisError: The broker is away.
+    """
+    options = request.app.conf.broker_transport_options
+    space = Keyspace(options.get("key_prefix", "taskyard:"), options.get("stream_length", 0))
+    url = request.app.conf.broker_url
+    if space.stream_length and url:
+        queue = (request.delivery_info or {}).get("routing_key") or ""
+        attempt = _facts(request).get("attempt", 1)
+        run(shared_client(url), space, "note", event, request.id, queue, attempt, facts)
+
+
+def append_ending(request: Request, ending: Ending) -> None:
+    """Append the event of an ending that no script writes; a burial is sent as an ordinary letter."""
+    if isinstance(ending, Done):
+        if ending.outcome:
+            append(request, ending.outcome, ending.detail)
+    elif isinstance(ending, Buried):
+        append(request, "failed", ending.facts)
+        send_letter(request, ending)
+
+
+def send_letter(request: Request, ending: Buried) -> None:
+    """Send the dead letter of this execution."""
+    known = json.loads(ending.facts)
+    message = request.message
+    letter = {
+        "run_id": request.id,
+        "attempt": _facts(request).get("attempt", 1),
+        "task": request.name,
+        "queue": (request.delivery_info or {}).get("routing_key"),
+        "reason": ending.reason,
+        "error": known.get("error") or "",
+        "message": known.get("message") or "",
+        "traceback": known.get("traceback"),
+        "stalls": 0,
+        "body": base64.b64encode(json.dumps(message.serializable(), default=str).encode()).decode(),
+        "headers": json.loads(json.dumps(dict(message.headers), default=str)),
+        "failed_at": datetime.now(UTC).isoformat(),
+    }
+    request.app.send_task(BURY_TASK, kwargs=letter, queue=DEAD_LETTER_QUEUE, ignore_result=True)
+
+
+def send_again(request: Request, delay: float, *, uses_attempt: bool) -> None:
+    """Publish a copy of the message that is due after `delay` seconds; the original is acknowledged after it."""
+    message = request.message
+    facts = _facts(request)
+    headers: dict[str, Any] = dict(message.headers)
+    headers[HEADER] = {**facts, "attempt": facts.get("attempt", 1) + int(uses_attempt)}
+    headers["retries"] = (headers.get("retries") or 0) + int(uses_attempt)
+    headers["eta"] = (datetime.now(UTC) + timedelta(seconds=delay)).isoformat()
+    with request.app.producer_or_acquire() as producer:
+        producer.publish(
+            message.body,
+            exchange="",
+            routing_key=(request.delivery_info or {}).get("routing_key"),
+            headers=headers,
+            content_type=message.content_type,
+            content_encoding=message.content_encoding,
+            priority=message.properties.get("priority"),
+            correlation_id=request.id,
+            retry=True,
+        )
+
+
+def _facts(request: Request) -> dict[str, Any]:
+    return request.request_dict.get(HEADER) or {}

@@ -1,0 +1,26 @@
+"""Celery's and kombu's classes that we extend from the inside, as `Any`: their stubs know only the public parts."""
+
+from typing import Any
+
+import billiard.einfo
+import celery.worker.consumer
+import celery.worker.request
+import kombu.exceptions
+import kombu.transport.redis
+import kombu.transport.virtual
+
+_redis: Any = kombu.transport.redis
+_exceptions: Any = kombu.exceptions
+_einfo: Any = billiard.einfo
+
+RedisChannel: Any = _redis.Channel
+RedisSentinelChannel: Any = _redis.SentinelChannel
+RedisTransport: Any = _redis.Transport
+RedisPoller: Any = _redis.MultiChannelPoller
+RedisPublishBatch: Any = _redis.PublishBatch
+VirtualQoS: Any = kombu.transport.virtual.QoS
+BatchPublishError: Any = _exceptions.BatchPublishError
+CeleryRequest: Any = celery.worker.request.Request
+CeleryConsumer: Any = celery.worker.consumer.Consumer
+ExceptionWithTraceback: Any = _einfo.ExceptionWithTraceback
+SENTINEL_PORT: int = _redis.SentinelTransport.default_port

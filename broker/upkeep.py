@@ -1,0 +1,91 @@
+"""The parts of a kombu channel that are not on the way of a message: sizes, purging, closing."""
+
+from __future__ import annotations
+
+import logging
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from broker.endings import detail
+from broker.messages import read_taken
+from broker.scripting import Keyspace, run
+from broker.untyped import RedisChannel
+
+if TYPE_CHECKING:
+    from broker.leases import Leases
+    from broker.messages import Taken
+
+log = logging.getLogger(__name__)
+
+PURGE_AT_ONCE = 1000  # messages per script call
+LINE = ("waiting", "grouped")  # the sorted sets that together are the waiting messages
+
+
+class Upkeep(RedisChannel):  # type: ignore[misc]  # see broker/untyped.py
+    """Base of our channel."""
+
+    key_prefix: str
+    space: Keyspace
+    leases: Leases
+    _asks: bool
+    _own_client: redis.Redis | None = None
+
+    @property
+    def sync_client(self) -> redis.Redis:
+        """One client for all calls that wait for their answer."""
+        if self._own_client is None:
+            self._own_client = self._create_client()
+        return self._own_client
+
+    def _disconnect_pools(self) -> None:
+        self._own_client = None
+        super()._disconnect_pools()
+
+    def _size(self, queue: str) -> int:
+        """Messages that wait or are delayed; those under a lease are not counted."""
+        pipeline = self.sync_client.pipeline(transaction=False)
+        for kind in (*LINE, "delayed"):
+            pipeline.zcard(f"{self.key_prefix}{kind}:{queue}")
+        return sum(pipeline.execute())
+
+    def _has_queue(self, queue: str, **options: Any) -> bool:  # noqa: ARG002 - kombu's signature
+        return self._size(queue) > 0
+
+    def _purge(self, queue: str) -> int:
+        removed = 0
+        reason = detail(by="purge", reason="queue purged")
+        while True:
+            words = (queue, reason, PURGE_AT_ONCE, *LINE, "delayed")
+            count = int(run(self.sync_client, self.space, "drain", *words))
+            removed += count
+            if count < PURGE_AT_ONCE:
+                return removed
+
+    def _delete(self, queue: str, exchange: str, routing_key: str, pattern: str, *args: Any, **options: Any) -> None:
+        self._purge(queue)
+        super()._delete(queue, exchange, routing_key, pattern, *args, **options)
+
+    def close(self) -> None:
+        """Close the channel: what was on its way to us goes back, what nobody ran goes back."""
+        if self._in_poll:
+            self._end_poll()
+        super().close()
+
+    def _end_poll(self) -> None:
+        """An answer to `take` may hold messages; one to the wait for a marker holds nothing."""
+        try:
+            if self._asks:
+                answer = self._read_answer("EVALSHA") or [0]
+                self._return_rest([read_taken(one) for one in answer[1:]])
+        except (*self.connection_errors, redis.RedisError, Empty) as error:
+            log.debug("messages on their way come back when their leases end: %s", error)
+        finally:
+            self._in_poll = None
+
+    def _read_answer(self, command: str, **options: Any) -> Any:
+        raise NotImplementedError
+
+    def _return_rest(self, messages: list[Taken]) -> None:
+        raise NotImplementedError

@@ -1,0 +1,38 @@
+"""
+The command groups under `celery -A tasks`.
+
+Every `celery` command imports this module, so it imports nothing but Click; a group's own module is loaded when the
+group is used. To add a group: write `cli/<name>.py` with a Click group called `group`, name it here and in
+`[project.entry-points."celery.commands"]` of pyproject.toml.
+"""
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in a module that is imported when the first of them is wanted."""
+
+    def __init__(self, name: str, help: str) -> None:  # noqa: A002 - Click's name
+        super().__init__(name=name, help=help)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return self._group.list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of this name."""
+        return self._group.get_command(ctx, cmd_name)
+
+    @property
+    def _group(self) -> click.Group:
+        module: Any = import_module(f"cli.{self.name}")
+        group: click.Group = module.group
+        return group
+
+
+db = LazyGroup("db", "The database's schema: upgrade, current.")
+dlq = LazyGroup("dlq", "Dead letters: list, show, run again, discard.")
+jobs = LazyGroup("jobs", "Runs and their attempts: list, show.")

@@ -1,0 +1,99 @@
+"""`celery -A tasks jobs`: runs and their attempts."""
+
+from typing import Any
+
+import click
+
+from audit.history import RunFilter, attempts_of, children_of, find_run, list_runs
+from audit.models import STATES, Attempt, Run
+from cli.exits import NotFoundError, OperatorCommand
+from cli.output import milliseconds, print_block, print_facts, print_json, print_table
+from cli.parameters import json_option, page_options, since_option, until_option
+from config.database import open_session
+
+RUN_FIELDS = tuple(name for name in Run.model_fields if not name.endswith("_event"))
+ATTEMPT_FIELDS = tuple(
+    name for name in Attempt.model_fields if not name.endswith("_event") and name not in {"run_id", "last_snooze"}
+)
+
+
+@click.group("jobs")
+def group() -> None:
+    """Runs and their attempts: list, show."""
+
+
+@group.command("ls", cls=OperatorCommand)
+@click.option("--task", metavar="NAME", help="Of this task.")
+@click.option("--queue", metavar="NAME", help="In this queue.")
+@click.option("--state", type=click.Choice(STATES), help="In this state.")
+@click.option("--user", "user_id", metavar="ID", help="Enqueued on behalf of this user.")
+@click.option("--signature", metavar="HEX", help="With an error of this signature.")
+@click.option("--text", metavar="TEXT", help="With this text in the arguments or in the error's message.")
+@since_option
+@until_option
+@page_options
+@json_option
+def ls(*, limit: int, after: str | None, as_json: bool, **filters: Any) -> None:
+    """List runs, the newest first."""
+    with open_session() as session:
+        page = list_runs(session, RunFilter(**filters), limit=limit, after=after)
+    if as_json:
+        print_json({"items": [_run_facts(run) for run in page.rows], "next": page.after})
+        return
+    columns = ("id", "task", "queue", "state", "attempts", "enqueued (UTC)", "wait", "runtime", "error")
+    rows = [
+        (
+            run.id,
+            run.task,
+            run.queue,
+            run.state,
+            run.attempts,
+            run.enqueued_at,
+            milliseconds(run.wait_ms),
+            milliseconds(run.runtime_ms),
+            run.error_type if run.state in {"failed", "retrying"} else None,
+        )
+        for run in page.rows
+    ]
+    print_table(columns, rows)
+    if page.after:
+        click.echo(f"more: --after {page.after}", err=True)
+
+
+@group.command("show", cls=OperatorCommand)
+@click.argument("run_id")
+@json_option
+def show(*, run_id: str, as_json: bool) -> None:
+    """Show one run with all its attempts."""
+    with open_session() as session:
+        run = find_run(session, run_id)
+        if run is None:
+            raise NotFoundError(f"no run {run_id}")
+        attempts, children = attempts_of(session, run_id), children_of(session, run_id)
+    if as_json:
+        attempt_facts = [{name: getattr(attempt, name) for name in ATTEMPT_FIELDS} for attempt in attempts]
+        print_json({**_run_facts(run), "attempt_list": attempt_facts, "children": [child.id for child in children]})
+        return
+    print_facts({name: value for name, value in _run_facts(run).items() if value is not None})
+    if children:
+        print_facts({"children": ", ".join(child.id for child in children)})
+    click.echo()
+    print_table(
+        ("attempt", "state", "started (UTC)", "wait", "runtime", "snoozes", "next try (UTC)", "worker", "error"),
+        [_attempt_row(attempt) for attempt in attempts],
+    )
+    for attempt in attempts:
+        if attempt.traceback:
+            print_block(f"traceback of attempt {attempt.number}", attempt.traceback)
+
+
+def _run_facts(run: Run) -> dict[str, Any]:
+    return {name: getattr(run, name) for name in RUN_FIELDS}
+
+
+def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
+    worker = attempt.worker and f"{attempt.worker} ({attempt.pid})"
+    error = attempt.error_type and f"{attempt.error_type}: {attempt.error_message or ''}"
+    wait, runtime = milliseconds(attempt.wait_ms), milliseconds(attempt.runtime_ms)
+    begin = (attempt.number, attempt.state, attempt.started_at, wait, runtime, attempt.snoozes)
+    return (*begin, attempt.next_try_at, worker, error)

@@ -1,0 +1,103 @@
+"""What commands print: JSON for programs, tables on a terminal, aligned text in a pipe."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import click
+
+GAP = "  "
+LONGEST_CELL = 80  # characters
+NOTHING = "-"
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document; moments are ISO 8601 in UTC."""
+    click.echo(json.dumps(value, default=_as_json, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows below their column names."""
+    cells = [[printable(value) for value in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_rich(columns, cells)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for line in (columns, *cells):
+        click.echo(GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print names and values below each other."""
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        click.echo(f"{name.ljust(width)}{GAP}{printable(value, limit=None)}")
+
+
+def print_block(title: str, text: str) -> None:
+    """Print a text of several lines below its title."""
+    click.echo(f"\n{title}")
+    for line in text.splitlines():
+        click.echo(f"    {printable(line, limit=None)}")
+
+
+def printable(value: Any, *, limit: int | None = LONGEST_CELL) -> str:
+    """
+    Return one line of text for a value, without control characters: a terminal must not obey what a task said.
+
+    >>> printable("a" + chr(27) + "[2Jb"), printable(None), printable({"a": 1})
+    ('a?[2Jb', '-', '{"a": 1}')
+    """
+    match value:
+        case None | "":
+            return NOTHING
+        case datetime():
+            text = value.strftime("%Y-%m-%d %H:%M:%S")
+        case dict() | list():
+            text = json.dumps(value, default=_as_json, ensure_ascii=False)
+        case _:
+            text = str(value)
+    line = "".join(character if character.isprintable() else " " if character.isspace() else "?" for character in text)
+    return line if limit is None or len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def milliseconds(value: int | None) -> str:
+    """
+    Return a length of time for people.
+
+    >>> milliseconds(87), milliseconds(1234), milliseconds(200_000), milliseconds(None)
+    ('87 ms', '1.2 s', '3 min 20 s', '-')
+    """
+    if value is None:
+        return NOTHING
+    if value < 1000:  # noqa: PLR2004 - a second
+        return f"{value} ms"
+    if value < 60_000:  # noqa: PLR2004 - a minute
+        return f"{value / 1000:.1f} s"
+    minutes, rest = divmod(value // 1000, 60)
+    return f"{minutes} min {rest} s"
+
+
+def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    from rich import box  # noqa: PLC0415 - only a terminal needs it
+    from rich.console import Console  # noqa: PLC0415 - as above
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))  # Text: no markup in what a task said
+    Console().print(table)
+
+
+def _as_json(value: Any) -> Any:
+    match value:
+        case datetime():
+            return value.isoformat()
+        case UUID():
+            return str(value)
+        case _:
+            raise TypeError(f"{type(value).__name__} has no JSON form")

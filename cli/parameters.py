@@ -1,0 +1,103 @@
+"""Options that several commands share, and how their text is read."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import click
+
+from audit.paging import LONGEST_PAGE, PAGE, read_cursor
+from config.columns import utc_now
+
+AGE = re.compile(r"(\d{1,6})(s|m|h|d|w)")
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+type Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Moment(click.ParamType[datetime]):
+    """A moment: ISO 8601 (UTC if it names no zone), or an age such as `90s`, `15m`, `2h`, `7d`."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read the text."""
+        if isinstance(value, datetime):
+            return value
+        if age := AGE.fullmatch(value):
+            return utc_now() - timedelta(**{UNITS[age[2]]: int(age[1])})
+        try:
+            moment = datetime.fromisoformat(value)
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no moment: use 2026-01-31T12:00 (UTC), or an age such as 15m, 2h, 7d", param, ctx)
+
+
+class Cursor(click.ParamType[str]):
+    """A cursor, as a listing prints it for its next page."""
+
+    name = "cursor"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check that it is one."""
+        try:
+            read_cursor(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON with a stable schema.")
+since_option = click.option("--since", type=Moment(), metavar="WHEN", help="Then or later: 2026-01-31T12:00, 2h, 7d.")
+until_option = click.option("--until", type=Moment(), metavar="WHEN", help="Before then.")
+
+
+def page_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--limit` and `--after`."""
+    limit = click.option(
+        "--limit", type=click.IntRange(1, LONGEST_PAGE), default=PAGE, show_default=True, help="Rows of the page."
+    )
+    after = click.option("--after", type=Cursor(), metavar="CURSOR", help="Where the page before ended.")
+    return limit(after(command))
+
+
+def destructive_options(*, needs_reason: bool) -> Decorator:
+    """Add `--yes`, `--dry-run` and `--reason`; :func:`check_consent` reads them."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        yes = click.option("--yes", is_flag=True, help="Do it.")
+        dry = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+        note = "Why; kept with the record." + (" Needed with --yes." if needs_reason else "")
+        reason = click.option("--reason", default="", metavar="TEXT", help=note)
+        return yes(dry(reason(command)))
+
+    return add
+
+
+def check_consent(*, yes: bool, dry_run: bool, reason: str = "", needs_reason: bool = False) -> None:
+    """
+    Refuse a destructive command that was not confirmed.
+
+    Raises:
+        click.UsageError: Neither or both of `--yes` and `--dry-run`, or no reason where one is needed.
+    """
+    if yes == dry_run:
+        raise click.UsageError("nothing was done: give --yes to do it, or --dry-run to see what would be done")
+    if needs_reason and yes and not reason.strip():
+        raise click.UsageError("nothing was done: give a --reason")
+
+
+def check_selection(ids: Sequence[UUID], filters: Mapping[str, Any], *, everything: bool) -> None:
+    """
+    Refuse a selection that is empty or says two things.
+
+    Raises:
+        click.UsageError: Neither ids nor filters nor `--all`, or ids together with one of the others.
+    """
+    has_filter = any(value is not None for value in filters.values())
+    if ids and (has_filter or everything):
+        raise click.UsageError("give ids, or a filter, or --all; not two of them")
+    if not ids and not has_filter and not everything:
+        raise click.UsageError("say which: ids, a filter, or --all")

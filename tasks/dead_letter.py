@@ -1,0 +1,90 @@
+"""The task that buries runs which failed for good: it writes their dead letter, and is never lost itself."""
+
+import binascii
+from base64 import b64decode
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import ConfigDict
+
+from audit.dead_letters import insert_letter
+from audit.events import LARGEST, MAX_ID, MAX_NAME
+from audit.models import DeadLetter
+from audit.signatures import error_signature
+from audit.texts import ERROR_BYTES, TRACEBACK_BYTES, clean_json, clip, clip_middle
+from broker.wire import BURY_TASK
+from config.database import open_session
+from config.queues import DEAD_LETTERS
+from tasks.app import task
+from tasks.payloads import Hidden, Payload
+from tasks.policy import Exponential, Policy
+
+MAX_REASON = 32  # characters
+HEADERS_BYTES = 1_048_576  # of a message's headers as JSON
+UNTIL_STORED = Policy(  # the database may be away for long: about two years of one try a minute
+    max_attempts=1_000_000, backoff=Exponential(base=timedelta(seconds=1), cap=timedelta(minutes=1))
+)
+
+
+class BuryRun(Payload):
+    """
+    A run that failed for good, with what is needed to run it again.
+
+    Unlike other payloads it ignores fields that it does not know: a newer worker may say more, and nothing that it says
+    is worth losing the letter.
+    """
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, hide_input_in_errors=True)
+
+    run_id: str
+    attempt: int = 1  # the execution that failed, from 1
+    task: str | None = None  # None: the message was undecodable
+    queue: str
+    reason: str  # exhausted, permanent, invalid_payload, time_limit, stalled, unknown_task, malformed, ...
+    error: str = ""  # type of the error
+    message: str = ""
+    traceback: str | None = None
+    body: Annotated[str, Hidden()]  # base64 of the message's bytes
+    headers: Annotated[dict[str, Any] | None, Hidden()] = None  # of the message
+    failed_at: datetime
+
+
+@task(BURY_TASK, BuryRun, queue=DEAD_LETTERS, policy=UNTIL_STORED)
+def bury(payload: BuryRun) -> None:
+    """
+    Write the dead letter of a run.
+
+    Runs twice safely: one row for each attempt of a run, and the first one stays.
+    """
+    with open_session() as session:
+        insert_letter(session, letter_of(payload))
+        session.commit()
+
+
+def letter_of(payload: BuryRun) -> DeadLetter:
+    """Return the row for a buried run, with texts bounded and free of what a database refuses."""
+    error_type = clip(payload.error, MAX_NAME) or "Error"
+    message = clip(payload.message, ERROR_BYTES)
+    traceback = clip_middle(payload.traceback, TRACEBACK_BYTES) if payload.traceback else None
+    return DeadLetter(
+        run_id=clip(payload.run_id, MAX_ID),
+        attempt=min(max(payload.attempt, 0), LARGEST),
+        task=clip(payload.task, MAX_NAME) if payload.task else None,
+        queue=clip(payload.queue, MAX_NAME),
+        reason=clip(payload.reason, MAX_REASON),
+        error_type=error_type,
+        error_message=message,
+        error_signature=error_signature(error_type, message, traceback),
+        traceback=traceback,
+        body=_bytes_of(payload.body),
+        headers=clean_json(payload.headers, HEADERS_BYTES) if payload.headers else None,
+        failed_at=payload.failed_at.astimezone(),
+    )
+
+
+def _bytes_of(body: str) -> bytes:
+    """Decode the base64; text that is none is kept as it came, for a person to look at."""
+    try:
+        return b64decode(body, validate=True)
+    except (binascii.Error, ValueError):
+        return body.encode(errors="replace")

@@ -1,0 +1,202 @@
+"""
+Resolve dead letters: run one again with fresh attempts, or discard it.
+
+A redrive is *marked* in the database, *sent* to the broker, and *confirmed* in the database. The new run's id follows
+from the dead letter's id, so that whoever sends it, and however often, it is one run. A process that dies between mark
+and confirmation leaves a letter that is marked and not confirmed: a redrive of it a minute later, or at once with
+`is_forced`, takes it over and sends the same run id again. At worst the message was there already and runs twice, as
+any message of an at-least-once platform may; it is never lost.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from typing import Any, cast
+from uuid import UUID, uuid5
+
+from celery import Task
+from sqlmodel import Session
+
+from audit import dead_letters
+from audit.dead_letters import claim_for_redrive, confirm_sent, find_letter, reopen, take_over_redrive
+from audit.history import find_run
+from audit.models import DeadLetter
+from broker.wire import HEADER
+from config.columns import utc_now
+from tasks.app import find_task
+from tasks.base import PlatformTask
+from tasks.calls import Run, message_options
+from tasks.errors import InvalidPayloadError, UnknownTaskError
+from tasks.letters import Message, UndecodableError, read_message
+from tasks.payloads import Payload
+
+GRACE = timedelta(minutes=1)  # a redrive that was marked and not confirmed for so long is taken over
+KEPT_FACTS = ("max_attempts", "group_key", "user_id", "lifo")  # of the original message
+
+
+class DeadLetterNotFoundError(LookupError):
+    """No dead letter has this id."""
+
+
+class NotRedrivableError(ValueError):
+    """The dead letter cannot run again as it is; the text says why, and nothing was changed."""
+
+
+def redrive(  # noqa: PLR0913 - who, why and the two exceptions from the rule, by keyword only
+    session: Session,
+    letter_id: UUID,
+    *,
+    by: str,
+    reason: str = "",
+    fields: Mapping[str, Any] | None = None,
+    is_forced: bool = False,
+) -> Run:
+    """
+    Run a dead letter again: the same task, queue and policy, with fresh attempts.
+
+    Of all who redrive one letter at once, one sends; the others get the same run with ``is_duplicate``.
+    Commits the session, and must not be called within a transaction that has other changes.
+
+    Args:
+        session: Made with ``expire_on_commit=False``.
+        letter_id: Of the dead letter.
+        by: Who does it.
+        reason: Why.
+        fields: The payload to send instead of the original one.
+        is_forced: Send again at once what was marked and not confirmed.
+
+    Raises:
+        DeadLetterNotFoundError: No such dead letter.
+        NotRedrivableError: It was discarded, its task is unknown, or its payload does not fit the task's model.
+        kombu.exceptions.OperationalError: The broker is away; the letter is open again.
+    """
+    letter = find_letter(session, letter_id)
+    if letter is None:
+        raise DeadLetterNotFoundError(f"no dead letter {letter_id}")
+    if letter.state == "discarded":
+        raise NotRedrivableError(f"dead letter {letter_id} was discarded by {letter.resolved_by}")
+    run_id = redriven_run_id(letter_id)
+    if letter.state == "redriven" and not _is_abandoned(letter, is_forced=is_forced):
+        session.commit()
+        return _known_run(run_id)
+    order = _Order(session, letter, fields)
+    if letter.state == "open":
+        mark = claim_for_redrive(session, letter_id, run_id, by=by, reason=reason)
+    else:
+        mark = take_over_redrive(session, letter, by=by, reason=reason)
+    session.commit()
+    if mark is None:
+        return _result_of_the_other(session, letter_id, run_id)
+    with ExitStack() as undo:
+        undo.callback(_reopen, session, letter_id, mark)
+        run = order.send(run_id)
+        undo.pop_all()
+    confirm_sent(session, letter_id)
+    session.commit()
+    return run
+
+
+def discard(session: Session, letter_id: UUID, *, by: str, reason: str) -> None:
+    """
+    Close an open dead letter without running it again; commits the session.
+
+    Raises:
+        DeadLetterNotFoundError: No such dead letter.
+        NotRedrivableError: It is not open any more.
+    """
+    is_done = dead_letters.discard_letter(session, letter_id, by=by, reason=reason)
+    session.commit()
+    if is_done:
+        return
+    letter = find_letter(session, letter_id)
+    session.commit()
+    if letter is None:
+        raise DeadLetterNotFoundError(f"no dead letter {letter_id}")
+    raise NotRedrivableError(f"dead letter {letter_id} is {letter.state} already, by {letter.resolved_by}")
+
+
+def redriven_run_id(letter_id: UUID) -> str:
+    """Return the id of the one run that a dead letter can be redriven into."""
+    return str(uuid5(letter_id, "redrive"))
+
+
+def check_redrive(session: Session, letter: DeadLetter) -> None:
+    """
+    Say whether an open dead letter could run again, without doing it.
+
+    Raises:
+        NotRedrivableError: Its task is unknown, or its payload does not fit the task's model.
+    """
+    _Order(session, letter, None)
+
+
+class _Order:
+    """What is sent for a dead letter, checked."""
+
+    def __init__(self, session: Session, letter: DeadLetter, fields: Mapping[str, Any] | None) -> None:
+        self._letter = letter
+        try:
+            message = read_message(letter.body)
+            self._task: PlatformTask = find_task(letter.task or "")
+            self._payload: Payload = self._task.payload.from_wire(message.fields if fields is None else fields)
+        except (UndecodableError, UnknownTaskError, InvalidPayloadError) as error:
+            raise NotRedrivableError(f"dead letter {letter.id}: {error}") from error
+        origin = find_run(session, letter.run_id)
+        self._options = self._options_of(message, origin.priority if origin else None)
+
+    def send(self, run_id: str) -> Run:
+        """Let the domain make its row ready, then send."""
+        if self._task.on_redrive is not None:
+            self._task.on_redrive(self._payload)
+        sent = Task.apply_async(self._task, (), self._payload.to_wire(), task_id=run_id, **self._options)
+        return cast("Run", sent)
+
+    def _options_of(self, message: Message, audited_priority: int | None) -> dict[str, Any]:
+        headers = self._letter.headers if isinstance(self._letter.headers, dict) else {}
+        facts = headers.get(HEADER) or {}
+        wanted = {name: facts[name] for name in KEPT_FACTS if facts.get(name) is not None}
+        priority = message.priority if message.priority is not None else audited_priority
+        if priority is not None:
+            wanted["priority"] = priority
+        options = message_options(self._payload, wanted)
+        options["headers"][HEADER]["redrive_of"] = str(self._letter.id)
+        hard, soft = (*(headers.get("timelimit") or ()), None, None)[:2]
+        kept = {
+            "time_limit": hard,
+            "soft_time_limit": soft,
+            "root_id": headers.get("root_id"),
+            "group_id": headers.get("group"),
+            "group_index": headers.get("group_index"),
+            "queue": self._letter.queue,
+            **message.continuation,
+        }
+        return options | {name: value for name, value in kept.items() if value is not None}
+
+
+def _is_abandoned(letter: DeadLetter, *, is_forced: bool) -> bool:
+    if letter.redrive_sent_at is not None:
+        return False
+    return is_forced or letter.resolved_at is None or utc_now() - letter.resolved_at > GRACE
+
+
+def _known_run(run_id: str) -> Run:
+    run = Run(run_id)
+    run.is_duplicate = True
+    return run
+
+
+def _result_of_the_other(session: Session, letter_id: UUID, run_id: str) -> Run:
+    """Somebody resolved the letter between our look and our mark."""
+    letter = find_letter(session, letter_id)
+    session.commit()
+    if letter is None:
+        raise DeadLetterNotFoundError(f"no dead letter {letter_id}")
+    if letter.state == "discarded":
+        raise NotRedrivableError(f"dead letter {letter_id} was discarded by {letter.resolved_by}")
+    return _known_run(run_id)
+
+
+def _reopen(session: Session, letter_id: UUID, mark: datetime) -> None:
+    session.rollback()
+    reopen(session, letter_id, mark)
+    session.commit()

@@ -1,0 +1,1 @@
+"""Tests of the audit, of dead letters and of the migrations."""

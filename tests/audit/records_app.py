@@ -1,0 +1,49 @@
+"""The platform's app with two small tasks, for tests that need a worker, a redrive or a task with a secret."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+from audit.bootstep import AuditWriter
+from broker.wire import BURY_TASK
+from config.queues import DEFAULT
+from tasks.app import TASK_MODULES, app, task
+from tasks.base import PlatformTask
+from tasks.payloads import Hidden, Payload
+from tasks.policy import Policy
+
+__all__ = ["BURY_TASK", "app"]
+
+app.conf.include = [name for name in TASK_MODULES if find_spec(name.rpartition(".")[0]) and find_spec(name)]
+if AuditWriter not in app.steps["worker"]:
+    app.steps["worker"].add(AuditWriter)
+if find_spec("broker.request") is None:
+    PlatformTask.Request = "celery.worker.request:Request"
+
+
+class Greet(Payload):
+    """Whom to greet, and a secret."""
+
+    name: str
+    token: Annotated[str, Hidden()] = "none"
+    diary: str | None = None  # a file: each run of `on_redrive` and of the handler appends a line
+
+
+@task(
+    "records.greet",
+    Greet,
+    queue=DEFAULT,
+    policy=Policy(max_attempts=1),
+    on_redrive=lambda payload: note(payload, "ready"),
+)
+def greet(payload: Greet) -> str:
+    """Say hello."""
+    note(payload, "greeted")
+    return f"hello {payload.name}"
+
+
+def note(payload: Greet, line: str) -> None:
+    """Append a line to the diary."""
+    if payload.diary:
+        with Path(payload.diary).open("a") as diary:
+            diary.write(f"{line}\n")

@@ -1,0 +1,132 @@
+"""A plain Celery app on the transport, set up by the environment; its tasks record in Redis what happens to them."""
+
+import os
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal, cast
+
+import redis
+from celery import Celery, Task
+
+from broker.options import transport_settings
+from broker.redelivery import Redeliver
+from broker.wire import BURY_TASK, DEAD_LETTER_QUEUE
+
+RECORDS = "records"  # list of the test's own database: what ran, in order
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `transport_settings` reads; tests fill it from the environment."""
+
+    redis_url: str
+    taskyard_transport: Literal["taskyard", "redis"] = "taskyard"
+    worker_queue_stalled_interval: timedelta = timedelta(seconds=5)
+    worker_max_stalls: int = 50
+    taskyard_key_prefix: str = "taskyard:"
+    audit_enabled: bool = True
+
+
+def settings_from_environment() -> Settings:
+    """Read BROKER_URL, TRANSPORT, LEASE_MS, MAX_STALLS and EVENTS."""
+    env = os.environ
+    return Settings(
+        redis_url=env.get("BROKER_URL", "redis://127.0.0.1:1/0"),
+        taskyard_transport=cast("Literal['taskyard', 'redis']", env.get("TRANSPORT", "taskyard")),
+        worker_queue_stalled_interval=timedelta(milliseconds=int(env.get("LEASE_MS", "5000"))),
+        worker_max_stalls=int(env.get("MAX_STALLS", "50")),
+        audit_enabled=env.get("EVENTS", "1") == "1",
+    )
+
+
+def make_app(settings: Settings, **more: Any) -> Celery:
+    """An app with the platform's delivery settings."""
+    app = Celery("broker-tests", task_cls="broker.redelivery:RetryInPlace", set_as_current=False)
+    app.conf.update(transport_settings(settings))
+    app.conf.update(
+        task_acks_late=True,
+        worker_prefetch_multiplier=int(os.environ.get("PREFETCH", "1")),
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        result_expires=60,
+        task_ignore_result=True,
+        worker_hijack_root_logger=False,
+    )
+    app.conf.update(more)
+    return app
+
+
+app = make_app(settings_from_environment())
+records = redis.Redis.from_url(os.environ.get("RECORDS_URL", "redis://127.0.0.1:1/1"), decode_responses=True)
+
+
+@app.task(name="nothing")
+def nothing(number: int = 0) -> int:
+    """Do nothing."""
+    return number
+
+
+@app.task(name="record", bind=True)
+def record(self: Task[..., Any], label: str = "", sleep: float = 0) -> None:
+    """Record that it started, and that it ended; `sleep` in seconds."""
+    now = time.time()
+    records.rpush(RECORDS, f"start {self.request.id} {label} {now:.6f}")
+    if sleep:
+        time.sleep(sleep)
+    records.rpush(RECORDS, f"end {self.request.id} {label} {time.time():.6f}")
+
+
+@app.task(name="retry", bind=True, max_retries=3)
+def retry(self: Task[..., Any], countdown: float = 0.1, times: int = 2) -> int:
+    """Ask Celery for a retry, `times` times."""
+    records.rpush(RECORDS, f"try {self.request.id} {self.request.retries} {time.time():.6f}")
+    if self.request.retries < times:
+        raise self.retry(countdown=countdown)
+    return int(self.request.retries)
+
+
+@app.task(name="redeliver", bind=True)
+def redeliver(self: Task[..., Any], delay: float = 0.1, times: int = 2, uses_attempt: bool = True) -> None:  # noqa: FBT001, FBT002 - JSON arguments
+    """Ask for the same message again, `times` times in all its executions."""
+    seen = records.incr(f"seen:{self.request.id}")
+    records.rpush(RECORDS, f"try {self.request.id} {cast('Any', self.request).taskyard['attempt']} {time.time():.6f}")
+    if int(seen) <= times:
+        raise Redeliver(delay, ValueError("not yet"), uses_attempt=uses_attempt)
+
+
+@app.task(name="fail")
+def fail(text: str = "no") -> None:
+    """Fail."""
+    raise ValueError(text)
+
+
+@app.task(name="bury", bind=True, Request="broker.request:PlatformRequest")
+def bury(self: Task[..., Any], text: str = "no") -> None:
+    """Fail as a task of the platform: the failure is a dead letter."""
+    raise ValueError(f"{text} {self.request.id}")
+
+
+@app.task(name="die", bind=True)
+def die(self: Task[..., Any]) -> None:
+    """Kill the process that runs it."""
+    records.rpush(RECORDS, f"start {self.request.id} die {time.time():.6f}")
+    os.kill(os.getpid(), 9)
+
+
+@app.task(name="slow", time_limit=1)
+def slow() -> None:
+    """Exceed a hard time limit."""
+    time.sleep(30)
+
+
+@app.task(name=BURY_TASK, queue=DEAD_LETTER_QUEUE)
+def store_dead_letter(**letter: Any) -> None:
+    """Record a dead letter."""
+    records.rpush("letters", f"{letter['run_id']} {letter['reason']} {letter['error']} {letter['body']}")
+
+
+def started(server_records: redis.Redis) -> list[str]:
+    """The ids of all executions that started, in order."""
+    lines = cast("list[str]", server_records.lrange(RECORDS, 0, -1))
+    return [line.split()[1] for line in lines if line.startswith(("start ", "try "))]

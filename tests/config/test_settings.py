@@ -1,0 +1,77 @@
+"""Settings are read once, checked whole, and say every error at once."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from config.settings import Settings, SettingsError, load_settings
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    settings = load_settings({})
+    assert settings.worker_queue_stalled_interval == timedelta(seconds=30)
+    assert settings.database_url == "sqlite:///taskyard.db"
+
+
+def test_texts_become_values_with_units() -> None:
+    settings = load_settings(
+        {"WORKER_QUEUE_STALLED_INTERVAL": "5000", "WEBHOOK_RETRY_DELAYS": "1, 2.5", "WORKER_COUNT": "cpus"}
+    )
+    assert settings.worker_queue_stalled_interval == timedelta(seconds=5)
+    assert settings.webhook_retry_delays == (timedelta(seconds=1), timedelta(seconds=2.5))
+    assert settings.worker_count >= 1
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LOG_LEVEL=debug\nWORKER_QUEUE_CONCURRENCY=9\n")
+    settings = load_settings({"LOG_LEVEL": "error"}, tmp_path / ".env")
+    assert (settings.log_level, settings.worker_queue_concurrency) == ("error", 9)
+
+
+def test_an_empty_value_means_unset() -> None:
+    assert load_settings({"METRICS_PORT": ""}).metrics_port is None
+
+
+def test_all_errors_come_at_once_with_the_known_names() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"WORKER_COUNT": "x", "WEBHOOK_ALLOW_NETS": "10.0.0.1/8", "AUDIT_RETENTION": "1"})
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "AUDIT_RETENTION: not a setting of Taskyard"
+    assert [line.split(":")[0] for line in lines[1:]] == ["WORKER_COUNT", "WEBHOOK_ALLOW_NETS", "Known settings"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WORKER_QUEUE_STALLED_INTERVAL", "soon"),
+        ("WORKER_QUEUE_STALLED_INTERVAL", "-1"),
+        ("WORKER_QUEUE_STALLED_INTERVAL", "nan"),
+        ("WORKER_QUEUE_STALLED_INTERVAL", "1e300"),
+        ("WORKER_QUEUE_JOB_ATTEMPTS", "0"),
+        ("LOG_FORMAT", "xml"),
+        ("WEBHOOK_RETRY_DELAYS", "1,two"),
+        ("METRICS_PORT", "70000"),
+        ("TASKYARD_KEY_PREFIX", "a b"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_variable(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name}: "):
+        load_settings({name: value})
+
+
+def test_a_secret_is_in_no_text_of_the_settings() -> None:
+    settings = load_settings({"WEBHOOK_SECRET_KEYS": "k1:c2VjcmV0", "METRICS_AUTH_TOKEN": "t0ken"})
+    assert "c2VjcmV0" not in f"{settings!r}{settings}{settings.model_dump_json()}"
+    assert "t0ken" not in f"{settings!r}{settings}{settings.model_dump_json()}"
+
+
+def test_a_wrong_secret_is_not_repeated_in_the_error() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"DATABASE_URL": "x" * 3, "METRICS_PORT": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().log_level = "debug"  # type: ignore[misc]  # the subject

@@ -1,0 +1,46 @@
+"""Good and bad calls of a typed task; a comment ``# wrong: code`` names the error that mypy must report on its line."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from config.queues import MAINTENANCE
+from tasks.app import enqueue_many, send, task
+from tasks.payloads import Payload
+
+
+class Move(Payload):
+    """A payload with a required and an optional field."""
+
+    item_id: UUID
+    copies: int = 1
+
+
+@task("typing.move", Move, queue=MAINTENANCE)
+def move(payload: Move) -> None:
+    """Do nothing."""
+
+
+@task("typing.wrong_handler", Move, queue=MAINTENANCE)  # wrong: arg-type
+def takes_a_number(payload: int) -> None:
+    """Takes something else than its payload model."""
+
+
+def good_calls(item: UUID) -> None:
+    """Every call here is right."""
+    move.delay(item_id=item)
+    move.delay(item_id=item, copies=2)
+    move.apply_async(kwargs={"item_id": str(item)}, priority="high", countdown=1.5, dedup_key="x")
+    move.enqueue(Move(item_id=item), group_key="tenant", throttle=timedelta(seconds=1))
+    enqueue_many(move, [Move(item_id=item)], priority=9)
+    send("typing.move", {"item_id": str(item)}, user_id="ann")
+
+
+def bad_calls(item: UUID) -> None:
+    """Every call here is wrong."""
+    move.delay()  # wrong: call-arg
+    move.delay(item_id=1)  # wrong: arg-type
+    move.delay(item_id=item, copys=2)  # wrong: call-arg
+    move.delay(item)  # wrong: call-arg
+    move.apply_async(kwargs={}, priority="urgent")  # wrong: arg-type
+    move.enqueue(Move(item_id=item), retries=3)  # wrong: call-arg
+    enqueue_many(move, [item])  # wrong: misc

@@ -1,0 +1,20 @@
+"""mypy accepts the good calls of a typed task and rejects the bad ones, each on its line."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+CALLS = Path(__file__).with_name("calls.py")
+
+
+def test_mypy_reports_exactly_the_bad_calls() -> None:
+    expected = {
+        (number, found[1])
+        for number, line in enumerate(CALLS.read_text().splitlines(), start=1)
+        if (found := re.search(r"# wrong: ([a-z-]+)$", line))
+    }
+    checked = subprocess.run([sys.executable, "-m", "mypy", str(CALLS)], capture_output=True, text=True, check=False)
+    reported = re.findall(r"calls\.py:(\d+): error: .*\[([a-z-]+)\]$", checked.stdout, flags=re.MULTILINE)
+    assert {(int(number), code) for number, code in reported} == expected, checked.stdout + checked.stderr
+    assert len(expected) == 8
