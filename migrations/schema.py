@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlmodel import SQLModel
 
 import audit.models  # noqa: F401 - registers its tables
+import tasks.backups.models
 import tasks.webhooks.models  # noqa: F401 - registers its tables
 
 METADATA = SQLModel.metadata

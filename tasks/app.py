@@ -17,7 +17,7 @@ from tasks.errors import UnknownTaskError
 from tasks.payloads import Payload
 from tasks.policy import Policy
 
-TASK_MODULES = ("tasks.dead_letter", "tasks.webhooks.tasks")
+TASK_MODULES = ("tasks.backups.tasks", "tasks.dead_letter", "tasks.webhooks.tasks")
 _declared: set[str] = set()
 
 

@@ -102,4 +102,3 @@ def _dump(path: Path, profile: Profile) -> Dump | None:
         except ValueError:
             return None
     return Dump(path, taken_at, sum(fact.st_size for fact in facts))
-

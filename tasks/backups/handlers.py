@@ -23,7 +23,7 @@ from tasks.backups.payloads import VerifyBackup
 from tasks.backups.postgres import inspect_postgres
 from tasks.backups.profiles import Profile, find_profile
 from tasks.backups.programs import Programs
-from tasks.backups.restore import restore
+from tasks.backups.restore import Job, restore
 from tasks.backups.results import Finished, Report
 from tasks.backups.scratch import drop_leftovers, refuse_live, scratch_database
 from tasks.backups.sqlite import check_integrity, check_leftovers, inspect_sqlite
@@ -40,6 +40,12 @@ class Verified(BaseModel):
     state: str  # passed, failed, or skipped: another run of this target is at it
     run_id: str | None = None  # of the history row
     reason: str | None = None
+
+
+class Spread(BaseModel):
+    """The runs that one task without a target became."""
+
+    runs: dict[str, str]  # target -> run id of its task
 
 
 class BackupStore(Renewer, Protocol):
@@ -109,15 +115,13 @@ def verify(payload: VerifyBackup, bench: Bench, holder: str) -> Verified:
     return Verified(target=profile.target, state=finished.state, run_id=str(run_id), reason=work.report.reason)
 
 
-def verify_all(profiles: Mapping[str, Profile], enqueue: Callable[[VerifyBackup], None], payload: VerifyBackup) -> int:
+def spread(payload: VerifyBackup, profiles: Mapping[str, Profile], enqueue: Callable[[VerifyBackup], str]) -> Spread:
     """
-    Enqueue a run for each target; return how many.
+    Enqueue a run for each target.
 
     Runs twice safely: a target that is being verified is not verified a second time at once.
     """
-    for target in sorted(profiles):
-        enqueue(payload.model_copy(update={"target": target}))
-    return len(profiles)
+    return Spread(runs={name: enqueue(payload.model_copy(update={"target": name})) for name in sorted(profiles)})
 
 
 _KNOWN = (InfrastructureError, BackupConfigError)
@@ -170,14 +174,14 @@ class _Work:
 
     def _examine_postgres(self, dump: Dump, dump_format: DumpFormat, last_good: LastGood | None) -> None:
         with scratch_database(self._server(), self.profile.target, self.run_id) as scratch:
-            restored = restore(dump, dump_format, scratch, self.profile, self.bench.programs, self.keeper.holds)
+            restored = restore(Job(dump, dump_format, scratch, self.profile, self.bench.programs, self.keeper.holds))
             self._ask_for_lease()
             self.report.restore_ms = restored.took_ms
             detail = restored.fault or f"{dump_format} dump restored in {restored.took_ms} ms"
             if not self.report.add("restore", detail, passed=restored.fault is None):
                 return
             with inspect_postgres(scratch, self._query_timeout) as inspector:
-                check_database(self.profile, inspector, last_good and last_good.facts, self.report)
+                check_database(self.profile, inspector, last_good.facts if last_good else None, self.report)
         self._ask_for_lease()
 
     def _examine_sqlite(self, dump: Dump, last_good: LastGood | None) -> None:
@@ -189,7 +193,7 @@ class _Work:
             patient = stack.enter_context(inspect_sqlite(dump.path, self.profile.restore_timeout))
             if check_integrity(patient, self.report):
                 inspector = stack.enter_context(inspect_sqlite(dump.path, self._query_timeout))
-                check_database(self.profile, inspector, last_good and last_good.facts, self.report)
+                check_database(self.profile, inspector, last_good.facts if last_good else None, self.report)
 
     @property
     def _query_timeout(self) -> timedelta:

@@ -1,9 +1,8 @@
 """What the checks ask of a restored database, and the errors of asking."""
 
-from datetime import date, datetime
 from typing import Protocol
 
-type Scalar = bool | int | float | str | datetime | date | bytes | None | object  # whatever one column can hold
+type Scalar = object  # whatever one column can hold; None for NULL
 
 
 class QueryError(Exception):

@@ -37,11 +37,7 @@ def compute(dump: Dump) -> Sums:
                 by_name[_name(dump, path)] = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InfrastructureError(f"{dump.name} cannot be read: {error.strerror}") from error
-    if dump.path.is_dir():
-        whole = hashlib.sha256(_text(by_name).encode()).hexdigest()
-    else:
-        whole = by_name[dump.name]
-    return Sums(by_name, whole)
+    return Sums(by_name, by_name.get(dump.name) or hashlib.sha256(_text(by_name).encode()).hexdigest())
 
 
 def read_manifest(dump: Dump) -> dict[str, str] | None:

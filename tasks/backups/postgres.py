@@ -82,26 +82,27 @@ class PostgresInspector:
 
     def scalar(self, statement: str) -> Scalar:
         """Return the value; a second statement, row or column is refused."""
-        rows = self._all(sql.SQL(statement))  # type: ignore[arg-type]  # written by the profile's author, as SQL
+        rows = self._all(statement.encode())
         if len(rows) != 1 or len(rows[0]) != 1:
             raise QueryError(f"{len(rows)} rows; an assertion answers one row with one column")
         return rows[0][0]
 
-    def _table(self, table: str) -> sql.Composable:
+    def _table(self, table: str) -> sql.Composed:
         return sql.SQL(".").join(sql.Identifier(part) for part in self.full_name(table).split(".", 1))
 
     def _names(self, query: LiteralString) -> list[str]:
         return sorted(str(name) for (name,) in self._all(sql.SQL(query).format(ours=sql.SQL(_OURS))))
 
-    def _one(self, query: sql.Composable) -> Scalar:
+    def _one(self, query: sql.Composed) -> Scalar:
         return self._all(query)[0][0]
 
-    def _all(self, query: sql.Composable) -> Sequence[tuple[Scalar, ...]]:
+    def _all(self, query: sql.Composed | bytes) -> Sequence[tuple[Scalar, ...]]:
         try:  # prepared: the protocol then takes a single statement
-            return self._connection.execute(query, prepare=True).fetchall()
+            rows: Sequence[tuple[Scalar, ...]] = self._connection.execute(query, prepare=True).fetchall()
         except psycopg.errors.QueryCanceled as error:
             raise QueryError(f"no answer within {self._limit.total_seconds():g} s") from error
         except psycopg.OperationalError as error:
             raise InfrastructureError(f"the scratch server failed: {str(error).splitlines()[0]}") from error
         except psycopg.Error as error:
             raise QueryError(str(error.diag.message_primary or error).splitlines()[0]) from error
+        return rows

@@ -40,9 +40,19 @@ class Restored:
     took_ms: int
 
 
-def restore(
-    dump: Dump, dump_format: DumpFormat, scratch: Scratch, profile: Profile, programs: Programs, wanted: Callable[[], bool]
-) -> Restored:
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A dump to restore, where to, and with what."""
+
+    dump: Dump
+    dump_format: DumpFormat
+    scratch: Scratch
+    profile: Profile
+    programs: Programs
+    wanted: Callable[[], bool]  # asked now and then; when it says no, the restore is ended
+
+
+def restore(job: Job) -> Restored:
     """
     Restore the dump, without owners and rights, within the profile's ``restore_timeout``.
 
@@ -51,46 +61,41 @@ def restore(
         BackupConfigError: A program of PostgreSQL is missing.
     """
     started = time.monotonic()
-    limit = profile.restore_timeout.total_seconds()
     with tempfile.TemporaryDirectory(prefix="taskyard-backup-") as private:
-        env = scratch.server.environment(scratch.name, Path(private) / "pgpass")
+        env = job.scratch.server.environment(job.scratch.name, Path(private) / "pgpass")
         try:
-            if dump_format == "plain":
-                ended = _plain(dump, programs, env, limit, wanted)
-            else:
-                ended = _archive(dump, scratch, profile.restore_jobs, programs, env, limit, wanted)
+            ended = _plain(job, env) if job.dump_format == "plain" else _archive(job, env)
         except (DumpRefusedError, EOFError, BadGzipFile, zlib.error) as error:
             return Restored(str(error), _since(started))
     if ended.is_late:
-        return Restored(f"not restored within its limit of {profile.restore_timeout}; it was ended", _since(started))
+        return Restored(
+            f"not restored within its limit of {job.profile.restore_timeout}; it was ended", _since(started)
+        )
     if ended.exit_code == 0 and not ended.fault:
         return Restored(None, _since(started))
-    if any(words in ended.fault for words in _SERVER_FAULTS) or not _is_there(scratch):
+    if any(words in ended.fault for words in _SERVER_FAULTS) or not _is_there(job.scratch):
         raise InfrastructureError(f"the restore was interrupted: {ended.fault}")
     return Restored(ended.fault, _since(started))
 
 
-def _archive(
-    dump: Dump,
-    scratch: Scratch,
-    jobs: int,
-    programs: Programs,
-    env: dict[str, str],
-    limit: float,
-    wanted: Callable[[], bool],
-) -> Ended:
+def _archive(job: Job, env: dict[str, str]) -> Ended:
     """Warnings count as errors, since pg_restore also warns of damage; --create is never given."""
-    options = ["--exit-on-error", "--no-owner", "--no-privileges", "--no-password", f"--dbname={scratch.name}"]
-    if jobs > 1:
-        options.append(f"--jobs={jobs}")
-    return programs.run(["pg_restore", *options, str(dump.path)], env, limit=limit, wanted=wanted)
+    options = ["--exit-on-error", "--no-owner", "--no-privileges", "--no-password", f"--dbname={job.scratch.name}"]
+    if job.profile.restore_jobs > 1:
+        options.append(f"--jobs={job.profile.restore_jobs}")
+    command = ["pg_restore", *options, str(job.dump.path)]
+    return job.programs.run(command, env, limit=_limit(job), wanted=job.wanted)
 
 
-def _plain(dump: Dump, programs: Programs, env: dict[str, str], limit: float, wanted: Callable[[], bool]) -> Ended:
+def _plain(job: Job, env: dict[str, str]) -> Ended:
     """In one transaction, inside which no statement can create or drop a database."""
     options = ["--no-psqlrc", "--quiet", "--no-password", "--single-transaction", "--set=ON_ERROR_STOP=1", "--file=-"]
-    with closing(open_plain(dump.path)) as lines:
-        return programs.run(["psql", *options], env, limit=limit, wanted=wanted, feed=statements(lines))
+    with closing(open_plain(job.dump.path)) as lines:
+        return job.programs.run(["psql", *options], env, limit=_limit(job), wanted=job.wanted, feed=statements(lines))
+
+
+def _limit(job: Job) -> float:
+    return job.profile.restore_timeout.total_seconds()
 
 
 def _is_there(scratch: Scratch) -> bool:

@@ -102,7 +102,7 @@ class SqliteInspector:
     def constraints(self) -> list[str]:
         """Return foreign keys, primary keys and unique constraints by what they bind; SQLite does not list checks."""
         keys = self._all(
-            'SELECT m.name || \'.fk(\' || f."from" || \' -> \' || f."table" || \')\' FROM sqlite_schema m,'
+            "SELECT m.name || '.fk(' || f.\"from\" || ' -> ' || f.\"table\" || ')' FROM sqlite_schema m,"
             " pragma_foreign_key_list(m.name) f WHERE m.type = 'table'"
         )
         unique = self._all(
