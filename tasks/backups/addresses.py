@@ -83,9 +83,11 @@ def parse_address(url: str, setting: str) -> Address:
     if not separator or scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise BackupConfigError(f"{setting}: not a PostgreSQL URL (postgresql://user:password@host:5432/database)")
     try:
-        parts = conninfo_to_dict(f"postgresql://{rest}")
+        parts = conninfo_to_dict(f"postgresql://{rest.replace(" ", "%20")}")  # SQLAlchemy leaves spaces as they are
     except psycopg.ProgrammingError:
         raise BackupConfigError(f"{setting}: malformed PostgreSQL URL") from None
+    if not str(parts.get("port", "5432")).replace(",", "").isdigit():
+        raise BackupConfigError(f"{setting}: the port is not a number")
     return Address(setting, {key: str(value) for key, value in parts.items()})
 
 
