@@ -129,10 +129,8 @@ class Profile(Section):
         names = [rules.name for rules in self.tables]
         if len(set(names)) < len(names):
             raise ValueError("tables: a name stands there twice")
-        if self.name_time is not None:
-            sample = datetime(2001, 2, 3, tzinfo=UTC)
-            if datetime.strptime(sample.strftime(self.name_time), self.name_time).date() != sample.date():  # noqa: DTZ007 - only the date is compared
-                raise ValueError("name_time: a format with year, month and day")
+        if self.name_time is not None and not _has_date(self.name_time):
+            raise ValueError("name_time: a format with %Y, month and day, such as shop-%Y%m%d.dump")
         return self
 
 
@@ -190,6 +188,17 @@ def find_profile(profiles: dict[str, Profile], target: str) -> Profile:
     if target not in profiles:
         raise UnknownTargetError(f"no backup profile {target!r}; known: {', '.join(sorted(profiles)) or 'none'}")
     return profiles[target]
+
+
+def _has_date(name_format: str) -> bool:
+    sample = datetime(2001, 2, 3, tzinfo=UTC)
+    if "%Y" not in name_format:
+        return False
+    try:
+        read = datetime.strptime(sample.strftime(name_format), name_format).replace(tzinfo=UTC)
+    except ValueError:
+        return False
+    return read.date() == sample.date()
 
 
 def _faults(error: ValidationError) -> list[str]:

@@ -27,7 +27,8 @@ def shop_dumps(shop_server: ShopServer, tmp_path_factory: pytest.TempPathFactory
     """A good dump of each format."""
     folder = tmp_path_factory.mktemp("dumps")
     return {
-        kind: shop_server.dump(folder / f"shop.{kind}", "shop", kind) for kind in ("custom", "directory", "plain", "tar")
+        kind: shop_server.dump(folder / f"shop.{kind}", "shop", kind)
+        for kind in ("custom", "directory", "plain", "tar")
     }
 
 

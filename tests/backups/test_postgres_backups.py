@@ -180,7 +180,11 @@ def test_a_wrong_revision_fails(stage: Stage, shop_server: ShopServer) -> None:
     ("statement", "check", "name"),
     [
         ("ALTER TABLE orders DROP CONSTRAINT orders_customer_fk", "constraints", "public.orders.orders_customer_fk"),
-        ("ALTER TABLE orders DROP CONSTRAINT orders_cents_positive", "constraints", "public.orders.orders_cents_positive"),
+        (
+            "ALTER TABLE orders DROP CONSTRAINT orders_cents_positive",
+            "constraints",
+            "public.orders.orders_cents_positive",
+        ),
         ("DROP INDEX orders_by_customer", "indexes", "public.orders.orders_by_customer"),
     ],
 )

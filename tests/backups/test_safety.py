@@ -83,7 +83,14 @@ def test_a_plain_dump_that_would_enter_or_drop_its_own_database_is_refused(
 
 
 @pytest.mark.parametrize(
-    "line", [r"SELECT 1; \connect shop", r"\! touch {mark}", r" \copy customers to '{mark}'", "DROP DATABASE shop;", " DROP DATABASE shop;"]
+    "line",
+    [
+        r"SELECT 1; \connect shop",
+        r"\! touch {mark}",
+        r" \copy customers to '{mark}'",
+        "DROP DATABASE shop;",
+        " DROP DATABASE shop;",
+    ],
 )
 def test_a_plain_dump_cannot_make_psql_do_anything_but_sql(
     stage: Stage, shop_dumps: dict[str, Path], tmp_path: Path, line: str
@@ -97,9 +104,7 @@ def test_a_plain_dump_cannot_make_psql_do_anything_but_sql(
     assert not mark.exists()
 
 
-def test_the_password_is_in_no_argument_and_no_variable_of_any_process(
-    stage: Stage, shop_server: ShopServer
-) -> None:
+def test_the_password_is_in_no_argument_and_no_variable_of_any_process(stage: Stage, shop_server: ShopServer) -> None:
     with shop_server.changed_shop(NAPS) as database:
         shop_server.dump(stage.dumps / "shop.dump", database)
     stage.add_manifest()
@@ -186,7 +191,9 @@ def test_a_scratch_database_is_dropped_whatever_happens_in_it(shop_server: ShopS
     other.close()
 
 
-@pytest.mark.parametrize("url", ["", "nonsense", "mysql://a:hidden@b/c", "postgresql://a:hidden@b:port/c", "redis://a:hidden@b"])
+@pytest.mark.parametrize(
+    "url", ["", "nonsense", "mysql://a:hidden@b/c", "postgresql://a:hidden@b:port/c", "redis://a:hidden@b"]
+)
 def test_a_malformed_url_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(BackupConfigError, match="BACKUP_EPHEMERAL_DB_URL") as raised:
         parse_address(url, "BACKUP_EPHEMERAL_DB_URL")
