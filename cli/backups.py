@@ -13,6 +13,7 @@ from cli.exits import FailedError, NotFoundError, OperatorCommand
 from cli.output import milliseconds, print_facts, print_json, print_table
 from cli.parameters import json_option, page_options, since_option, until_option
 from config.database import open_session
+from config.logging import configure_logging
 from config.settings import current_settings
 from tasks.backups.catalog import open_profiles
 from tasks.backups.errors import BackupConfigError, InfrastructureError, UnknownTargetError
@@ -45,6 +46,7 @@ def verify(*, targets: tuple[str, ...], new_baseline: bool, is_queued: bool, as_
     verified; 2: a setting or profile is wrong; 3: there is no such target.
     """
     settings = current_settings()
+    configure_logging(settings)  # to stderr: stdout is for the answer
     with _clear_errors():
         bench = open_bench(settings)
         names = [find_profile(dict(bench.profiles), name).target for name in targets] or sorted(bench.profiles)

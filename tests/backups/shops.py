@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 
 from tests.databases import BINARIES, Postgres
 
-PASSWORD = "s3cr:et\\pa ss'%/@"  # noqa: S105 - each character that a URL, a passfile or a shell could trip over
+PASSWORD = "s3cr:et\\pa ss'%/@"  # each character that a URL, a passfile or a shell could trip over
 CUSTOMERS = 1000
 ORDERS = 2000
 _SHOP = """

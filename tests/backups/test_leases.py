@@ -54,7 +54,7 @@ def test_of_ten_that_ask_at_once_one_gets_the_lease(database: Database) -> None:
     for thread in threads:
         thread.join()
     leases = [answer for answer in answers if isinstance(answer, Lease)]
-    assert len(answers) == 10 and len(leases) == 1
+    assert (len(answers), len(leases)) == (10, 1)
     assert {answer.holder for answer in answers} == {leases[0].holder}
 
 
@@ -67,7 +67,8 @@ def test_a_lease_that_was_given_back_or_ran_out_is_free_again(database: Database
     new = taken(store, "three")
     store.release(lost)  # must not take it from its new holder
     held = store.take_lease("shop", "four")
-    assert isinstance(held, Held) and held.holder == "three"
+    assert isinstance(held, Held)
+    assert held.holder == "three"
     assert store.renew(new)
 
 

@@ -90,7 +90,7 @@ def test_an_unknown_target_is_refused_with_the_names_that_are_known(stage: Stage
 
 def test_neither_profiles_nor_a_dump_path_is_refused_when_a_job_is_processed_not_at_the_start() -> None:
     settings = load_settings({})
-    with pytest.raises(BackupConfigError, match="set BACKUP_PROFILES .* or BACKUP_DUMP_PATH"):
+    with pytest.raises(BackupConfigError, match=r"set BACKUP_PROFILES .* or BACKUP_DUMP_PATH"):
         open_profiles(settings)
 
 
@@ -117,7 +117,8 @@ def test_the_older_dump_path_may_be_a_file_a_pattern_a_folder_or_a_directory_dum
 def test_the_older_settings_keep_their_names_and_defaults() -> None:
     settings = load_settings({})
     assert settings.backup_smoke_timeout_ms == timedelta(seconds=15)
-    assert settings.backup_dump_path is settings.backup_ephemeral_db_url is settings.backup_slack_webhook_url is None
+    older = (settings.backup_dump_path, settings.backup_ephemeral_db_url, settings.backup_slack_webhook_url)
+    assert older == (None, None, None)
     secrets = {"BACKUP_EPHEMERAL_DB_URL": "postgresql://a:hidden@b/c", "BACKUP_SLACK_WEBHOOK_URL": "https://x/hidden"}
     assert "hidden" not in repr(load_settings(secrets))
 
