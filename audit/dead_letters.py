@@ -44,7 +44,7 @@ def insert_letter(session: Session, letter: DeadLetter) -> bool:
     values["id"] = values["id"] or uuid4()
     make: Any = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     statement = make(LETTERS).values(**values).on_conflict_do_nothing(index_elements=["run_id", "attempt"])
-    return bool(session.connection().execute(statement).rowcount)
+    return session.connection().execute(statement.returning(LETTERS.c.id)).first() is not None
 
 
 def find_letter(session: Session, letter_id: UUID) -> DeadLetter | None:

@@ -1,6 +1,7 @@
 """A real Valkey server of our own: started on a free loopback port, durable in a folder, gone with its parent."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -124,7 +125,7 @@ class EmbeddedValkey:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         binary = str(self._binary or get_binary_path())
-        launcher = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid())]
+        launcher = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder.resolve()), "--save", ""]
         arguments += ["--appendonly", "yes", "--appendfsync", self._appendfsync, "--daemonize", "no", *self._options]
         command = [*launcher, binary, *arguments]
@@ -146,10 +147,11 @@ class EmbeddedValkey:
         return False
 
     def _answers(self) -> bool:
-        """Whether *our* process answers, not another server that holds the port."""
+        """Whether *our* process answers, not another server that holds the port, and has loaded its data."""
         try:
             with redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1) as client:
-                return int(client.info("server")["process_id"]) == self.pid
+                facts = client.info()
+                return int(facts["process_id"]) == self.pid and not int(facts["loading"])
         except redis.RedisError:
             return False
 

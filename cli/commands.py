@@ -37,3 +37,5 @@ backups = LazyGroup("backups", "Backup verification: verify, history, show, prof
 db = LazyGroup("db", "The database's schema: upgrade, current.")
 dlq = LazyGroup("dlq", "Dead letters: list, show, run again, discard.")
 jobs = LazyGroup("jobs", "Runs and their attempts: list, show.")
+schedules = LazyGroup("schedules", "Schedules: list, show, add, edit, pause, resume, run, remove, preview.")
+webhooks = LazyGroup("webhooks", "Webhooks: endpoints, deliveries, send again.")

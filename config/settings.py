@@ -13,10 +13,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from config.parsing import csv_seconds, csv_words, milliseconds, networks, seconds, worker_count
 
-OUR_PREFIXES = ("AUDIT_", "BACKUP_", "METRICS_", "TASKYARD_", "WEBHOOK_", "WORKER_")
+OUR_PREFIXES = ("AUDIT_", "BACKUP_", "BEAT_", "METRICS_", "TASKYARD_", "WEBHOOK_", "WORKER_")
 FOREIGN_NAMES = frozenset({"TASKYARD_CONFIG"})  # reserved for the shell scripts of a deployment
 
 type Seconds = Annotated[timedelta, BeforeValidator(seconds)]
+type BeatLease = Annotated[Seconds, Field(ge=timedelta(milliseconds=200), le=timedelta(seconds=60))]
+type BeatAhead = Annotated[Seconds, Field(le=timedelta(seconds=60))]
 type Milliseconds = Annotated[timedelta, BeforeValidator(milliseconds)]
 type SecondsList = Annotated[tuple[timedelta, ...], BeforeValidator(csv_seconds)]
 type WorkerCount = Annotated[int, BeforeValidator(worker_count)]
@@ -56,6 +58,16 @@ class Settings(BaseModel):
     )
     audit_log_retention_days: int = Field(30, ge=0, le=36_500, description="Days that runs are kept; 0 keeps all")
     audit_enabled: bool = Field(default=True, description="Record runs and attempts; off only to measure its cost")
+    beat_lease_seconds: BeatLease = Field(
+        timedelta(seconds=5), description="A beat process that does not renew its lease for so long loses the lead"
+    )
+    beat_ahead_seconds: BeatAhead = Field(
+        timedelta(seconds=1), description="Slots are enqueued so long before they are due; 0-60"
+    )
+    beat_grace_seconds: Seconds = Field(
+        timedelta(seconds=60), description="Misfire policy skip: a last slot that is late by this still counts"
+    )
+    beat_fires_retention_days: int = Field(7, ge=0, le=36_500, description="Days that fires are kept; 0 keeps all")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
     log_format: Literal["json", "console", "auto"] = Field("auto", description="auto: console on a terminal, else json")
     metrics_port: int | None = Field(None, ge=1, le=65_535, description="Prometheus text on this port; unset: off")

@@ -12,7 +12,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlmodel import SQLModel
 
-import audit.models  # noqa: F401 - registers its tables
+import audit.models
+import audit.operator_log  # noqa: F401 - registers its tables
+import beat.models  # noqa: F401 - registers its tables
 import tasks.backups.models
 import tasks.webhooks.models  # noqa: F401 - registers its tables
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol, Unpack, cast
 from celery import Celery
 from celery.signals import setup_logging
 
+from broker.duplicates import collect_duplicates
 from broker.options import transport_settings
 from config.celeryconfig import celery_config
 from config.logging import configure_logging
@@ -18,6 +19,7 @@ from tasks.payloads import Payload
 from tasks.policy import Policy
 
 TASK_MODULES = ("tasks.backups.tasks", "tasks.dead_letter", "tasks.webhooks.tasks")
+PER_CALL = 500  # messages of one call to the broker
 _declared: set[str] = set()
 
 
@@ -35,6 +37,7 @@ def _to_its_queue(name: str, *_: Any, **__: Any) -> dict[str, str] | None:
 
 app = Celery("taskyard", include=TASK_MODULES)
 app.add_defaults(_configuration)
+app.steps["worker"].add("audit.bootstep:AuditWriter")  # by name: only a worker imports it
 
 
 class TypedTask[**P, M: Payload](Protocol):
@@ -133,20 +136,24 @@ def enqueue_many[**P, M: Payload](
     **options: Unpack[CallOptions],
 ) -> list[str]:
     """
-    Enqueue many payloads over one connection; return their run ids in the same order.
+    Enqueue many payloads in few calls to the broker; return their run ids in the same order.
 
-    All are checked before the first is sent. ``each`` gives options that differ from payload to payload.
+    All are checked before the first is sent. ``each`` gives options that differ from payload to payload. Where a run
+    with the same dedup key is already there, its id is returned.
 
     Raises:
         InvalidPayloadError: A payload is too large; nothing was sent.
+        OperationalError: The broker did not answer; some of them may have been sent.
     """
     for payload in payloads:
         payload.to_wire()
-    with app.producer_or_acquire() as producer:
-        return [
-            str(target.enqueue(payload, **{**options, **(each(payload) if each else {}), "producer": producer}).id)
+    declared = find_task(target.name)
+    with collect_duplicates() as duplicates, app.producer_or_acquire() as producer, producer.batch(max_size=PER_CALL):
+        sent = [
+            str(declared.send(payload, {**options, **(each(payload) if each else {}), "producer": producer}).id)
             for payload in payloads
         ]
+    return [duplicates.get(run_id, run_id) for run_id in sent]
 
 
 @setup_logging.connect

@@ -7,6 +7,7 @@ from typing import Any, cast
 from celery import Task
 from pydantic_core import to_jsonable_python
 
+from broker.duplicates import collect_duplicates
 from broker.redelivery import Redeliver
 from broker.wire import HEADER, MessageFacts
 from config.queues import Queue
@@ -55,9 +56,20 @@ class PlatformTask(Task[..., Any]):
 
     def enqueue(self, payload: Payload, **options: Any) -> Run:
         """Enqueue a payload that was already checked, with the same options as :meth:`apply_async`."""
-        wire = payload.to_wire()
-        sent = super().apply_async((), wire, **message_options(payload, options))
-        return cast("Run", sent)
+        with collect_duplicates() as duplicates:
+            sent = self.send(payload, options)
+        existing = duplicates.get(str(sent.id))
+        return sent if existing is None else self.duplicate(existing)
+
+    def send(self, payload: Payload, options: dict[str, Any]) -> Run:
+        """Publish the message; the caller collects duplicates."""
+        return cast("Run", super().apply_async((), payload.to_wire(), **message_options(payload, options)))
+
+    def duplicate(self, run_id: str) -> Run:
+        """Return the handle of a run that was already there."""
+        run = self.AsyncResult(run_id)
+        run.is_duplicate = True
+        return run
 
     def AsyncResult(self, task_id: str, **options: Any) -> Run:  # noqa: N802 - Celery's name
         """Return the handle of a run of this task."""

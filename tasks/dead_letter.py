@@ -2,8 +2,9 @@
 
 import binascii
 from base64 import b64decode
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict
 
@@ -39,14 +40,19 @@ class BuryRun(Payload):
     run_id: str
     attempt: int = 1  # the execution that failed, from 1
     task: str | None = None  # None: the message was undecodable
-    queue: str
-    reason: str  # exhausted, permanent, invalid_payload, time_limit, stalled, unknown_task, malformed, ...
+    queue: str | None = None
+    reason: str = ""  # exhausted, permanent, invalid_payload, time_limit, stalled, unknown_task, malformed, ...
     error: str = ""  # type of the error
     message: str = ""
     traceback: str | None = None
     body: Annotated[str, Hidden()]  # base64 of the message's bytes
     headers: Annotated[dict[str, Any] | None, Hidden()] = None  # of the message
     failed_at: datetime
+
+    @classmethod
+    def from_wire(cls, kwargs: Mapping[str, Any]) -> Self:
+        """Make it from a message's keyword arguments; what is no text, such as a lone surrogate, is replaced."""
+        return super().from_wire(clean_json(dict(kwargs), LARGEST))
 
 
 @task(BURY_TASK, BuryRun, queue=DEAD_LETTERS, policy=UNTIL_STORED)
@@ -70,7 +76,7 @@ def letter_of(payload: BuryRun) -> DeadLetter:
         run_id=clip(payload.run_id, MAX_ID),
         attempt=min(max(payload.attempt, 0), LARGEST),
         task=clip(payload.task, MAX_NAME) if payload.task else None,
-        queue=clip(payload.queue, MAX_NAME),
+        queue=clip(payload.queue or "", MAX_NAME),
         reason=clip(payload.reason, MAX_REASON),
         error_type=error_type,
         error_message=message,

@@ -163,14 +163,14 @@ class Servers:
     def _sqlite_template(self) -> Path:
         path = self._folder / "template.sqlite"
         if not path.exists():
-            _migrate(f"sqlite:///{path}")
+            migrate(f"sqlite:///{path}")
         return path
 
     def _postgres_template(self) -> str:
         if self._template is None:
             name = f"taskyard_template_{uuid4().hex}"
             self._execute(f"CREATE DATABASE {name}")
-            _migrate(self.postgres_url.set(database=name).render_as_string(hide_password=False))
+            migrate(self.postgres_url.set(database=name).render_as_string(hide_password=False))
             self._template = name
         return self._template
 
@@ -195,27 +195,29 @@ def servers() -> Servers:
 @pytest.fixture(params=KINDS)
 def database(request: Any, servers: Servers) -> Iterator[Database]:
     """A migrated database of each kind in turn."""
-    yield from _lent(request.param, servers, migrated=True)
+    yield from lent(request.param, servers, migrated=True)
 
 
 @pytest.fixture(params=KINDS)
 def empty_database(request: Any, servers: Servers) -> Iterator[Database]:
     """A database without tables, of each kind in turn."""
-    yield from _lent(request.param, servers, migrated=False)
+    yield from lent(request.param, servers, migrated=False)
 
 
-def _lent(kind: Kind, servers: Servers, *, migrated: bool) -> Iterator[Database]:
+def migrate(url: str) -> None:
+    """Bring a database to the newest revision."""
+    engine = open_engine(url)
+    upgrade(engine)
+    engine.dispose()  # SQLite: folds the write-ahead log into the file; PostgreSQL: frees the template
+
+
+def lent(kind: Kind, servers: Servers, *, migrated: bool) -> Iterator[Database]:
+    """Lend a database of that kind, for a fixture: removed when the test is over."""
     url = servers.make(kind, migrated=migrated)
     engine = open_engine(url)
     yield Database(kind, url, engine)
     engine.dispose()
     servers.drop(url)
-
-
-def _migrate(url: str) -> None:
-    engine = open_engine(url)
-    upgrade(engine)
-    engine.dispose()  # SQLite: folds the write-ahead log into the file; PostgreSQL: frees the template
 
 
 def _plain(url: URL) -> str:

@@ -6,12 +6,15 @@ from collections.abc import Callable
 PAUSE = 0.02  # seconds between two looks
 
 
-def wait_for[T](condition: Callable[[], T], limit_seconds: float, description: str) -> T:
+def wait_for[T](
+    condition: Callable[[], T], limit_seconds: float, description: str, report: Callable[[], str] | None = None
+) -> T:
     """
     Return the first true value of `condition`.
 
     Raises:
-        AssertionError: Still false after `limit_seconds`; the message says what was awaited and what was seen last.
+        AssertionError: Still false after `limit_seconds`; the message says what was awaited, and what was seen last or
+            what `report` says.
     """
     deadline = time.monotonic() + limit_seconds
     while True:
@@ -19,7 +22,8 @@ def wait_for[T](condition: Callable[[], T], limit_seconds: float, description: s
         if seen:
             return seen
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {limit_seconds} s: {description} (last seen: {seen!r})")
+            more = report() if report else f"last seen: {seen!r}"
+            raise AssertionError(f"not within {limit_seconds} s: {description} ({more})")
         time.sleep(PAUSE)
 
 

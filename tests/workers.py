@@ -11,10 +11,11 @@ from typing import Self
 
 import psutil
 
+from broker import tether
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
-READY_LIMIT = 30  # seconds
+READY_LIMIT = 90  # seconds
 STOP_LIMIT = 20  # seconds until SIGKILL
 MINIMAL = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
@@ -75,7 +76,7 @@ class Worker:
         with self.log.open("ab") as log:
             written = log.tell()
             self._process = subprocess.Popen(
-                self._command,
+                [*self._tether(), *self._command],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -86,6 +87,11 @@ class Worker:
         if wait_ready:
             self.wait_ready(written)
         return self
+
+    @staticmethod
+    def _tether() -> list[str]:
+        """No worker outlives the tests, even when they are killed."""
+        return [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(int(signal.SIGKILL))]
 
     def wait_ready(self, after_byte: int = 0) -> None:
         """Wait until the log, from `after_byte` on, says that the worker is ready."""

@@ -207,6 +207,13 @@ def _create_webhook_deliveries() -> None:
     op.create_index("ix_webhook_deliveries_due", "webhook_deliveries", ["state", "next_attempt_at"])
     op.create_index("ix_webhook_deliveries_lane", "webhook_deliveries", ["endpoint_id", "lease_until"])
     op.create_index("ix_webhook_deliveries_newest", "webhook_deliveries", ["endpoint_id", "created_at"])
+    op.create_index(
+        "ix_webhook_deliveries_waiting",
+        "webhook_deliveries",
+        ["endpoint_id", "next_attempt_at"],
+        sqlite_where=sa.text("enqueued_at IS NULL"),
+        postgresql_where=sa.text("enqueued_at IS NULL"),
+    )
 
 
 def _create_webhook_secrets() -> None:

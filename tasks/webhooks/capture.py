@@ -10,6 +10,7 @@ True
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -22,6 +23,9 @@ from typing import Final, Self
 from aiohttp import web
 
 _START_TIMEOUT: Final = 10.0  # seconds
+_BACKLOG: Final = 1024
+_PATIENCE: Final = 0.1  # seconds, for replies under way and for connections to close
+_HANG_UPS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,17 +171,18 @@ class Receiver:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        runner = web.ServerRunner(web.Server(self._answer, access_log=None), shutdown_timeout=0.1)
-        await runner.setup()
+        handlers = web.Server(self._answer, access_log=None)
         try:
-            await web.TCPSite(runner, "127.0.0.1", self._wanted_port, ssl_context=self._tls, backlog=1024).start()
+            server = await self._loop.create_server(
+                handlers, "127.0.0.1", self._wanted_port, ssl=self._tls, backlog=_BACKLOG
+            )
         except OSError as error:
             self._started(error=error)
-        else:
-            self._started(port=runner.addresses[0][1])
-            await self._finished.wait()
-        finally:
-            await runner.cleanup()
+            return
+        self._started(port=server.sockets[0].getsockname()[1])
+        await self._finished.wait()
+        server.close()
+        await _ended(server, handlers)
 
     def _started(self, *, port: int | None = None, error: OSError | None = None) -> None:
         with self._changed:
@@ -207,3 +212,13 @@ class Receiver:
             self._changed.notify_all()
             chosen = self._scripted.popleft() if self._scripted else self._decide(captured)
         return Reply(chosen) if isinstance(chosen, int) else chosen
+
+
+async def _ended(server: asyncio.Server, handlers: web.Server) -> None:
+    """Hang up on all clients, also on one that was accepted while the others were told."""
+    for _ in range(_HANG_UPS):
+        await handlers.shutdown(_PATIENCE)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await server.wait_closed()
+                return

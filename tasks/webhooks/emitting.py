@@ -18,7 +18,7 @@ from tasks.webhooks.models import Delivery, Endpoint, Event, Subscription
 
 
 class EventDataError(ValueError):
-    """The event's data is not JSON, or is too large; nothing was written."""
+    """The event's data is not JSON or too large, or its idempotency key is malformed; nothing was written."""
 
 
 def add_event(
@@ -32,9 +32,11 @@ def add_event(
 
     Raises:
         EventTypeError: The type is malformed or not known.
-        EventDataError: The data is not JSON or larger than WEBHOOK_MAX_BODY.
+        EventDataError: The data is not JSON or larger than WEBHOOK_MAX_BODY, or the key is not 1-255 printable
+            characters.
     """
     check_type(event_type, settings.webhook_event_types)
+    _check_key(idempotency_key)
     now = utc_now()
     body = _body(event_type, data, now, settings.webhook_max_body)
     event = Event(id=f"msg_{uuid4().hex}", type=event_type, body=body, idempotency_key=idempotency_key, created_at=now)
@@ -66,6 +68,11 @@ def delivery_of(event: Event, endpoint_id: UUID) -> Delivery:
         enqueued_at=now,
         created_at=now,
     )
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and not (key.isprintable() and 1 <= len(key) <= 255):  # noqa: PLR2004 - the column's length
+        raise EventDataError("an idempotency key has 1 to 255 printable characters")
 
 
 def _body(event_type: str, data: Any, now: datetime, max_bytes: int) -> bytes:

@@ -18,8 +18,21 @@ from tasks.webhooks.signing import SigningSecret, new_secret, parse_secret
 from tasks.webhooks.vault import Vault
 
 LONGEST_OVERLAP = timedelta(days=7)  # of two secrets in a rotation
+LONGEST_RETRY_DELAY = timedelta(days=30)
 _FORBIDDEN_HEADERS = frozenset(
-    {"connection", "host", "keep-alive", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"}
+    {
+        "accept-encoding",
+        "connection",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+    }
 )
 
 
@@ -136,23 +149,24 @@ def disable(session: Session, endpoint: Endpoint, reason: str) -> int:
     parked = session.execute(
         update(Delivery)
         .where(col(Delivery.endpoint_id) == endpoint.id, col(Delivery.state).in_(OPEN_STATES))
-        .values(state="parked", next_attempt_at=None, enqueued_at=None)
+        .values(state="parked", next_attempt_at=None, enqueued_at=None, slot_reserved=False)
         .returning(col(Delivery.id))
     )
     return len(parked.all())
 
 
 def enable(session: Session, endpoint: Endpoint) -> list[UUID]:
-    """Start sending again with a clean health record; return the parked deliveries, which are now due."""
+    """Start sending again with a clean health record; return the parked deliveries, to hand to the broker."""
+    now = utc_now()
     endpoint.enabled = True
     endpoint.disabled_reason = endpoint.disabled_at = endpoint.paused_until = endpoint.failing_since = None
     endpoint.consecutive_failures = endpoint.consecutive_exhausted = endpoint.breaker_openings = 0
-    endpoint.updated_at = utc_now()
+    endpoint.updated_at = now
     session.add(endpoint)
     due = session.execute(
         update(Delivery)
         .where(col(Delivery.endpoint_id) == endpoint.id, col(Delivery.state) == "parked")
-        .values(state="retrying", next_attempt_at=utc_now())
+        .values(state="retrying", next_attempt_at=now, enqueued_at=now)
         .returning(col(Delivery.id))
     )
     return list(due.scalars())
@@ -206,6 +220,10 @@ def _check(options: EndpointOptions) -> None:
         raise EndpointError("rate_per_second lies above 0 and at most 10000")
     if options.retry_delays is not None and not 1 <= len(options.retry_delays) <= 20:  # noqa: PLR2004 - a bounded list
         raise EndpointError("retry_delays has 1 to 20 entries")
+    if not all(timedelta(0) <= wait <= LONGEST_RETRY_DELAY for wait in options.retry_delays or ()):
+        raise EndpointError("a retry delay lies between 0 and 30 days")
+    if not options.description.isprintable():
+        raise EndpointError("a description is one line of printable characters")
     if not (options.sends_standard or options.sends_predictify):
         raise EndpointError("an endpoint needs at least one kind of signature headers")
     for name, value in (options.extra_headers or {}).items():

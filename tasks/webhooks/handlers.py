@@ -1,7 +1,7 @@
 """The work of the webhook tasks: send a delivery, sweep what is due."""
 
-import random
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
@@ -14,14 +14,16 @@ from config.settings import Settings
 from tasks.errors import PermanentError, RetryAfter, Snooze
 from tasks.webhooks.answers import Answer, Timeouts
 from tasks.webhooks.clients import WebhookClient
+from tasks.webhooks.handover import Due
 from tasks.webhooks.payloads import DeliverWebhook
 from tasks.webhooks.results import Verdict
 from tasks.webhooks.signing import SymmetricSecret, predictify_headers, standard_headers
-from tasks.webhooks.store import Claim, Due, Refusal
+from tasks.webhooks.store import Claim, Refusal
 
 USER_AGENT = "Taskyard-Webhooks/1"
 SWEEP_BATCH = 500
 SWEEP_MOST = 20_000  # of one sweep; the next one goes on
+OWN_MESSAGE = timedelta(seconds=30)  # a message that comes earlier before its time than this belongs to nobody
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -61,33 +63,46 @@ class DeliveryStore(Protocol):
     def record(self, claim: Claim, answer: Answer, started_at: datetime, worker: str) -> Verdict:
         """Write the attempt and what follows from it."""
 
-    def due(self, limit: int, grace: timedelta) -> list[Due]:
-        """Return and mark deliveries that are due and have no live task."""
+    def waiting(self, limit: int) -> list[Due]:
+        """Return and mark deliveries that are due and have no task, as many as their lanes hold."""
+
+    def lost(self, limit: int, grace: timedelta) -> list[Due]:
+        """Return and mark deliveries that were handed over and are still due after ``grace``."""
 
 
-def deliver(
-    payload: DeliverWebhook, store: DeliveryStore, http: WebhookClient, settings: Settings, worker: str
-) -> Delivered:
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What :func:`deliver` works with."""
+
+    store: DeliveryStore
+    http: WebhookClient
+    enqueue: Callable[[Iterable[Due]], None]
+    settings: Settings
+    worker: str  # recorded with each attempt
+
+
+def deliver(payload: DeliverWebhook, tools: Tools) -> Delivered:
     """
-    Send the delivery once and record the attempt.
+    Send the delivery once, record the attempt, and call those that waited for its place in the lane.
 
     Runs twice safely: only the holder of the row's lease may send, and the receiver sees the same `webhook-id`.
 
     Raises:
-        Snooze: Its turn has not come: the lane is full or paused, or another worker is sending it.
+        Snooze: Its turn has not come: it has a slot of its own under a rate limit, or another worker is sending it.
         RetryAfter: The attempt failed; the next one comes after the schedule's delay.
         DeliveryExhaustedError: It was the last attempt, or the receiver is gone (410).
         UnknownDeliveryError: There is no such delivery.
 
     Source: Standard Webhooks 1.0.0.
     """
-    claim = store.claim(payload.delivery_id, payload.manual_by)
+    settings = tools.settings
+    claim = tools.store.claim(payload.delivery_id, payload.manual_by)
     if isinstance(claim, Refusal):
         return _refused(payload.delivery_id, claim, settings)
     started_at = utc_now()
     timeouts = Timeouts(connect=settings.webhook_connect_timeout, total=settings.webhook_total_timeout)
-    answer = http.post(claim.endpoint.url, _headers(claim, started_at), claim.delivery.body, timeouts=timeouts)
-    verdict = store.record(claim, answer, started_at, worker)
+    answer = tools.http.post(claim.endpoint.url, _headers(claim, started_at), claim.delivery.body, timeouts=timeouts)
+    verdict = tools.store.record(claim, answer, started_at, tools.worker)
     log.info(
         "webhook.attempted",
         delivery_id=str(payload.delivery_id),
@@ -97,6 +112,8 @@ def deliver(
         answer=verdict.summary,
         state=verdict.state,
     )
+    if verdict.called:
+        tools.enqueue(verdict.called)
     return _outcome(payload, verdict, settings)
 
 
@@ -107,8 +124,10 @@ def sweep(store: DeliveryStore, enqueue: Callable[[Iterable[Due]], None], settin
     Runs twice safely: a delivery handed over twice is sent once, since sending needs its lease.
     """
     grace = max(settings.webhook_sweep_interval * 2, timedelta(seconds=1))
-    total = 0
-    while total < SWEEP_MOST and (batch := store.due(SWEEP_BATCH, grace)):
+    first = store.waiting(SWEEP_MOST)
+    enqueue(first)
+    total = len(first)
+    while total < SWEEP_MOST and (batch := store.lost(SWEEP_BATCH, grace)):
         enqueue(batch)
         total += len(batch)
     if total:
@@ -123,11 +142,11 @@ def _refused(delivery_id: UUID, refusal: Refusal, settings: Settings) -> Deliver
         raise DeliveryExhaustedError(f"webhook delivery {delivery_id} has used all its attempts")
     if refusal.retry_at is None:
         return Delivered(state=refusal.state)
-    wait = refusal.retry_at - utc_now()
-    if wait > settings.webhook_broker_wait:
+    wait = max(refusal.retry_at - utc_now(), timedelta(0))
+    is_own = refusal.state == "busy" or wait < OWN_MESSAGE
+    if not is_own or wait > settings.webhook_broker_wait:
         return Delivered(state=refusal.state, next_attempt_at=refusal.retry_at)
-    spread = timedelta(seconds=random.uniform(0.01, 0.5))  # noqa: S311 - spreads load, guards nothing
-    raise Snooze(max(wait, timedelta(0)) + spread, "its turn has not come")
+    raise Snooze(wait, "its turn has not come")
 
 
 def _outcome(payload: DeliverWebhook, verdict: Verdict, settings: Settings) -> Delivered:

@@ -2,11 +2,19 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from config.settings import Settings
 from tasks.webhooks.models import Delivery, Endpoint
 
 LONGEST_BREAK = timedelta(minutes=30)
+RESERVED_AHEAD = timedelta(seconds=1)  # slots of a rate limit are given out for so long ahead, and at least one is
+
+
+class Wait(NamedTuple):
+    """The delivery must not be sent now."""
+
+    until: datetime | None  # its own slot; None: it is called when the lane has room again
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,26 +25,39 @@ class Lane:
     in_flight: int
     settings: Settings
 
-    def free_at(self, delivery: Delivery, now: datetime) -> datetime | None:
+    def wait(self, delivery: Delivery, now: datetime) -> Wait | None:
         """
-        Return None if the delivery may be sent now, else the moment to ask again.
+        Return None if the delivery may be sent now, else for what it must wait.
 
-        A delivery that meets the rate limit reserves the next free slot: it comes back once, at its own turn, however
-        many wait.
+        Nobody asks twice: whoever finds the lane full or paused waits in SQL and is called by the delivery that makes
+        room, or by the sweeper after a pause. Under a rate limit it gets a slot of its own if one is near. A slot
+        stays good when its owner comes late; since few are given out ahead, a worker's outage causes no burst.
         """
-        if self.endpoint.paused_until and self.endpoint.paused_until > now:
-            return self.endpoint.paused_until
-        if self.in_flight >= self.capacity:
-            is_probing = self.endpoint.breaker_openings > 0  # what comes of it is known by its deadline
-            return now + (self.settings.webhook_total_timeout if is_probing else timedelta(seconds=1))
+        if self.places(now) == 0:
+            return Wait(None)
         if self.endpoint.rate_per_second is None or delivery.slot_reserved:
             return None
-        slot = max(now, self.endpoint.next_slot_at or now)
-        self.endpoint.next_slot_at = slot + timedelta(seconds=1 / self.endpoint.rate_per_second)
-        if slot <= now:
+        slot = self.reserve(now)
+        if slot is not None and slot <= now:
             return None
-        delivery.slot_reserved = True
+        return Wait(slot)
+
+    def reserve(self, now: datetime) -> datetime | None:
+        """Take the next slot under the endpoint's rate limit, or None while enough are given out."""
+        if self.endpoint.rate_per_second is None:
+            return now
+        interval = timedelta(seconds=1 / self.endpoint.rate_per_second)
+        slot = max(now, self.endpoint.next_slot_at or now)
+        if slot - now > max(RESERVED_AHEAD, interval):
+            return None
+        self.endpoint.next_slot_at = slot + interval
         return slot
+
+    def places(self, now: datetime) -> int:
+        """Return how many more requests may start now, rate limit aside."""
+        if self.endpoint.paused_until is not None and self.endpoint.paused_until > now:
+            return 0
+        return max(0, self.capacity - self.in_flight)
 
     @property
     def capacity(self) -> int:
@@ -46,25 +67,39 @@ class Lane:
         return self.endpoint.max_concurrency or self.settings.webhook_max_concurrency
 
 
-def note_success(endpoint: Endpoint, now: datetime) -> bool:
-    """Clear the record of failures; return whether the row changed (a healthy one is written at most once a minute)."""
+def note_success(endpoint: Endpoint, now: datetime, *, is_manual: bool = False) -> bool:
+    """
+    Clear the record of failures; return whether the row changed (a healthy one is written at most once a minute).
+
+    A pause stays: the request that succeeded may have been under way when another one was told to wait. Only an
+    operator's attempt, which ignores pauses, proves that the pause is over.
+    """
     was_failing = bool(endpoint.consecutive_failures or endpoint.consecutive_exhausted or endpoint.failing_since)
     if not was_failing and endpoint.last_success_at and now - endpoint.last_success_at < timedelta(minutes=1):
         return False
     endpoint.consecutive_failures = endpoint.consecutive_exhausted = endpoint.breaker_openings = 0
-    endpoint.failing_since = endpoint.paused_until = None
+    endpoint.failing_since = None
+    if is_manual:
+        endpoint.paused_until = None
     endpoint.last_success_at = endpoint.updated_at = now
     return True
 
 
-def note_failure(endpoint: Endpoint, now: datetime, settings: Settings, asked_pause: timedelta | None) -> None:
-    """Count a failed attempt; pause the lane if the receiver asked for it or the circuit breaker opens."""
+def note_failure(
+    endpoint: Endpoint, started_at: datetime, now: datetime, settings: Settings, asked_pause: timedelta | None
+) -> None:
+    """
+    Count a failed attempt; pause the lane if the receiver asked for it or the circuit breaker opens.
+
+    The breaker opens at so many failures in a row, and again, for twice as long, when its probe fails. Requests that
+    were under way when it opened are no probes: their failures do not make the break longer.
+    """
     endpoint.consecutive_failures += 1
     endpoint.failing_since = endpoint.failing_since or now
     endpoint.updated_at = now
     pauses = [asked_pause] if asked_pause else []
-    probe_failed = endpoint.breaker_openings > 0
-    if probe_failed or endpoint.consecutive_failures >= settings.webhook_breaker_failures:
+    is_probe = endpoint.paused_until is None or endpoint.paused_until <= started_at
+    if is_probe if endpoint.breaker_openings else endpoint.consecutive_failures >= settings.webhook_breaker_failures:
         pauses.append(min(LONGEST_BREAK, settings.webhook_breaker_open * 2 ** min(endpoint.breaker_openings, 20)))
         endpoint.breaker_openings += 1
     for pause in pauses:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
+from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from config.columns import JsonColumn, UtcDateTime, utc_now
@@ -92,6 +92,13 @@ class Delivery(SQLModel, table=True):
         Index("ix_webhook_deliveries_due", "state", "next_attempt_at"),
         Index("ix_webhook_deliveries_lane", "endpoint_id", "lease_until"),
         Index("ix_webhook_deliveries_newest", "endpoint_id", "created_at"),
+        Index(
+            "ix_webhook_deliveries_waiting",
+            "endpoint_id",
+            "next_attempt_at",
+            sqlite_where=text("enqueued_at IS NULL"),
+            postgresql_where=text("enqueued_at IS NULL"),
+        ),
     )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
@@ -107,7 +114,7 @@ class Delivery(SQLModel, table=True):
     slot_reserved: bool = False  # next_attempt_at is its turn under the endpoint's rate limit
     lease_token: UUID | None = None  # of the worker that sends it now
     lease_until: datetime | None = moment()
-    enqueued_at: datetime | None = moment()  # when it was last handed to the broker
+    enqueued_at: datetime | None = moment()  # when it was last handed to the broker, or will come back; None: no task
     last_status: int | None = None
     last_error: str | None = None  # a code such as timeout_total, or a short text
     created_at: datetime = moment(nullable=False)

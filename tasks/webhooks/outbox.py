@@ -1,21 +1,20 @@
 """`emit`, for apps: an event is written with the business change, and handed to the broker after the commit."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from kombu.exceptions import OperationalError
 from sqlalchemy import event, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 from sqlmodel import col
 
 from config.settings import current_settings
 from tasks.webhooks.emitting import add_event
+from tasks.webhooks.handover import Due
 from tasks.webhooks.models import Delivery
-from tasks.webhooks.store import Due
 from tasks.webhooks.tasks import enqueue_deliveries
 
 _WAITING = "taskyard.emitted"  # session.info: what to hand over when the transaction is committed
-_ROLLED_BACK = "taskyard.rolled_back"  # session.info: some of it may be gone with a savepoint
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,39 +34,59 @@ def emit(session: Session, event_type: str, data: Any, idempotency_key: str | No
 
     Raises:
         EventTypeError: The type is malformed or not known; nothing was written.
-        EventDataError: The data is not JSON or too large; nothing was written.
+        EventDataError: The data is not JSON or too large, or the key is malformed; nothing was written.
     """
     event_id, deliveries = add_event(session, current_settings(), event_type, data, idempotency_key)
     if deliveries:
-        _waiting(session).extend(Due(row.id, row.endpoint_id) for row in deliveries)
+        _waiting(session).due.extend(Due(row.id, row.endpoint_id) for row in deliveries)
     return event_id
 
 
-def _waiting(session: Session) -> list[Due]:
-    if _WAITING not in session.info:
-        session.info[_WAITING] = []
+@dataclass(slots=True)
+class _Waiting:
+    """What one transaction emitted."""
+
+    transaction: SessionTransaction | None
+    due: list[Due] = field(default_factory=list)
+    is_checked: bool = True  # False: a savepoint was rolled back, and may have taken some with it
+
+
+def _waiting(session: Session) -> _Waiting:
+    """Return the list of the session's transaction; one of an earlier transaction that never committed is dropped."""
+    waiting: _Waiting | None = session.info.get(_WAITING)
+    if waiting is None:
         event.listen(session, "after_commit", _hand_over)
         event.listen(session, "after_soft_rollback", _note_rollback)
-    waiting: list[Due] = session.info[_WAITING]
+    transaction = session.get_transaction()
+    if waiting is None or waiting.transaction is not transaction:
+        waiting = session.info[_WAITING] = _Waiting(transaction)
     return waiting
 
 
 def _hand_over(session: Session) -> None:
-    """Runs once the rows are committed: nothing here may raise, the caller's change stands."""
-    waiting = list(session.info[_WAITING])
-    session.info[_WAITING].clear()
-    if session.info.pop(_ROLLED_BACK, False):
-        waiting = _still_there(session, waiting)
+    """
+    Runs once the rows are committed: nothing here may raise, the caller's change stands.
+
+    SQLAlchemy calls it at the end of each savepoint too: nothing is committed then.
+    """
+    waiting: _Waiting | None = session.info.get(_WAITING)
+    if waiting is None or session.in_nested_transaction():
+        return
+    session.info[_WAITING] = _Waiting(None)
+    if waiting.transaction is not session.get_transaction() or not waiting.due:
+        return
     try:
-        enqueue_deliveries(waiting)
-    except (OperationalError, OSError) as error:
+        enqueue_deliveries(waiting.due if waiting.is_checked else _still_there(session, waiting.due))
+    except Exception as error:  # noqa: BLE001 - an edge of the platform: the app's change is committed, come what may
         log.warning(
-            "webhook.enqueue_failed", deliveries=len(waiting), error=str(error), then="the sweeper enqueues them"
+            "webhook.enqueue_failed", deliveries=len(waiting.due), error=str(error), then="the sweeper enqueues them"
         )
 
 
 def _note_rollback(session: Session, _previous: Any) -> None:
-    session.info[_ROLLED_BACK] = True
+    waiting: _Waiting | None = session.info.get(_WAITING)
+    if waiting is not None:
+        waiting.is_checked = False
 
 
 def _still_there(session: Session, waiting: list[Due]) -> list[Due]:

@@ -99,21 +99,20 @@ def next_delay(
     attempt: int,
     schedule: Sequence[timedelta] = DEFAULT_SCHEDULE,
     jitter_source: Callable[[], float] = random.random,
-    retry_after: timedelta | None = None,
-    floor: timedelta = timedelta(0),
+    *,
+    at_least: timedelta = timedelta(0),
     jitter: float = JITTER,
 ) -> timedelta | None:
     """
     Return how long to wait after failed attempt number `attempt` (from 1), or None when it was the last.
 
-    The scheduled wait varies by `jitter` either way, then gives way to a longer `retry_after` (capped) or `floor`.
+    The scheduled wait varies by `jitter` either way, then gives way to a longer `at_least`.
 
     Args:
         attempt: How many attempts were made.
         schedule: The waits between attempts; attempts in all are one more.
         jitter_source: Gives numbers from 0 to 1.
-        retry_after: What the receiver asked for, from `parse_retry_after`.
-        floor: The shortest wait, for `Result.RETRY_WITH_FLOOR`.
+        at_least: What the receiver asked for (`parse_retry_after`), or the floor of `Result.RETRY_WITH_FLOOR`.
         jitter: The share of the scheduled wait by which it varies, 0-1.
 
     Raises:
@@ -126,8 +125,7 @@ def next_delay(
         raise ValueError(f"attempts count from 1, got {attempt}")
     if attempt > len(schedule):
         return None
-    scheduled = schedule[attempt - 1] * (1 + jitter * (2 * jitter_source() - 1))
-    return max(scheduled, floor, retry_after or timedelta(0))
+    return max(schedule[attempt - 1] * (1 + jitter * (2 * jitter_source() - 1)), at_least)
 
 
 def _seconds(text: str) -> float | None:

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Select, exists, select, update
+from sqlalchemy import Select, exists, func, select, update
 from sqlmodel import Session, col
 
 from config.columns import utc_now
 from tasks.webhooks import endpoints
 from tasks.webhooks.emitting import delivery_of
 from tasks.webhooks.events import patterns_for
-from tasks.webhooks.models import Delivery, Event, Subscription
-from tasks.webhooks.store import Due
+from tasks.webhooks.handover import Due
+from tasks.webhooks.models import Delivery, Endpoint, Event, Subscription
 
 BATCH = 500
 
@@ -80,17 +80,32 @@ def add_missing(session: Session, endpoint_id: UUID, since: datetime) -> Iterato
         UnknownEndpointError: There is no such endpoint.
         EndpointDisabledError: It is disabled.
     """
-    endpoint = endpoints.find(session, endpoint_id)
-    if not endpoint.enabled:
-        raise EndpointDisabledError(f"endpoint {endpoint_id} is disabled ({endpoint.disabled_reason}); enable it first")
-    patterns = set(
-        session.scalars(select(col(Subscription.pattern)).where(col(Subscription.endpoint_id) == endpoint_id))
-    )
-    while events := session.scalars(_missed(endpoint_id, since, patterns, session)).all():
+    find_enabled(session, endpoint_id)
+    while events := session.scalars(_missed(endpoint_id, since, session).limit(BATCH)).all():
         rows = [delivery_of(event, endpoint_id) for event in events]
         session.add_all(rows)
         session.commit()
         yield [Due(row.id, row.endpoint_id) for row in rows]
+
+
+def count_missing(session: Session, endpoint_id: UUID, since: datetime) -> int:
+    """Return for how many events :func:`add_missing` would make a delivery."""
+    missed = _missed(endpoint_id, since, session).order_by(None).with_only_columns(func.count())
+    return session.scalar(missed) or 0
+
+
+def find_enabled(session: Session, endpoint_id: UUID) -> Endpoint:
+    """
+    Return an endpoint that may be sent to.
+
+    Raises:
+        UnknownEndpointError: There is no such endpoint.
+        EndpointDisabledError: It is disabled.
+    """
+    endpoint = endpoints.find(session, endpoint_id)
+    if not endpoint.enabled:
+        raise EndpointDisabledError(f"endpoint {endpoint_id} is disabled ({endpoint.disabled_reason}); enable it first")
+    return endpoint
 
 
 def _failed(wanted: Failed) -> Select[UUID]:
@@ -106,7 +121,9 @@ def _failed(wanted: Failed) -> Select[UUID]:
     return query
 
 
-def _missed(endpoint_id: UUID, since: datetime, patterns: set[str], session: Session) -> Select[Event]:
+def _missed(endpoint_id: UUID, since: datetime, session: Session) -> Select[Event]:
+    of_endpoint = select(col(Subscription.pattern)).where(col(Subscription.endpoint_id) == endpoint_id)
+    patterns = set(session.scalars(of_endpoint))
     types = session.scalars(select(col(Event.type)).where(col(Event.created_at) >= since).distinct()).all()
     wanted = [event_type for event_type in types if patterns.intersection(patterns_for(event_type))]
     has_delivery = exists().where(col(Delivery.event_id) == col(Event.id), col(Delivery.endpoint_id) == endpoint_id)
@@ -114,5 +131,4 @@ def _missed(endpoint_id: UUID, since: datetime, patterns: set[str], session: Ses
         select(Event)
         .where(col(Event.created_at) >= since, col(Event.type).in_(wanted), ~has_delivery)
         .order_by(col(Event.created_at))
-        .limit(BATCH)
     )

@@ -1,6 +1,6 @@
 """What an attempt's answer means for its delivery and its endpoint; one function per transition."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,6 +13,7 @@ from tasks.webhooks.answers import Answer
 from tasks.webhooks.emitting import add_event
 from tasks.webhooks.endpoints import disable
 from tasks.webhooks.events import ENDPOINT_DISABLED
+from tasks.webhooks.handover import Due, call_next
 from tasks.webhooks.lanes import disable_reason, note_failure, note_success
 from tasks.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint
 from tasks.webhooks.outcomes import Result, classify, next_delay, parse_retry_after, pause_asked
@@ -38,6 +39,7 @@ class Verdict:
     status: int | None
     error: str | None
     retry_in: timedelta | None  # None: no attempt is to come
+    called: tuple[Due, ...] = ()  # to hand to the broker once this is committed
 
     @property
     def summary(self) -> str:
@@ -53,6 +55,7 @@ class Scene:
     settings: Settings
     endpoint: Endpoint
     delivery: Delivery
+    called: list[Due] = field(default_factory=list)
 
 
 def settle_attempt(scene: Scene, facts: AttemptFacts) -> Verdict:
@@ -66,7 +69,8 @@ def settle_attempt(scene: Scene, facts: AttemptFacts) -> Verdict:
         delivery.last_status, delivery.last_error = answer.status, answer.error
         retry_in = _move_on(scene, facts, now)
     scene.session.add(_attempt_row(delivery, facts, now + retry_in if retry_in is not None else None))
-    return Verdict(delivery.state, delivery.attempts, answer.status, answer.error, retry_in)
+    scene.called.extend(call_next(scene.session, scene.endpoint, scene.settings, now))
+    return Verdict(delivery.state, delivery.attempts, answer.status, answer.error, retry_in, tuple(scene.called))
 
 
 def _move_on(scene: Scene, facts: AttemptFacts, now: datetime) -> timedelta | None:
@@ -75,9 +79,10 @@ def _move_on(scene: Scene, facts: AttemptFacts, now: datetime) -> timedelta | No
     result = classify(facts.answer, delivery.failures + 1, codes)
     if result is Result.SUCCESS:
         _deliver(delivery, now)
-        note_success(endpoint, now)
+        note_success(endpoint, now, is_manual=facts.manual_by is not None)
         return None
-    note_failure(endpoint, now, settings, pause_asked(facts.answer, now, settings.webhook_retry_after_cap))
+    asked = pause_asked(facts.answer, now, settings.webhook_retry_after_cap)
+    note_failure(endpoint, facts.started_at, now, settings, asked)
     if result is Result.GONE:
         _exhaust(delivery, endpoint, now)
         _disable(scene, "the receiver answered 410 Gone")
@@ -85,6 +90,8 @@ def _move_on(scene: Scene, facts: AttemptFacts, now: datetime) -> timedelta | No
     if facts.manual_by is not None:  # one attempt more, which leaves the schedule as it was
         return None
     delivery.failures += 1
+    if not endpoint.enabled:  # disabled while this attempt was under way, and the delivery parked with the others
+        return None
     retry_in = None if result is Result.TERMINAL else _wait(scene, facts.answer, result, now)
     if retry_in is None:
         _exhaust(delivery, endpoint, now)
@@ -99,12 +106,13 @@ def _move_on(scene: Scene, facts: AttemptFacts, now: datetime) -> timedelta | No
 def _wait(scene: Scene, answer: Answer, result: Result, now: datetime) -> timedelta | None:
     settings = scene.settings
     schedule = [timedelta(seconds=wait) for wait in scene.endpoint.retry_delays or ()]
+    asked = parse_retry_after(answer.retry_after, now, settings.webhook_retry_after_cap) or timedelta(0)
+    floor = settings.webhook_throttle_floor if result is Result.RETRY_WITH_FLOOR else timedelta(0)
     return next_delay(
         scene.delivery.failures,
         schedule or settings.webhook_retry_delays,
+        at_least=max(asked, floor),
         jitter=settings.webhook_retry_jitter,
-        retry_after=parse_retry_after(answer.retry_after, now, settings.webhook_retry_after_cap),
-        floor=settings.webhook_throttle_floor if result is Result.RETRY_WITH_FLOOR else timedelta(0),
     )
 
 
@@ -130,7 +138,8 @@ def _disable(scene: Scene, reason: str) -> None:
         return
     parked = disable(scene.session, endpoint, reason)
     facts = {"endpoint_id": str(endpoint.id), "url": endpoint.url, "reason": reason, "parked_deliveries": parked}
-    add_event(scene.session, scene.settings, ENDPOINT_DISABLED, facts)
+    _, told = add_event(scene.session, scene.settings, ENDPOINT_DISABLED, facts)
+    scene.called.extend(Due(row.id, row.endpoint_id) for row in told)
 
 
 def _attempt_row(delivery: Delivery, facts: AttemptFacts, next_attempt_at: datetime | None) -> DeliveryAttempt:

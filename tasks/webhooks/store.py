@@ -3,16 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
+from sqlalchemy.orm import QueryableAttribute, defer
 from sqlmodel import Session, col
 
 from config.columns import utc_now
 from config.settings import Settings
 from tasks.webhooks.answers import Answer
 from tasks.webhooks.endpoints import active_secrets, open_vault
+from tasks.webhooks.handover import Due, in_flight, take_lost, take_waiting
 from tasks.webhooks.lanes import Lane
 from tasks.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint
 from tasks.webhooks.results import AttemptFacts, Scene, Verdict, settle_attempt
@@ -36,15 +38,8 @@ class Claim:
 class Refusal:
     """Why there is nothing to send now."""
 
-    state: str  # of the delivery, "unknown", or "busy"
+    state: str  # of the delivery; or "unknown", "busy", or "waiting" for the lane to call it
     retry_at: datetime | None = None  # ask again then; None: never, by this task
-
-
-class Due(NamedTuple):
-    """A delivery to hand to the broker, and the lane it belongs to."""
-
-    delivery_id: UUID
-    endpoint_id: UUID
 
 
 class DeliveryStore:
@@ -84,44 +79,30 @@ class DeliveryStore:
         If the lease was lost meanwhile, the attempt is still recorded, and nothing else changes.
         """
         with self._open_session() as session, session.begin():
-            rows = _lock(session, claim.delivery.id)
+            rows = _lock(session, claim.delivery.id, with_body=False)
             if rows is None:
                 raise LookupError(f"webhook delivery {claim.delivery.id} was deleted while it was being sent")
             facts = AttemptFacts(claim.token, answer, started_at, worker, claim.manual_by)
             return settle_attempt(Scene(session, self._settings, *rows), facts)
 
-    def due(self, limit: int, grace: timedelta) -> list[Due]:
-        """
-        Return deliveries that are due and were not handed to the broker within ``grace``, and mark them as handed.
-
-        Rows whose lease ran out are among them: a lost worker leaves nothing behind.
-        """
-        now = utc_now()
+    def waiting(self, limit: int) -> list[Due]:
+        """Return deliveries that are due, have no task, and whose lane has room; mark them as handed to the broker."""
         with self._open_session() as session, session.begin():
-            found = session.execute(
-                select(col(Delivery.id), col(Delivery.endpoint_id))
-                .where(
-                    col(Delivery.state).in_(OPEN_STATES),
-                    col(Delivery.next_attempt_at) <= now,
-                    col(Delivery.lease_until).is_(None) | (col(Delivery.lease_until) < now),
-                    col(Delivery.enqueued_at).is_(None) | (col(Delivery.enqueued_at) < now - grace),
-                )
-                .order_by(col(Delivery.next_attempt_at))
-                .limit(limit)
-                .with_for_update(skip_locked=True)
-            ).all()
-            if found:
-                ids = [row.id for row in found]
-                session.execute(update(Delivery).where(col(Delivery.id).in_(ids)).values(enqueued_at=now))
-            return [Due(row.id, row.endpoint_id) for row in found]
+            return take_waiting(session, self._settings, limit, utc_now())
+
+    def lost(self, limit: int, grace: timedelta) -> list[Due]:
+        """Return deliveries that are due though they were handed over before ``grace``; mark them as handed again."""
+        with self._open_session() as session, session.begin():
+            return take_lost(session, limit, grace, utc_now())
 
     def reopen(self, delivery_id: UUID) -> None:
         """Give an exhausted delivery fresh attempts, due now; one in any other state is left alone."""
+        now = utc_now()
         with self._open_session() as session, session.begin():
             session.execute(
                 update(Delivery)
                 .where(col(Delivery.id) == delivery_id, col(Delivery.state) == "exhausted")
-                .values(state="retrying", failures=0, next_attempt_at=utc_now(), finished_at=None)
+                .values(state="retrying", failures=0, next_attempt_at=now, enqueued_at=now, finished_at=None)
             )
 
     def _refuse(
@@ -141,15 +122,15 @@ class DeliveryStore:
         return self._lane_refusal(session, delivery, endpoint, now)
 
     def _lane_refusal(self, session: Session, delivery: Delivery, endpoint: Endpoint, now: datetime) -> Refusal | None:
-        in_flight = session.scalar(
-            select(func.count()).where(col(Delivery.endpoint_id) == endpoint.id, col(Delivery.lease_until) > now)
-        )
-        free_at = Lane(endpoint, in_flight or 0, self._settings).free_at(delivery, now)
-        if free_at is None:
+        wait = Lane(endpoint, in_flight(session, endpoint.id, now), self._settings).wait(delivery, now)
+        if wait is None:
             return None
-        if delivery.slot_reserved:
-            delivery.next_attempt_at = free_at
-        return Refusal("busy", free_at)
+        if wait.until is None:
+            delivery.enqueued_at, delivery.slot_reserved = None, False
+            return Refusal("waiting")
+        delivery.enqueued_at = delivery.next_attempt_at = wait.until
+        delivery.slot_reserved = True
+        return Refusal("busy", wait.until)
 
     def _note_lost_worker(self, session: Session, delivery: Delivery) -> None:
         """A lease that ran out belongs to a worker that died: its attempt may have reached the receiver."""
@@ -162,12 +143,18 @@ class DeliveryStore:
         )
 
 
-def _lock(session: Session, delivery_id: UUID) -> tuple[Endpoint, Delivery] | None:
-    """Lock the endpoint, then the delivery: everyone takes them in this order, so that nobody waits in a circle."""
+def _lock(session: Session, delivery_id: UUID, *, with_body: bool = True) -> tuple[Endpoint, Delivery] | None:
+    """
+    Lock the endpoint, then the delivery: everyone takes them in this order, so that nobody waits in a circle.
+
+    The lock leaves the rows' keys free: an app's transaction that emitted to this endpoint, and may stay open for
+    long, holds the key of the endpoint's row, and must not stop its deliveries.
+    """
     row = session.execute(
         select(Endpoint, Delivery)
         .join(Delivery, col(Delivery.endpoint_id) == col(Endpoint.id))
         .where(col(Delivery.id) == delivery_id)
-        .with_for_update()
+        .options(*([] if with_body else [defer(cast("QueryableAttribute[bytes]", Delivery.body))]))
+        .with_for_update(key_share=True)
     ).one_or_none()
     return None if row is None else (row[0], row[1])

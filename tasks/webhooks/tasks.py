@@ -14,8 +14,9 @@ from tasks.calls import CallOptions
 from tasks.policy import Exponential, Policy
 from tasks.webhooks import handlers
 from tasks.webhooks.clients import AiohttpWebhookClient, ClientOptions
+from tasks.webhooks.handover import Due
 from tasks.webhooks.payloads import DeliverWebhook, SweepWebhooks
-from tasks.webhooks.store import DeliveryStore, Due
+from tasks.webhooks.store import DeliveryStore
 
 # The schedule of a delivery lives in SQL and ends it there; the attempts of its task only bound our own faults.
 DELIVERY = Policy(max_attempts=1000, backoff=Exponential(base=timedelta(seconds=2), cap=timedelta(minutes=5)))
@@ -30,7 +31,8 @@ def reopen(payload: DeliverWebhook) -> None:
 @task("webhooks.deliver", DeliverWebhook, queue=WEBHOOKS, policy=DELIVERY, on_redrive=reopen)
 def deliver(payload: DeliverWebhook) -> handlers.Delivered:
     """Send one webhook delivery; see :func:`tasks.webhooks.handlers.deliver`."""
-    return handlers.deliver(payload, open_store(), http_client(), current_settings(), socket.gethostname())
+    tools = handlers.Tools(open_store(), http_client(), enqueue_deliveries, current_settings(), socket.gethostname())
+    return handlers.deliver(payload, tools)
 
 
 @task("webhooks.sweep", SweepWebhooks, queue=MAINTENANCE, policy=SWEEP)
@@ -40,13 +42,23 @@ def sweep(_payload: SweepWebhooks) -> handlers.Swept:
 
 
 def enqueue_deliveries(due: Iterable[Due]) -> None:
-    """Hand deliveries to the broker, each in its endpoint's lane; one that has a live task is not enqueued again."""
-    lanes = {row.delivery_id: str(row.endpoint_id) for row in due}
+    """
+    Hand deliveries to the broker, each in its endpoint's lane; one that has a live task is not enqueued again.
+
+    One whose task is about to end must not be taken for such: it is enqueued without a check, as it was marked.
+    """
+    rows = {row.delivery_id: row for row in due}
 
     def options(payload: DeliverWebhook) -> CallOptions:
-        return {"dedup_key": f"webhook:{payload.delivery_id}", "group_key": lanes[payload.delivery_id]}
+        row = rows[payload.delivery_id]
+        chosen: CallOptions = {"group_key": str(row.endpoint_id)}
+        if row.has_task:
+            chosen["dedup_key"] = f"webhook:{row.delivery_id}"
+        if row.wait > timedelta(0):
+            chosen["countdown"] = row.wait.total_seconds()
+        return chosen
 
-    enqueue_many(deliver, [DeliverWebhook(delivery_id=delivery_id) for delivery_id in lanes], each=options)
+    enqueue_many(deliver, [DeliverWebhook(delivery_id=delivery_id) for delivery_id in rows], each=options)
 
 
 @lru_cache(maxsize=1)

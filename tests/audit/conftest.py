@@ -1,5 +1,27 @@
-"""Databases for the tests of this folder."""
+"""Databases for the tests of this folder, and the platform's app on a test's own servers."""
 
-from tests.databases import database, empty_database, servers
+from collections.abc import Iterator
 
-__all__ = ["database", "empty_database", "servers"]
+import pytest
+
+from config.database import current_engine
+from config.settings import current_settings
+from tasks.app import app
+from tests.databases import Database, database, empty_database, servers
+from tests.servers import Server
+
+__all__ = ["database", "empty_database", "platform", "servers"]
+
+
+@pytest.fixture
+def platform(database: Database, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """A migrated database and an empty broker that settings, engine and app of this process use."""
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    monkeypatch.setenv("REDIS_URL", valkey.url)
+    current_settings.cache_clear()
+    current_engine.cache_clear()
+    app.conf.update(broker_url=valkey.url, result_backend=valkey.url)
+    yield database
+    current_engine().dispose()
+    current_engine.cache_clear()
+    current_settings.cache_clear()

@@ -5,20 +5,15 @@ from pathlib import Path
 from typing import Annotated
 
 from audit.bootstep import AuditWriter
-from broker.wire import BURY_TASK
 from config.queues import DEFAULT
 from tasks.app import TASK_MODULES, app, task
-from tasks.base import PlatformTask
+from tasks.errors import PermanentError
 from tasks.payloads import Hidden, Payload
 from tasks.policy import Policy
-
-__all__ = ["BURY_TASK", "app"]
 
 app.conf.include = [name for name in TASK_MODULES if find_spec(name.rpartition(".")[0]) and find_spec(name)]
 if AuditWriter not in app.steps["worker"]:
     app.steps["worker"].add(AuditWriter)
-if find_spec("broker.request") is None:
-    PlatformTask.Request = "celery.worker.request:Request"
 
 
 class Greet(Payload):
@@ -39,6 +34,8 @@ class Greet(Payload):
 def greet(payload: Greet) -> str:
     """Say hello."""
     note(payload, "greeted")
+    if payload.name == "nobody":
+        raise PermanentError("there is nobody to greet")
     return f"hello {payload.name}"
 
 

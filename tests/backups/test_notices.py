@@ -16,7 +16,7 @@ from tasks.webhooks.capture import Receiver
 from tasks.webhooks.clients import AiohttpWebhookClient, ClientOptions
 from tasks.webhooks.emitting import add_event
 from tasks.webhooks.endpoints import disable, register
-from tasks.webhooks.handlers import deliver, sweep
+from tasks.webhooks.handlers import Tools, deliver, sweep
 from tasks.webhooks.models import Delivery, Endpoint
 from tasks.webhooks.payloads import DeliverWebhook
 from tasks.webhooks.store import DeliveryStore
@@ -57,7 +57,7 @@ def send_all(stage: Stage, settings: Settings) -> None:
     due: list[DeliverWebhook] = []
     sweep(store, lambda rows: due.extend(DeliverWebhook(delivery_id=row.delivery_id) for row in rows), settings)
     for payload in due:
-        deliver(payload, store, client, settings, "worker-1")
+        deliver(payload, Tools(store, client, lambda _due: None, settings, "worker-1"))
     client.close()
 
 

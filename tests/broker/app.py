@@ -53,6 +53,8 @@ def make_app(settings: Settings, **more: Any) -> Celery:
         task_ignore_result=True,
         worker_hijack_root_logger=False,
     )
+    if "SOFT_SHUTDOWN" in os.environ:
+        app.conf.update(worker_soft_shutdown_timeout=float(os.environ["SOFT_SHUTDOWN"]))
     app.conf.update(more)
     return app
 
@@ -74,6 +76,15 @@ def record(self: Task[..., Any], label: str = "", sleep: float = 0) -> None:
     records.rpush(RECORDS, f"start {self.request.id} {label} {now:.6f}")
     if sleep:
         time.sleep(sleep)
+    records.rpush(RECORDS, f"end {self.request.id} {label} {time.time():.6f}")
+
+
+@app.task(name="hold", bind=True)
+def hold(self: Task[..., Any], label: str = "") -> None:
+    """Record the start, wait until the test sets the key `release`, record the end."""
+    records.rpush(RECORDS, f"start {self.request.id} {label} {time.time():.6f}")
+    while not records.exists("release"):
+        time.sleep(0.05)
     records.rpush(RECORDS, f"end {self.request.id} {label} {time.time():.6f}")
 
 

@@ -8,10 +8,11 @@ from tasks.webhooks.clients import AiohttpWebhookClient, ClientOptions
 
 LOCAL = ClientOptions(allow_nets=parse_nets("127.0.0.0/8"), allow_http=True)
 QUICK = Timeouts(connect=timedelta(seconds=0.5), total=timedelta(seconds=1), body=timedelta(seconds=0.3))
+PATIENT = Timeouts()
 HEADERS = {"Content-Type": "application/json", "webhook-id": "msg_1"}
 
 
-def posted(options: ClientOptions, url: str, timeouts: Timeouts = QUICK) -> Answer:
+def posted(options: ClientOptions, url: str, timeouts: Timeouts = PATIENT) -> Answer:
     """Post once with a client of its own."""
     client = AiohttpWebhookClient(options)
     try:

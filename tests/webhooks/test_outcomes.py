@@ -162,9 +162,10 @@ def test_the_default_schedule_makes_six_attempts() -> None:
 def test_the_longest_of_schedule_request_and_floor_counts(
     jitter: float, retry_after: int | None, floor: int, expected: int
 ) -> None:
-    asked = None if retry_after is None else timedelta(seconds=retry_after)
     schedule = [timedelta(seconds=100)]
-    assert next_delay(1, schedule, lambda: jitter, asked, timedelta(seconds=floor)) == timedelta(seconds=expected)
+    assert next_delay(
+        1, schedule, lambda: jitter, at_least=timedelta(seconds=max(retry_after or 0, floor))
+    ) == timedelta(seconds=expected)
 
 
 def test_attempts_count_from_one() -> None:
@@ -185,7 +186,7 @@ DURATIONS = st.timedeltas(timedelta(0), timedelta(days=3))
 def test_a_delay_keeps_all_its_bounds(
     attempt: int, schedule: list[timedelta], jitter: float, asked: timedelta | None, floor: timedelta
 ) -> None:
-    delay = next_delay(attempt, schedule, lambda: jitter, asked, floor)
+    delay = next_delay(attempt, schedule, lambda: jitter, at_least=max(asked or timedelta(0), floor))
     if attempt > len(schedule):
         assert delay is None
         return

@@ -1,0 +1,53 @@
+"""Bring the code's timetable into SQL: code owns its definitions, operators own pauses and their own schedules."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+from sqlalchemy import Engine
+from sqlmodel import Session, select
+
+from beat.catalog import apply, database_now, new_schedule, touch
+from beat.definitions import Definition
+from beat.entries import Entry
+from beat.models import Schedule
+
+CODE, OPERATOR = "code", "operator"
+log = structlog.get_logger(__name__)
+
+
+def deploy(engine: Engine, entries: Iterable[Entry[Any]]) -> None:
+    """
+    Make the code-owned schedules in SQL those of the timetable, by name, in one transaction.
+
+    New ones are added, changed ones changed (a pause stays), those that code no longer declares are retired, and come
+    back when it declares them again. A schedule of a person is never touched; an entry of the same name is left out.
+
+    Raises:
+        InvalidScheduleError: An entry is wrong; nothing was changed.
+    """
+    wanted = {entry.name: entry.definition() for entry in entries if entry.is_enabled}
+    with Session(engine) as session, session.begin():
+        existing = {row.name: row for row in session.exec(select(Schedule)).all()}
+        for name, definition in wanted.items():
+            _deploy_one(session, existing.get(name), definition)
+        for name, row in existing.items():
+            if row.owner == CODE and name not in wanted and row.retired_at is None:
+                row.retired_at = database_now(session)
+                touch(session, row, CODE)
+                log.warning("schedule.retired", schedule=name)
+
+
+def _deploy_one(session: Session, row: Schedule | None, definition: Definition) -> None:
+    if row is None:
+        session.add(new_schedule(session, definition, owner=CODE, by=CODE))
+        log.info("schedule.added", schedule=definition.name, owner=CODE)
+    elif row.owner != CODE:
+        log.error("schedule.name_taken", schedule=definition.name, owner=row.owner)
+    elif row.retired_at is not None:
+        row.retired_at = None
+        apply(session, row, definition, by=CODE)
+        row.cursor = database_now(session)  # what passed while it was retired was not wanted
+        log.info("schedule.returned", schedule=definition.name)
+    elif apply(session, row, definition, by=CODE):
+        log.info("schedule.changed", schedule=definition.name, owner=CODE)

@@ -1,0 +1,71 @@
+"""How code declares a schedule: a task and its payload, never strings; no module of the work imports this one."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from beat.definitions import Definition, Kind, Misfire, Overlap, checked
+from config.queues import NORMAL, PriorityName
+from tasks.app import TypedTask
+from tasks.payloads import Payload
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """The timing part of an entry; made by :func:`cron` or :func:`every`."""
+
+    kind: Kind
+    expression: str
+    zone: str = "UTC"
+
+
+def cron(expression: str, zone: str = "UTC") -> When:
+    """Five fields, or six with seconds first, in a time zone."""
+    return When("cron", expression, zone)
+
+
+def every(interval: timedelta) -> When:
+    """A fixed interval of at least a second, aligned to the clock."""
+    return When("every", f"{interval.total_seconds():.3f}")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry[M: Payload]:
+    """One schedule that code owns."""
+
+    name: str
+    task: TypedTask[..., M]
+    payload: M
+    when: When
+    is_enabled: bool = True  # False: as if it were not declared, so an existing one is retired
+    jitter: timedelta = timedelta(0)
+    misfire: Misfire = "run_once"
+    misfire_limit: int = 1
+    overlap: Overlap = "allow"
+    priority: PriorityName | int = NORMAL
+    note: str = field(default="")
+
+    def definition(self) -> Definition:
+        """
+        Return what is saved.
+
+        Raises:
+            InvalidScheduleError: A setting that this entry is made of has no meaning for a schedule.
+        """
+        args: dict[str, Any] = self.payload.to_wire()
+        return checked(
+            Definition(
+                name=self.name,
+                task=self.task.name,
+                kind=self.when.kind,
+                expression=self.when.expression,
+                args=args,
+                zone=self.when.zone,
+                jitter=self.jitter,
+                misfire=self.misfire,
+                misfire_limit=self.misfire_limit,
+                overlap=self.overlap,
+                priority=self.priority,
+                note=self.note,
+            )
+        )

@@ -1,0 +1,221 @@
+"""From schedules that are due to messages in the broker: decide, write the fires, publish, and note it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from beat.agenda import Agenda, Armed
+from beat.clock import Clock
+from beat.leader import Lease
+from beat.metrics import BeatMetrics
+from beat.planning import Horizon, Plan, plan, run_id_of
+from beat.publisher import BROKER_ERRORS, Message, Publisher, RefusedError
+from beat.store import Advance, BeatStore, Published
+
+LEFT_OVER = timedelta(seconds=3)  # a fire without a message is taken up by the leader after so long
+REPAIRS = 200  # fires taken up in one go
+ZERO = timedelta(0)
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """What one schedule does now."""
+
+    armed: Armed
+    plan: Plan
+    fires: tuple[datetime, ...]
+    skipped: tuple[datetime, ...]  # because the run before is not done
+
+
+class Firing:
+    """The leader's hands: everything it writes and publishes about slots."""
+
+    def __init__(  # noqa: PLR0913 - the engine's parts
+        self,
+        store: BeatStore,
+        publisher: Publisher,
+        lease: Lease,
+        clock: Clock,
+        *,
+        metrics: BeatMetrics,
+        grace: timedelta,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._publisher = publisher
+        self._lease = lease
+        self._metrics = metrics
+        self._grace = grace
+
+    def fire(self, agenda: Agenda, batch: Sequence[Armed], changes: int, now: datetime) -> None:
+        """
+        Settle all slots of these schedules up to now.
+
+        The rows are written before the first message is sent, so a crash leaves fires that are pending, never messages
+        that nobody knows of.
+
+        Raises:
+            StaleLeaderError: Another process leads; nothing was written or sent.
+            DefinitionsChangedError: Decided on outdated definitions; nothing was written or sent.
+        """
+        decisions = self._decide(batch, now)
+        rows = [row for decision in decisions for row in self._rows(decision, now)]
+        advances = [_advance(decision, now) for decision in decisions]
+        written = self._store.record(self._lease.token, changes, rows, advances)
+        for decision in decisions:
+            self._move_on(agenda, decision)
+        messages = [_message(decision.armed, slot) for decision in decisions for slot in decision.fires]
+        self._publish([message for message in messages if message.run_id in written], now)
+
+    def repair(self, now: datetime) -> int:
+        """
+        Take up fires that were written but, as far as the rows tell, never published; return how many there were.
+
+        A run that the audit knows was published. One that was published without a note, and is unknown to the audit
+        yet, is refused by the broker the second time.
+        """
+        rows = self._store.pending(now - LEFT_OVER, REPAIRS)
+        known = self._store.known_to_audit([row.id for row in rows]) if rows else set()
+        self._store.published([Published(row.id, now, ZERO) for row in rows if row.id in known])
+        left = [row for row in rows if row.id not in known]
+        off = [row for row in left if row.name is None or (row.is_off and not row.is_manual)]
+        late = [row for row in left if row not in off and row.misfire == "skip" and now - row.due_at > self._grace]
+        self._close([row.id for row in off], "withdrawn", "the schedule was stopped before its message was sent")
+        self._close([row.id for row in late], "missed", "its message could not be sent in time")
+        messages = [_left_over(row) for row in left if row not in off and row not in late]
+        self._publish(messages, now)
+        if rows:
+            log.warning("beat.fires_repaired", count=len(rows), known=len(known), off=len(off), late=len(late))
+        return len(rows)
+
+    def withdraw(self, schedule_ids: Iterable[UUID], now: datetime) -> None:
+        """Cancel what was enqueued ahead for schedules that have stopped."""
+        run_ids = self._store.published_ahead(schedule_ids, now)
+        if run_ids:
+            self._close(run_ids, "withdrawn", "the schedule was stopped before the slot")
+            self._publisher.withdraw(run_ids, "schedule stopped")
+
+    def _decide(self, batch: Sequence[Armed], now: datetime) -> list[_Decision]:
+        busy = self._busy(batch, now)
+        decisions = []
+        for armed in batch:
+            horizon = Horizon(now, armed.ahead, self._grace)
+            planned = plan(armed.series, armed.shift, (armed.misfire, armed.misfire_limit), armed.cursor, horizon)
+            count = len(planned.fires)
+            if armed.skips_overlap:  # at most one, and none while the run before goes on
+                count = 0 if armed.last_run_id in busy else min(count, 1)
+            split = len(planned.fires) - count
+            decisions.append(_Decision(armed, planned, planned.fires[split:], planned.fires[:split]))
+        return decisions
+
+    def _move_on(self, agenda: Agenda, decision: _Decision) -> None:
+        armed = decision.armed
+        armed.cursor = decision.plan.cursor
+        if decision.fires:
+            armed.last_run_id = run_id_of(armed.id, decision.fires[-1])
+        agenda.put(armed)
+        self._metrics.fires["skipped"] += len(decision.skipped)
+        self._metrics.fires["missed"] += decision.plan.missed
+
+    def _busy(self, batch: Sequence[Armed], now: datetime) -> set[UUID]:
+        """Return the runs that are not done, of the schedules that must not overlap: the broker's word counts."""
+        last_runs = [armed.last_run_id for armed in batch if armed.skips_overlap and armed.last_run_id is not None]
+        if not last_runs:
+            return set()
+        unfinished = self._store.unfinished(last_runs, now)
+        return unfinished.unsent | self._publisher.going_on(unfinished.sent - unfinished.unsent)
+
+    def _rows(self, decision: _Decision, now: datetime) -> Iterable[dict[str, Any]]:
+        planned = decision.plan
+        for state, slots in (("pending", decision.fires), ("skipped", decision.skipped)):
+            for slot in slots:
+                yield self._row(decision.armed, slot, state, now)
+        if planned.newest_missed is not None:
+            row = self._row(decision.armed, planned.newest_missed, "missed", now)
+            yield row | {"slots": planned.missed, "error": None if planned.is_exact else "and more before"}
+
+    def _row(self, armed: Armed, slot: datetime, state: str, now: datetime) -> dict[str, Any]:
+        return {
+            "id": run_id_of(armed.id, slot),
+            "schedule_id": armed.id,
+            "slot": slot,
+            "due_at": slot + armed.shift,
+            "state": state,
+            "is_manual": False,
+            "slots": 1,
+            "fence": self._lease.token,
+            "error": None,
+            "recorded_at": now,
+        }
+
+    def _publish(self, messages: Sequence[Message], now: datetime) -> None:
+        published: list[Published] = []
+        refused: list[tuple[UUID, str]] = []
+        try:
+            with self._publisher.session():
+                for message in messages:
+                    if not self._lease.is_held():
+                        break  # somebody else may be publishing these by now
+                    try:
+                        self._publisher.publish(message, now)
+                    except RefusedError as error:
+                        log.error("schedule.refused", schedule=message.schedule, reason=str(error))  # noqa: TRY400 - the reason says it
+                        refused.append((message.run_id, str(error)))
+                    else:
+                        at = self._clock.now()
+                        published.append(Published(message.run_id, at, max(at - message.due, ZERO)))
+        except BROKER_ERRORS as error:
+            log.warning("beat.publish_failed", left=len(messages) - len(published), reason=str(error))
+        self._store.published(published)
+        for fire in published:
+            self._metrics.published(fire.lag)
+        for run_id, reason in refused:
+            self._close([run_id], "refused", reason)
+
+    def _close(self, run_ids: Sequence[UUID], state: str, reason: str) -> None:
+        if run_ids:
+            self._store.close(self._lease.token, run_ids, state, reason)
+            self._metrics.fires[state] += len(run_ids)
+
+
+def _advance(decision: _Decision, now: datetime) -> Advance:
+    fires = decision.fires
+    return Advance(
+        schedule_id=decision.armed.id,
+        cursor=decision.plan.cursor,
+        last_slot=fires[-1] if fires else None,
+        last_run_id=run_id_of(decision.armed.id, fires[-1]) if fires else None,
+        fired_at=now if fires else None,
+        fired=len(fires),
+        skipped=len(decision.skipped),
+        missed=decision.plan.missed,
+    )
+
+
+def _message(armed: Armed, slot: datetime) -> Message:
+    return Message(
+        run_id=run_id_of(armed.id, slot),
+        schedule=armed.name,
+        slot=slot,
+        due=slot + armed.shift,
+        task=armed.task,
+        args=armed.args,
+        priority=armed.priority,
+    )
+
+
+def _left_over(row: Any) -> Message:
+    return Message(
+        run_id=row.id,
+        schedule=row.name,
+        slot=row.slot,
+        due=row.due_at,
+        task=row.task,
+        args=row.args,
+        priority=row.priority,
+    )

@@ -1,0 +1,60 @@
+"""Fire a schedule now because a person wants it: with a slot of its own, recorded before it is sent."""
+
+from datetime import timedelta
+
+from celery import Celery
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from audit.operator_log import record_operation
+from beat.catalog import begin_manual_fire, database_now, find
+from beat.errors import ScheduleStateError
+from beat.models import ScheduleFire
+from beat.publisher import CeleryPublisher, Message, RefusedError
+from beat.store import BeatStore, Published
+from broker.client import shared_client
+from config.settings import Settings
+
+
+def run_now(  # noqa: PLR0913 - the process, and one request
+    engine: Engine, app: Celery, settings: Settings, name: str, *, reason: str, is_forced: bool
+) -> ScheduleFire:
+    """
+    Enqueue one run of the schedule, paused or not, now; its timetable goes on as before.
+
+    A run that could not be sent is sent by the leading beat process as soon as it can.
+
+    Raises:
+        ScheduleNotFoundError: There is none of this name; nothing was recorded.
+        ScheduleStateError: It must not overlap, and its last run is not done; nothing was recorded.
+        RefusedError: Its task no longer takes these arguments.
+        OperationalError, RedisError, OSError: The broker does not answer; the fire is recorded.
+    """
+    store = BeatStore(engine)
+    publisher = CeleryPublisher(app, shared_client(settings.redis_url), settings)
+    if not is_forced:
+        _check_overlap(engine, store, publisher, name)
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        schedule, fire = begin_manual_fire(session, name)
+        record_operation(session, "schedules run", name, reason=reason)
+    message = Message(fire.id, schedule.name, fire.slot, fire.due_at, schedule.task, schedule.args, schedule.priority)
+    try:
+        publisher.publish(message, fire.slot)
+    except RefusedError as error:
+        store.close_manual(fire.id, str(error))
+        raise
+    store.published([Published(fire.id, fire.slot, timedelta(0))])
+    return fire
+
+
+def _check_overlap(engine: Engine, store: BeatStore, publisher: CeleryPublisher, name: str) -> None:
+    with Session(engine) as session:
+        schedule = find(session, name)
+        last_run_id, now = schedule.last_run_id, database_now(session)
+        if schedule.overlap != "skip" or last_run_id is None:
+            return
+    unfinished = store.unfinished([last_run_id], now)
+    if unfinished.unsent or publisher.going_on(unfinished.sent):
+        raise ScheduleStateError(
+            f"{name!r} must not overlap, and its run {last_run_id} is not done; --force runs it anyway"
+        )

@@ -1,0 +1,113 @@
+"""The scheduler of `celery -A tasks beat`: Celery's face of the engine."""
+
+import signal
+import threading
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import structlog
+from celery.beat import Scheduler as CeleryScheduler
+
+from beat.clock import Clock, ServerClock
+from beat.deploy import deploy
+from beat.engine import Engine, Pace
+from beat.firing import Firing
+from beat.leader import Lease, open_client
+from beat.metrics import BeatMetrics
+from beat.publisher import CeleryPublisher
+from beat.schedule import timetable
+from beat.store import BeatStore
+from broker.client import shared_client
+from config.database import current_engine
+from config.settings import Settings, current_settings
+
+AFTER_A_FAULT = 1.0  # seconds
+log = structlog.get_logger(__name__)
+
+
+class Scheduler(CeleryScheduler):
+    """
+    Fires the schedules in SQL while this process leads; any number of processes may run.
+
+    Celery makes a second, lazy instance for its banner: nothing is opened before the first tick.
+    """
+
+    max_interval = 1  # second
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._engine: Engine | None = None
+        self._is_ticking = self._is_ending = False
+        super().__init__(*args, **options)
+
+    def setup_schedule(self) -> None:
+        """Do nothing: schedules are in SQL, and are read when this process leads."""
+
+    def tick(self, *_: Any, **__: Any) -> float:
+        """Run the engine once; a fault of ours is logged, and must not silence all schedules."""
+        self._is_ticking = True
+        try:
+            if self._engine is None:
+                self._listen_to_signals()
+                self._engine = build_engine(self.app, current_settings(), self.clock(), self.pace())
+            pause = min(self._engine.tick(), float(self.max_interval))
+        except Exception:
+            log.exception("beat.tick_failed")
+            pause = AFTER_A_FAULT
+        finally:
+            self._is_ticking = False
+        if self._is_ending:
+            raise SystemExit
+        return pause
+
+    def close(self) -> None:
+        """Release the lead and the connections; called twice at the end of a process."""
+        if self._engine is not None:
+            self._engine.close()
+        super().close()
+
+    def clock(self) -> Clock:
+        """Return the clock that slots follow."""
+        return ServerClock()
+
+    def pace(self) -> Pace:
+        """Return how often what is done."""
+        return Pace(lease=current_settings().beat_lease_seconds)
+
+    def _listen_to_signals(self) -> None:
+        """Take SIGTERM and SIGINT over from Celery, whose handler breaks off in the middle of a write."""
+        if threading.current_thread() is threading.main_thread():  # `worker -B` runs us in a thread
+            signal.signal(signal.SIGTERM, self._end)
+            signal.signal(signal.SIGINT, self._end)
+
+    def _end(self, *_: Any) -> None:
+        """Let the tick come to its end; a second signal breaks it off."""
+        if not self._is_ticking or self._is_ending:
+            raise SystemExit
+        self._is_ending = True
+        if self._engine is not None:
+            self._engine.end_soon()
+
+    @property
+    def info(self) -> str:
+        """Celery's banner says this."""
+        return "    . schedules -> SQL; see `celery -A tasks schedules ls`"
+
+
+def build_engine(app: Any, settings: Settings, clock: Clock, pace: Pace) -> Engine:
+    """Put the parts of one beat process together."""
+    database = current_engine()
+    store, metrics = BeatStore(database), BeatMetrics()
+    lease = Lease(open_client(settings.redis_url, pace.lease), settings.taskyard_key_prefix, pace.lease)
+    publisher = CeleryPublisher(app, shared_client(settings.redis_url), settings)
+    return Engine(
+        store,
+        lease,
+        clock,
+        Firing(store, publisher, lease, clock, metrics=metrics, grace=settings.beat_grace_seconds),
+        metrics,
+        deploy=partial(deploy, database, timetable(settings)),
+        ahead=settings.beat_ahead_seconds,
+        retention=timedelta(days=settings.beat_fires_retention_days),
+        pace=pace,
+    )

@@ -1,0 +1,268 @@
+"""The leader's SQL: each write first proves that no newer leader has written, and that no definition has changed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from audit.models import FINAL_STATES, Run
+from beat.errors import ScheduleError, StaleLeaderError
+from beat.models import BeatState, Schedule, ScheduleFire
+
+LEADER, CHANGES = "leader", "changes"
+UNKNOWN_RUN_LIMIT = timedelta(hours=1)  # a run that the audit has not heard of counts as unfinished for so long
+CHUNK = 500  # rows, or values of an IN list, in one statement
+
+_schedules: Any = Schedule.__table__  # type: ignore[attr-defined]  # SQLModel adds it
+_fires: Any = ScheduleFire.__table__  # type: ignore[attr-defined]
+_states: Any = BeatState.__table__  # type: ignore[attr-defined]
+_runs: Any = Run.__table__  # type: ignore[attr-defined]
+
+
+class DefinitionsChangedError(ScheduleError):
+    """A definition changed since the leader last read them: read again, then decide again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """How far one schedule has come with this tick, and what is added to its counters."""
+
+    schedule_id: UUID
+    cursor: datetime
+    last_slot: datetime | None  # None: nothing was fired
+    last_run_id: UUID | None
+    fired_at: datetime | None
+    fired: int
+    skipped: int
+    missed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A fire whose message is in the broker."""
+
+    fire_id: UUID
+    at: datetime
+    lag: timedelta  # 0 when it was published ahead
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """Runs that may be going on."""
+
+    unsent: set[UUID]  # their message is still to be published
+    sent: set[UUID]  # the broker may know better
+
+
+class BeatStore:
+    """All SQL of the leader, on one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def highest_token(self) -> int:
+        """Return the highest fencing token that has written, 0 for none; also proves that the database answers."""
+        with self._engine.begin() as connection:
+            return connection.execute(select(_states.c.value).where(_states.c.name == LEADER)).scalar() or 0
+
+    def take_over(self, token: int, holder: str, now: datetime) -> None:
+        """
+        Shut out every leader with a lower token.
+
+        Raises:
+            StaleLeaderError: A higher one was here.
+        """
+        with self._engine.begin() as connection:
+            _ensure_states(connection)
+            changed = connection.execute(
+                update(_states)
+                .where(_states.c.name == LEADER, _states.c.value <= token)
+                .values(value=token, holder=holder, at=now)
+            )
+            if changed.rowcount != 1:
+                raise StaleLeaderError(f"token {token} is older than the one in the database")
+
+    def changes(self) -> int:
+        """Return the number of the newest change of any definition."""
+        with self._engine.begin() as connection:
+            return connection.execute(select(_states.c.value).where(_states.c.name == CHANGES)).scalar() or 0
+
+    def definitions(self, since: int) -> tuple[list[Row[Any]], set[UUID]]:
+        """Return the schedules that changed after change number `since`, and the ids of all there are."""
+        with self._engine.begin() as connection:
+            changed = list(connection.execute(select(_schedules).where(_schedules.c.changes > since)))
+            return changed, set(connection.execute(select(_schedules.c.id)).scalars())
+
+    def record(
+        self, token: int, changes: int, fires: Sequence[dict[str, Any]], advances: Sequence[Advance]
+    ) -> set[UUID]:
+        """
+        Write the fires of a tick and how far their schedules have come, in one transaction.
+
+        Returns the ids of the fires that are new: a slot that is there already is not fired again.
+
+        Raises:
+            StaleLeaderError: A newer leader has written; nothing was.
+            DefinitionsChangedError: The decision was made on outdated definitions; nothing was written.
+        """
+        with self._engine.begin() as connection:
+            _prove(connection, token, changes)
+            written: set[UUID] = set()
+            for begin in range(0, len(fires), CHUNK):
+                written.update(connection.execute(_insert_new(connection, fires[begin : begin + CHUNK])).scalars())
+            if advances:
+                connection.execute(_ADVANCE, [_advance_values(advance) for advance in advances])
+            return written
+
+    def published(self, fires: Iterable[Published]) -> None:
+        """Note that messages are in the broker."""
+        rows = [{"b_id": f.fire_id, "b_at": f.at, "b_lag": f.lag // timedelta(milliseconds=1)} for f in fires]
+        if rows:
+            with self._engine.begin() as connection:
+                connection.execute(_PUBLISHED, rows)
+
+    def close(self, token: int, fire_ids: Sequence[UUID], state: str, error: str | None = None) -> None:
+        """
+        End fires, at most 500, that will not run: `refused`, `missed` or `withdrawn`.
+
+        Raises:
+            StaleLeaderError: A newer leader has written; nothing was.
+        """
+        with self._engine.begin() as connection:
+            _prove(connection, token)
+            connection.execute(
+                update(_fires).where(_fires.c.id.in_(fire_ids)).values(state=state, error=error and error[:1000])
+            )
+
+    def close_manual(self, fire_id: UUID, error: str) -> None:
+        """End a person's fire that was refused."""
+        with self._engine.begin() as connection:
+            connection.execute(update(_fires).where(_fires.c.id == fire_id).values(state="refused", error=error[:1000]))
+
+    def pending(self, before: datetime, limit: int) -> list[Row[Any]]:
+        """Return fires recorded before this that have no message yet, the oldest first, with their schedules."""
+        columns = [_fires, *(_schedules.c[n] for n in ("name", "task", "args", "priority", "misfire"))]
+        gone = _schedules.c.id.is_(None) | _schedules.c.retired_at.is_not(None) | _schedules.c.paused_at.is_not(None)
+        query = (
+            select(*columns, gone.label("is_off"))
+            .select_from(_fires.outerjoin(_schedules, _schedules.c.id == _fires.c.schedule_id))
+            .where(_fires.c.state == "pending", _fires.c.recorded_at < before)
+            .order_by(_fires.c.recorded_at)
+            .limit(limit)
+        )
+        with self._engine.begin() as connection:
+            return list(connection.execute(query))
+
+    def known_to_audit(self, run_ids: Sequence[UUID]) -> set[UUID]:
+        """Return which of these runs, at most 500, the audit has heard of: their messages were in the broker."""
+        query = select(_runs.c.id).where(_runs.c.id.in_([str(run_id) for run_id in run_ids]))
+        with self._engine.begin() as connection:
+            return {UUID(run_id) for run_id in connection.execute(query).scalars()}
+
+    def published_ahead(self, schedule_ids: Iterable[UUID], now: datetime) -> list[UUID]:
+        """Return the runs of these schedules that are enqueued but not due yet."""
+        query = select(_fires.c.id).where(
+            _fires.c.schedule_id.in_(list(schedule_ids)), _fires.c.state == "published", _fires.c.due_at > now
+        )
+        with self._engine.begin() as connection:
+            return list(connection.execute(query).scalars())
+
+    def unfinished(self, run_ids: Sequence[UUID], now: datetime) -> Unfinished:
+        """
+        Return which of these runs, at most 500, may still be going on, by the records.
+
+        A run ends with its final state in the audit. One that the audit has not heard of counts as unfinished for an
+        hour after it was enqueued, since the audit may lag.
+        """
+        states = select(_runs.c.id, _runs.c.state).where(_runs.c.id.in_([str(run_id) for run_id in run_ids]))
+        fires = select(_fires.c.id, _fires.c.state, _fires.c.recorded_at).where(_fires.c.id.in_(run_ids))
+        with self._engine.begin() as connection:
+            known = {UUID(row.id): row.state for row in connection.execute(states)}
+            rows = list(connection.execute(fires))
+        return Unfinished(
+            unsent={row.id for row in rows if row.state == "pending" and row.id not in known},
+            sent={
+                row.id
+                for row in rows
+                if row.state in {"pending", "published"}
+                and (
+                    known[row.id] not in FINAL_STATES if row.id in known else now - row.recorded_at < UNKNOWN_RUN_LIMIT
+                )
+            },
+        )
+
+    def prune(self, before: datetime, limit: int) -> int:
+        """Delete up to `limit` settled fires recorded before this; return how many."""
+        old = (
+            select(_fires.c.id).where(_fires.c.recorded_at < before, _fires.c.state != "pending").limit(limit)
+        ).scalar_subquery()
+        with self._engine.begin() as connection:
+            return connection.execute(delete(_fires).where(_fires.c.id.in_(old))).rowcount
+
+
+def next_change(connection: Connection) -> int:
+    """Give a change of a definition its number; held until commit, so numbers become visible in their order."""
+    _ensure_states(connection)
+    number: int = connection.execute(
+        update(_states).where(_states.c.name == CHANGES).values(value=_states.c.value + 1).returning(_states.c.value)
+    ).scalar_one()
+    return number
+
+
+def _insert_new(connection: Connection, rows: Sequence[dict[str, Any]]) -> Any:
+    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return dialect.insert(_fires).values(list(rows)).on_conflict_do_nothing().returning(_fires.c.id)
+
+
+def _prove(connection: Connection, token: int, changes: int | None = None) -> None:
+    """Lock the shared numbers until commit, so that takeovers and edits come before or after us, never between."""
+    query = select(_states.c.name, _states.c.value).order_by(_states.c.name).with_for_update()
+    values: dict[str, int] = {row.name: row.value for row in connection.execute(query)}
+    if values.get(LEADER, 0) > token:
+        raise StaleLeaderError(f"token {token} is older than {values[LEADER]}")
+    if changes is not None and values.get(CHANGES, 0) != changes:
+        raise DefinitionsChangedError(f"change {changes} is older than {values.get(CHANGES, 0)}")
+
+
+def _ensure_states(connection: Connection) -> None:
+    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+    rows = [{"name": CHANGES, "value": 0, "holder": ""}, {"name": LEADER, "value": 0, "holder": ""}]
+    connection.execute(dialect.insert(_states).values(rows).on_conflict_do_nothing())
+
+
+def _advance_values(advance: Advance) -> dict[str, Any]:
+    return {
+        "b_id": advance.schedule_id,
+        "b_cursor": advance.cursor,
+        "b_slot": advance.last_slot,
+        "b_run": advance.last_run_id,
+        "b_at": advance.fired_at,
+        "b_fired": advance.fired,
+        "b_skipped": advance.skipped,
+        "b_missed": advance.missed,
+    }
+
+
+_MOMENT = _schedules.c.cursor.type
+_ADVANCE = (
+    update(_schedules)
+    .where(_schedules.c.id == bindparam("b_id"), _schedules.c.cursor < bindparam("b_cursor", type_=_MOMENT))
+    .values(
+        cursor=bindparam("b_cursor", type_=_MOMENT),
+        last_slot=func.coalesce(bindparam("b_slot", type_=_MOMENT), _schedules.c.last_slot),
+        last_run_id=func.coalesce(bindparam("b_run", type_=_schedules.c.id.type), _schedules.c.last_run_id),
+        last_fired_at=func.coalesce(bindparam("b_at", type_=_MOMENT), _schedules.c.last_fired_at),
+        fired=_schedules.c.fired + bindparam("b_fired"),
+        skipped=_schedules.c.skipped + bindparam("b_skipped"),
+        missed=_schedules.c.missed + bindparam("b_missed"),
+    )
+)
+_PUBLISHED = (
+    update(_fires)
+    .where(_fires.c.id == bindparam("b_id"), _fires.c.state == "pending")
+    .values(state="published", published_at=bindparam("b_at", type_=_MOMENT), lag_ms=bindparam("b_lag"))
+)

@@ -1,0 +1,127 @@
+"""What people see of schedules: state, next slots, last outcome; reads only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from audit.models import Run
+from beat.catalog import database_now, definition_of, find, series_of
+from beat.definitions import Definition
+from beat.models import Schedule, ScheduleFire
+from beat.planning import shift_of
+from beat.text import timing_text
+from tasks.app import find_task
+from tasks.errors import InvalidPayloadError, UnknownTaskError
+
+NEXT = 5  # slots that a preview shows
+MASKED = "***"
+STATES = ("active", "paused", "retired", "done")
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleView:
+    """One schedule for a listing."""
+
+    schedule: Schedule
+    state: str  # one of STATES
+    when: str  # in words
+    next: list[datetime]  # due times, its shift included
+    last_outcome: str | None  # state of its last run, or of its last fire; None: never fired
+    last_lag_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FireView:
+    """One fire and what became of its run."""
+
+    fire: ScheduleFire
+    outcome: str
+
+
+def list_schedules(session: Session, count: int = 1) -> list[ScheduleView]:
+    """Return all schedules by name, each with its next slots."""
+    rows = session.exec(select(Schedule).order_by(col(Schedule.name))).all()
+    outcomes = _outcomes(session, rows)
+    now = database_now(session)
+    return [_view(row, outcomes.get(str(row.last_run_id)), now, count) for row in rows]
+
+
+def show_schedule(session: Session, name: str) -> ScheduleView:
+    """
+    Return one schedule with its next five slots.
+
+    Raises:
+        ScheduleNotFoundError: There is none of this name.
+    """
+    row = find(session, name)
+    return _view(row, _outcomes(session, [row]).get(str(row.last_run_id)), database_now(session), NEXT)
+
+
+def list_fires(session: Session, schedule: Schedule, limit: int) -> list[FireView]:
+    """Return the newest fires of a schedule, the newest first."""
+    query = (
+        select(ScheduleFire)
+        .where(ScheduleFire.schedule_id == schedule.id)
+        .order_by(col(ScheduleFire.slot).desc())
+        .limit(limit)
+    )
+    fires = session.exec(query).all()
+    states = dict(
+        session.exec(select(Run.id, Run.state).where(col(Run.id).in_([str(fire.id) for fire in fires]))).all()
+    )
+    return [FireView(fire, states.get(str(fire.id), fire.state)) for fire in fires]
+
+
+def preview(definition: Definition, after: datetime, count: int = NEXT) -> list[datetime]:
+    """
+    Return the first slots of a definition after a moment.
+
+    Raises:
+        InvalidScheduleError: Its timing has no meaning.
+    """
+    series = series_of(definition)
+    slots: list[datetime] = []
+    slot = series.after(after)
+    while slot is not None and len(slots) < count:
+        slots.append(slot)
+        slot = series.after(slot)
+    return slots
+
+
+def shown_args(task: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Return a schedule's arguments with hidden fields masked; of a task that is gone, only their names."""
+    try:
+        return find_task(task).payload.from_wire(args).shown()
+    except (UnknownTaskError, InvalidPayloadError):
+        return dict.fromkeys(args, MASKED)
+
+
+def _outcomes(session: Session, rows: Sequence[Schedule]) -> dict[str, tuple[str, int | None]]:
+    """Return state and lag of the last runs, by run id; the audit's word before the fire's."""
+    ids = [row.last_run_id for row in rows if row.last_run_id is not None]
+    found: dict[str, tuple[str, int | None]] = {}
+    for begin in range(0, len(ids), 500):
+        part = ids[begin : begin + 500]
+        fires = session.exec(select(ScheduleFire).where(col(ScheduleFire.id).in_(part))).all()
+        states = dict(session.exec(select(Run.id, Run.state).where(col(Run.id).in_([str(i) for i in part]))).all())
+        found |= {str(fire.id): (states.get(str(fire.id), fire.state), fire.lag_ms) for fire in fires}
+    return found
+
+
+def _view(row: Schedule, outcome: tuple[str, int | None] | None, now: datetime, count: int) -> ScheduleView:
+    definition = definition_of(row)
+    shift = shift_of(row.id, definition.jitter)
+    can_fire = row.paused_at is None and row.retired_at is None
+    following = [slot + shift for slot in preview(definition, max(row.cursor, now - shift), count)] if can_fire else []
+    state = "retired" if row.retired_at else "paused" if row.paused_at else "active" if following else "done"
+    return ScheduleView(
+        schedule=row,
+        state=state,
+        when=timing_text(row.kind, row.expression, row.zone),
+        next=following,
+        last_outcome=outcome[0] if outcome else None,
+        last_lag_ms=outcome[1] if outcome else None,
+    )

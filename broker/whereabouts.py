@@ -1,0 +1,23 @@
+"""Ask the broker which runs it still holds: waiting, delayed or active, but not dead."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from redis import Redis
+
+DIED_AT = "ft"  # field of a message that was buried; see scripts/prelude.lua
+
+
+def held(client: Redis, prefix: str, run_ids: Iterable[str]) -> set[str]:
+    """
+    Return those of the runs whose message is in the broker and not dead: all others are done, or never were sent.
+
+    Raises:
+        RedisError: The broker does not answer.
+    """
+    wanted = list(run_ids)
+    pipeline: Any = client.pipeline(transaction=False)
+    for run_id in wanted:
+        pipeline.hmget(f"{prefix}message:{run_id}", "q", DIED_AT)
+    answers = pipeline.execute() if wanted else []
+    return {run_id for run_id, (queue, died_at) in zip(wanted, answers, strict=True) if queue and not died_at}

@@ -1,0 +1,36 @@
+"""Which exit code each error of the webhooks has on the command line."""
+
+from typing import Any
+
+import click
+
+from audit.paging import BadCursorError
+from cli.exits import FailedError, NotFoundError, OperatorCommand
+from tasks.webhooks.addresses import UrlRefusedError
+from tasks.webhooks.endpoints import EndpointError, UnknownEndpointError
+from tasks.webhooks.events import EventTypeError
+from tasks.webhooks.recovery import EndpointDisabledError, UnknownDeliveryIdError
+from tasks.webhooks.signing import SecretFormatError
+from tasks.webhooks.vault import SealedSecretError, VaultKeyError
+
+MISSING = (UnknownEndpointError, UnknownDeliveryIdError)
+WRONG = (UrlRefusedError, EndpointError, EventTypeError, SecretFormatError, VaultKeyError, BadCursorError)
+REFUSED = (EndpointDisabledError, SealedSecretError)
+
+
+class _WebhookErrors(click.Command):
+    """Translates the domain's errors, whose texts are written for people."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MISSING as error:
+            raise NotFoundError(str(error)) from error
+        except WRONG as error:
+            raise click.UsageError(str(error)) from error
+        except REFUSED as error:
+            raise FailedError(str(error)) from error
+
+
+class WebhookCommand(OperatorCommand, _WebhookErrors):
+    """A command on webhooks; errors are one line and an exit code."""

@@ -1,0 +1,206 @@
+"""`celery -A tasks webhooks send-test|redeliver|recover`: send something, now, on an operator's word."""
+
+import getpass
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import chain
+from typing import Any
+from uuid import UUID
+
+import click
+from kombu.exceptions import OperationalError
+from redis import RedisError
+
+from cli.exits import FailedError, PartlyDoneError
+from cli.output import print_json
+from cli.parameters import (
+    check_consent,
+    check_selection,
+    destructive_options,
+    json_option,
+    since_option,
+    until_option,
+)
+from cli.webhook_errors import WebhookCommand
+from config.database import open_session
+from tasks.webhooks import endpoints, recovery, trial
+from tasks.webhooks.events import check_type
+from tasks.webhooks.handover import Due
+from tasks.webhooks.listings import AttemptView, show_delivery
+from tasks.webhooks.tasks import deliver, enqueue_deliveries
+
+LOOK_EVERY = 0.1  # seconds
+wait_option = click.option(
+    "--wait",
+    "wait_seconds",
+    type=click.FloatRange(0, 600),
+    default=20,
+    show_default=True,
+    help="Seconds to wait for the attempt; 0: do not wait.",
+)
+
+
+@click.command("send-test", cls=WebhookCommand)
+@click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
+@wait_option
+@json_option
+def send_test(*, endpoint_id: UUID, wait_seconds: float, as_json: bool) -> None:
+    """Send the event webhook.test to one endpoint, whatever it subscribed to."""
+    with open_session() as session, session.begin():
+        due = trial.add_test(session, endpoint_id)
+    hand_over([due])
+    _report_attempt(due.delivery_id, 0, wait_seconds, as_json=as_json)
+
+
+@click.command("redeliver", cls=WebhookCommand)
+@click.argument("delivery_id", metavar="[DELIVERY]", type=click.UUID, required=False)
+@click.option("--failed", is_flag=True, help="All exhausted deliveries that fit the filter, with fresh attempts.")
+@click.option("--endpoint", "endpoint_id", type=click.UUID, metavar="ID", help="To this endpoint.")
+@click.option("--type", "event_type", metavar="TYPE", help="Of events of this type.")
+@since_option
+@until_option
+@click.option("--all", "everything", is_flag=True, help="Without a filter.")
+@wait_option
+@destructive_options(needs_reason=False)
+@json_option
+def redeliver(  # noqa: PLR0913 - an option each
+    *,
+    delivery_id: UUID | None,
+    failed: bool,
+    everything: bool,
+    wait_seconds: float,
+    yes: bool,
+    dry_run: bool,
+    reason: str,  # noqa: ARG001 - one set of options with the other verbs
+    as_json: bool,
+    **filters: Any,
+) -> None:
+    """Make exactly one attempt to send DELIVERY now, or send many again with --failed."""
+    if failed == (delivery_id is not None):
+        raise click.UsageError("give a DELIVERY, or --failed with a filter")
+    check_selection([delivery_id] if delivery_id else [], filters, everything=everything)
+    if delivery_id is not None:
+        _redeliver_one(delivery_id, wait_seconds, as_json=as_json)
+        return
+    check_consent(yes=yes, dry_run=dry_run)
+    if filters["event_type"] is not None:
+        check_type(filters["event_type"])
+    wanted = recovery.Failed(**filters)
+    with open_session() as session:
+        if wanted.endpoint_id is not None:
+            endpoints.find(session, wanted.endpoint_id)
+        total = recovery.count_failed(session, wanted)
+        session.rollback()
+        sent = total if dry_run else _send_batches(recovery.reopen_failed(session, wanted), total)
+    _report_many({"failed": sent}, dry_run=dry_run, as_json=as_json)
+
+
+@click.command("recover", cls=WebhookCommand)
+@click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
+@since_option
+@click.option("--missing", is_flag=True, help="Also events that it never got, as while it was disabled.")
+@destructive_options(needs_reason=False)
+@json_option
+def recover(  # noqa: PLR0913 - an option each
+    *,
+    endpoint_id: UUID,
+    since: datetime | None,
+    missing: bool,
+    yes: bool,
+    dry_run: bool,
+    reason: str,  # noqa: ARG001 - one set of options with the other verbs
+    as_json: bool,
+) -> None:
+    """Send again all that failed for an endpoint since a moment."""
+    check_consent(yes=yes, dry_run=dry_run)
+    if since is None:
+        raise click.UsageError("say since when: --since 2h, or --since 2026-01-31T12:00")
+    wanted = recovery.Failed(endpoint_id=endpoint_id, since=since)
+    with open_session() as session:
+        recovery.find_enabled(session, endpoint_id)
+        counts = {"failed": recovery.count_failed(session, wanted)}
+        if missing:
+            counts["missing"] = recovery.count_missing(session, endpoint_id, since)
+        session.rollback()
+        if not dry_run:
+            batches = [recovery.reopen_failed(session, wanted)]
+            batches += [recovery.add_missing(session, endpoint_id, since)] if missing else []
+            _send_batches(chain.from_iterable(batches), sum(counts.values()))
+    _report_many(counts, dry_run=dry_run, as_json=as_json)
+
+
+def hand_over(due: Sequence[Due]) -> None:
+    """
+    Give deliveries that are committed and due to the broker.
+
+    Raises:
+        PartlyDoneError: The broker did not take them; the sweeper will see to it.
+    """
+    try:
+        enqueue_deliveries(due)
+    except (OperationalError, RedisError, OSError) as error:
+        raise PartlyDoneError(
+            f"{len(due)} deliveries are due, and the sweeper enqueues them: the broker did not take them now ({error})"
+        ) from error
+
+
+def _redeliver_one(delivery_id: UUID, wait_seconds: float, *, as_json: bool) -> None:
+    with open_session() as session:
+        before = recovery.find_delivery(session, delivery_id).attempts
+    deliver.delay(delivery_id=delivery_id, manual_by=getpass.getuser())
+    _report_attempt(delivery_id, before, wait_seconds, as_json=as_json)
+
+
+def _report_attempt(delivery_id: UUID, before: int, wait_seconds: float, *, as_json: bool) -> None:
+    """Wait for the attempt after number ``before``, and say what came of it."""
+    attempt = _next_attempt(delivery_id, before, wait_seconds)
+    answer = attempt.answer if attempt else None
+    if as_json:
+        print_json({"delivery_id": delivery_id, "attempt": attempt and attempt.number, "answer": answer})
+    else:
+        click.echo(f"{delivery_id} {f'attempt {attempt.number}: {answer}' if attempt else 'enqueued'}")
+    if attempt is None and wait_seconds:
+        raise PartlyDoneError(f"enqueued, but no attempt was made within {wait_seconds:g} s; is a worker running?")
+    if attempt is not None and not attempt.is_success:
+        raise FailedError(f"the endpoint did not take it: {answer}")
+
+
+def _next_attempt(delivery_id: UUID, before: int, wait_seconds: float) -> AttemptView | None:
+    deadline = time.monotonic() + wait_seconds
+    while wait_seconds:
+        with open_session() as session:
+            later = [view for view in show_delivery(session, delivery_id).timeline if view.number > before]
+        if later:
+            return later[0]
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(LOOK_EVERY)
+    return None
+
+
+def _send_batches(batches: Iterator[list[Due]], total: int) -> int:
+    """Give batch after batch to the broker; when it is down, go on with the rows and leave the rest to the sweeper."""
+    sent, refusal = 0, None
+    is_hidden = not sys.stderr.isatty()
+    with click.progressbar(length=total, label="sending again", file=sys.stderr, hidden=is_hidden) as bar:
+        for batch in batches:
+            sent += len(batch)
+            bar.update(len(batch))
+            if refusal is None:
+                try:
+                    hand_over(batch)
+                except PartlyDoneError as error:
+                    refusal = error
+    if refusal is not None:
+        raise PartlyDoneError(f"all {sent} deliveries are due again, but: {refusal.message}")
+    return sent
+
+
+def _report_many(counts: dict[str, int], *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({**counts, "dry_run": dry_run})
+        return
+    words = " and ".join(f"{count} {name}" for name, count in counts.items())
+    click.echo(f"{words} deliveries {'would be' if dry_run else 'are'} sent again")

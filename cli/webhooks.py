@@ -1,0 +1,64 @@
+"""`celery -A tasks webhooks`: endpoints, deliveries, and sending again."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import click
+
+from cli import webhook_deliveries, webhook_endpoints, webhook_sending
+from cli.exits import OperatorCommand
+from cli.output import print_facts, print_json
+from cli.parameters import json_option
+from cli.spans import Span
+from cli.webhook_errors import WebhookCommand
+from config.columns import utc_now
+from config.database import open_session
+from config.settings import current_settings
+from tasks.webhooks import endpoints
+from tasks.webhooks.vault import VaultKeyError, new_master_key
+
+
+@click.group("webhooks")
+def group() -> None:
+    """Webhooks: endpoints, deliveries, send again."""
+
+
+group.add_command(webhook_endpoints.group)
+group.add_command(webhook_deliveries.group)
+group.add_command(webhook_sending.send_test)
+group.add_command(webhook_sending.redeliver)
+group.add_command(webhook_sending.recover)
+
+
+@group.command("rotate-secret", cls=WebhookCommand)
+@click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
+@click.option(
+    "--overlap",
+    type=Span(),
+    default="24h",
+    show_default=True,
+    help="How long the old secret signs beside the new one; at most 7d.",
+)
+@json_option
+def rotate_secret(*, endpoint_id: UUID, overlap: timedelta, as_json: bool) -> None:
+    """Give an endpoint a new secret; it is printed here, once."""
+    with open_session() as session, session.begin():
+        secret = endpoints.rotate_secret(session, current_settings(), endpoint_id, overlap)
+    facts = {"endpoint_id": endpoint_id, "secret": secret, "old_signs_until": utc_now() + overlap}
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts(facts)
+        click.echo("The secret is not shown again: give it to the receiver now.", err=True)
+
+
+@group.command("new-key", cls=OperatorCommand)
+@click.option("--id", "key_id", metavar="ID", help="Names the key in what it seals; default: today's date.")
+def new_key(*, key_id: str | None) -> None:
+    """Make a master key for WEBHOOK_SECRET_KEYS, which encrypts the endpoints' secrets; nothing is stored."""
+    try:
+        key = new_master_key(f"k{utc_now():%Y%m%d}" if key_id is None else key_id)
+    except VaultKeyError as error:
+        raise click.UsageError(str(error)) from error
+    click.echo(key.reveal())
+    click.echo("Put it first in WEBHOOK_SECRET_KEYS, before the older keys and a comma; keep it secret.", err=True)

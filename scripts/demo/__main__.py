@@ -1,0 +1,101 @@
+"""Run the demo: `make demo`, or `make demo KEEP=1` to leave it up until Ctrl-C."""
+
+import argparse
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from broker.embedded import EmbeddedValkey, ServerStartError
+from config.database import current_engine
+from migrations.schema import upgrade
+from scripts.demo.environment import demo_settings, take_over, write_script
+from scripts.demo.receivers import three_subscribers
+from scripts.demo.report import print_table, print_ways_on
+from scripts.demo.show import DemoError, run_show
+from scripts.demo.stage import Stage, StageError
+
+HOME = Path(".run/demo")  # kept after the demo, so that its records can be looked at; emptied by the next one
+INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+
+
+def main() -> int:
+    """Run the demo and return its exit code: 0 only if every number is what it must be."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="leave everything up until Ctrl-C")
+    keep: bool = parser.parse_args().keep
+    console = Console()
+    signal.signal(signal.SIGTERM, _interrupt)
+    home = HOME.resolve()
+    try:
+        with _alone(home):
+            _demo(console, home, keep=keep)
+    except (DemoError, StageError, ServerStartError) as error:
+        Console(stderr=True).print(f"demo: {error}", style="red", markup=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        Console(stderr=True).print("demo: interrupted, everything is stopped")
+        return INTERRUPTED
+    return 0
+
+
+def _demo(console: Console, home: Path, *, keep: bool) -> None:
+    with ExitStack() as stack:
+        console.print("Starting Valkey, a worker, beat and Flower ...")
+        valkey = stack.enter_context(EmbeddedValkey(home / "valkey"))
+        variables = demo_settings(home, valkey.url)
+        take_over(variables)
+        write_script(home / "env", variables)
+        upgrade(current_engine())
+        subscribers = three_subscribers()
+        for one in subscribers:
+            stack.enter_context(one.receiver)
+        stage = stack.enter_context(Stage(home, valkey))
+        outcome = run_show(console, subscribers, stage)
+        print_table(console, outcome.tallies, outcome.dead_letters, outcome.took)
+        outcome.check()
+        script = Path(os.path.relpath(home / "env", home.parent.parent))
+        print_ways_on(console, script, stage.flower_url if keep else None)
+        if keep:
+            _wait_for_ctrl_c(console, stage)
+
+
+def _wait_for_ctrl_c(console: Console, stage: Stage) -> None:
+    console.print("\nEverything stays up until Ctrl-C.")
+    forever = threading.Event()
+    try:
+        while not forever.wait(1):
+            stage.check()
+    except KeyboardInterrupt:
+        console.print("Stopping ...")
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Empty the demo's folder and work in it, unless another demo of this checkout does."""
+    home.parent.mkdir(exist_ok=True)
+    with (home.parent / "demo.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DemoError("another demo of this checkout is running") from error
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(mode=0o700)
+        os.chdir(home)  # away from the .env of the checkout
+        yield
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

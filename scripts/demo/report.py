@@ -1,0 +1,63 @@
+"""What the demo prints at its end: the table, and where to look further."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from scripts.demo.counting import Tally
+from scripts.demo.environment import ATTEMPTS
+from scripts.demo.receivers import FAILURES
+
+EXPLAINED = {
+    "good": "answers 200",
+    "fails twice": f"500 for the first {FAILURES} requests of each event, then 200",
+    "always down": f"503 to all {ATTEMPTS} attempts, then a dead letter",
+}
+
+
+def print_table(console: Console, tallies: Sequence[Tally], dead: int, took: timedelta) -> None:
+    """Print one row per receiver, and the sums."""
+    table = Table(title=f"All deliveries settled in {took.total_seconds():.1f} s", title_justify="left")
+    table.add_column("receiver")
+    for heading in ("delivered", "retried", "dead letters", "requests", "genuine", "p50", "p99"):
+        table.add_column(heading, justify="right")
+    for one in tallies:
+        counts = (one.delivered, one.retried, one.exhausted, one.requests, one.requests - len(one.faults))
+        table.add_row(one.name, *map(str, counts), _milliseconds(one.p50), _milliseconds(one.p99))
+    table.add_section()
+    delivered, retried = sum(one.delivered for one in tallies), sum(one.retried for one in tallies)
+    requests, faults = sum(one.requests for one in tallies), sum(len(one.faults) for one in tallies)
+    table.add_row("all", *map(str, (delivered, retried, dead, requests, requests - faults)), "", "")
+    console.print(table)
+    for name, explained in EXPLAINED.items():
+        console.print(f"{name}: {explained}", style="dim", highlight=False)
+    console.print("genuine: accepted by the independent package standardwebhooks", style="dim", highlight=False)
+    console.print("p50, p99: from just before emit() to an event's first request", style="dim", highlight=False)
+
+
+def print_ways_on(console: Console, script: Path, flower_url: str | None) -> None:
+    """Print what to look at next; `flower_url` None: nothing runs any more."""
+    console.print("\n[bold]Look further[/bold] (in another terminal)" if flower_url else "\n[bold]Look further[/bold]")
+    if flower_url:
+        console.print(f"  Flower: {flower_url}", soft_wrap=True, highlight=False)
+    commands = [
+        f". {script}",
+        "export PATH=$PWD/.venv/bin:$PATH",
+        "celery -A tasks webhooks endpoints ls",
+        "celery -A tasks webhooks deliveries ls --state exhausted",
+        "celery -A tasks jobs ls --state failed",
+        "celery -A tasks dlq ls",
+    ]
+    if flower_url:
+        commands.append("celery -A tasks webhooks send-test ENDPOINT")
+    for command in commands:
+        console.print(f"  {command}", soft_wrap=True, highlight=False)
+    if not flower_url:
+        console.print("  make demo KEEP=1        # leaves worker, beat and Flower up until Ctrl-C", highlight=False)
+
+
+def _milliseconds(span: timedelta | None) -> str:
+    return f"{span / timedelta(milliseconds=1):.0f} ms" if span is not None else "-"

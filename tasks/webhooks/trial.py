@@ -1,0 +1,35 @@
+"""A test event for one endpoint, on an operator's word: delivered, signed and recorded like every other."""
+
+import json
+from uuid import UUID, uuid4
+
+from sqlmodel import Session
+
+from config.columns import utc_now
+from tasks.webhooks.emitting import delivery_of
+from tasks.webhooks.handover import Due
+from tasks.webhooks.models import Event
+from tasks.webhooks.recovery import find_enabled
+
+TEST_EVENT = "webhook.test"
+
+
+def add_test(session: Session, endpoint_id: UUID) -> Due:
+    """
+    Write a test event with a delivery to this endpoint only, whatever it subscribed to; the caller commits.
+
+    Raises:
+        UnknownEndpointError: There is no such endpoint.
+        EndpointDisabledError: It is disabled.
+    """
+    find_enabled(session, endpoint_id)
+    now = utc_now()
+    envelope = {"type": TEST_EVENT, "timestamp": now.isoformat(), "data": {"endpoint_id": str(endpoint_id)}}
+    body = json.dumps(envelope, separators=(",", ":")).encode()
+    event = Event(id=f"msg_{uuid4().hex}", type=TEST_EVENT, body=body, created_at=now)
+    session.add(event)
+    session.flush()  # the delivery refers to it
+    delivery = delivery_of(event, endpoint_id)
+    session.add(delivery)
+    session.flush()
+    return Due(delivery.id, endpoint_id)

@@ -1,0 +1,1 @@
+"""Tests of schedules: slots, the lease, the fires, the command line."""

@@ -1,0 +1,204 @@
+"""Leaders are killed, suspended, cut off and moved in time: another one takes over, and no slot comes twice."""
+
+import os
+import random
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from tests.beat.stage import Beat, Stage
+from tests.proxy import Proxy
+from tests.waiting import stays_true, wait_for
+
+TAKEOVER_LIMIT = 10  # seconds
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+
+
+def other_than(lost: Beat, beats: list[Beat]) -> list[Beat]:
+    return [beat for beat in beats if beat is not lost]
+
+
+def leading(stage: Stage, beats: list[Beat]) -> Beat:
+    found = wait_for(lambda: next((beat for beat in beats if stage.led_by(beat)), None), 30, "one of them leads")
+    assert found is not None
+    return found
+
+
+def test_a_killed_leader_is_replaced_within_ten_seconds(stage: Stage) -> None:
+    stage.add()
+    beats = [stage.beat("one"), stage.beat("two")]
+    lost = leading(stage, beats)
+    stage.wait_fires(2, "published")
+    lost.kill()
+    killed_at = time.monotonic()
+    heir = leading(stage, other_than(lost, beats))
+    assert time.monotonic() - killed_at < TAKEOVER_LIMIT
+    stage.wait_fires(stage.schedule().fired + 2, "published")
+    stage.end(heir)
+    stage.check_books()
+
+
+def test_a_terminated_leader_hands_over_at_once(stage: Stage) -> None:
+    stage.add()
+    beats = [stage.beat("one"), stage.beat("two")]
+    lost = leading(stage, beats)
+    heir = other_than(lost, beats)[0]
+    wait_for(lambda: heir.is_running and stage.fires("job", "published"), 20, "it fires")
+    lost.term()
+    assert lost.wait_ended() == 0
+    asked_at = time.monotonic()
+    stage.wait_led_by(heir)
+    assert time.monotonic() - asked_at < 4  # its next look, not the end of a lease
+    assert "beat.released" in lost.log.read_text()
+    stage.end(heir)
+    stage.check_books()
+
+
+def test_a_suspended_leader_that_wakes_late_fires_nothing(stage: Stage) -> None:
+    """It held the lead for thirty seconds of compressed time too long; its first act is to see that it lost it."""
+    stage.compress(5)
+    stage.add(misfire="run_all", misfire_limit=5)
+    beats = [stage.beat("one"), stage.beat("two"), stage.beat("three")]
+    lost = leading(stage, beats)
+    stage.wait_fires(3, "published")
+    lost.suspend()
+    heirs = other_than(lost, beats)
+    suspended_at = time.monotonic()
+    leading(stage, heirs)
+    assert time.monotonic() - suspended_at < TAKEOVER_LIMIT
+    stays_true(lambda: not stage.led_by(lost), 6, "the suspended one does not lead")
+    lost.resume()
+    wait_for(lambda: lost.says("beat.lead_lost") or lost.says("beat.fenced_off"), 20, "it sees that it lost the lead")
+    stage.wait_fires(stage.schedule().fired + 3)
+    stage.end(*beats)
+    stage.check_books()
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
+def test_a_leader_that_is_cut_from_the_broker_is_replaced(stage: Stage, silent: bool) -> None:  # noqa: FBT001 - a parameter
+    with Proxy(stage.server.port) as cable:
+        stage.add()
+        cut_off = stage.beat("one", REDIS_URL=cable.url)
+        stage.wait_led_by(cut_off)
+        heir = stage.beat("two")
+        stage.wait_fires(2, "published")
+        cable.cut(silent=silent)
+        cut_at = time.monotonic()
+        stage.wait_led_by(heir)
+        assert time.monotonic() - cut_at < TAKEOVER_LIMIT
+        stage.wait_fires(stage.schedule().fired + 2, "published")
+        cable.heal()
+        assert cut_off.is_running
+        wait_for(lambda: cut_off.says("beat.broker_back"), 40, "it finds the broker again")
+        stage.end(cut_off, heir)
+        stage.check_books()
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_leader_that_is_cut_from_the_database_gives_the_lead_to_one_that_is_not(stage: Stage) -> None:
+    url = make_url(stage.database.url)
+    with Proxy(url.port or 5432) as cable:
+        stage.add()
+        through = url.set(port=cable.port).render_as_string(hide_password=False)
+        cut_off = stage.beat("one", DATABASE_URL=through)
+        stage.wait_led_by(cut_off)
+        heir = stage.beat("two")
+        stage.wait_fires(2, "published")
+        cable.cut()
+        cut_at = time.monotonic()
+        stage.wait_led_by(heir)
+        assert time.monotonic() - cut_at < TAKEOVER_LIMIT
+        cable.heal()
+        wait_for(lambda: cut_off.says("beat.database_back"), 20, "it finds the database again")
+        stage.end(cut_off, heir)
+        stage.check_books()
+
+
+def test_a_broker_that_forgets_everything_does_not_let_an_older_leader_win(stage: Stage) -> None:
+    """The fencing number starts again at one in the broker; the database knows a higher one, and the next is above."""
+    stage.add()
+    stage.client.set("taskyard:{beat}:fence", 41)
+    beat = stage.beat()
+    stage.wait_led_by(beat)
+    stage.wait_fires(2, "published")
+    before = stage.fires("job", "published")
+    stage.client.flushall()
+    wait_for(lambda: (leader := stage.leader()) is not None and leader.token > 42, 15, "a higher token")
+    fires = stage.wait_fires(len(before) + 2, "published")
+    assert {fire.fence for fire in fires} == {42, 43}
+    stage.end(beat)
+
+
+def test_processes_whose_clocks_are_two_hours_off_fire_nothing_early_late_or_twice(stage: Stage) -> None:
+    """The broker's clock counts, whatever the clock of the machine says."""
+    if not FAKETIME.exists():
+        reason = "libfaketime is not installed (apt-get install faketime)"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    stage.add()
+    for offset in ("+2h", "-2h", "+0"):
+        beat = stage.beat(f"beat{offset}", LD_PRELOAD=str(FAKETIME), FAKETIME=offset)
+        stage.wait_led_by(beat, limit=60)
+        stage.wait_fires(stage.schedule().fired + 3, "published")
+        stage.end(beat)
+        assert abs(stage.fires()[-1].slot - datetime.now(UTC)) < timedelta(seconds=15)
+    stage.check_books()
+
+
+def hurt(beats: list[Beat], cables: list[Proxy], chance: random.Random) -> None:
+    """Do something bad to one process and its cable; heal another."""
+    number = chance.randrange(len(beats))
+    beat, cable = beats[number], cables[number]
+    match chance.choice(("kill", "suspend", "cut", "silent", "heal", "heal")):
+        case "kill":
+            beat.kill()
+            beat.start(wait_ready=False)
+        case "suspend":
+            beat.suspend()
+        case "cut":
+            cable.cut()
+        case "silent":
+            cable.cut(silent=True)
+        case _:
+            heal(beats, cables)
+
+
+def heal(beats: list[Beat], cables: list[Proxy]) -> None:
+    for beat, cable in zip(beats, cables, strict=True):
+        cable.heal()
+        beat.resume()
+
+
+def run_chaos(stage: Stage, seconds: float, rate: float, seed: int) -> None:
+    stage.compress(rate)
+    stage.add("once", misfire="run_once")
+    stage.add("none", misfire="skip", expression="3")
+    stage.add("all", misfire="run_all", misfire_limit=100)
+    chance = random.Random(seed)  # noqa: S311 - it need not be secret
+    with ExitStack() as ends:
+        cables = [ends.enter_context(Proxy(stage.server.port)) for _ in range(3)]
+        beats = [stage.beat(f"beat{number}", REDIS_URL=cable.url) for number, cable in enumerate(cables)]
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            hurt(beats, cables, chance)
+            pause = min(chance.uniform(0.2, 2.5), max(until - time.monotonic(), 0))
+            stays_true(lambda: True, pause, "time passes")
+        heal(beats, cables)
+        fired = stage.schedule("once").fired
+        stage.wait_fires(fired + 3, name="once", limit=60)
+        stage.end(*beats)
+    for name in ("once", "none", "all"):
+        assert stage.check_books(name)
+
+
+def test_one_minute_of_disasters_leaves_the_books_right(stage: Stage) -> None:
+    run_chaos(stage, seconds=12, rate=5, seed=1)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", range(3))
+def test_ten_minutes_of_disasters_leave_the_books_right(stage: Stage, seed: int) -> None:
+    run_chaos(stage, seconds=120, rate=5, seed=seed)

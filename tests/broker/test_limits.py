@@ -1,0 +1,108 @@
+"""Pause, rates and concurrency, decided where messages are handed out."""
+
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+
+import pytest
+
+from tests.broker.driver import Driver
+from tests.waiting import wait_for
+
+
+def test_a_paused_queue_hands_out_nothing_until_it_is_resumed(driver: Driver) -> None:
+    driver.put("a")
+    driver.control.pause("q", by="ann", reason="migration")
+    assert driver.ids() == []
+    limits = driver.control.limits("q")
+    assert (limits.is_paused, limits.paused_by, limits.pause_reason) == (True, "ann", "migration")
+    driver.control.resume("q")
+    assert driver.ids() == ["a"]
+
+
+def test_a_pause_with_an_end_ends_by_itself(driver: Driver) -> None:
+    driver.put("a")
+    driver.control.pause("q", until=datetime.now(UTC) + timedelta(milliseconds=300))
+    assert driver.ids() == []
+    wait_for(lambda: driver.ids() == ["a"], 5, "the pause ended")
+    assert not driver.control.counts("q").is_paused
+
+
+def test_a_concurrency_limit_counts_leases(driver: Driver) -> None:
+    for _ in range(10):
+        driver.put()
+    driver.control.set_concurrency("q", 3)
+    first, *_ = driver.take(10)
+    assert driver.control.counts("q").active == 3
+    assert driver.ids() == []
+    driver.expire(first)
+    assert driver.ids(10) == [first.run_id]
+
+
+def test_a_key_concurrency_limit_holds_for_each_group(driver: Driver) -> None:
+    driver.control.set_key_concurrency("q", 2)
+    for number in range(5):
+        driver.put(f"a{number}", group_key="a")
+        driver.put(f"b{number}", group_key="b")
+    taken = driver.take(10)
+    assert sorted(message.run_id for message in taken) == ["a0", "a1", "b0", "b1"]
+    driver.done(next(message for message in taken if message.run_id == "a0"))
+    assert driver.ids() == ["a2"]
+
+
+def test_a_wider_limit_lets_parked_groups_run(driver: Driver) -> None:
+    driver.control.set_key_concurrency("q", 1)
+    driver.put("a0", group_key="a")
+    driver.put("a1", group_key="a")
+    assert driver.ids() == ["a0"]
+    assert driver.ids() == []
+    driver.control.set_key_concurrency("q", None)
+    assert driver.ids() == ["a1"]
+
+
+def test_one_limited_group_does_not_hold_up_the_others(driver: Driver) -> None:
+    driver.control.set_key_rate_limit("q", 1, timedelta(hours=1))
+    for number in range(300):
+        driver.put(f"busy{number}", group_key="busy")
+    for number in range(3):
+        driver.put(f"g{number}", group_key=f"g{number}")
+    driver.put("single")
+    assert driver.ids() == ["busy0", "g0", "g1", "g2", "single"]
+
+
+@pytest.mark.parametrize("is_per_key", [False, True])
+def test_no_sliding_window_holds_more_starts_than_the_limit_and_one(driver: Driver, is_per_key: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    limit, window = 50, 0.5  # per half second
+    for _ in range(150):
+        driver.put(group_key="g" if is_per_key else None)
+    set_limit = driver.control.set_key_rate_limit if is_per_key else driver.control.set_rate_limit
+    set_limit("q", limit, timedelta(seconds=window))
+    starts: list[float] = []
+    end = monotonic() + 1.4
+    while monotonic() < end:
+        starts += [monotonic()] * len(driver.take(10))
+    most = max(sum(1 for at in starts if since <= at < since + window) for since in starts)
+    assert most <= limit + 1
+    assert len(starts) > 0.6 * limit * 1.4 / window
+
+
+def test_a_rate_limit_tells_when_to_look_again(driver: Driver) -> None:
+    driver.control.set_rate_limit("q", 1, timedelta(seconds=10))
+    driver.put()
+    driver.put()
+    driver.take()
+    assert driver.take() == []
+    assert 5_000 < driver.next_look <= 10_000
+
+
+def test_limits_leave_no_key_when_they_are_lifted(driver: Driver) -> None:
+    driver.control.pause("q")
+    driver.control.set_rate_limit("q", 5)
+    driver.control.set_concurrency("q", 5)
+    driver.control.set_key_rate_limit("q", 5)
+    driver.control.set_key_concurrency("q", 5)
+    driver.control.resume("q")
+    driver.control.set_rate_limit("q", None)
+    driver.control.set_concurrency("q", None)
+    driver.control.set_key_rate_limit("q", None)
+    driver.control.set_key_concurrency("q", None)
+    assert driver.all_keys() == set()

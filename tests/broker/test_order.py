@@ -1,0 +1,100 @@
+"""Who is next: priority, arrival, LIFO, groups, and several queues."""
+
+from tests.broker.driver import Driver
+
+
+def test_higher_priorities_go_first_and_arrival_decides_among_equals(driver: Driver) -> None:
+    for priority in (0, 5, 9, 5, 0, 9):
+        driver.put(priority=priority)
+    assert driver.ids() == ["r00003", "r00006", "r00002", "r00004", "r00001", "r00005"]
+
+
+def test_a_message_without_priority_is_normal(driver: Driver) -> None:
+    message = driver.envelope("none")
+    message["properties"]["priority"] = None
+    driver.put("low", priority=4)
+    driver.put_envelope(message)
+    driver.put("high", priority=6)
+    assert driver.ids() == ["high", "none", "low"]
+
+
+def test_lifo_goes_before_all_of_its_priority_only(driver: Driver) -> None:
+    driver.put("a")
+    driver.put("high", priority=9)
+    driver.put("b", lifo=True)
+    driver.put("c", lifo=True)
+    assert driver.ids() == ["high", "c", "b", "a"]
+
+
+def test_one_high_message_behind_fifty_low_ones_is_next(driver: Driver) -> None:
+    for _ in range(50):
+        driver.put(priority=1)
+    driver.put("high", priority=9)
+    assert driver.ids(1) == ["high"]
+
+
+def test_groups_take_turns(driver: Driver) -> None:
+    """Fifty groups of ten, put group by group: each group is served once per round."""
+    for group in range(50):
+        for number in range(10):
+            driver.put(f"{group}-{number}", group_key=f"g{group}")
+    taken = driver.ids(64) + driver.ids(64) + driver.ids(64) + driver.ids(64) + driver.ids(244)
+    assert len(taken) == 500
+    for round_number in range(10):
+        served = taken[round_number * 50 : (round_number + 1) * 50]
+        assert len({run.split("-")[0] for run in served}) == 50
+        assert {run.split("-")[1] for run in served} == {str(round_number)}
+
+
+def test_a_message_without_group_and_a_groups_turn_stand_in_one_line(driver: Driver) -> None:
+    driver.put("g1", group_key="g")
+    driver.put("single")
+    driver.put("g2", group_key="g")
+    assert driver.ids() == ["g1", "single", "g2"]
+
+
+def test_a_high_message_of_a_group_overtakes_all_other_groups(driver: Driver) -> None:
+    driver.put("a", group_key="a")
+    driver.put("single")
+    driver.put("b-low", group_key="b")
+    driver.put("b-high", group_key="b", priority=9)
+    assert driver.ids() == ["b-high", "a", "single", "b-low"]
+
+
+def test_a_returned_message_is_next_again(driver: Driver) -> None:
+    for name in "abc":
+        driver.put(name)
+    first, second = driver.take(2)
+    driver.give_back(second)
+    driver.give_back(first)
+    assert driver.ids() == ["a", "b", "c"]
+
+
+def test_two_queues_share_what_a_worker_takes(driver: Driver) -> None:
+    for queue in ("one", "two"):
+        driver.queue = queue
+        for number in range(10):
+            driver.put(f"{queue}{number}")
+    taken = [taken.queue for taken in driver.take(8, "one", "two")]
+    assert (taken.count("one"), taken.count("two")) == (4, 4)
+    assert len(driver.take(50, "one", "two")) == 12
+
+
+def test_the_same_put_twice_is_one_message(driver: Driver) -> None:
+    """A producer that lost the answer repeats the put; kombu does it by itself."""
+    driver.put("a")
+    driver.put("a")
+    assert driver.ids() == ["a"]
+
+
+def test_another_message_with_the_same_run_id_is_kept(driver: Driver) -> None:
+    """Celery's own retry and replace send a second message of a run that is still under a lease."""
+    driver.put("a")
+    message = driver.envelope("a")
+    message["properties"]["delivery_tag"] = "other"
+    driver.put_envelope(message)
+    first, second = driver.take(5)
+    assert (first.run_id, second.run_id) == ("a", "a")
+    assert driver.done(first)
+    assert driver.done(second)
+    assert driver.all_keys() == set()

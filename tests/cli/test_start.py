@@ -1,0 +1,27 @@
+"""The command line's start: what every `celery` call pays for our groups."""
+
+import subprocess
+import sys
+
+from tests.cli.platform import Celery
+from tests.workers import ROOT
+
+HEAVY = ("alembic", "audit", "celery", "config", "kombu", "pydantic", "redis", "rich", "sqlalchemy", "tasks")
+
+
+def test_naming_our_groups_imports_nothing_heavy() -> None:
+    """Celery imports `cli.commands` at each of its commands, also for `worker`."""
+    code = "import sys, cli.commands; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+
+    assert not set(HEAVY) & set(loaded.stdout.split())
+
+
+def test_celery_lists_our_groups(celery: Celery) -> None:
+    answer = celery("--help")
+
+    assert answer.code == 0
+    for line in ("db ", "dlq ", "jobs "):
+        assert any(
+            entry.strip().startswith(line) and "could not load" not in entry for entry in answer.out.splitlines()
+        )

@@ -1,0 +1,1 @@
+"""The whole platform: real worker processes, real brokers and databases, real HTTP receivers."""

@@ -1,0 +1,22 @@
+"""An app that commits events and is killed before the broker hears of them; a process of its own."""
+
+import os
+import signal
+import sys
+
+from config.database import open_session
+from tasks.webhooks import outbox
+from tasks.webhooks.outbox import emit
+
+
+def main() -> None:
+    """Emit as many events as the argument says, in one transaction, and die in its commit's hook."""
+    outbox.enqueue_deliveries = lambda _due: os.kill(os.getpid(), signal.SIGKILL)
+    with open_session() as session, session.begin():
+        for number in range(int(sys.argv[1])):
+            emit(session, "market.resolved", {"n": number})
+    raise AssertionError("it survived its commit")
+
+
+if __name__ == "__main__":
+    main()

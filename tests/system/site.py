@@ -1,0 +1,171 @@
+"""A running platform for one test: broker, database and workers; the test itself is the app, in the same environment."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from threading import Barrier
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select
+from sqlmodel import col
+
+from audit.models import DeadLetter
+from config.database import current_engine, open_session
+from config.settings import current_settings
+from tasks.app import app
+from tasks.redrive import redrive
+from tasks.webhooks.models import Delivery
+from tasks.webhooks.outbox import emit
+from tasks.webhooks.tasks import deliver, sweep
+from tests.databases import Database
+from tests.servers import Server
+from tests.waiting import wait_for
+from tests.webhooks.stage import ENVIRONMENT, Stage
+from tests.workers import MINIMAL, ROOT, Worker
+
+QUEUES = "webhook-deliveries,maintenance,dead-letter"
+FAST = {
+    "WEBHOOK_RETRY_DELAYS": "0.1,0.1,0.1,0.1,0.1",
+    "WEBHOOK_THROTTLE_FLOOR": "0",
+    "WEBHOOK_TOTAL_TIMEOUT": "5",
+    "WEBHOOK_CONNECT_TIMEOUT": "2",
+    "WEBHOOK_SWEEP_INTERVAL": "0.5",
+    "WEBHOOK_BREAKER_FAILURES": "1000",
+    "WEBHOOK_DISABLE_EXHAUSTED": "1000",
+    "WORKER_QUEUE_STALLED_INTERVAL": "2000",
+    "WORKER_SHUTDOWN_SECONDS": "1",
+}
+LIMIT = 80  # seconds; workers start slowly on a busy machine
+SWEEP_EVERY = 25  # looks of `wait_for`: half a second
+
+
+class Site:
+    """What a test needs of the platform; a context manager that ends all that it started."""
+
+    def __init__(self, database: Database, valkey: Server, folder: Path, **environ: str) -> None:
+        self.database, self.valkey, self.folder = database, valkey, folder
+        tuning = {**FAST, **environ}
+        self.stage = Stage(database, **tuning)
+        self.env = {
+            **ENVIRONMENT,
+            **tuning,
+            "REDIS_URL": valkey.url,
+            "DATABASE_URL": database.url,
+            "TASKYARD_DATA": str(folder),
+        }
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        patch = self._open.enter_context(pytest.MonkeyPatch.context())
+        for name, value in self.env.items():
+            patch.setenv(name, value)
+        self._open.callback(_forget_settings)
+        _forget_settings()
+        app.conf.update(broker_url=self.valkey.url, result_backend=self.valkey.url)
+        app._after_fork()  # type: ignore[attr-defined]  # drops the connections to the broker of an earlier test
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def worker(self, name: str = "worker", slots: int = 8) -> Worker:
+        """Start a worker for all our queues; it takes its first task when it is ready, in a few seconds."""
+        arguments = ["-Q", QUEUES, "-c", str(slots), *MINIMAL]
+        worker = Worker("tasks", self.folder, name=name, arguments=arguments, env=self.env)
+        self._open.callback(_end, worker)
+        return worker.start(wait_ready=False)
+
+    def emit(self, times: int = 1, event_type: str = "market.resolved", data: Any = None) -> list[str]:
+        """Emit events, each in a transaction of its own; return their ids."""
+        ids = []
+        for _ in range(times):
+            with open_session() as session, session.begin():
+                ids.append(emit(session, event_type, data))
+        return ids
+
+    def emit_together(self, times: int, event_type: str = "market.resolved", *, rolls_back: bool = False) -> list[str]:
+        """Emit events in one transaction."""
+        with open_session() as session:
+            ids = [emit(session, event_type, {"n": number}) for number in range(times)]
+            if rolls_back:
+                session.rollback()
+            session.commit()
+        return ids
+
+    def emit_and_die(self, times: int) -> int:
+        """Let another app commit events and be killed in its commit's hook; return its exit code."""
+        command = [sys.executable, "-m", "tests.system.app", str(times)]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, env=env, cwd=ROOT, check=False, timeout=90).returncode
+
+    def redrive(self, letter_id: UUID, times: int) -> list[str]:
+        """Redrive one dead letter from so many threads at once; return the run ids that they got."""
+        start = Barrier(times)
+
+        def one(number: int) -> str:
+            with open_session() as session:
+                start.wait(20)
+                return str(redrive(session, letter_id, by=f"operator-{number}", reason="mended").id)
+
+        with ThreadPoolExecutor(times) as pool:
+            return list(pool.map(one, range(times)))
+
+    def send_by_hand(self, delivery_id: UUID) -> None:
+        """Ask for one manual attempt."""
+        deliver.delay(delivery_id=delivery_id, manual_by="ann")
+
+    def states(self) -> dict[str, int]:
+        """Count the deliveries by state."""
+        with self.database.session() as session:
+            rows = session.execute(select(col(Delivery.state), func.count()).group_by(col(Delivery.state))).all()
+            return {str(state): int(number) for state, number in rows}
+
+    def wait_for_states(self, limit_seconds: float = LIMIT, *, sweeping: bool = False, **wanted: int) -> None:
+        """Wait until the deliveries are in exactly these states; ``sweeping``: with the sweeper at work."""
+        looks = count()
+        wait_for(
+            lambda: self._swept(next(looks), on=sweeping) and self.states() == wanted,
+            limit_seconds,
+            f"deliveries are {wanted}",
+        )
+
+    def wait_for_letters(self, number: int, limit_seconds: float = LIMIT) -> list[DeadLetter]:
+        """Wait until there are so many dead letters."""
+        wait_for(lambda: len(self.letters()) >= number, limit_seconds, f"{number} dead letters")
+        return self.letters()
+
+    def letters(self) -> list[DeadLetter]:
+        """Read the dead letters, oldest first."""
+        with self.database.session() as session:
+            return list(session.scalars(select(DeadLetter).order_by(col(DeadLetter.failed_at))))
+
+    def delivery_of(self, event_id: str) -> UUID:
+        """The only delivery of an event."""
+        with self.database.session() as session:
+            return session.scalars(select(col(Delivery.id)).where(col(Delivery.event_id) == event_id)).one()
+
+    def _swept(self, look: int, *, on: bool) -> bool:
+        if on and look % SWEEP_EVERY == 0:
+            sweep.delay()
+        return True
+
+
+def _end(worker: Worker) -> None:
+    if worker.is_running:
+        worker.kill()
+
+
+def _forget_settings() -> None:
+    current_settings.cache_clear()
+    if current_engine.cache_info().currsize:
+        current_engine().dispose()
+    current_engine.cache_clear()

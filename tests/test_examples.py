@@ -1,0 +1,81 @@
+"""The examples in README and docs run as they are printed."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from config.database import open_engine
+from config.settings import OUR_PREFIXES, load_settings
+from migrations.schema import upgrade
+from tasks.webhooks.endpoints import register
+from tasks.webhooks.vault import new_master_key
+from tests.databases import Database
+from tests.servers import Server
+from tests.webhooks.receivers import Receiver
+from tests.workers import MINIMAL, Worker
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+LIMIT = 60  # seconds
+PAGES = [path.name for path in (ROOT / "docs").glob("*.md") if BLOCK.search(path.read_text())]
+
+
+@pytest.fixture
+def environment(valkey: Server, tmp_path: Path) -> dict[str, str]:
+    """Settings of a deployment that has nothing but its tables."""
+    url = f"sqlite:///{tmp_path / 'example.db'}"
+    engine = open_engine(url)
+    upgrade(engine)
+    engine.dispose()
+    rest = {name: value for name, value in os.environ.items() if not name.startswith(OUR_PREFIXES)}
+    ours = {"WEBHOOK_ALLOW_HTTP": "true", "WEBHOOK_ALLOW_NETS": "127.0.0.0/8"}
+    key = new_master_key("test").reveal()
+    return rest | ours | {"DATABASE_URL": url, "REDIS_URL": valkey.url, "WEBHOOK_SECRET_KEYS": key}
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as started:
+        yield started
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples_of_a_page_run(page: str, environment: Mapping[str, str], tmp_path: Path) -> None:
+    script = tmp_path / "example.py"
+    script.write_text("\n".join(BLOCK.findall((ROOT / "docs" / page).read_text())))
+    _run(script, environment)
+
+
+def test_the_app_of_the_readme_sends_its_webhook(
+    environment: Mapping[str, str], receiver: Receiver, tmp_path: Path
+) -> None:
+    (shop,) = BLOCK.findall((ROOT / "README.md").read_text())
+    (tmp_path / "shop.py").write_text(shop)
+    settings = load_settings(environment)
+    engine = open_engine(environment["DATABASE_URL"])
+    with Database("sqlite", environment["DATABASE_URL"], engine).session() as session, session.begin():
+        register(session, settings, receiver.url, ["market.*"])
+    engine.dispose()
+    path = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(tmp_path)))}
+    with Worker("shop", tmp_path, arguments=MINIMAL, env={**environment, **path}) as worker:
+        _run(tmp_path / "shop.py", environment)
+        (request,) = receiver.wait_for(1, timeout=LIMIT)
+        assert b'"data":{"market_id":"mkt-1"}' in request.body, worker.tail()
+
+
+def _run(script: Path, environment: Mapping[str, str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, script],
+        env=dict(environment),
+        cwd=script.parent,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr

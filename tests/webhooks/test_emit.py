@@ -1,0 +1,317 @@
+"""`emit` and `register`: rows of the caller's own transaction, or nothing at all."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from threading import Barrier
+from typing import Any
+
+import pytest
+from sqlmodel import Session
+from structlog.testing import capture_logs
+
+from config.columns import utc_now
+from tasks.webhooks import outbox
+from tasks.webhooks.addresses import UrlRefusedError
+from tasks.webhooks.emitting import EventDataError
+from tasks.webhooks.endpoints import EndpointError, EndpointOptions, register
+from tasks.webhooks.events import EventTypeError
+from tasks.webhooks.handover import Due
+from tasks.webhooks.models import Delivery, Endpoint, Event, Secret, Subscription
+from tasks.webhooks.outbox import emit
+from tasks.webhooks.signing import SecretFormatError
+from tests.webhooks.stage import NOWHERE, Stage
+
+
+class Broker:
+    """What was handed over; the tests in tests/system use a real one."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Due]] = []
+        self.error: Exception | None = None
+
+    def take(self, due: list[Due]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.batches.append(list(due))
+
+    @property
+    def ids(self) -> list[object]:
+        return [due.delivery_id for batch in self.batches for due in batch]
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> Broker:
+    """Looks at the edge between SQL and broker without a broker: what is handed over, and when."""
+    edge = Broker()
+    monkeypatch.setattr(outbox, "enqueue_deliveries", edge.take)
+    monkeypatch.setattr(outbox, "current_settings", lambda: stage.settings)
+    return edge
+
+
+@pytest.fixture
+def session(stage: Stage) -> Iterator[Session]:
+    """The app's session."""
+    with stage.database.session() as session:
+        yield session
+
+
+def test_only_a_commit_hands_over(stage: Stage, broker: Broker, session: Session) -> None:
+    stage.endpoint()
+    emit(session, "market.resolved", {"id": 1})
+    assert broker.batches == []
+
+    session.commit()
+
+    assert broker.ids == [row.id for row in stage.deliveries()]
+    session.commit()
+    assert len(broker.batches) == 1
+
+
+def test_a_rolled_back_transaction_leaves_nothing(stage: Stage, broker: Broker, session: Session) -> None:
+    stage.endpoint()
+    emit(session, "market.resolved", {})
+
+    session.rollback()
+    session.commit()
+
+    assert broker.batches in ([], [[]])
+    assert (stage.count(Event), stage.count(Delivery)) == (0, 0)
+
+
+def test_a_session_closed_without_a_commit_hands_nothing_over_with_its_next_transaction(
+    stage: Stage, broker: Broker, session: Session
+) -> None:
+    stage.endpoint()
+    emit(session, "lost.one", {})
+    session.close()
+
+    emit(session, "kept.one", {})
+    session.commit()
+
+    (kept,) = stage.deliveries()
+    assert kept.event_type == "kept.one"
+    assert broker.ids == [kept.id]
+
+
+def test_a_savepoint_that_is_released_is_not_a_commit(stage: Stage, broker: Broker, session: Session) -> None:
+    stage.endpoint()
+    with session.begin_nested(), session.begin_nested():
+        emit(session, "market.resolved", {})
+    assert broker.batches == []
+
+    session.rollback()
+    session.commit()
+
+    assert broker.ids == []
+    assert stage.count(Delivery) == 0
+
+
+def test_a_savepoint_that_is_rolled_back_takes_only_its_own(stage: Stage, broker: Broker, session: Session) -> None:
+    stage.endpoint()
+    emit(session, "kept.before", {})
+    with session.begin_nested() as savepoint:
+        emit(session, "lost.one", {})
+        savepoint.rollback()
+    with session.begin_nested():
+        emit(session, "kept.after", {})
+
+    session.commit()
+
+    assert sorted(row.event_type for row in stage.deliveries()) == ["kept.after", "kept.before"]
+    assert sorted(map(str, broker.ids)) == sorted(str(row.id) for row in stage.deliveries())
+
+
+def test_a_session_may_emit_in_one_transaction_after_another(stage: Stage, broker: Broker, session: Session) -> None:
+    stage.endpoint()
+    for count in range(3):
+        emit(session, "market.resolved", {"n": count})
+        session.commit()
+
+    assert [len(batch) for batch in broker.batches] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("OOM command not allowed")])
+def test_a_broker_that_fails_does_not_fail_the_committed_transaction(
+    stage: Stage, broker: Broker, session: Session, error: Exception
+) -> None:
+    stage.endpoint()
+    broker.error = error
+    emit(session, "market.resolved", {})
+
+    with capture_logs() as logs:
+        session.commit()
+
+    assert [(line["event"], line["deliveries"]) for line in logs] == [("webhook.enqueue_failed", 1)]
+    (row,) = stage.deliveries()
+    stage.change(Delivery, row.id, enqueued_at=utc_now() - timedelta(minutes=2))
+    assert [due.delivery_id for due in stage.store.lost(10, timedelta(minutes=1))] == [row.id]
+
+
+def test_each_endpoint_gets_one_delivery_however_many_of_its_filters_match(stage: Stage) -> None:
+    both = stage.endpoint(("market.resolved", "market.*", "*"))
+    stage.endpoint(("market.binary.*",))
+    disabled = stage.endpoint()
+    stage.change(Endpoint, disabled, enabled=False)
+
+    stage.emit("market.resolved")
+
+    assert [row.endpoint_id for row in stage.deliveries()] == [both]
+
+
+def test_an_idempotency_key_returns_the_first_event(stage: Stage, broker: Broker, session: Session) -> None:
+    stage.endpoint()
+    first = emit(session, "market.resolved", {"n": 1}, idempotency_key="order-7")
+    again = emit(session, "market.resolved", {"n": 2}, idempotency_key="order-7")
+    session.commit()
+    later = emit(session, "market.resolved", {"n": 3}, idempotency_key="order-7")
+    session.commit()
+
+    assert first == again == later
+    assert (stage.count(Event), stage.count(Delivery), len(broker.ids)) == (1, 1, 1)
+
+
+def test_ten_transactions_with_one_key_at_once_make_one_event(stage: Stage, broker: Broker) -> None:
+    stage.endpoint()
+    for round_number in range(3):
+        start = Barrier(10)
+
+        def send(_: int, start: Barrier = start, key: str = f"key-{round_number}") -> str:
+            with stage.database.session() as session, session.begin():
+                start.wait(20)
+                return emit(session, "market.resolved", {}, idempotency_key=key)
+
+        with ThreadPoolExecutor(10) as pool:
+            ids = set(pool.map(send, range(10)))
+
+        assert len(ids) == 1
+        assert stage.count(Event) == stage.count(Delivery) == len(broker.ids) == round_number + 1
+
+
+def test_a_key_of_a_rolled_back_event_is_free_again(stage: Stage, broker: Broker, session: Session) -> None:
+    stage.endpoint()
+    lost = emit(session, "market.resolved", {}, idempotency_key="k")
+    session.rollback()
+
+    kept = emit(session, "market.resolved", {}, idempotency_key="k")
+    session.commit()
+
+    assert kept != lost
+    assert len(broker.ids) == 1
+
+
+@dataclass
+class Loop:
+    """Data that has no end."""
+
+    again: Any = None
+
+
+def endless() -> Loop:
+    loop = Loop()
+    loop.again = loop
+    return loop
+
+
+def deep() -> list[Any]:
+    data: list[Any] = []
+    for _ in range(5000):
+        data = [data]
+    return data
+
+
+@pytest.mark.parametrize(
+    ("event_type", "data", "key", "error"),
+    [
+        ("", {}, None, EventTypeError),
+        ("market..resolved", {}, None, EventTypeError),
+        ("market.*", {}, None, EventTypeError),
+        ("m\u00e4rkte", {}, None, EventTypeError),
+        ("a" * 256, {}, None, EventTypeError),
+        ("market.unknown", {}, None, EventTypeError),
+        ("market.resolved", {"odds": float("nan")}, None, EventDataError),
+        ("market.resolved", object(), None, EventDataError),
+        ("market.resolved", {"text": "\ud800"}, None, EventDataError),
+        ("market.resolved", endless(), None, EventDataError),
+        ("market.resolved", deep(), None, EventDataError),
+        ("market.resolved", b"\xff\xfe", None, EventDataError),
+        ("market.resolved", {"text": "x" * 262_144}, None, EventDataError),
+        ("market.resolved", {}, "", EventDataError),
+        ("market.resolved", {}, "k" * 256, EventDataError),
+        ("market.resolved", {}, "a\x00b", EventDataError),
+    ],
+    ids=lambda value: str(value)[:20] if isinstance(value, str) else None,
+)
+def test_a_bad_event_is_refused_with_the_documented_error_and_nothing_is_written(
+    quick_stage: Stage, event_type: str, data: Any, key: str | None, error: type[Exception]
+) -> None:
+    stage = quick_stage.tuned(WEBHOOK_EVENT_TYPES="market.resolved,market.opened")
+    with pytest.raises(error):
+        stage.emit(event_type, data, key)
+
+    assert stage.count(Event) == 0
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {"max_concurrency": 0},
+    {"max_concurrency": 1001},
+    {"rate_per_second": 0.0},
+    {"rate_per_second": float("nan")},
+    {"retry_delays": ()},
+    {"retry_delays": (timedelta(seconds=-1),)},
+    {"retry_delays": (timedelta(days=31),)},
+    {"sends_standard": False, "sends_predictify": False},
+    {"extra_headers": {"Host": "internal"}},
+    {"extra_headers": {"webhook-id": "mine"}},
+    {"extra_headers": {"user-agent": "mine"}},
+    {"extra_headers": {"X-A": "1\r\nX-B: 2"}},
+    {"extra_headers": {"X A": "1"}},
+    {"description": "two\nlines"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_an_option_without_meaning_is_refused_and_nothing_is_written(
+    quick_stage: Stage, options: dict[str, Any]
+) -> None:
+    with pytest.raises(EndpointError):
+        quick_stage.endpoint(**options)
+
+    assert nothing_is_registered(quick_stage)
+
+
+@pytest.mark.parametrize(
+    ("url", "patterns", "options", "error"),
+    [
+        ("ftp://example.com/", ["*"], {}, UrlRefusedError),
+        ("http://user:pass@127.0.0.1:8080/", ["*"], {}, UrlRefusedError),
+        ("not a url", ["*"], {}, UrlRefusedError),
+        (NOWHERE, [], {}, EndpointError),
+        (NOWHERE, ["market.nothing"], {}, EventTypeError),
+        (NOWHERE, ["**"], {}, EventTypeError),
+        (NOWHERE, ["*"], {"secret": "whsec_c2hvcnQ="}, SecretFormatError),
+        (NOWHERE, ["*"], {"secret": "hunter2"}, SecretFormatError),
+    ],
+)
+def test_a_bad_registration_is_refused_with_the_documented_error_and_nothing_is_written(
+    quick_stage: Stage, url: str, patterns: list[str], options: dict[str, Any], error: type[Exception]
+) -> None:
+    stage = quick_stage.tuned(WEBHOOK_EVENT_TYPES="market.resolved")
+    with pytest.raises(error) as caught:
+        stage.endpoint(patterns, url, **options)
+
+    assert "hunter2" not in str(caught.value)
+    assert nothing_is_registered(stage)
+
+
+def test_without_a_master_key_no_endpoint_is_registered(quick_stage: Stage) -> None:
+    settings = quick_stage.settings.model_copy(update={"webhook_secret_keys": None})
+    with quick_stage.database.session() as session, session.begin(), pytest.raises(EndpointError, match="new-key"):
+        register(session, settings, NOWHERE, ["*"], EndpointOptions())
+
+    assert nothing_is_registered(quick_stage)
+
+
+def nothing_is_registered(stage: Stage) -> bool:
+    return stage.count(Endpoint) == stage.count(Subscription) == stage.count(Secret) == 0

@@ -1,0 +1,347 @@
+"""An endpoint's lane: places, the rate limit, pauses and the circuit breaker, and who is called when there is room."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from config.columns import utc_now
+from config.settings import load_settings
+from tasks.webhooks.endpoints import disable, enable, find
+from tasks.webhooks.handover import Due
+from tasks.webhooks.lanes import LONGEST_BREAK, Lane, Wait
+from tasks.webhooks.models import Delivery, Endpoint
+from tasks.webhooks.store import Claim, Refusal
+from tests.databases import Database
+from tests.webhooks.stage import ENVIRONMENT, Stage, status
+
+GRACE = timedelta(seconds=60)
+SECOND = timedelta(seconds=1)
+
+
+def ids(called: tuple[Due, ...] | list[Due]) -> list[object]:
+    return [due.delivery_id for due in called]
+
+
+def test_a_full_lane_lets_nobody_in_and_calls_the_oldest_when_a_place_is_free(stage: Stage) -> None:
+    stage.endpoint(max_concurrency=1)
+    first, second, third = stage.emit_many(3)
+    claim = stage.claim(first)
+
+    assert stage.refusal(third) == stage.refusal(second) == Refusal("waiting")
+    verdict = stage.record(claim, status(200))
+
+    assert verdict.called == (Due(second, claim.endpoint.id, has_task=False),)
+    assert isinstance(stage.store.claim(second), Claim)
+
+
+def test_a_failure_frees_its_place_too(stage: Stage) -> None:
+    stage.endpoint(max_concurrency=1)
+    first, second = stage.emit_many(2)
+    claim = stage.claim(first)
+    stage.refusal(second)
+
+    assert ids(stage.record(claim, status(500)).called) == [second]
+
+
+def test_a_called_delivery_is_called_once(stage: Stage) -> None:
+    stage.endpoint(max_concurrency=2)
+    rows = stage.emit_many(4)
+    one, two = stage.claim(rows[0]), stage.claim(rows[1])
+    for row in rows[2:]:
+        stage.refusal(row)
+
+    called = [*stage.record(one, status(200)).called, *stage.record(two, status(200)).called]
+
+    assert ids(called) == rows[2:]
+    assert stage.store.waiting(100) == []
+
+
+def test_the_places_of_a_lane_hold_under_parallel_claims(stage: Stage) -> None:
+    stage.endpoint(max_concurrency=3)
+    rows = stage.emit_many(20)
+
+    with ThreadPoolExecutor(20) as pool:
+        results = list(pool.map(stage.store.claim, rows))
+
+    assert [type(result) for result in results].count(Claim) == 3
+    assert {result.state for result in results if isinstance(result, Refusal)} == {"waiting"}
+
+
+def test_a_lost_worker_keeps_its_place_only_as_long_as_its_lease(stage: Stage) -> None:
+    stage.endpoint(max_concurrency=1)
+    first, second = stage.emit_many(2)
+    stage.claim(first)
+    assert stage.refusal(second) == Refusal("waiting")
+
+    stage.lose_worker(first)
+
+    assert isinstance(stage.store.claim(second), Claim)
+
+
+def test_one_full_lane_does_not_touch_another(stage: Stage) -> None:
+    stage.endpoint(("a",), max_concurrency=1)
+    stage.endpoint(("b",), max_concurrency=1)
+    (first,), (second,) = stage.emit("a"), stage.emit("b")
+    stage.claim(first)
+
+    assert isinstance(stage.store.claim(second), Claim)
+
+
+def test_slots_of_a_rate_limit_lie_an_interval_apart_and_only_few_are_given_ahead() -> None:
+    """At 4 a second: one at once, four within the second ahead, and the rest waits in SQL to be called."""
+    now = utc_now()
+    lane = Lane(Endpoint(url="", rate_per_second=4.0), 0, load_settings(ENVIRONMENT))
+
+    waits = [lane.wait(Delivery(event_id="", endpoint_id=uuid4(), event_type="", body=b""), now) for _ in range(8)]
+
+    ahead = [Wait(now + timedelta(seconds=seconds)) for seconds in (0.25, 0.5, 0.75, 1.0)]
+    assert waits == [None, *ahead, Wait(None), Wait(None), Wait(None)]
+
+
+def test_a_slot_stays_good_when_its_owner_comes_late(stage: Stage) -> None:
+    stage.endpoint(rate_per_second=0.05)
+    first, second = stage.emit_many(2)
+    stage.claim(first)
+    assert stage.refusal(second).state == "busy"
+    stage.change(Delivery, second, next_attempt_at=utc_now() - 5 * SECOND)
+
+    assert isinstance(stage.store.claim(second), Claim)
+
+
+def test_who_finishes_under_a_rate_limit_calls_the_next_to_its_slot(stage: Stage) -> None:
+    endpoint = stage.endpoint(rate_per_second=0.2)
+    first, second, third = stage.emit_many(3)
+    claim = stage.claim(first)
+    assert stage.refusal(second).state == "busy", "one slot is always given ahead"
+    assert stage.refusal(third) == Refusal("waiting")
+
+    assert stage.record(claim, status(200)).called == ()
+    stage.change(Delivery, second, next_attempt_at=utc_now())
+    stage.change(Endpoint, endpoint, next_slot_at=utc_now() + 5 * SECOND)
+    (called,) = stage.record(stage.claim(second), status(200)).called
+
+    assert called.delivery_id == third
+    assert 4 * SECOND < called.wait <= 5 * SECOND
+    assert stage.refusal(third).retry_at is not None, "its slot"
+
+
+def test_an_outage_of_the_workers_is_not_followed_by_a_burst(stage: Stage) -> None:
+    """After an hour without workers, what waited still starts one interval apart."""
+    stage.endpoint(rate_per_second=0.05, max_concurrency=1000)
+    rows = stage.emit_many(20)
+    for row in rows:
+        stage.store.claim(row)
+    for row in rows:
+        stage.change(Delivery, row, next_attempt_at=utc_now() - timedelta(hours=1), lease_until=None, lease_token=None)
+
+    started = [row for row in rows if isinstance(stage.store.claim(row), Claim)]
+
+    assert len(started) <= 2, "those whose slot was given before the outage"
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [("120", 120), ("999999999", 86_400)])
+def test_a_receiver_that_asks_for_a_pause_gets_it_for_its_whole_lane(stage: Stage, asked: str, seconds: int) -> None:
+    endpoint = stage.endpoint()
+    first, second = stage.emit_many(2)
+
+    verdict = stage.attempt(first, status(429, retry_after=asked))
+
+    until = stage.lane(endpoint).paused_until
+    assert until is not None
+    assert abs(until - utc_now() - timedelta(seconds=seconds)) < 5 * SECOND
+    assert verdict.retry_in == timedelta(seconds=seconds)
+    assert stage.refusal(second) == Refusal("waiting")
+    assert verdict.called == ()
+    assert stage.store.waiting(100) == [], "the sweeper leaves a paused lane alone"
+    stage.end_pause(endpoint)
+    assert ids(stage.store.waiting(100)) == [second]
+
+
+@pytest.mark.parametrize("garbage", ["soon", "-5", "0", "1e9", "", "Wed, 01 Jan 2020 00:00:00 GMT", "\u0663"])
+def test_a_retry_after_that_says_nothing_pauses_nothing(quick_stage: Stage, garbage: str) -> None:
+    endpoint = quick_stage.endpoint()
+    (delivery,) = quick_stage.emit()
+
+    verdict = quick_stage.attempt(delivery, status(503, retry_after=garbage))
+
+    assert quick_stage.lane(endpoint).paused_until is None
+    assert verdict.retry_in == timedelta(seconds=60), "the floor after a 503"
+
+
+def test_a_success_that_was_under_way_does_not_end_a_pause_that_another_answer_asked_for(stage: Stage) -> None:
+    endpoint = stage.endpoint()
+    asked, under_way = (stage.claim(row) for row in stage.emit_many(2))
+    stage.record(asked, status(429, retry_after="600"))
+    until = stage.lane(endpoint).paused_until
+
+    stage.record(under_way, status(200))
+
+    assert stage.lane(endpoint).paused_until == until
+
+
+def test_a_manual_success_ends_the_pause(stage: Stage) -> None:
+    """The operator has mended the receiver and shows it; nobody shall wait for half an hour now."""
+    endpoint = stage.endpoint()
+    (delivery,) = stage.emit()
+    stage.attempt(delivery, status(503, retry_after="600"))
+    claim = stage.store.claim(delivery, manual_by="ann")
+    assert isinstance(claim, Claim)
+
+    stage.record(claim, status(200))
+
+    assert stage.lane(endpoint).paused_until is None
+
+
+class TestBreaker:
+    """It opens after so many failures in a row, lets one probe through, and closes with its success."""
+
+    @pytest.fixture
+    def stage(self, database: Database) -> Stage:
+        return Stage(database, WEBHOOK_BREAKER_FAILURES="3", WEBHOOK_BREAKER_OPEN="30")
+
+    def test_it_opens_and_nobody_gets_in(self, stage: Stage) -> None:
+        endpoint = stage.endpoint()
+        rows = stage.emit_many(4)
+
+        for row in rows[:3]:
+            assert stage.lane(endpoint).paused_until is None
+            stage.attempt(row, status(500))
+
+        assert pause_of(stage, endpoint) == 30
+        assert stage.refusal(rows[3]) == Refusal("waiting")
+
+    def test_half_open_it_lets_one_probe_through(self, stage: Stage) -> None:
+        endpoint = stage.endpoint()
+        rows = stage.emit_many(6)
+        for row in rows[:3]:
+            stage.attempt(row, status(500))
+        stage.end_pause(endpoint)
+
+        probe = stage.claim(rows[3])
+
+        assert stage.refusal(rows[4]) == stage.refusal(rows[5]) == Refusal("waiting")
+        assert ids(stage.record(probe, status(200)).called) == rows[4:], "closed: all that waited are called"
+        assert stage.lane(endpoint).breaker_openings == 0
+
+    def test_each_probe_that_fails_doubles_the_pause_up_to_half_an_hour(self, stage: Stage) -> None:
+        endpoint = stage.endpoint()
+        rows = stage.emit_many(14)
+        for row in rows[:3]:
+            stage.attempt(row, status(500))
+
+        pauses = []
+        for row in rows[3:12]:
+            stage.end_pause(endpoint)
+            stage.attempt(row, status(500))
+            pauses.append(pause_of(stage, endpoint))
+
+        assert [*pauses] == [60, 120, 240, 480, 960, 1800, 1800, 1800, 1800]
+        assert timedelta(seconds=1800) == LONGEST_BREAK
+
+    def test_failures_that_were_under_way_when_it_opened_do_not_prolong_it(self, stage: Stage) -> None:
+        endpoint = stage.endpoint()
+        claims = [stage.claim(row) for row in stage.emit_many(9)]
+
+        for claim in claims:
+            stage.record(claim, status(500))
+
+        until = stage.lane(endpoint).paused_until
+        assert until is not None
+        assert until - utc_now() <= timedelta(seconds=30)
+        assert stage.lane(endpoint).breaker_openings == 1
+
+    def test_a_success_in_between_starts_the_count_again(self, stage: Stage) -> None:
+        endpoint = stage.endpoint()
+        rows = stage.emit_many(5)
+
+        for row, code in zip(rows, (500, 500, 200, 500, 500), strict=True):
+            stage.attempt(row, status(code))
+
+        assert stage.lane(endpoint).paused_until is None
+
+
+class TestSweep:
+    """What the sweeper hands over: the lost, and of the waiting as many as their lanes hold."""
+
+    def test_a_delivery_that_was_handed_over_is_left_alone_for_the_grace(self, stage: Stage) -> None:
+        stage.endpoint()
+        stage.emit()
+
+        assert stage.store.lost(100, GRACE) == []
+        assert stage.store.waiting(100) == []
+
+    def test_one_that_is_still_due_after_the_grace_is_handed_over_again_once(self, stage: Stage) -> None:
+        endpoint = stage.endpoint()
+        (delivery,) = stage.emit()
+        stage.change(Delivery, delivery, enqueued_at=utc_now() - GRACE - SECOND)
+
+        assert stage.store.lost(100, GRACE) == [Due(delivery, endpoint)]
+        assert stage.store.lost(100, GRACE) == []
+
+    def test_the_delivery_of_a_dead_worker_is_handed_over_when_its_lease_ends(self, stage: Stage) -> None:
+        endpoint = stage.endpoint()
+        (delivery,) = stage.emit()
+        stage.claim(delivery)
+        stage.change(Delivery, delivery, enqueued_at=utc_now() - GRACE - SECOND)
+        assert stage.store.lost(100, GRACE) == []
+
+        stage.lose_worker(delivery)
+
+        assert stage.store.lost(100, GRACE) == [Due(delivery, endpoint)]
+
+    def test_of_a_thousand_waiting_it_takes_what_the_lane_holds(self, stage: Stage) -> None:
+        slow, quick = stage.endpoint(("slow",), max_concurrency=3), stage.endpoint(("quick",))
+        for name in ["slow"] * 40 + ["quick"] * 4:
+            (delivery,) = stage.emit(name)
+            stage.change(Delivery, delivery, enqueued_at=None)
+
+        taken = stage.store.waiting(1000)
+
+        assert [due.endpoint_id for due in taken].count(slow) == 3
+        assert [due.endpoint_id for due in taken].count(quick) == 4
+        assert not any(due.has_task for due in taken)
+
+    def test_a_long_wait_ends_in_sql(self, stage: Stage) -> None:
+        endpoint = stage.endpoint(retry_delays=(timedelta(hours=6),))
+        (delivery,) = stage.emit()
+        stage.attempt(delivery, status(500))
+        assert stage.store.waiting(100) == stage.store.lost(100, GRACE) == []
+
+        stage.change(Delivery, delivery, next_attempt_at=utc_now())
+
+        assert stage.store.waiting(100) == [Due(delivery, endpoint, has_task=False)]
+
+    def test_two_sweepers_at_once_share_the_work(self, stage: Stage) -> None:
+        stage.endpoint()
+        rows = stage.emit_many(60)
+        for row in rows:
+            stage.change(Delivery, row, enqueued_at=utc_now() - GRACE - SECOND)
+
+        with ThreadPoolExecutor(4) as pool:
+            batches = list(pool.map(lambda _: stage.store.lost(100, GRACE), range(4)))
+
+        assert sorted(map(str, ids([due for batch in batches for due in batch]))) == sorted(map(str, rows))
+
+
+def test_a_disabled_endpoint_parks_and_an_enabled_one_releases_within_its_lane(stage: Stage) -> None:
+    endpoint = stage.endpoint(max_concurrency=2)
+    rows = stage.emit_many(5)
+    with stage.database.session() as session, session.begin():
+        assert disable(session, find(session, endpoint), "by hand") == 5
+    assert stage.refusal(rows[0]) == Refusal("parked")
+    assert stage.store.waiting(100) == []
+
+    with stage.database.session() as session, session.begin():
+        assert set(enable(session, find(session, endpoint))) == set(rows)
+
+    results = [stage.store.claim(row) for row in rows]
+    assert [type(result) for result in results] == [Claim, Claim, Refusal, Refusal, Refusal]
+
+
+def pause_of(stage: Stage, endpoint: UUID) -> int:
+    """The pause that began with the last attempt, in seconds."""
+    lane = stage.lane(endpoint)
+    assert lane.paused_until is not None
+    return round((lane.paused_until - lane.updated_at).total_seconds())
