@@ -26,8 +26,8 @@ from tasks.backups.tasks import open_bench
 PREDICTIONS = 2000
 _TABLES = (
     "CREATE TABLE markets (id INTEGER PRIMARY KEY, title TEXT NOT NULL)",
-    "CREATE TABLE predictions (id INTEGER PRIMARY KEY, market_id INTEGER NOT NULL REFERENCES markets (id),"
-    " amount TEXT NOT NULL, placed_at TEXT NOT NULL)",
+    """CREATE TABLE predictions (id INTEGER PRIMARY KEY, market_id INTEGER NOT NULL REFERENCES markets (id),
+    amount TEXT NOT NULL, placed_at TEXT NOT NULL)""",
 )
 _PROFILE = """\
 kind = "{kind}"

@@ -83,7 +83,7 @@ def parse_address(url: str, setting: str) -> Address:
     if not separator or scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise BackupConfigError(f"{setting}: not a PostgreSQL URL (postgresql://user:password@host:5432/database)")
     try:
-        parts = conninfo_to_dict(f"postgresql://{rest.replace(" ", "%20")}")  # SQLAlchemy leaves spaces as they are
+        parts = conninfo_to_dict(f"postgresql://{rest.replace(' ', '%20')}")  # SQLAlchemy leaves spaces as they are
     except psycopg.ProgrammingError:
         raise BackupConfigError(f"{setting}: malformed PostgreSQL URL") from None
     if not str(parts.get("port", "5432")).replace(",", "").isdigit():

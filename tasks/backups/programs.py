@@ -154,6 +154,8 @@ def _fault(errors: IO[bytes], exit_code: int) -> str:
         found = next((line for line in lines if word in line), None)
         if found is not None:
             return found.strip()[:LONGEST_FAULT]
+    if exit_code < 0:
+        return f"ended by signal {-exit_code}"
     if exit_code == 0:
         return ""
     return lines[0].strip()[:LONGEST_FAULT] if lines else f"exit code {exit_code}"

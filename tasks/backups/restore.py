@@ -18,6 +18,7 @@ from tasks.backups.profiles import Profile
 from tasks.backups.programs import Ended, Programs
 from tasks.backups.scratch import Scratch
 
+_VERDICTS = ("pg_restore: ", "psql:")  # what else there is to read comes from the system, and says nothing of the dump
 # Words of faults that are the server's or the disk's and say nothing about the dump.
 _SERVER_FAULTS = (
     "No space left on device",
@@ -73,7 +74,10 @@ def restore(job: Job) -> Restored:
         )
     if ended.exit_code == 0 and not ended.fault:
         return Restored(None, _since(started))
-    if any(words in ended.fault for words in _SERVER_FAULTS) or not _is_there(job.scratch):
+    if not job.wanted():
+        raise InfrastructureError("the lease on the target was lost; another run verifies it")
+    is_verdict = ended.fault.startswith(_VERDICTS) and not any(words in ended.fault for words in _SERVER_FAULTS)
+    if not is_verdict or not _is_there(job.scratch):
         raise InfrastructureError(f"the restore was interrupted: {ended.fault}")
     return Restored(ended.fault, _since(started))
 

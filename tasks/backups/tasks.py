@@ -1,6 +1,7 @@
 """The backup task: one line of work, and the tools that it hands to its handler."""
 
 import os
+import signal
 import socket
 import sys
 from datetime import timedelta
@@ -59,13 +60,18 @@ def open_bench(settings: Settings) -> handlers.Bench:
     return handlers.Bench(
         store=BackupStore(open_session, announcer(settings, profiles, emit), settings.backup_lease),
         profiles=profiles,
-        programs=Programs(settings.backup_pg_bin, (sys.executable, "-I", "-S", str(tether.__file__), str(os.getpid()))),
+        programs=Programs(settings.backup_pg_bin, _launcher()),
         scratch_server=parse_address(scratch.get_secret_value(), "BACKUP_EPHEMERAL_DB_URL") if scratch else None,
         live=_live_servers(settings),
         live_files=_live_files(settings),
         query_timeout=settings.backup_smoke_timeout_ms,
         worker=socket.gethostname(),
     )
+
+
+def _launcher() -> tuple[str, ...]:
+    """Start programs so that they get SIGTERM when this process dies, even by SIGKILL."""
+    return (sys.executable, "-I", "-S", str(tether.__file__), str(os.getpid()), str(int(signal.SIGTERM)))
 
 
 def _live_urls(settings: Settings) -> list[tuple[str, str]]:

@@ -59,7 +59,7 @@ class Stage:
         self.server = server
         self.lease_time = timedelta(seconds=30)
         self.announce: Announce = lambda _session, _finished: None
-        self.programs_folder = BINARIES
+        self.programs = Programs(BINARIES)
         self.live: list[Address] = []
         self.live_files: list[Path] = []
         self.scratch_url = server.url_of() if server else None
@@ -91,7 +91,7 @@ class Stage:
         return Bench(
             store=self.store(),
             profiles={"shop": self.profile()},
-            programs=Programs(self.programs_folder),
+            programs=self.programs,
             scratch_server=address,
             live=self.live,
             live_files=self.live_files,

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 
 from tasks.backups.addresses import parse_address
 from tasks.backups.errors import BackupConfigError, InfrastructureError, ScratchRefusedError
+from tasks.backups.programs import Programs
 from tasks.backups.scratch import drop_scratch, scratch_database
 from tests.backups.shops import NAPS, PASSWORD, ShopServer
 from tests.backups.stage import SHOP_PROFILE, Stage
+from tests.databases import BINARIES
 from tests.waiting import wait_for
 
 
@@ -216,8 +219,18 @@ def test_missing_programs_are_named_with_the_setting_that_helps(
     stage: Stage, shop_dumps: dict[str, Path], tmp_path: Path
 ) -> None:
     lay(stage, shop_dumps["custom"])
-    stage.programs_folder = tmp_path
+    stage.programs = Programs(tmp_path)
     with pytest.raises(BackupConfigError, match=r"pg_restore not found.*BACKUP_PG_BIN"):
+        stage.verify()
+
+
+def test_a_program_that_does_not_run_says_nothing_about_the_backup(stage: Stage, shop_dumps: dict[str, Path]) -> None:
+    lay(stage, shop_dumps["custom"])
+    stage.programs = Programs(BINARIES, (sys.executable, "-c", "raise SystemExit('out of order')"))
+    with pytest.raises(InfrastructureError, match="out of order"):
+        stage.verify()
+    stage.programs = Programs(BINARIES, (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
+    with pytest.raises(InfrastructureError, match="signal 9"):
         stage.verify()
 
 

@@ -26,7 +26,8 @@ def enqueue(stage: Stage, valkey: Server) -> None:
 
 def a_worker(stage: Stage, valkey: Server, name: str, folder: Path) -> Worker:
     env = environment(stage, REDIS_URL=valkey.url, WORKER_QUEUE_STALLED_INTERVAL="2000")
-    arguments = ["-P", "prefork", "-c", "1", "-Q", BACKUPS.name, "--without-gossip", "--without-mingle"]
+    # Celery takes "-P prefork" for its own default, and then the configured pool
+    arguments = ["-P", "processes", "-c", "1", "-Q", BACKUPS.name, "--without-gossip", "--without-mingle"]
     return Worker("tasks", folder, name=name, arguments=arguments, env=env)
 
 
@@ -47,6 +48,7 @@ def test_a_worker_killed_in_the_restore_leaves_no_scratch_database_after_the_nex
     finally:
         first.kill()
     (left,) = shop_server.scratch_databases()
+    assert "prefork" in first.log.read_text()
     shutil.copy(shop_dumps["custom"], stage.dumps / "shop.dump")
     stage.add_manifest()
     with a_worker(stage, valkey, "second", tmp_path / "logs") as second:
