@@ -36,6 +36,7 @@ class LazyGroup(click.Group):
 backups = LazyGroup("backups", "Backup verification: verify, history, show, profiles, metrics.")
 db = LazyGroup("db", "The database's schema: upgrade, current.")
 dlq = LazyGroup("dlq", "Dead letters: list, show, run again, discard.")
-jobs = LazyGroup("jobs", "Runs and their attempts: list, show.")
+jobs = LazyGroup("jobs", "Runs and their attempts: list, show, explain, cancel.")
+queues = LazyGroup("queues", "Queues: list, pause, limit, peek, drain.")
 schedules = LazyGroup("schedules", "Schedules: list, show, add, edit, pause, resume, run, remove, preview.")
 webhooks = LazyGroup("webhooks", "Webhooks: endpoints, deliveries, send again.")

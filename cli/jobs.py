@@ -1,15 +1,26 @@
 """`celery -A tasks jobs`: runs and their attempts."""
 
+import getpass
 from typing import Any
 
 import click
 
 from audit.history import RunFilter, attempts_of, children_of, find_run, list_runs
 from audit.models import STATES, Attempt, Run
+from broker.control import MessageNotFoundError
 from cli.exits import NotFoundError, OperatorCommand
+from cli.operations import logged, queue_control
 from cli.output import milliseconds, print_block, print_facts, print_json, print_table
-from cli.parameters import json_option, page_options, since_option, until_option
+from cli.parameters import (
+    check_consent,
+    destructive_options,
+    json_option,
+    page_options,
+    since_option,
+    until_option,
+)
 from config.database import open_session
+from tasks import app
 
 RUN_FIELDS = tuple(name for name in Run.model_fields if not name.endswith("_event"))
 ATTEMPT_FIELDS = tuple(
@@ -17,9 +28,14 @@ ATTEMPT_FIELDS = tuple(
 )
 
 
+EXPLAINED = (
+    "run_id", "state", "queue", "place", "attempt", "stalls", "cancelled_by", "group_key", "consumers", "reasons",
+)  # fmt: skip
+
+
 @click.group("jobs")
 def group() -> None:
-    """Runs and their attempts: list, show."""
+    """Runs and their attempts: list, show, explain, cancel."""
 
 
 @group.command("ls", cls=OperatorCommand)
@@ -85,6 +101,42 @@ def show(*, run_id: str, as_json: bool) -> None:
     for attempt in attempts:
         if attempt.traceback:
             print_block(f"traceback of attempt {attempt.number}", attempt.traceback)
+
+
+@group.command("explain", cls=OperatorCommand)
+@click.argument("run_id")
+@json_option
+def explain(*, run_id: str, as_json: bool) -> None:
+    """Say why a run is not running: paused, limited, behind others in line, or without a consumer."""
+    try:
+        found = queue_control().explain(run_id)
+    except MessageNotFoundError as error:
+        raise NotFoundError(f"{error}; see: celery -A tasks jobs show {run_id}") from error
+    facts = {name: getattr(found, name) for name in EXPLAINED}
+    if as_json:
+        print_json({**facts, "left_seconds": found.left.total_seconds() if found.left else None})
+        return
+    for reason in found.reasons:
+        click.echo(reason)
+    print_facts({name: value for name, value in facts.items() if value is not None and name != "reasons"})
+
+
+@group.command("cancel", cls=OperatorCommand)
+@click.argument("run_id")
+@destructive_options(needs_reason=True)
+def cancel(*, run_id: str, yes: bool, dry_run: bool, reason: str) -> None:
+    """Let a run never start again; one that is running is asked to stop where its pool can."""
+    check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
+    if dry_run:
+        click.echo(f"{run_id} would be cancelled")
+        return
+    with logged("jobs cancel", run_id, reason=reason):
+        state = queue_control().cancel(run_id, by=getpass.getuser(), reason=reason)
+        if state == "unknown":
+            raise NotFoundError(f"no message of run {run_id} is in the broker; see: celery -A tasks jobs show {run_id}")
+        if state == "active":
+            app.control.revoke(run_id, terminate=True)
+    click.echo(f"{run_id} is cancelled; it was {state}")
 
 
 def _run_facts(run: Run) -> dict[str, Any]:

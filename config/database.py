@@ -32,11 +32,11 @@ def open_engine(url: str, pool_size: int = 20) -> Engine:
         ) from error
     if parsed.drivername not in {"sqlite", "sqlite+pysqlite", "postgresql+psycopg"}:
         raise SettingsError(f"DATABASE_URL: {parsed.drivername!r} is not supported; use sqlite or postgresql+psycopg")
+    options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": pool_size}
+    options["hide_parameters"] = True  # values of rows belong into no traceback
     if parsed.drivername == "postgresql+psycopg":
-        return create_engine(parsed, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True)
-    engine = create_engine(
-        parsed, pool_size=pool_size, max_overflow=pool_size, connect_args={"timeout": SQLITE_BUSY_MS / 1000}
-    )
+        return create_engine(parsed, pool_pre_ping=True, **options)
+    engine = create_engine(parsed, connect_args={"timeout": SQLITE_BUSY_MS / 1000}, **options)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_immediate)
     return engine

@@ -71,13 +71,13 @@ def redrive(  # noqa: PLR0913 - who, why and the two exceptions from the rule, b
         kombu.exceptions.OperationalError: The broker is away; the letter is open again.
     """
     letter = find_letter(session, letter_id)
+    session.commit()  # SQLite: a look holds the write lock, and the tasks are imported below
     if letter is None:
         raise DeadLetterNotFoundError(f"no dead letter {letter_id}")
     if letter.state == "discarded":
         raise NotRedrivableError(f"dead letter {letter_id} was discarded by {letter.resolved_by}")
     run_id = redriven_run_id(letter_id)
     if letter.state == "redriven" and not _is_abandoned(letter, is_forced=is_forced):
-        session.commit()
         return _known_run(run_id)
     order = _Order(session, letter, fields)
     if letter.state == "open":

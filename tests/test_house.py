@@ -18,7 +18,7 @@ from scripts.settings_reference import ENV_EXAMPLE, TABLE, env_example, settings
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LINES = 300  # of a file
 MOST_FUNCTION_LINES = 40
-OUR_GROUPS = ("db", "dlq", "jobs", "schedules", "webhooks")
+OUR_GROUPS = ("db", "dlq", "jobs", "queues", "schedules", "webhooks")
 WRITE_THEM = "run: .venv/bin/python -m scripts.settings_reference"
 
 

@@ -45,7 +45,7 @@ class Program:
 
     def start(self) -> None:
         """Start it."""
-        launcher = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid())]
+        launcher = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
         command = [*launcher, sys.executable, "-m", "celery", "-A", "tasks", *self.arguments]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - a fixed program, no shell

@@ -11,6 +11,7 @@ True
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -24,8 +25,7 @@ from aiohttp import web
 
 _START_TIMEOUT: Final = 10.0  # seconds
 _BACKLOG: Final = 1024
-_PATIENCE: Final = 0.1  # seconds, for replies under way and for connections to close
-_HANG_UPS: Final = 20
+_PATIENCE: Final = 0.1  # seconds, for replies under way when it stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,18 +171,32 @@ class Receiver:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        handlers = web.Server(self._answer, access_log=None)
         try:
-            server = await self._loop.create_server(
-                handlers, "127.0.0.1", self._wanted_port, ssl=self._tls, backlog=_BACKLOG
-            )
+            listener = socket.create_server(("127.0.0.1", self._wanted_port), backlog=_BACKLOG)
         except OSError as error:
             self._started(error=error)
             return
-        self._started(port=server.sockets[0].getsockname()[1])
-        await self._finished.wait()
-        server.close()
-        await _ended(server, handlers)
+        with listener:
+            listener.settimeout(0)  # as the event loop wants it
+            handlers = web.Server(self._answer, access_log=None)
+            accepting = asyncio.create_task(self._accept(listener, handlers))
+            self._started(port=listener.getsockname()[1])
+            await self._finished.wait()
+            accepting.cancel()
+            await asyncio.wait([accepting])
+            await handlers.shutdown(_PATIENCE)
+
+    async def _accept(self, listener: socket.socket, handlers: web.Server) -> None:
+        # By hand: an asyncio.Server that is closed while it accepts leaves a broken transport behind (CPython 3.13).
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as connecting:
+            while True:
+                connection, _ = await loop.sock_accept(listener)
+                connecting.create_task(self._connect(connection, handlers))
+
+    async def _connect(self, connection: socket.socket, handlers: web.Server) -> None:
+        with contextlib.suppress(OSError):  # a TLS handshake that failed, or a client that has gone: no request
+            await asyncio.get_running_loop().connect_accepted_socket(handlers, connection, ssl=self._tls)
 
     def _started(self, *, port: int | None = None, error: OSError | None = None) -> None:
         with self._changed:
@@ -212,13 +226,3 @@ class Receiver:
             self._changed.notify_all()
             chosen = self._scripted.popleft() if self._scripted else self._decide(captured)
         return Reply(chosen) if isinstance(chosen, int) else chosen
-
-
-async def _ended(server: asyncio.Server, handlers: web.Server) -> None:
-    """Hang up on all clients, also on one that was accepted while the others were told."""
-    for _ in range(_HANG_UPS):
-        await handlers.shutdown(_PATIENCE)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE):
-                await server.wait_closed()
-                return

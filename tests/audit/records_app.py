@@ -1,19 +1,15 @@
 """The platform's app with two small tasks, for tests that need a worker, a redrive or a task with a secret."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from audit.bootstep import AuditWriter
 from config.queues import DEFAULT
-from tasks.app import TASK_MODULES, app, task
+from tasks.app import app, task
 from tasks.errors import PermanentError
 from tasks.payloads import Hidden, Payload
 from tasks.policy import Policy
 
-app.conf.include = [name for name in TASK_MODULES if find_spec(name.rpartition(".")[0]) and find_spec(name)]
-if AuditWriter not in app.steps["worker"]:
-    app.steps["worker"].add(AuditWriter)
+__all__ = ["Greet", "app", "greet"]  # `celery -A` looks for the app here
 
 
 class Greet(Payload):

@@ -13,7 +13,7 @@ from broker.options import transport_settings
 from broker.redelivery import Redeliver
 from broker.wire import BURY_TASK, DEAD_LETTER_QUEUE
 
-RECORDS = "records"  # list of the test's own database: what ran, in order
+RECORDS = "records"  # list on the recorder: what ran, in order
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def make_app(settings: Settings, **more: Any) -> Celery:
 
 
 app = make_app(settings_from_environment())
-records = redis.Redis.from_url(os.environ.get("RECORDS_URL", "redis://127.0.0.1:1/1"), decode_responses=True)
+records = redis.Redis.from_url(os.environ.get("RECORDS_URL", "redis://127.0.0.1:1/0"), decode_responses=True)
 
 
 @app.task(name="nothing")

@@ -155,6 +155,7 @@ def stored(celery: Celery, count: int) -> list[str]:
     return ids
 
 
+@pytest.mark.timeout(300)
 def test_two_operators_who_redrive_the_same_letters_make_one_run_of_each(celery: Celery, valkey: Server) -> None:
     ids = stored(celery, 3)
     answers = [
@@ -169,6 +170,7 @@ def test_two_operators_who_redrive_the_same_letters_make_one_run_of_each(celery:
         assert client.zcard("taskyard:waiting:celery") == 3
 
 
+@pytest.mark.timeout(300)
 def test_a_broker_that_is_away_is_one_line_and_code_1(celery: Celery) -> None:
     (letter,) = stored(celery, 1)
     away = Celery({**celery.env, "REDIS_URL": "redis://127.0.0.1:1/0"})
@@ -180,6 +182,7 @@ def test_a_broker_that_is_away_is_one_line_and_code_1(celery: Celery) -> None:
     assert celery("dlq", "ls", "--json").json["items"][0]["id"] == letter, "it is open again"
 
 
+@pytest.mark.timeout(300)
 def test_a_database_that_is_away_is_one_line_and_code_1_and_verbose_shows_where(celery: Celery) -> None:
     away = Celery({**celery.env, "DATABASE_URL": "postgresql+psycopg://u:s3cret@127.0.0.1:1/none"})
     brief, long = away("jobs", "ls"), away("jobs", "ls", "-v")
@@ -191,6 +194,7 @@ def test_a_database_that_is_away_is_one_line_and_code_1_and_verbose_shows_where(
     assert "s3cret" not in brief.err + long.err
 
 
+@pytest.mark.timeout(300)
 def test_a_wrong_setting_is_reported_with_code_2(celery: Celery) -> None:
     answer = Celery({**celery.env, "DATABASE_URL": "mysql://nowhere"})("jobs", "ls")
 

@@ -1,0 +1,31 @@
+"""Commands that change something outside SQL, each with its row in the operator log."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from audit.operator_log import Operation, record_operation
+from broker.client import shared_client
+from broker.control import QueueControl
+from config.database import open_session
+from config.settings import current_settings
+
+
+def queue_control() -> QueueControl:
+    """Return the control of the queues on the platform's broker."""
+    settings = current_settings()
+    return QueueControl(shared_client(settings.redis_url), settings.taskyard_key_prefix)
+
+
+@contextmanager
+def logged(verb: str, target: str, *, reason: str = "", facts: Any = None) -> Iterator[Operation]:
+    """
+    Do what the block does, between opening and committing its row: an error in the block leaves no row.
+
+    The row is written first, so that nothing is changed when it cannot be kept.
+    """
+    with open_session() as session:
+        row = record_operation(session, verb, target, reason=reason, facts=facts)
+        session.flush()
+        yield row
+        session.commit()

@@ -1,0 +1,246 @@
+"""`celery -A tasks queues`: what waits where, and what may start."""
+
+import getpass
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from broker.control import MessageBusyError, MessageNotFoundError, QueueControl
+from broker.queue_facts import Limits, Peeked, QueueCounts
+from cli.exits import FailedError, NotFoundError, OperatorCommand
+from cli.operations import logged, queue_control
+from cli.output import milliseconds, print_json, print_table
+from cli.parameters import check_consent, destructive_options, json_option
+from cli.rates import RateLimit, rate_text
+from cli.spans import Span
+from config.columns import utc_now
+from config.queues import QUEUES
+
+STATES = ("waiting", "delayed", "active", "dead")
+MOST_PEEKED = 1000
+NO_LIMIT = 0  # what `--concurrency none` reads as
+
+reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the operator log.")
+run_argument = click.argument("run_id")
+
+
+class QueueName(click.ParamType[str]):
+    """The name of a declared queue."""
+
+    name = "queue"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002 - Click's signature
+        """Check that it is declared: a typing error must not pause a queue that nobody has."""
+        known = [queue.name for queue in QUEUES]
+        if value not in known:
+            raise NotFoundError(f"no queue {value!r}; known: {', '.join(known)}")
+        return str(value)
+
+
+class Count(click.ParamType[int]):
+    """A number from 1 up, or `none`."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the text; `none` is 0."""
+        if value == "none":
+            return NO_LIMIT
+        if not str(value).isdigit() or not 1 <= int(value) <= 1_000_000:  # noqa: PLR2004 - a limit that means something
+            self.fail(f"{value!r} is no limit: use a number from 1 to 1000000, or none", param, ctx)
+        return int(value)
+
+
+queue_argument = click.argument("queue", type=QueueName())
+
+
+@click.group("queues")
+def group() -> None:
+    """Queues: list, pause, limit, peek, drain, and single messages in them."""
+
+
+@group.command("ls", cls=OperatorCommand)
+@json_option
+def ls(*, as_json: bool) -> None:
+    """List the queues with what waits in them."""
+    found = [queue_control().counts(queue.name) for queue in QUEUES]
+    if as_json:
+        print_json({"items": [_facts(counts) for counts in found]})
+        return
+    columns = ("queue", "waiting", "delayed", "active", "dead", "oldest", "consumers", "holds")
+    print_table(columns, [_row(counts) for counts in found])
+
+
+@group.command("pause", cls=OperatorCommand)
+@queue_argument
+@click.option(
+    "--for", "span", type=Span(), metavar="TIME", help="Resume by itself after 30m, 2h ...; else: until resume."
+)
+@reason_option
+def pause(*, queue: str, span: timedelta | None, reason: str) -> None:
+    """Hand out nothing more of a queue; what runs goes on."""
+    until = utc_now() + span if span else None
+    with logged("queues pause", queue, reason=reason, facts={"until": until.isoformat() if until else None}):
+        queue_control().pause(queue, by=getpass.getuser(), reason=reason, until=until)
+    click.echo(f"{queue} is paused" + (f" until {until:%Y-%m-%d %H:%M:%S} UTC" if until else ""))
+
+
+@group.command("resume", cls=OperatorCommand)
+@queue_argument
+@reason_option
+def resume(*, queue: str, reason: str) -> None:
+    """End a pause."""
+    with logged("queues resume", queue, reason=reason):
+        queue_control().resume(queue)
+    click.echo(f"{queue} is handed out again")
+
+
+@group.command("limit", cls=OperatorCommand)
+@queue_argument
+@click.option("--rate", type=RateLimit(), metavar="N/UNIT", help="Starts over all workers: 100/s, 30/m, 5/h, or none.")
+@click.option("--key-rate", type=RateLimit(), metavar="N/UNIT", help="The same for each group key.")
+@click.option("--concurrency", type=Count(), metavar="N", help="Running at once over all workers, or none.")
+@click.option("--key-concurrency", type=Count(), metavar="N", help="The same for each group key.")
+@reason_option
+def limit(*, queue: str, reason: str, **wanted: Any) -> None:
+    """Change limits of a queue; those that are not named stay."""
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if not given:
+        raise click.UsageError("nothing was changed: name a limit, such as --concurrency 5 or --rate none")
+    facts = {name: rate_text(value) if name.endswith("rate") else value or None for name, value in given.items()}
+    with logged("queues limit", queue, reason=reason, facts=facts):
+        _set_limits(queue_control(), queue, given)
+    click.echo(f"{queue}: {_holds(queue_control().limits(queue)) or 'no limits'}")
+
+
+@group.command("peek", cls=OperatorCommand)
+@queue_argument
+@click.option("--state", type=click.Choice(STATES), default="waiting", show_default=True, help="In this state.")
+@click.option("--count", type=click.IntRange(1, MOST_PEEKED), default=10, show_default=True, help="The next so many.")
+@json_option
+def peek(*, queue: str, state: Any, count: int, as_json: bool) -> None:
+    """Show the next messages of a queue, in order; nothing changes, and no payload is printed."""
+    found = [_message(each) for each in queue_control().peek(queue, state, count)]
+    if as_json:
+        print_json({"items": found})
+        return
+    columns = ("run_id", "task", "priority", "group_key", "attempt", "stalls", "put_at", "at", "reason")
+    print_table(columns, [[facts[name] for name in columns] for facts in found])
+
+
+@group.command("drain", cls=OperatorCommand)
+@queue_argument
+@destructive_options(needs_reason=True)
+def drain(*, queue: str, yes: bool, dry_run: bool, reason: str) -> None:
+    """Remove all waiting messages of a queue; their runs are cancelled."""
+    check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
+    if dry_run:
+        click.echo(f"{queue_control().counts(queue).waiting} waiting messages of {queue} would be removed")
+        return
+    with logged("queues drain", queue, reason=reason) as row:
+        row.count = queue_control().drain(queue, by=getpass.getuser(), reason=reason)
+    click.echo(f"{row.count} waiting messages of {queue} were removed")
+
+
+@group.command("promote", cls=OperatorCommand)
+@run_argument
+@reason_option
+def promote(*, run_id: str, reason: str) -> None:
+    """Let a delayed run wait in line now."""
+    _on_message("queues promote", run_id, reason, lambda control: control.promote(run_id))
+    click.echo(f"{run_id} waits in line now")
+
+
+@group.command("move", cls=OperatorCommand)
+@run_argument
+@queue_argument
+@reason_option
+def move(*, run_id: str, queue: str, reason: str) -> None:
+    """Let a waiting or delayed run wait in another queue."""
+    _on_message("queues move", run_id, reason, lambda control: control.move(run_id, queue))
+    click.echo(f"{run_id} waits in {queue} now")
+
+
+@group.command("remove", cls=OperatorCommand)
+@run_argument
+@destructive_options(needs_reason=True)
+def remove(*, run_id: str, yes: bool, dry_run: bool, reason: str) -> None:
+    """Remove a run that no worker has; it is cancelled."""
+    check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
+    if dry_run:
+        explained = _found(lambda: queue_control().explain(run_id))
+        click.echo(f"{run_id} ({explained.state} in {explained.queue}) would be removed")
+        return
+    who = getpass.getuser()
+    _on_message("queues remove", run_id, reason, lambda control: control.remove(run_id, by=who, reason=reason))
+    click.echo(f"{run_id} was removed")
+
+
+def _on_message(verb: str, run_id: str, reason: str, change: Any) -> None:
+    with logged(verb, run_id, reason=reason):
+        _found(lambda: change(queue_control()))
+
+
+def _found(look: Any) -> Any:
+    try:
+        return look()
+    except MessageNotFoundError as error:
+        raise NotFoundError(str(error)) from error
+    except MessageBusyError as error:
+        raise FailedError(f"{error}; see: celery -A tasks jobs explain") from error
+
+
+def _set_limits(control: QueueControl, queue: str, given: dict[str, Any]) -> None:
+    setters = {
+        "rate": control.set_rate_limit,
+        "key_rate": control.set_key_rate_limit,
+        "concurrency": control.set_concurrency,
+        "key_concurrency": control.set_key_concurrency,
+    }
+    for name, value in given.items():
+        setter: Any = setters[name]
+        if name.endswith("rate"):
+            setter(queue, *value)
+        else:
+            setter(queue, value or None)
+
+
+def _facts(counts: QueueCounts) -> dict[str, Any]:
+    age = counts.oldest_age
+    limits = asdict(counts.limits)
+    for name in ("per", "key_per"):
+        span = limits.pop(name)
+        limits[f"{name}_seconds"] = span.total_seconds() if span else None
+    facts = {name: getattr(counts, name) for name in ("queue", "waiting", "delayed", "active", "dead", "consumers")}
+    return {**facts, "oldest_seconds": age.total_seconds() if age else None, "limits": limits}
+
+
+def _row(counts: QueueCounts) -> tuple[Any, ...]:
+    oldest = milliseconds(int(counts.oldest_age / timedelta(milliseconds=1))) if counts.oldest_age else None
+    numbers = (counts.waiting, counts.delayed, counts.active, counts.dead)
+    return (counts.queue, *numbers, oldest, counts.consumers, _holds(counts.limits))
+
+
+def _holds(limits: Limits) -> str:
+    """Say in a few words what holds messages back."""
+    parts = []
+    if limits.is_paused:
+        by = f" by {limits.paused_by}" if limits.paused_by else ""
+        until = f" until {limits.paused_until:%H:%M:%S}" if limits.paused_until else ""
+        parts.append(f"paused{by}{until}" + (f": {limits.pause_reason}" if limits.pause_reason else ""))
+    if limits.rate:
+        parts.append(f"rate {rate_text((limits.rate, limits.per or timedelta(seconds=1)))}")
+    if limits.key_rate:
+        parts.append(f"rate per key {rate_text((limits.key_rate, limits.key_per or timedelta(seconds=1)))}")
+    if limits.concurrency:
+        parts.append(f"at most {limits.concurrency} at once")
+    if limits.key_concurrency:
+        parts.append(f"at most {limits.key_concurrency} per key")
+    return ", ".join(parts)
+
+
+def _message(peeked: Peeked) -> dict[str, Any]:
+    names = ("run_id", "queue", "task", "priority", "group_key", "attempt", "stalls", "put_at", "at", "reason")
+    return {**{name: getattr(peeked, name) for name in names}, "payload_bytes": len(peeked.payload)}
