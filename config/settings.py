@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from config.parsing import csv_seconds, csv_words, milliseconds, networks, seconds, worker_count
 
 OUR_PREFIXES = (
-    *("AUDIT_", "BEAT_", "CHAIN_", "MARKET_", "METRICS_"),
+    *("AUDIT_", "BACKUP_", "BEAT_", "CHAIN_", "MARKET_", "METRICS_"),
     *("RECONCILIATION_", "TASKYARD_", "WEBHOOK_", "WORKER_"),
 )
 FOREIGN_NAMES = frozenset({"TASKYARD_CONFIG"})  # reserved for the shell scripts of a deployment
@@ -179,6 +179,22 @@ class Settings(BaseModel):
     chain_timeout: Seconds = Field(timedelta(seconds=10), description="Wall clock of one call, body included")
     chain_tries: int = Field(3, ge=1, le=20, description="Calls before a node counts as unreachable")
     chain_page_size: int = Field(200, ge=1, le=10_000, description="EVM: positions asked for in one call")
+    backup_profiles: Path | None = Field(None, description="Folder of *.toml, one per database whose backups to verify")
+    backup_dump_path: str | None = Field(None, description="A dump, a folder or a pattern: the profile named default")
+    backup_ephemeral_db_url: SecretStr | None = Field(
+        None, description="PostgreSQL server on which scratch databases are made; the one it names is only entered"
+    )
+    backup_live_db_urls: SecretStr | None = Field(
+        None, description="Databases that must never be the scratch one, comma-separated; DATABASE_URL always is"
+    )
+    backup_slack_webhook_url: SecretStr | None = Field(None, description="Where results are posted in Slack's format")
+    backup_smoke_timeout_ms: Milliseconds = Field(
+        timedelta(seconds=15), gt=timedelta(0), description="Milliseconds that one check's query may take"
+    )
+    backup_pg_bin: Path | None = Field(None, description="Folder of pg_restore and psql; unset: those of PATH")
+    backup_lease: Seconds = Field(
+        timedelta(seconds=60), ge=timedelta(seconds=1), description="A verification that lost its worker ends so soon"
+    )
 
 
 def load_settings(environ: Mapping[str, str], dotenv: Path | None = None) -> Settings:
