@@ -3,14 +3,17 @@
 import re
 from datetime import timedelta
 from typing import Any, Literal, Protocol
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from celery.signals import before_task_publish
+from kombu.transport import TRANSPORT_ALIASES
 
 from broker.messages import give_normal_priority
 
 EVENTS_KEPT = 100_000  # entries of the event stream; about 50 MB
 MS = timedelta(milliseconds=1)
+SENTINEL_PORT = 26379
+SOCKET_ALIAS = "taskyard"  # in a URL for a unix socket kombu takes the transport from the part before the "+"
 DEFAULT_MASTER = "mymaster"  # as in Redis's own sentinel.conf
 
 
@@ -43,8 +46,13 @@ class TransportSettings(Protocol):
 
 
 def transport_settings(settings: TransportSettings) -> dict[str, Any]:
-    """Return Celery's settings for the platform's transport, or for stock kombu."""
-    url, master = split_master(kombu_url(settings.redis_url))
+    """
+    Return Celery's settings for the platform's transport, or for stock kombu.
+
+    Raises:
+        ValueError: The URL names several servers that are no sentinels.
+    """
+    url, sentinel = read_url(settings.redis_url)
     options: dict[str, Any] = {
         "key_prefix": settings.taskyard_key_prefix,
         "stream_length": EVENTS_KEPT if settings.audit_enabled else 0,
@@ -52,55 +60,55 @@ def transport_settings(settings: TransportSettings) -> dict[str, Any]:
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "max_connections": 200,  # a green pool needs one for each slot
+        **sentinel,
     }
     common = {
         "broker_url": url,
         "result_backend": url,
+        "result_backend_transport_options": {"master_name": sentinel["master_name"]} if sentinel else {},
         "broker_transport_options": options,
         "worker_consumer": "broker.consumer:Consumer",
     }
     interval_ms = int(settings.worker_queue_stalled_interval / MS)
-    if master:
-        options["master_name"] = master
-        common["result_backend_transport_options"] = {"master_name": master}
     if settings.taskyard_transport == "redis":
         options.update(visibility_timeout=interval_ms / 1000, unacked_restore_interval=1, unacked_restore_throttle=1)
         options.update(global_keyprefix=settings.taskyard_key_prefix)
         return common
-    options.update(lease_ms=interval_ms, max_stalls=settings.worker_max_stalls)
     before_task_publish.connect(give_normal_priority)
-    name = "SentinelTransport" if master else "Transport"
+    options.update(lease_ms=interval_ms, max_stalls=settings.worker_max_stalls)
+    TRANSPORT_ALIASES[SOCKET_ALIAS] = "broker.transport:Transport"
+    name = "SentinelTransport" if sentinel else "Transport"
     return {
         **common,
+        "broker_url": url.replace("redis+socket:", f"{SOCKET_ALIAS}+socket:", 1),
         "broker_transport": f"broker.transport:{name}",
         # Messages of an earlier connection count as prefetched by themselves: Celery need not lower the limit.
         "worker_enable_prefetch_count_reduction": False,
     }
 
 
-def split_master(url: str) -> tuple[str, str | None]:
+def read_url(url: str) -> tuple[str, dict[str, Any]]:
     """
-    Take the master's name out of a Sentinel URL; None for other URLs. Several sentinels are separated by `;`.
+    Return the URL as kombu writes it, and the transport options of a Sentinel URL ({} for others).
 
-    >>> split_master("sentinel://a:26379;sentinel://b:26379/0?master_name=main")
-    ('sentinel://a:26379;sentinel://b:26379/0', 'main')
-    >>> split_master("redis://localhost:6379/0")
-    ('redis://localhost:6379/0', None)
-    """
-    if not url.startswith("sentinel:"):
-        return url, None
-    plain, _, query = url.partition("?")
-    names = parse_qs(query).get("master_name", [DEFAULT_MASTER])
-    return plain, names[0]
+    >>> read_url("unix:///run/valkey.sock?db=1")
+    ('redis+socket:///run/valkey.sock?virtual_host=1', {})
+    >>> url, options = read_url("sentinel://a:26379;sentinel://b:26379/0?master_name=main")
+    >>> url, options["sentinels"], options["master_name"]
+    ('sentinel://a:26379/0', [('a', 26379), ('b', 26379)], 'main')
 
-
-def kombu_url(url: str) -> str:
-    """
-    Return the URL as kombu writes it: its scheme for a unix socket is `redis+socket`.
-
-    >>> kombu_url("unix:///run/valkey.sock?db=1")
-    'redis+socket:///run/valkey.sock?virtual_host=1'
+    Raises:
+        ValueError: It names several servers that are no sentinels.
     """
     if url.startswith("unix:"):
-        return re.sub(r"([?&])db=", r"\1virtual_host=", url.replace("unix:", "redis+socket:", 1))
-    return url
+        return re.sub(r"([?&])db=", r"\1virtual_host=", url.replace("unix:", "redis+socket:", 1)), {}
+    if not url.startswith("sentinel:"):
+        if ";" in url:
+            raise ValueError("one URL names one server; for fail-over use sentinel:// URLs")
+        return url, {}
+    plain, _, query = url.partition("?")
+    parts = [urlsplit(part) for part in plain.split(";")]
+    # One URL only: kombu would go on with the next of several under its own transport.
+    single = urlunsplit(parts[0]._replace(path=next((part.path for part in parts if part.path), "")))
+    master = parse_qs(query).get("master_name", [DEFAULT_MASTER])[0]
+    return single, {"master_name": master, "sentinels": [(part.hostname, part.port or SENTINEL_PORT) for part in parts]}

@@ -5,8 +5,10 @@ Set it with `broker_transport = "broker.transport:Transport"`; URLs stay `redis:
 For `sentinel://` it is `"broker.transport:SentinelTransport"`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+import redis
 from celery.signals import before_task_publish
 
 from broker import channel
@@ -28,11 +30,32 @@ class Transport(RedisTransport):  # type: ignore[misc]  # see broker/untyped.py
 
 
 class SentinelChannel(channel.Channel, RedisSentinelChannel):  # type: ignore[misc]  # see broker/untyped.py
-    """Our channel, with the master found through Sentinel."""
+    """Our channel, with the master found through Sentinel (options `sentinels`: host and port each, `master_name`)."""
 
+    sentinels: Sequence[tuple[str, int]] = ()
     from_transport_options = tuple(
-        dict.fromkeys((*channel.Channel.from_transport_options, *RedisSentinelChannel.from_transport_options))
+        dict.fromkeys(
+            (*channel.Channel.from_transport_options, *RedisSentinelChannel.from_transport_options, "sentinels")
+        )
     )
+
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
+        """Ask all sentinels: kombu knows them only as further URLs, to which it would switch with its own transport."""
+        if not self.sentinels:
+            return super()._sentinel_managed_pool(asynchronous)
+        parameters = self._connparams(asynchronous)
+        for name in ("host", "port"):
+            parameters.pop(name, None)
+        make: Any = redis.Sentinel
+        manager = make(
+            [tuple(pair) for pair in self.sentinels],
+            min_other_sentinels=getattr(self, "min_other_sentinels", 0),
+            sentinel_kwargs=getattr(self, "sentinel_kwargs", None),
+            **parameters,
+        )
+        setattr(self, "_async_sentinel_manager" if asynchronous else "_sentinel_manager", manager)
+        credentials = {name: parameters[name] for name in ("username", "password") if name in parameters}
+        return manager.master_for(self.master_name, redis.Redis, **credentials).connection_pool
 
 
 class SentinelTransport(Transport):

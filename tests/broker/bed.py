@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import kombu.pools
 import redis
 
 from broker.control import QueueControl
@@ -118,8 +119,7 @@ class Bed:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
-        pool: Any = self.app.pool
-        pool.force_close_all(close_pool=False)  # kombu shares pools among apps of one URL
+        kombu.pools.reset()  # they are kombu's, shared by all apps of one URL
         self.app.close()
         for client in (self.broker, self.records):
             client.close()
