@@ -34,7 +34,6 @@ def test_the_feed_is_the_same_at_every_run_and_has_every_type() -> None:
 def test_the_settings_of_the_demo_are_valid_and_give_the_attempts_that_it_expects(tmp_path: Path) -> None:
     settings = load_settings(demo_settings(tmp_path, "redis://127.0.0.1:1/0"))
     assert len(settings.webhook_retry_delays) + 1 == ATTEMPTS
-    assert any(wait > settings.webhook_broker_wait for wait in settings.webhook_retry_delays), "beat has no work"
 
 
 def test_a_tally_as_it_must_be_has_no_differences() -> None:

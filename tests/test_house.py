@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from celery.bin.celery import celery as celery_command
 from click.testing import CliRunner
 from dotenv import dotenv_values
 
+from cli import commands
 from config.settings import Settings, load_settings
 from scripts.settings_reference import ENV_EXAMPLE, TABLE, env_example, settings_table
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LINES = 300  # of a file
 MOST_FUNCTION_LINES = 40
-OUR_GROUPS = ("db", "dlq", "jobs", "queues", "schedules", "webhooks")
+OUR_GROUPS = sorted(name for name, entry in vars(commands).items() if isinstance(entry, commands.LazyGroup))
 WRITE_THEM = "run: .venv/bin/python -m scripts.settings_reference"
 
 
@@ -47,6 +49,11 @@ def test_links_between_pages_lead_somewhere() -> None:
     links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())]
     assert links
     assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_group_is_an_entry_point_and_every_entry_point_a_group() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["celery.commands"] == {name: f"cli.commands:{name}" for name in OUR_GROUPS}
 
 
 @pytest.mark.parametrize("group", OUR_GROUPS)
