@@ -56,3 +56,14 @@ def test_a_one_off_fires_once_and_is_done(stage: Stage) -> None:
     assert fires[0].slot.isoformat() == schedule.expression
     stage.wait_fires(4, "published", name="tick")
     assert len(stage.fires("once")) == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_the_stock_transport_fires_as_well(stage: Stage) -> None:
+    stage.add()
+    stage.worker(TASKYARD_TRANSPORT="redis")
+    stage.beat(TASKYARD_TRANSPORT="redis")
+    fires = stage.wait_fires(4, "published")
+    started = lambda: [mark[2] for mark in stage.marks() if mark[0] == "start"]  # noqa: E731 - a condition
+    wait_for(lambda: set(started()) >= {str(fire.id) for fire in fires}, 20, "all runs ran")
+    assert len(started()) == len(set(started()))
