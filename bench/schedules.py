@@ -65,7 +65,7 @@ def measure(count: int, seconds: int, *, together: bool) -> None:
     worked = time.process_time() - worked
     engine.close()
     rows = lags(current_engine())
-    idle = [tick for tick in ticks if tick < 0.05] or [0.0]  # noqa: PLR2004 - ticks without a fire
+    idle = [tick for tick in ticks if tick < 0.05] or [0.0]
     print(f"{'schedules':<34}{count:>12,}{'  (all due in one second of each minute)' if together else ''}")
     print(f"{'first tick: take over, load all':<34}{took:>10.2f} s")
     print(

@@ -9,7 +9,7 @@ from celery.worker import state
 
 from broker.endings import Buried, Lease, detail
 from broker.leases import Leases
-from broker.qos import lease_of
+from broker.qos import lease_of, leases_of
 from broker.untyped import CeleryConsumer
 
 log = get_logger(__name__)
@@ -41,10 +41,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see broker/untyped.py
         waiting = [request for request in state.reserved_requests if request not in state.active_requests]
         super().on_close()
         if self.pool is not None and self.pool.uses_semaphore:
-            for request in waiting:
-                message = request.message
-                if not request.acknowledged and lease_of(message) is not None:
-                    message.channel.leases.give_back([message.delivery_tag])
+            messages = [request.message for request in waiting if not request.acknowledged]
+            for leases in {id(found): found for message in messages if (found := leases_of(message))}.values():
+                leases.give_back(message.delivery_tag for message in messages)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Neither a task message of protocol 2 nor of protocol 1."""

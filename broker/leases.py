@@ -49,7 +49,7 @@ class Leases:
         self._pid = os.getpid()
         self._client: redis.Redis | None = None
         self._held: dict[str, Lease] = {}
-        self.orphans: set[str] = set()  # delivery tags whose channel is gone
+        self.orphans: dict[str, None] = {}  # delivery tags whose channel is gone, in order
         self._endings: dict[str, Ending] = {}  # decided by the request class before Celery acknowledges
         self._ended: list[tuple[Lease, Ending]] = []
         self._notes: list[Note] = []
@@ -58,6 +58,7 @@ class Leases:
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._wake = threading.Event()
+        self._is_away = False
         self._keeper: threading.Thread | None = None
         self._worker = f"{socket.gethostname()}:{self._pid}"
 
@@ -91,7 +92,7 @@ class Leases:
         """End a lease as decided before, else as given, else done without an outcome; one that is not ours stays."""
         lease = self._held.pop(delivery_tag, None)
         decided = self._endings.pop(delivery_tag, None)
-        self.orphans.discard(delivery_tag)
+        self.orphans.pop(delivery_tag, None)
         if lease is not None:
             with self._lock:
                 self._ended.append((lease, decided or ending or Done("")))
@@ -106,11 +107,12 @@ class Leases:
 
     def orphan(self, delivery_tags: Iterable[str]) -> None:
         """Their channel is gone, their work goes on."""
-        self.orphans.update(tag for tag in delivery_tags if tag in self._held)
+        self.orphans.update((tag, None) for tag in delivery_tags if tag in self._held)
 
     def give_back(self, delivery_tags: Iterable[str]) -> None:
-        """Return messages to the head of their queues, the first of them first."""
-        for delivery_tag in reversed(list(delivery_tags)):
+        """Return messages to the head of their queues, the one that was taken first to the very head."""
+        named = set(delivery_tags)
+        for delivery_tag in reversed([tag for tag in self._held if tag in named]):
             self._endings.pop(delivery_tag, None)
             self.end(delivery_tag, Returned())
 
@@ -137,7 +139,7 @@ class Leases:
             except (redis.RedisError, OSError) as error:
                 with self._lock:
                     self._ended[:0], self._notes[:0] = ended, notes
-                log.warning("%d endings wait for the broker: %s", len(ended), error)
+                log.debug("%d endings wait for the broker: %s", len(ended), error)
                 raise
 
     def _send(self, ended: list[tuple[Lease, Ending]], notes: list[Note]) -> None:
@@ -193,8 +195,11 @@ class Leases:
                     time.sleep(LINGER)
                     self._wake.clear()
                     self._flush_old()
+                self._is_away = False
             except (redis.RedisError, OSError) as error:
-                log.warning("the broker does not answer, leases are renewed later: %s", error)
+                if not self._is_away:  # once per outage
+                    log.warning("the broker does not answer, leases are renewed later: %s", error)
+                self._is_away = True
                 time.sleep(min(RETRY_PAUSE, interval / 3))
                 renew_at = min(renew_at, time.monotonic())
                 self._wake.set()
@@ -222,12 +227,23 @@ class Leases:
         answer = run(self._own_client(), self.space, "renew", self.lease_ms, self._worker, len(queues), *queues, *words)
         lost = [leases[index] for index in answer if self._held.pop(leases[index].delivery_tag, None)]
         for lease in lost:
-            self.orphans.discard(lease.delivery_tag)
+            self.orphans.pop(lease.delivery_tag, None)
             log.warning("lease lost: run %s on %s was taken back", lease.run_id or lease.tag, lease.queue)
         if lost and self.on_lost is not None:
             self.on_lost(lost)
 
 
 def _notes_call(notes: list[Note]) -> Call:
-    words = ((note.event, note.lease.run_id, note.lease.queue, note.lease.attempt, note.detail) for note in notes)
-    return Call("note", tuple(word for five in words for word in five))
+    words = (
+        (
+            note.event,
+            note.lease.run_id,
+            note.lease.queue,
+            note.lease.attempt,
+            note.detail,
+            note.lease.tag,
+            note.lease.number,
+        )
+        for note in notes
+    )
+    return Call("note", tuple(word for seven in words for word in seven))

@@ -81,6 +81,12 @@ def priority_of(value: Any) -> int:
         return NORMAL_PRIORITY
 
 
+def give_normal_priority(properties: dict[str, Any], **_: Any) -> None:
+    """Give a task that names no priority the normal one: kombu would make it 0, the last (`before_task_publish`)."""
+    if properties.get("priority") is None:
+        properties["priority"] = NORMAL_PRIORITY
+
+
 def due_ms(eta: Any) -> int:
     """
     The time of an ISO 8601 `eta` header in ms since 1970, 0 for none; without a zone it is UTC.

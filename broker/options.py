@@ -3,9 +3,15 @@
 import re
 from datetime import timedelta
 from typing import Any, Literal, Protocol
+from urllib.parse import parse_qs
+
+from celery.signals import before_task_publish
+
+from broker.messages import give_normal_priority
 
 EVENTS_KEPT = 100_000  # entries of the event stream; about 50 MB
 MS = timedelta(milliseconds=1)
+DEFAULT_MASTER = "mymaster"  # as in Redis's own sentinel.conf
 
 
 class TransportSettings(Protocol):
@@ -38,7 +44,7 @@ class TransportSettings(Protocol):
 
 def transport_settings(settings: TransportSettings) -> dict[str, Any]:
     """Return Celery's settings for the platform's transport, or for stock kombu."""
-    url = kombu_url(settings.redis_url)
+    url, master = split_master(kombu_url(settings.redis_url))
     options: dict[str, Any] = {
         "key_prefix": settings.taskyard_key_prefix,
         "stream_length": EVENTS_KEPT if settings.audit_enabled else 0,
@@ -49,24 +55,43 @@ def transport_settings(settings: TransportSettings) -> dict[str, Any]:
     }
     common = {
         "broker_url": url,
-        "result_backend": None if url.startswith("sentinel:") else settings.redis_url,
+        "result_backend": url,
         "broker_transport_options": options,
         "worker_consumer": "broker.consumer:Consumer",
-        "task_default_priority": 5,
     }
     interval_ms = int(settings.worker_queue_stalled_interval / MS)
+    if master:
+        options["master_name"] = master
+        common["result_backend_transport_options"] = {"master_name": master}
     if settings.taskyard_transport == "redis":
         options.update(visibility_timeout=interval_ms / 1000, unacked_restore_interval=1, unacked_restore_throttle=1)
         options.update(global_keyprefix=settings.taskyard_key_prefix)
         return common
     options.update(lease_ms=interval_ms, max_stalls=settings.worker_max_stalls)
-    name = "SentinelTransport" if url.startswith("sentinel:") else "Transport"
+    before_task_publish.connect(give_normal_priority)
+    name = "SentinelTransport" if master else "Transport"
     return {
         **common,
         "broker_transport": f"broker.transport:{name}",
         # Messages of an earlier connection count as prefetched by themselves: Celery need not lower the limit.
         "worker_enable_prefetch_count_reduction": False,
     }
+
+
+def split_master(url: str) -> tuple[str, str | None]:
+    """
+    Take the master's name out of a Sentinel URL; None for other URLs. Several sentinels are separated by `;`.
+
+    >>> split_master("sentinel://a:26379;sentinel://b:26379/0?master_name=main")
+    ('sentinel://a:26379;sentinel://b:26379/0', 'main')
+    >>> split_master("redis://localhost:6379/0")
+    ('redis://localhost:6379/0', None)
+    """
+    if not url.startswith("sentinel:"):
+        return url, None
+    plain, _, query = url.partition("?")
+    names = parse_qs(query).get("master_name", [DEFAULT_MASTER])
+    return plain, names[0]
 
 
 def kombu_url(url: str) -> str:

@@ -12,6 +12,7 @@ from broker.untyped import VirtualQoS
 
 if TYPE_CHECKING:
     from broker.channel import Channel
+    from broker.leases import Leases
 
 log = logging.getLogger(__name__)
 
@@ -81,5 +82,11 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see broker/untyped.py
 
 def lease_of(message: Any) -> Lease | None:
     """The lease of a delivered message; None on another transport, or when it needs no acknowledgement."""
-    leases = getattr(message.channel, "leases", None)
+    leases = leases_of(message)
     return leases.get(message.delivery_tag) if leases is not None else None
+
+
+def leases_of(message: Any) -> Leases | None:
+    """Who keeps the leases of the message's channel; None on another transport."""
+    leases: Leases | None = getattr(message.channel, "leases", None)
+    return leases

@@ -29,7 +29,7 @@ def append(request: Request, event: str, facts: str) -> None:
     if space.stream_length and url:
         queue = (request.delivery_info or {}).get("routing_key") or ""
         attempt = _facts(request).get("attempt", 1)
-        run(shared_client(url), space, "note", event, request.id, queue, attempt, facts)
+        run(shared_client(url), space, "note", event, request.id, queue, attempt, facts, "", 0)
 
 
 def append_ending(request: Request, ending: Ending) -> None:

@@ -7,9 +7,14 @@ For `sentinel://` it is `"broker.transport:SentinelTransport"`.
 
 from typing import Any
 
+from celery.signals import before_task_publish
+
 from broker import channel
+from broker.messages import give_normal_priority
 from broker.poller import Poller
 from broker.untyped import SENTINEL_PORT, RedisSentinelChannel, RedisTransport
+
+before_task_publish.connect(give_normal_priority)  # for apps that name the transport themselves
 
 
 class Transport(RedisTransport):  # type: ignore[misc]  # see broker/untyped.py

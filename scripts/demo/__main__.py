@@ -60,7 +60,7 @@ def _demo(console: Console, home: Path, *, keep: bool) -> None:
             stack.enter_context(one.receiver)
         stage = stack.enter_context(Stage(home, valkey))
         outcome = run_show(console, subscribers, stage)
-        print_table(console, outcome.tallies, outcome.dead_letters, outcome.took)
+        print_table(console, outcome)
         outcome.check()
         script = Path(os.path.relpath(home / "env", home.parent.parent))
         print_ways_on(console, script, stage.flower_url if keep else None)

@@ -1,15 +1,16 @@
 """What the demo prints at its end: the table, and where to look further."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from scripts.demo.counting import Tally
+from cli.output import milliseconds
 from scripts.demo.environment import ATTEMPTS
 from scripts.demo.receivers import FAILURES
+from scripts.demo.show import Outcome
 
 EXPLAINED = {
     "good": "answers 200",
@@ -18,20 +19,24 @@ EXPLAINED = {
 }
 
 
-def print_table(console: Console, tallies: Sequence[Tally], dead: int, took: timedelta) -> None:
+def print_table(console: Console, outcome: Outcome) -> None:
     """Print one row per receiver, and the sums."""
-    table = Table(title=f"All deliveries settled in {took.total_seconds():.1f} s", title_justify="left")
+    tallies = outcome.tallies
+    title = f"All deliveries settled in {outcome.took.total_seconds():.1f} s"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("receiver")
-    for heading in ("delivered", "retried", "dead letters", "requests", "genuine", "p50", "p99"):
+    for heading in ("delivered", "retried", "dead\nletters", "requests", "genuine", "p50", "p99"):
         table.add_column(heading, justify="right")
     for one in tallies:
         counts = (one.delivered, one.retried, one.exhausted, one.requests, one.requests - len(one.faults))
-        table.add_row(one.name, *map(str, counts), _milliseconds(one.p50), _milliseconds(one.p99))
+        table.add_row(one.name, *map(str, counts), _length(one.p50), _length(one.p99))
     table.add_section()
     delivered, retried = sum(one.delivered for one in tallies), sum(one.retried for one in tallies)
     requests, faults = sum(one.requests for one in tallies), sum(len(one.faults) for one in tallies)
-    table.add_row("all", *map(str, (delivered, retried, dead, requests, requests - faults)), "", "")
+    table.add_row("all", *map(str, (delivered, retried, outcome.dead_letters, requests, requests - faults)), "", "")
     console.print(table)
+    runs = ", ".join(f"{count} {state}" for state, count in sorted(outcome.runs.items()))
+    console.print(f"recorded by the audit: runs of webhooks.deliver: {runs}", highlight=False)
     for name, explained in EXPLAINED.items():
         console.print(f"{name}: {explained}", style="dim", highlight=False)
     console.print("genuine: accepted by the independent package standardwebhooks", style="dim", highlight=False)
@@ -59,5 +64,5 @@ def print_ways_on(console: Console, script: Path, flower_url: str | None) -> Non
         console.print("  make demo KEEP=1        # leaves worker, beat and Flower up until Ctrl-C", highlight=False)
 
 
-def _milliseconds(span: timedelta | None) -> str:
-    return f"{span / timedelta(milliseconds=1):.0f} ms" if span is not None else "-"
+def _length(span: timedelta | None) -> str:
+    return milliseconds(None if span is None else round(span / timedelta(milliseconds=1)))

@@ -1,6 +1,6 @@
 """The course of the demo: register three receivers, emit a market feed, wait until everything is settled, count."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
@@ -18,7 +18,7 @@ from tasks.webhooks import endpoints
 from tasks.webhooks.outbox import emit
 
 EVENTS = 200
-PER_SECOND = 20  # of events; three deliveries each
+PER_SECOND = 10  # of events; three deliveries each
 SETTLE_LIMIT = 300.0  # seconds after the last event
 LOOK_EVERY = 0.25  # seconds
 
@@ -33,6 +33,7 @@ class Outcome:
 
     tallies: Sequence[counting.Tally]
     dead_letters: int
+    runs: Mapping[str, int]  # of webhooks.deliver in the audit, by state
     took: timedelta
 
     def check(self) -> None:
@@ -46,6 +47,8 @@ class Outcome:
         exhausted = sum(tally.exhausted for tally in self.tallies)
         if self.dead_letters != exhausted:
             found.append(f"{self.dead_letters} dead letters, expected {exhausted}")
+        if self.runs.get("failed", 0) != self.dead_letters:
+            found.append(f"the audit has {self.runs.get('failed', 0)} failed runs, expected {self.dead_letters}")
         if found:
             raise DemoError("\n".join(found))
 
@@ -66,10 +69,11 @@ def run_show(console: Console, subscribers: Sequence[Subscriber], stage: Stage) 
         emitted = _emit_all(bars, stage)
         _wait_until(lambda: bars.update() >= bars.deliveries, stage, "deliveries settled")
         _wait_until(lambda: bars.update_dead() >= bars.dead, stage, "dead letters buried")
+        _wait_until(lambda: _runs().get("failed", 0) >= bars.dead, stage, "runs recorded")
     took = timedelta(seconds=monotonic() - begin)
     with open_session() as session:
         tallies = [counting.tally(session, subscriber, emitted) for subscriber in subscribers]
-        return Outcome(tallies, counting.dead_letters(session), took)
+        return Outcome(tallies, counting.dead_letters(session), counting.runs_by_state(session), took)
 
 
 class _Bars:
@@ -122,6 +126,11 @@ def _emit_all(bars: _Bars, stage: Stage) -> dict[str, datetime]:
             bars.update()
             stage.check()
     return emitted
+
+
+def _runs() -> dict[str, int]:
+    with open_session() as session:
+        return counting.runs_by_state(session)
 
 
 def _wait_until(is_done: Callable[[], bool], stage: Stage, awaited: str) -> None:

@@ -64,6 +64,9 @@ def test_the_stock_transport_fires_as_well(stage: Stage) -> None:
     stage.worker(TASKYARD_TRANSPORT="redis")
     stage.beat(TASKYARD_TRANSPORT="redis")
     fires = stage.wait_fires(4, "published")
-    started = lambda: [mark[2] for mark in stage.marks() if mark[0] == "start"]  # noqa: E731 - a condition
+
+    def started() -> list[str]:
+        return [run_id for what, _, run_id, _ in stage.marks() if what == "start"]
+
     wait_for(lambda: set(started()) >= {str(fire.id) for fire in fires}, 20, "all runs ran")
     assert len(started()) == len(set(started()))

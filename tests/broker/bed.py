@@ -22,13 +22,15 @@ QUEUES = "celery,dead-letter"
 class Bed:
     """Sends, starts workers and looks; ends all that it started."""
 
-    def __init__(self, server: Server, folder: Path, **settings: Any) -> None:
+    def __init__(self, server: Server, recorder: Server, folder: Path, **settings: Any) -> None:
+        """Tasks record in `recorder`: a test may hurt `server`, and must still know what happened."""
         self.server = server
         self.url = settings.pop("url", server.url)
         self.settings = Settings(redis_url=self.url, **settings)
         self.app = make_app(self.settings, task_publish_retry=False)
         self.broker = server.client()
-        self.records = redis.Redis(port=server.port, db=1, decode_responses=True)
+        self.records = recorder.client()
+        self._recorder = recorder
         self.control = QueueControl(redis.Redis(port=server.port))
         self._folder = folder
         self._stack = ExitStack()
@@ -39,8 +41,8 @@ class Bed:
         name, queues = options.pop("name", "worker"), options.pop("queues", QUEUES)
         ready, minimal = options.pop("wait_ready", True), options.pop("minimal", True)
         env = {
-            "BROKER_URL": options.pop("url", self.url),
-            "RECORDS_URL": f"redis://127.0.0.1:{self.server.port}/1",
+            "TEST_BROKER_URL": options.pop("url", self.url),
+            "RECORDS_URL": self._recorder.url,
             "LEASE_MS": str(lease_ms),
             "MAX_STALLS": str(self.settings.worker_max_stalls),
             "TRANSPORT": self.settings.taskyard_transport,
@@ -54,6 +56,7 @@ class Bed:
 
     def send(self, task: str, *args: Any, queue: str = "celery", **options: Any) -> str:
         """Send one task; returns its run id."""
+        options.setdefault("ignore_result", True)
         return str(self.app.send_task(task, args, queue=queue, **options).id)
 
     def release(self) -> None:

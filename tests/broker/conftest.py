@@ -12,17 +12,30 @@ from tests.broker.driver import Driver
 from tests.servers import Server
 
 
+@pytest.fixture(scope="session")
+def _recorder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("recorder"), appendfsync="no") as server:
+        yield server
+
+
 @pytest.fixture
-def bed(broker_server: Server, tmp_path: Path) -> Iterator[Bed]:
+def recorder(_recorder: Server) -> Server:
+    """An empty server that no test hurts."""
+    _recorder.flush()
+    return _recorder
+
+
+@pytest.fixture
+def bed(broker_server: Server, recorder: Server, tmp_path: Path) -> Iterator[Bed]:
     """A bed on Redis 7 and on Valkey 9, with leases of one second."""
-    with Bed(broker_server, tmp_path, worker_queue_stalled_interval=timedelta(seconds=1)) as made:
+    with Bed(broker_server, recorder, tmp_path, worker_queue_stalled_interval=timedelta(seconds=1)) as made:
         yield made
 
 
 @pytest.fixture
-def valkey_bed(valkey: Server, tmp_path: Path) -> Iterator[Bed]:
+def valkey_bed(valkey: Server, recorder: Server, tmp_path: Path) -> Iterator[Bed]:
     """A bed on Valkey 9 only: for what costs much time and does not depend on the server."""
-    with Bed(valkey, tmp_path, worker_queue_stalled_interval=timedelta(seconds=1)) as made:
+    with Bed(valkey, recorder, tmp_path, worker_queue_stalled_interval=timedelta(seconds=1)) as made:
         yield made
 
 

@@ -32,7 +32,7 @@ def test_a_task_longer_than_its_lease_runs_once(valkey_bed: Bed, pool: str) -> N
 def test_the_task_of_a_killed_worker_starts_elsewhere_within_a_lease_and_two_seconds(bed: Bed, pool: str) -> None:
     victim = bed.worker(pool, 1)
     run = bed.send("hold")
-    bed.wait_started()
+    wait_for(lambda: "started" in bed.states(run), 60, "its start is recorded")
     bed.worker(pool, 1, name="other")
     victim.kill()
     killed_at = time.time()
@@ -144,7 +144,7 @@ def test_workers_that_are_killed_more_than_max_stalls_times_leave_a_dead_letter(
     bed.settings = replace(bed.settings, worker_max_stalls=0)
     run = bed.send("hold")
     worker = bed.worker("solo", 1)
-    bed.wait_started()
+    wait_for(lambda: "started" in bed.states(run), 60, "its start is recorded")
     worker.kill()
     bed.release()
     bed.worker("solo", 1, name="other")

@@ -10,8 +10,10 @@ from time import monotonic
 from uuid import UUID
 
 import pytest
+from redis import Redis
 from sqlalchemy import text
 
+from broker.control import QueueControl
 from tests.system.conftest import Sites
 from tests.system.site import LIMIT, Site
 from tests.waiting import wait_for
@@ -147,10 +149,8 @@ def answers_of(site: Site, delivery: UUID) -> list[tuple[str | None, int | None]
 
 
 def messages_in(site: Site) -> int:
-    with site.valkey.client() as client:
-        return sum(
-            int(client.zcard(key)) for key in client.scan_iter("*webhook-deliveries*") if client.type(key) == "zset"
-        )
+    with Redis.from_url(site.valkey.url) as client:
+        return QueueControl(client).counts("webhook-deliveries").waiting
 
 
 def assert_each_arrived_once(site: Site, receiver: Receiver, number: int) -> None:

@@ -1,0 +1,101 @@
+"""What was verified: queries on the runs, and the figures that a monitor watches."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, literal, tuple_
+from sqlmodel import Session, col, select
+
+from audit.paging import PAGE, Page, read_cursor, write_cursor
+from config.columns import UtcDateTime
+from tasks.backups.models import BackupRun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupFilter:
+    """Which runs are wanted; None: any."""
+
+    target: str | None = None
+    state: str | None = None  # one of tasks.backups.models.STATES
+    since: datetime | None = None  # started then or later
+    until: datetime | None = None  # started before
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One value for a monitor."""
+
+    name: str
+    explained: str
+    target: str
+    value: float
+
+
+def list_backups(
+    session: Session, wanted: BackupFilter, *, limit: int = PAGE, after: str | None = None
+) -> Page[BackupRun]:
+    """
+    Return a page of runs, the newest first.
+
+    Raises:
+        BadCursorError: `after` does not come from an earlier page.
+    """
+    started_at, key = col(BackupRun.started_at), col(BackupRun.id)
+    query = select(BackupRun).order_by(started_at.desc(), key.desc()).limit(limit + 1)
+    for column, value in ((BackupRun.target, wanted.target), (BackupRun.state, wanted.state)):
+        if value is not None:
+            query = query.where(col(column) == value)
+    if wanted.since is not None:
+        query = query.where(started_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(started_at < wanted.until)
+    if after is not None:
+        moment, last = read_cursor(after)
+        query = query.where(tuple_(started_at, key) < tuple_(literal(moment, UtcDateTime()), literal(UUID(last))))
+    rows = session.exec(query).all()
+    more = len(rows) > limit
+    rows = rows[:limit]
+    return Page(rows, write_cursor(rows[-1].started_at, str(rows[-1].id)) if more else None)
+
+
+def find_backup(session: Session, run_id: UUID) -> BackupRun | None:
+    """Return the run of this id; None: there is none."""
+    return session.get(BackupRun, run_id)
+
+
+def newest_of_each(session: Session, state: str | None = None) -> dict[str, BackupRun]:
+    """Return the newest run of each target that is over, or the newest in one state."""
+    is_wanted = col(BackupRun.state) == state if state else col(BackupRun.state) != "running"
+    newest = select(BackupRun.target, func.max(BackupRun.started_at)).where(is_wanted).group_by(col(BackupRun.target))
+    place = tuple_(col(BackupRun.target), col(BackupRun.started_at))
+    rows = session.exec(select(BackupRun).where(is_wanted, place.in_(newest))).all()
+    return {row.target: row for row in rows}
+
+
+def figures(session: Session) -> Iterator[Figure]:
+    """Give the figures of every target that was verified at least once."""
+    for target, row in sorted(newest_of_each(session).items()):
+        passed = float(row.state == "passed")
+        yield Figure("taskyard_backup_passed", "1 if the newest run passed", target, passed)
+        yield Figure("taskyard_backup_last_run_seconds", "When it started (Unix)", target, row.started_at.timestamp())
+        if row.duration_ms is not None:
+            yield Figure("taskyard_backup_duration_seconds", "How long it took", target, row.duration_ms / 1000)
+        if row.dump_bytes is not None:
+            yield Figure("taskyard_backup_dump_bytes", "Size of the dump", target, float(row.dump_bytes))
+    for target, row in sorted(newest_of_each(session, "passed").items()):
+        good_at = row.started_at.timestamp()
+        yield Figure("taskyard_backup_last_good_seconds", "When the last good run started (Unix)", target, good_at)
+
+
+def as_prometheus(values: Iterator[Figure]) -> str:
+    """Return the figures in Prometheus' text format, grouped by name. Source: Prometheus, "Text format"."""
+    groups: dict[str, list[Figure]] = {}
+    for figure in values:
+        groups.setdefault(figure.name, []).append(figure)
+    lines = []
+    for name, group in groups.items():
+        lines += [f"# HELP {name} {group[0].explained}", f"# TYPE {name} gauge"]
+        lines += [f'{name}{{target="{figure.target}"}} {figure.value!r}' for figure in group]
+    return "".join(f"{line}\n" for line in lines)

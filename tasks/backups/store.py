@@ -1,0 +1,142 @@
+"""The SQL of backup verification: the lease on a target, the history of runs, the last good one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col
+
+from config.columns import utc_now
+from tasks.backups.models import BackupLease, BackupRun
+from tasks.backups.results import Facts, Finished, Report
+
+# Writes the notice of a run into the transaction that ends it; never raises for what concerns the notice alone.
+type Announce = Callable[[Session, Finished], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to verify a target."""
+
+    target: str
+    token: UUID
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Somebody else has the right, until then at least."""
+
+    holder: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LastGood:
+    """The newest run that passed."""
+
+    started_at: datetime
+    dump_bytes: int | None
+    facts: Facts
+
+
+class BackupStore:
+    """Reads and writes the tables; every method is one transaction."""
+
+    def __init__(self, open_session: Callable[[], Session], announce: Announce, lease_time: timedelta) -> None:
+        self._open_session = open_session
+        self._announce = announce
+        self.lease_time = lease_time
+
+    def take_lease(self, target: str, holder: str) -> Lease | Held:
+        """Take the lease if it is free or has run out: one statement, so that of two callers one gets it."""
+        now = utc_now()
+        values: dict[str, Any] = {"token": uuid4(), "holder": holder, "until": now + self.lease_time}
+        with self._open_session() as session, session.begin():
+            dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+            insert = dialect.insert(BackupLease).values(target=target, **values)
+            taken = session.execute(
+                insert.on_conflict_do_update(
+                    index_elements=["target"], set_=values, where=col(BackupLease.until) < now
+                ).returning(col(BackupLease.token))
+            ).scalar_one_or_none()
+            if taken is not None:
+                return Lease(target, values["token"], holder)
+            row = session.get(BackupLease, target)
+            return Held(row.holder, row.until) if row else Held("another run", now)
+
+    def renew(self, lease: Lease) -> bool:
+        """Lengthen the lease; return False when it was lost."""
+        return self._change_lease(
+            lease, update(BackupLease).values(until=utc_now() + self.lease_time), must_be_valid=True
+        )
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back; one that was lost is left to its new holder."""
+        self._change_lease(lease, delete(BackupLease), must_be_valid=False)
+
+    def start(self, run_id: UUID, target: str, holder: str, worker: str) -> datetime:
+        """Write the row of a run that begins; runs of the target that still seem to run have lost their worker."""
+        now = utc_now()
+        with self._open_session() as session, session.begin():
+            session.execute(
+                update(BackupRun)
+                .where(col(BackupRun.target) == target, col(BackupRun.state) == "running")
+                .values(state="lost", finished_at=now, reason="its worker ended before it did")
+            )
+            session.add(BackupRun(id=run_id, target=target, holder=holder, worker=worker, started_at=now))
+        return now
+
+    def finish(self, run_id: UUID, report: Report) -> Finished:
+        """Write what came of the run, and its notice, in one transaction."""
+        now = utc_now()
+        with self._open_session() as session, session.begin():
+            row = session.get_one(BackupRun, run_id)
+            _fill(row, report, now)
+            finished = Finished(
+                run_id=str(run_id),
+                target=row.target,
+                state=row.state,
+                report=report,
+                started_at=row.started_at,
+                finished_at=now,
+                holder=row.holder,
+            )
+            session.flush()
+            self._announce(session, finished)
+        return finished
+
+    def last_good(self, target: str) -> LastGood | None:
+        """Return the newest run that passed."""
+        with self._open_session() as session:
+            row = session.scalars(
+                select(BackupRun)
+                .where(col(BackupRun.target) == target, col(BackupRun.state) == "passed")
+                .order_by(col(BackupRun.started_at).desc())
+                .limit(1)
+            ).first()
+            if row is None:
+                return None
+            return LastGood(row.started_at, row.dump_bytes, Facts.model_validate(row.facts or {}))
+
+    def _change_lease(self, lease: Lease, statement: Any, *, must_be_valid: bool) -> bool:
+        mine = [col(BackupLease.target) == lease.target, col(BackupLease.token) == lease.token]
+        if must_be_valid:
+            mine.append(col(BackupLease.until) >= utc_now())
+        with self._open_session() as session, session.begin():
+            changed = session.execute(statement.where(*mine).returning(col(BackupLease.target)))
+            return changed.scalar_one_or_none() is not None
+
+
+def _fill(row: BackupRun, report: Report, now: datetime) -> None:
+    row.state, row.reason, row.finished_at = report.state, report.reason, now
+    row.duration_ms = round((now - row.started_at) / timedelta(milliseconds=1))
+    row.restore_ms = report.restore_ms
+    row.dump, row.dump_format = report.dump, report.dump_format
+    row.dump_taken_at, row.dump_bytes, row.dump_sha256 = report.dump_taken_at, report.dump_bytes, report.dump_sha256
+    row.checks = report.kept_checks()
+    row.facts = report.facts.model_dump()

@@ -1,0 +1,89 @@
+"""The backup task: one line of work, and the tools that it hands to its handler."""
+
+import os
+import signal
+import socket
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from celery import current_task
+from sqlalchemy.engine import make_url
+
+from broker import tether
+from config.database import open_session
+from config.queues import BACKUPS
+from config.settings import Settings, current_settings
+from tasks.app import task
+from tasks.backups import handlers
+from tasks.backups.addresses import Address, parse_address
+from tasks.backups.catalog import open_profiles
+from tasks.backups.notices import announcer
+from tasks.backups.payloads import VerifyBackup
+from tasks.backups.programs import Programs
+from tasks.backups.store import BackupStore
+from tasks.policy import Exponential, Policy
+from tasks.webhooks.outbox import emit
+
+# A profile's restore takes 4 hours at most; the hard limit is for a worker that hangs.
+VERIFICATION = Policy(
+    max_attempts=3,
+    backoff=Exponential(base=timedelta(minutes=1), cap=timedelta(minutes=30)),
+    soft_limit=timedelta(hours=4, minutes=50),
+    hard_limit=timedelta(hours=5),
+)
+
+
+@task("backups.verify", VerifyBackup, queue=BACKUPS, policy=VERIFICATION)
+def verify(payload: VerifyBackup) -> handlers.Verified | handlers.Spread:
+    """Verify the newest backup of one target, or enqueue that for each; see :mod:`tasks.backups.handlers`."""
+    bench = open_bench(current_settings())
+    if payload.target is None:
+        return handlers.spread(payload, bench.profiles, enqueue)
+    return handlers.verify(payload, bench, holder=str(current_task.request.id))
+
+
+def enqueue(payload: VerifyBackup) -> str:
+    """Enqueue a run unless one of the same target waits or runs already; return its id."""
+    return str(verify.enqueue(payload, dedup_key=f"backup:{payload.target}").id)
+
+
+def open_bench(settings: Settings) -> handlers.Bench:
+    """
+    Return what the work is done with, read anew for each run: profiles change without a restart.
+
+    Raises:
+        BackupConfigError: A profile or a setting is missing or wrong.
+    """
+    profiles = open_profiles(settings)
+    scratch = settings.backup_ephemeral_db_url
+    return handlers.Bench(
+        store=BackupStore(open_session, announcer(settings, profiles, emit), settings.backup_lease),
+        profiles=profiles,
+        programs=Programs(settings.backup_pg_bin, _launcher()),
+        scratch_server=parse_address(scratch.get_secret_value(), "BACKUP_EPHEMERAL_DB_URL") if scratch else None,
+        live=_live_servers(settings),
+        live_files=_live_files(settings),
+        query_timeout=settings.backup_smoke_timeout_ms,
+        worker=socket.gethostname(),
+    )
+
+
+def _launcher() -> tuple[str, ...]:
+    """Start programs so that they get SIGTERM when this process dies, even by SIGKILL."""
+    return (sys.executable, "-I", "-S", str(tether.__file__), str(os.getpid()), str(int(signal.SIGTERM)))
+
+
+def _live_urls(settings: Settings) -> list[tuple[str, str]]:
+    extra = settings.backup_live_db_urls
+    urls = [url.strip() for url in (extra.get_secret_value() if extra else "").split(",") if url.strip()]
+    return [("DATABASE_URL", settings.database_url), *(("BACKUP_LIVE_DB_URLS", url) for url in urls)]
+
+
+def _live_servers(settings: Settings) -> list[Address]:
+    return [parse_address(url, setting) for setting, url in _live_urls(settings) if not url.startswith("sqlite")]
+
+
+def _live_files(settings: Settings) -> list[Path]:
+    names = [make_url(url).database for _, url in _live_urls(settings) if url.startswith("sqlite")]
+    return [Path(name) for name in names if name]

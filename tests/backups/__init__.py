@@ -1,0 +1,1 @@
+"""Tests of backup verification: real servers, real dumps, real damage."""

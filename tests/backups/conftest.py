@@ -1,0 +1,58 @@
+"""Servers and stages for the tests of this folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config.database import open_engine
+from tests.backups.shops import ShopServer
+from tests.backups.stage import Stage
+from tests.databases import Database, Servers, database, servers
+
+__all__ = ["database", "servers"]
+
+
+@pytest.fixture(scope="session")
+def shop_server() -> Iterator[ShopServer]:
+    server = ShopServer()
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def shop_dumps(shop_server: ShopServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A good dump of each format."""
+    folder = tmp_path_factory.mktemp("dumps")
+    return {
+        kind: shop_server.dump(folder / f"shop.{kind}", "shop", kind)
+        for kind in ("custom", "directory", "plain", "tar")
+    }
+
+
+@pytest.fixture
+def platform(servers: Servers) -> Iterator[Database]:
+    """A migrated platform database; SQLite, since these tests are about other databases."""
+    url = servers.make("sqlite")
+    engine = open_engine(url)
+    yield Database("sqlite", url, engine)
+    engine.dispose()
+    servers.drop(url)
+
+
+@pytest.fixture
+def stage(platform: Database, tmp_path: Path, shop_server: ShopServer) -> Iterator[Stage]:
+    """A stage with the shop's server; no test may leave a scratch database behind."""
+    yield Stage(platform, tmp_path, shop_server)
+    left = shop_server.scratch_databases()
+    for name in left:  # so that this is not the next test's fault
+        shop_server.query(f'DROP DATABASE "{name}" WITH (FORCE)')
+    assert left == []
+
+
+@pytest.fixture
+def file_stage(platform: Database, tmp_path: Path) -> Stage:
+    """A stage without a server, for SQLite."""
+    return Stage(platform, tmp_path)

@@ -1,0 +1,39 @@
+"""The demo's act gives the right verdicts, on real databases."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config.database import current_engine
+from config.settings import current_settings
+from scripts.demo_backups import demo_backups
+from tests.backups.shops import ShopServer
+from tests.backups.stage import Stage
+from tests.databases import BINARIES
+
+
+@pytest.fixture
+def here(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """This process works on the stage's platform database, as the demo does on its own."""
+    monkeypatch.setenv("DATABASE_URL", stage.database.url)
+    current_settings.cache_clear()
+    current_engine.cache_clear()
+    yield stage
+    current_engine().dispose()
+    current_engine.cache_clear()
+    current_settings.cache_clear()
+
+
+def test_good_backups_are_verified_and_bad_ones_caught(here: Stage, shop_server: ShopServer, tmp_path: Path) -> None:
+    acts = list(demo_backups(tmp_path / "demo", shop_server.url_of(), BINARIES))
+    assert [act.state for act in acts] == ["passed", "failed", "passed", "failed"], acts
+    assert all(act.is_right for act in acts)
+    assert "SHA-256 differs" in str(acts[1].reason)
+    assert "40% fewer" in str(acts[3].reason)
+    assert [run.target for run in here.runs()] == ["market-sqlite"] * 2 + ["market-postgresql"] * 2
+
+
+def test_it_needs_no_server(here: Stage, tmp_path: Path) -> None:
+    assert [act.state for act in demo_backups(tmp_path / "demo")] == ["passed", "failed"]
+    assert len(here.runs()) == 2

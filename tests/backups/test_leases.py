@@ -1,0 +1,184 @@
+"""One verification of a target at a time; what a lost worker leaves behind heals by itself."""
+
+import shutil
+import threading
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlalchemy import update
+
+from config.columns import utc_now
+from tasks.backups.addresses import parse_address
+from tasks.backups.errors import InfrastructureError
+from tasks.backups.handlers import Verified
+from tasks.backups.leases import keeping
+from tasks.backups.models import BackupLease
+from tasks.backups.results import Report
+from tasks.backups.scratch import KEEPER, scratch_name
+from tasks.backups.store import BackupStore, Held, Lease
+from tasks.errors import Snooze
+from tests.backups.shops import NAPS, ShopServer
+from tests.backups.stage import SHOP_PROFILE, Stage
+from tests.databases import Database
+from tests.waiting import stays_true, wait_for
+
+
+def a_store(database: Database, lease_time: timedelta = timedelta(seconds=30)) -> BackupStore:
+    return BackupStore(database.session, lambda _session, _finished: None, lease_time)
+
+
+def taken(store: BackupStore, holder: str = "one") -> Lease:
+    lease = store.take_lease("shop", holder)
+    assert isinstance(lease, Lease)
+    return lease
+
+
+def let_run_out(database: Database) -> None:
+    with database.session() as session, session.begin():
+        session.execute(update(BackupLease).values(until=utc_now() - timedelta(seconds=1)))
+
+
+def test_of_ten_that_ask_at_once_one_gets_the_lease(database: Database) -> None:
+    store, answers, together = a_store(database), [], threading.Barrier(10)
+
+    def ask(number: int) -> None:
+        together.wait()
+        answers.append(store.take_lease("shop", f"holder-{number}"))
+
+    threads = [threading.Thread(target=ask, args=[number]) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    leases = [answer for answer in answers if isinstance(answer, Lease)]
+    assert (len(answers), len(leases)) == (10, 1)
+    assert {answer.holder for answer in answers} == {leases[0].holder}
+
+
+def test_a_lease_that_was_given_back_or_ran_out_is_free_again(database: Database) -> None:
+    store = a_store(database)
+    store.release(taken(store, "one"))
+    lost = taken(store, "two")
+    let_run_out(database)
+    assert not store.renew(lost)
+    new = taken(store, "three")
+    store.release(lost)  # must not take it from its new holder
+    held = store.take_lease("shop", "four")
+    assert isinstance(held, Held)
+    assert held.holder == "three"
+    assert store.renew(new)
+
+
+def test_targets_do_not_wait_for_each_other(database: Database) -> None:
+    store = a_store(database)
+    taken(store)
+    assert isinstance(store.take_lease("other", "two"), Lease)
+
+
+def test_a_lease_is_renewed_while_the_work_lasts(database: Database) -> None:
+    store = a_store(database, timedelta(seconds=0.6))
+    with keeping(store, taken(store), 0.6) as keeper:
+        stays_true(lambda: isinstance(store.take_lease("shop", "two"), Held), 1.5, "the lease is held")
+        assert keeper.holds()
+    assert isinstance(store.take_lease("shop", "two"), Lease)
+
+
+def test_a_holder_learns_that_it_lost_its_lease(database: Database) -> None:
+    store = a_store(database)
+    with keeping(store, taken(store), 0.3) as keeper:
+        let_run_out(database)
+        taken(store, "two")
+        wait_for(lambda: not keeper.holds(), 5, "it learns that the lease is lost")
+    assert isinstance(store.take_lease("shop", "three"), Held), "the new holder keeps it"
+
+
+def test_two_at_once_one_runs_and_the_other_says_so(stage: Stage, shop_server: ShopServer) -> None:
+    with shop_server.changed_shop(NAPS) as database:
+        shop_server.dump(stage.dumps / "shop.dump", database)
+    stage.add_manifest()
+    stage.write_profile(SHOP_PROFILE, restore_timeout='"2s"')
+    results: list[Verified] = []
+    first = threading.Thread(target=lambda: results.append(stage.verify(holder="first")))
+    first.start()
+    wait_for(shop_server.scratch_databases, 30, "the first one restores")
+    second = stage.verify(holder="second")
+    assert (second.state, second.reason) == ("skipped", "being verified by first")
+    assert len(shop_server.scratch_databases()) == 1
+    first.join()
+    assert [result.state for result in results] == ["failed"]
+    assert len(stage.runs()) == 1
+
+
+def test_the_same_task_again_waits_until_the_lease_of_its_lost_worker_ends(
+    stage: Stage, shop_dumps: dict[str, Path]
+) -> None:
+    """The message of a killed worker comes back, perhaps before the lease has run out: it must not be dropped."""
+    shutil.copy(shop_dumps["custom"], stage.dumps / "shop.dump")
+    stage.add_manifest()
+    taken(stage.store(), "task-1")
+    stage.store().start(uuid4(), "shop", "task-1", "worker-0")
+    with pytest.raises(Snooze) as raised:
+        stage.verify(holder="task-1")
+    assert timedelta(seconds=20) < raised.value.delay < timedelta(seconds=35)
+    let_run_out(stage.database)
+    assert stage.verify(holder="task-1").state == "passed"
+    assert [run.state for run in stage.runs()] == ["lost", "passed"]
+
+
+def test_what_a_lost_worker_left_is_dropped_and_what_is_in_use_or_foreign_stays(
+    stage: Stage, shop_server: ShopServer, shop_dumps: dict[str, Path]
+) -> None:
+    shutil.copy(shop_dumps["custom"], stage.dumps / "shop.dump")
+    stage.add_manifest()
+    left, used, foreign = (scratch_name(target, uuid4()) for target in ("shop", "shop", "shop_eu"))
+    admin = parse_address(shop_server.url_of(), "X")
+    with admin.connect() as connection:
+        for name in (left, used, foreign):
+            connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        orphan = psycopg.connect(shop_server.url_of(left))  # as a killed worker's pg_restore would
+        with admin.connect(used, program=KEEPER):  # as another platform on the same server would
+            assert stage.verify().state == "passed"
+            assert sorted(shop_server.scratch_databases()) == sorted([used, foreign])
+        orphan.close()
+        connection.execute(f'DROP DATABASE "{foreign}"'.encode())
+    assert stage.verify().state == "passed"
+    assert shop_server.scratch_databases() == []
+
+
+def test_a_run_that_lost_its_lease_ends_its_restore_and_leaves_the_target_to_the_other(
+    stage: Stage, shop_server: ShopServer
+) -> None:
+    with shop_server.changed_shop(NAPS) as database:
+        shop_server.dump(stage.dumps / "shop.dump", database)
+    stage.add_manifest()
+    stage.lease_time = timedelta(seconds=1)
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            stage.verify(holder="slow")
+        except InfrastructureError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_for(shop_server.scratch_databases, 30, "it restores")
+    with stage.database.session() as session, session.begin():
+        session.execute(update(BackupLease).values(token=uuid4(), holder="another"))
+    thread.join(20)
+    assert "lease" in str(raised[0])
+    assert shop_server.scratch_databases() == []
+
+
+def test_a_run_that_was_marked_as_lost_still_writes_what_it_found(database: Database) -> None:
+    """It was only slow; what it saw is true."""
+    store = a_store(database)
+    first, second = uuid4(), uuid4()
+    store.start(first, "shop", "one", "w")
+    store.start(second, "shop", "two", "w")
+    report = Report()
+    report.add("restore", "fine", passed=True)
+    assert store.finish(first, report).state == "passed"

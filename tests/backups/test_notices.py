@@ -1,0 +1,186 @@
+"""Who hears of a verification, and that nobody's silence changes its result."""
+
+import json
+import shutil
+from datetime import timedelta
+from ipaddress import ip_network
+
+import pytest
+from sqlmodel import Session, col, select
+
+from config.columns import utc_now
+from config.settings import Settings, load_settings
+from tasks.backups.notices import announcer, slack_body
+from tasks.backups.results import Finished, Report
+from tasks.webhooks.capture import Receiver
+from tasks.webhooks.clients import AiohttpWebhookClient, ClientOptions
+from tasks.webhooks.emitting import add_event
+from tasks.webhooks.endpoints import disable, register
+from tasks.webhooks.handlers import Tools, deliver, sweep
+from tasks.webhooks.models import Delivery, Endpoint
+from tasks.webhooks.payloads import DeliverWebhook
+from tasks.webhooks.store import DeliveryStore
+from tests.backups.stage import Stage
+from tests.backups.test_sqlite_backups import PROFILE, a_database
+
+LOOPBACK = {
+    "WEBHOOK_SECRET_KEYS": "test:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+    "WEBHOOK_ALLOW_HTTP": "true",
+    "WEBHOOK_ALLOW_NETS": "127.0.0.0/8",
+}
+
+
+@pytest.fixture
+def notes(file_stage: Stage) -> Stage:
+    file_stage.write_profile(PROFILE)
+    a_database(file_stage.dumps / "notes.db")
+    file_stage.add_manifest()
+    return file_stage
+
+
+def announce_to(stage: Stage, slack_url: str | None, **more: str) -> Settings:
+    """Let the stage announce as the platform does; events are written, and no broker is needed."""
+    slack = {"BACKUP_SLACK_WEBHOOK_URL": slack_url} if slack_url else {}
+    settings = load_settings({**LOOPBACK, **slack, **more})
+
+    def emit(session: Session, event_type: str, data: object, key: str | None) -> str:
+        return add_event(session, settings, event_type, data, key)[0]
+
+    stage.announce = announcer(settings, {"shop": stage.profile()}, emit)
+    return settings
+
+
+def send_all(stage: Stage, settings: Settings) -> None:
+    """Sweep and send what is due, as the webhook tasks do."""
+    store = DeliveryStore(stage.database.session, settings)
+    client = AiohttpWebhookClient(ClientOptions(allow_http=True, allow_nets=(ip_network("127.0.0.0/8"),)))
+    due: list[DeliverWebhook] = []
+    sweep(store, lambda rows: due.extend(DeliverWebhook(delivery_id=row.delivery_id) for row in rows), settings)
+    for payload in due:
+        deliver(payload, Tools(store, client, lambda _due: None, settings, "worker-1"))
+    client.close()
+
+
+def deliveries(stage: Stage) -> list[Delivery]:
+    with stage.database.session() as session:
+        return list(session.scalars(select(Delivery).order_by(col(Delivery.created_at))))
+
+
+def test_slack_gets_its_own_format_through_the_platforms_sender(notes: Stage) -> None:
+    with Receiver() as slack:
+        settings = announce_to(notes, slack.url)
+        assert notes.verify().state == "passed"
+        send_all(notes, settings)
+        (request,) = slack.requests
+    message = json.loads(request.body)
+    assert set(message) == {"text", "blocks"}
+    assert message["text"] == "Backup verification PASSED: shop"
+    assert message["blocks"][0] == {"type": "header", "text": {"type": "plain_text", "text": message["text"]}}
+    assert "notes.db" in json.dumps(message["blocks"][1])
+    assert request.headers["content-type"] == "application/json"
+
+
+def test_a_failed_run_says_which_checks_failed(notes: Stage) -> None:
+    (notes.dumps / "notes.db-journal").write_bytes(b"x")
+    with Receiver() as slack:
+        settings = announce_to(notes, slack.url)
+        assert notes.verify().state == "failed"
+        send_all(notes, settings)
+        message = json.loads(slack.requests[0].body)
+    assert message["text"] == "Backup verification FAILED: shop"
+    assert "notes.db-journal: a rollback journal of 1 bytes" in message["blocks"][2]["text"]["text"]
+
+
+def test_a_second_notice_uses_the_same_endpoint(notes: Stage) -> None:
+    with Receiver() as slack:
+        settings = announce_to(notes, slack.url)
+        notes.verify()
+        notes.verify()
+        send_all(notes, settings)
+        assert len(slack.requests) == 2
+    with notes.database.session() as session:
+        assert len(session.scalars(select(Endpoint)).all()) == 1
+
+
+def test_a_channel_that_is_down_changes_no_result(notes: Stage) -> None:
+    with Receiver() as slack:
+        url = slack.url
+    settings = announce_to(notes, url)  # it is closed now
+    result = notes.verify()
+    assert result.state == "passed"
+    with pytest.raises(Exception, match="connection_refused"):
+        send_all(notes, settings)
+    assert notes.run(result.run_id).state == "passed"
+    assert [row.state for row in deliveries(notes)] == ["retrying"]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"BACKUP_SLACK_WEBHOOK_URL": "not a url"},
+        {"BACKUP_SLACK_WEBHOOK_URL": "http://127.0.0.1/x", "WEBHOOK_ALLOW_HTTP": "false"},
+        {"WEBHOOK_SECRET_KEYS": ""},
+        {"WEBHOOK_EVENT_TYPES": "market.resolved"},
+    ],
+    ids=["url", "not allowed", "no keys", "type unknown"],
+)
+def test_a_notice_that_cannot_be_written_changes_no_result(notes: Stage, setting: dict[str, str]) -> None:
+    announce_to(notes, "http://127.0.0.1:4999/hook", **setting)
+    result = notes.verify()
+    assert result.state == "passed"
+    assert notes.run(result.run_id).finished_at is not None
+
+
+def test_a_disabled_channel_gets_nothing_and_changes_no_result(notes: Stage) -> None:
+    settings = announce_to(notes, "http://127.0.0.1:4999/hook")
+    notes.verify()
+    with notes.database.session() as session, session.begin():
+        disable(session, session.scalars(select(Endpoint)).one(), "by its owner")
+    assert notes.verify().state == "passed"
+    send_all(notes, settings)
+    assert [row.state for row in deliveries(notes)] == ["parked"]
+
+
+def test_subscribers_get_an_event_and_no_notice_of_slacks(notes: Stage) -> None:
+    settings = announce_to(notes, "http://127.0.0.1:4999/hook")
+    with notes.database.session() as session, session.begin():
+        endpoint, _ = register(session, settings, "http://127.0.0.1:4998/all", ["*"])
+        subscriber = endpoint.id
+    result = notes.verify()
+    sent = [row for row in deliveries(notes) if row.endpoint_id == subscriber]
+    assert [row.event_type for row in sent] == ["backup.passed"]
+    data = json.loads(sent[0].body)["data"]
+    assert (data["run_id"], data["target"], data["failed_checks"]) == (result.run_id, "shop", [])
+
+
+def test_failures_only_means_that_a_good_run_is_silent(notes: Stage) -> None:
+    notes.write_profile(PROFILE, notify='"failures"')
+    announce_to(notes, "http://127.0.0.1:4999/hook")
+    notes.verify()
+    assert deliveries(notes) == []
+    (notes.dumps / "notes.db-journal").write_bytes(b"x")
+    notes.verify()
+    assert len(deliveries(notes)) == 1
+
+
+def test_all_attempts_of_a_task_that_could_not_verify_make_one_notice(notes: Stage) -> None:
+    announce_to(notes, "http://127.0.0.1:4999/hook")
+    shutil.copy(notes.dumps / "notes.db", notes.folder / "live.db")
+    notes.live_files = [notes.dumps / "notes.db"]
+    for holder in ("task-1", "task-1", "task-2"):
+        with pytest.raises(Exception, match="live database"):
+            notes.verify(holder=holder)
+    assert len(deliveries(notes)) == 2
+    assert [run.state for run in notes.runs()] == ["error"] * 3
+
+
+def test_a_message_stays_within_slacks_bounds() -> None:
+    report = Report(dump="<shop>.dump", error="no <server> & no hope")
+    for number in range(500):
+        report.add(f"rows table_{number}", "0, at least 1 expected <" + "x" * 200, passed=False)
+    now = utc_now()
+    body = slack_body(Finished("id", "shop", "error", report, now - timedelta(seconds=2), now, "me"))
+    assert len(body["blocks"]) <= 50
+    assert all(len(block["text"]["text"]) <= 3000 for block in body["blocks"] if "text" in block)
+    assert "no &lt;server&gt; &amp; no hope" in body["blocks"][2]["text"]["text"]
+    assert len(json.dumps(body)) < 16_384

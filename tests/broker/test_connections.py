@@ -1,0 +1,111 @@
+"""The ways to a server: TLS, a unix socket, Sentinel with a fail-over; and Celery's own tools over them."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from broker.options import transport_settings
+from tests.broker.app import Settings
+from tests.broker.bed import Bed
+from tests.servers import Sentinel, Server, TlsServer
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(300)  # many processes start
+
+
+def test_tasks_run_over_tls(tmp_path: Path, recorder: Server) -> None:
+    with TlsServer(tmp_path / "tls") as server, Bed(server, recorder, tmp_path, url=server.tls_url) as bed:
+        run = bed.send("record")
+        bed.worker("threads", 1)
+        bed.wait_ended([run])
+        bed.wait_empty()
+
+
+def test_tasks_run_over_a_unix_socket(tmp_path: Path, recorder: Server) -> None:
+    path = tmp_path / "socket"
+    with (
+        Server(tmp_path / "server", options=["--unixsocket", str(path)]) as server,
+        Bed(server, recorder, tmp_path, url=f"unix://{path}") as bed,
+    ):
+        run = bed.send("record")
+        bed.worker("threads", 1)
+        bed.wait_ended([run])
+        bed.wait_empty()
+
+
+@pytest.mark.parametrize(
+    ("url", "transport"),
+    [
+        ("redis://h:1/2", "broker.transport:Transport"),
+        ("rediss://h:1/2", "broker.transport:Transport"),
+        ("sentinel://h:1/2", "broker.transport:SentinelTransport"),
+    ],
+)
+def test_the_transport_follows_from_the_url(url: str, transport: str) -> None:
+    assert transport_settings(Settings(url))["broker_transport"] == transport
+
+
+def test_stock_kombu_is_one_setting_away(valkey: Server, recorder: Server, tmp_path: Path) -> None:
+    with Bed(valkey, recorder, tmp_path, taskyard_transport="redis") as bed:
+        assert "broker_transport" not in transport_settings(bed.settings)
+        run, again, dead = bed.send("record"), bed.send("redeliver", 0.05, 2), bed.send("bury")
+        bed.worker("threads", 2)
+        bed.wait_ended([run])
+        wait_for(lambda: len(bed.letters()) == 1, 60, "the dead letter was stored")
+        wait_for(lambda: bed.started().count(again) == 3, 60, "it came back twice")
+        attempts = [line.split()[2] for line in bed.lines() if line.startswith(f"try {again}")]
+        assert attempts == ["1", "2", "3"]
+        assert bed.letters()[0].startswith(f"{dead} failed ValueError")
+        wait_for(lambda: bed.states(again)[-1:] == ["succeeded"], 10, "its end is recorded")
+
+
+def test_celerys_own_tools_work(valkey_bed: Bed) -> None:
+    bed = valkey_bed
+    bed.worker("prefork", 1, minimal=False)
+    assert bed.app.control.inspect(timeout=20, limit=1).ping() == {"worker@test": {"ok": "pong"}}
+    queues: Any = bed.app.control.inspect(timeout=20, limit=1).active_queues()
+    assert {queue["name"] for queue in queues["worker@test"]} == {"celery", "dead-letter"}
+    for _ in range(5):
+        bed.send("record", queue="elsewhere")
+    command = [sys.executable, "-m", "celery", "-A", "tests.broker.app", "purge", "-f", "-Q", "elsewhere"]
+    env = {"TEST_BROKER_URL": bed.url, "PATH": "/usr/bin:/bin", "PYTHONPATH": "."}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
+    assert "Purged 5 messages" in done.stdout + done.stderr
+    assert bed.control.counts("elsewhere").waiting == 0
+
+
+def test_a_fail_over_under_load_loses_nothing_that_was_replicated(tmp_path: Path, recorder: Server) -> None:
+    master = Server(tmp_path / "master", appendfsync="always").start()
+    replica = Server(tmp_path / "replica", options=["--replicaof", "127.0.0.1", str(master.port)]).start()
+    sentinel = Sentinel(tmp_path / "sentinel", master.port)
+    try:
+        with Bed(master, recorder, tmp_path, url=f"sentinel://127.0.0.1:{sentinel.port}/0?master_name=mymaster") as bed:
+            worker = bed.worker("threads", 2)
+            runs = [bed.send("record", "", 0.02) for _ in range(50)]
+            with replica.client() as client:
+                wait_for(lambda: _offset(client) >= _offset(bed.broker), 20, "all is replicated")
+                master.kill()
+                wait_for(lambda: client.info("replication")["role"] == "master", 60, "the replica took over")
+            runs += [str(wait_for(lambda: _try_to_send(bed), 60, "a producer goes on")) for _ in range(20)]
+            bed.wait_ended(runs)
+            assert worker.is_running
+    finally:
+        sentinel.stop()
+        replica.stop()
+        master.stop()
+
+
+def _offset(client: redis.Redis) -> int:
+    info: Any = client.info("replication")
+    return int(info["master_repl_offset"] if info["role"] == "master" else info["slave_repl_offset"])
+
+
+def _try_to_send(bed: Bed) -> str | None:
+    try:
+        return bed.send("record")
+    except (redis.RedisError, OSError):
+        return None

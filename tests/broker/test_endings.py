@@ -1,0 +1,138 @@
+"""How executions of real tasks end, in every pool: done, again, dead, cancelled."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+import redis
+
+from tests.broker.bed import POOLS, Bed
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(300)  # many processes start
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_every_ending_leaves_its_events_and_no_key(valkey_bed: Bed, pool: str) -> None:
+    """One worker, one of each: a success, Celery's retry, a retry, a snooze, a failure, a dead letter."""
+    bed = valkey_bed
+    done, later = bed.send("nothing"), bed.send("record", countdown=0.5)
+    retried, again = bed.send("retry", 0.05, 2), bed.send("redeliver", 0.05, 2)
+    snoozed, failed, dead = bed.send("snooze", 0.05, 2), bed.send("fail"), bed.send("bury")
+    bed.worker(pool, 2)
+    wait_for(lambda: len(bed.letters()) == 1, 60, "the dead letter was stored")
+    bed.wait_ended([later])
+    bed.wait_empty()
+    assert bed.states(done) == ["queued", "started", "succeeded"]
+    assert bed.states(later) == ["scheduled", "started", "succeeded"]
+    tries = ["queued", "started", "retrying", "started", "retrying", "started", "succeeded"]
+    assert bed.states(retried) == bed.states(again) == tries
+    assert bed.states(snoozed) == [state.replace("retrying", "snoozed") for state in tries]
+    assert [event["n"] for event in bed.events(again)] == ["1", "1", "1", "2", "2", "3", "3"]
+    assert {event["n"] for event in bed.events(snoozed)} == {"1"}
+    assert bed.states(failed) == bed.states(dead) == ["queued", "started", "failed"]
+    assert {line.split()[2] for line in bed.lines() if line.startswith(f"try {retried}")} == {"0", "1", "2"}
+
+
+def test_details_of_events_tell_what_the_audit_needs(valkey_bed: Bed) -> None:
+    bed = valkey_bed
+    bed.worker("threads", 1)
+    failed = bed.send("fail", "oh no")
+    wait_for(lambda: bed.states(failed)[-1:] == ["failed"], 60, "it failed")
+    queued, started, ended = (json.loads(event["d"]) for event in bed.events(failed))
+    assert (queued["task"], queued["priority"]) == ("fail", 5)
+    assert started["worker"] == "worker@test"
+    assert (ended["error"], ended["message"]) == ("ValueError", "oh no")
+    assert "ValueError: oh no" in ended["traceback"]
+    assert ended["runtime"] >= 0
+
+
+def test_a_dead_letter_holds_the_original_message(valkey_bed: Bed) -> None:
+    bed = valkey_bed
+    run = bed.send("bury", "why")
+    (before,) = bed.control.peek("celery")
+    bed.worker("threads", 1)
+    (letter,) = wait_for(bed.letters, 60, "the letter was stored")
+    run_id, reason, error, body = letter.split()
+    assert (run_id, reason, error) == (run, "failed", "ValueError")
+    assert base64.b64decode(body) == before.payload
+
+
+def test_a_hard_time_limit_is_a_dead_letter_at_once(valkey_bed: Bed) -> None:
+    bed = valkey_bed
+    run = bed.send("slow")
+    bed.worker("prefork", 1)
+    (letter,) = wait_for(bed.letters, 60, "the letter was stored")
+    assert letter.startswith(f"{run} time_limit TimeLimitExceeded")
+    bed.wait_empty()
+    assert bed.states(run) == ["queued", "started", "failed"]
+    assert len(bed.letters()) == 1
+
+
+def test_what_no_worker_can_read_goes_to_the_dead_letters_and_the_worker_goes_on(bed: Bed) -> None:
+    """Undecodable bytes, a wrong envelope, a body that is no JSON, and a task that nobody registered."""
+    worker = bed.worker("threads", 1)
+    bed.wait_listening()
+    unknown = bed.send("no.such.task", 1)
+    for run, payload in _broken_payloads().items():
+        _store(bed, run, payload)
+    good = bed.send("record")
+    bed.wait_ended([good])
+    wait_for(lambda: len(bed.letters()) == 4, 60, "four letters were stored")
+    letters = {letter.split()[0]: letter.split() for letter in bed.letters()}
+    assert letters[unknown][1] == "unknown_task"
+    for run, payload in _broken_payloads().items():
+        assert letters[run][1] == "malformed"
+        assert base64.b64decode(letters[run][3]) == payload
+    bed.wait_empty()
+    assert worker.is_running
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_revoked_run_never_starts_whoever_was_there_to_hear_it(valkey_bed: Bed, pool: str) -> None:
+    """Nobody listens when the waiting and the delayed one are revoked; the workers start later."""
+    bed = valkey_bed
+    waiting, delayed = bed.send("record"), bed.send("record", countdown=3600)
+    expired, kept = bed.send("record", expires=0.01), bed.send("record")
+    for run in (waiting, delayed):
+        bed.app.control.revoke(run)
+    bed.worker(pool, 1)
+    bed.wait_ended([kept])
+    bed.wait_empty()
+    assert bed.started() == [kept]
+    assert bed.states(waiting) == ["queued", "cancelled"]
+    assert bed.states(delayed) == ["scheduled", "cancelled"]
+    assert bed.states(expired) == ["queued", "cancelled"]
+
+
+def test_a_running_task_is_terminated_and_recorded_as_cancelled(valkey_bed: Bed) -> None:
+    bed = valkey_bed
+    run = bed.send("hold")
+    bed.worker("prefork", 1)
+    bed.wait_started()
+    bed.app.control.terminate(run)
+    wait_for(lambda: bed.states(run)[-1] == "cancelled", 60, "it was cancelled")
+    bed.wait_empty()
+
+
+def _broken_payloads() -> dict[str, bytes]:
+    envelope: dict[str, Any] = {
+        "body": "{no json",
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"id": "wrong-body", "task": "record", "lang": "py"},
+        "properties": {"delivery_tag": "x", "delivery_info": {}, "body_encoding": "utf-8"},
+    }
+    return {
+        "no-json": b"\xff\xfe not json",
+        "no-envelope": b'{"some": "thing"}',
+        "wrong-body": json.dumps(envelope).encode(),
+    }
+
+
+def _store(bed: Bed, run: str, payload: bytes) -> None:
+    with redis.Redis(port=bed.server.port) as client:
+        fields = {"m": payload, "q": "celery", "p": "5", "i": run, "n": run, "t": "1"}
+        client.hset(f"taskyard:message:{run}", mapping=fields)
+        client.zadd("taskyard:waiting:celery", {run: 1})

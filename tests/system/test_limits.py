@@ -1,0 +1,105 @@
+"""An endpoint's limits hold over all worker processes, as its receiver sees them."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from tests.system.conftest import Sites
+from tests.system.site import LIMIT, Site
+from tests.waiting import wait_for
+from tests.webhooks.receivers import Captured, Receiver, Reply
+
+WORKERS = 3
+THINKING = 0.2  # seconds that the receiver takes
+
+
+def test_no_more_requests_are_in_flight_than_the_endpoint_allows(server_sites: Sites, receiver: Receiver) -> None:
+    site = server_sites()
+    site.stage.endpoint(url=receiver.url, max_concurrency=4)
+    receiver.decides(lambda _: Reply(200, delay=THINKING))
+    logs = start_workers(site)
+
+    site.emit_together(80)
+    site.wait_for_states(delivered=80)
+
+    assert len(receiver.requests) == 80
+    assert most_in_flight(receiver.requests) <= 4
+    assert all(b"webhook.attempted" in log.read_bytes() for log in logs), "all three processes sent"
+
+
+def test_no_more_requests_start_than_the_rate_allows(server_sites: Sites, receiver: Receiver) -> None:
+    """
+    Slots lie 1/20 s apart, and a slot stays good when a busy worker comes late.
+
+    At most the slots of one second are given out ahead, so any window of a second holds at most 2 x 20 + 1 requests,
+    and the whole run takes at least as long as its slots do, less that second.
+    """
+    rate, number = 20.0, 120
+    site = server_sites()
+    site.stage.endpoint(url=receiver.url, rate_per_second=rate, max_concurrency=100)
+    start_workers(site)
+
+    site.emit_together(number)
+    site.wait_for_states(delivered=number)
+
+    times = [request.monotonic_at for request in receiver.requests]
+    assert len(times) == number
+    assert most_within(times, 1.0) <= 2 * rate + 1
+    assert times[-1] - times[0] >= (number - 1) / rate - 1
+
+
+def test_the_breaker_spares_a_failing_receiver_and_all_arrives_when_it_is_mended(
+    file_sites: Sites, receiver: Receiver
+) -> None:
+    """Open, one probe after each pause; with the first success the lane is whole again."""
+    site = file_sites(
+        WEBHOOK_BREAKER_FAILURES="5", WEBHOOK_BREAKER_OPEN="1", WEBHOOK_RETRY_DELAYS=",".join(["0.05"] * 20)
+    )
+    endpoint = site.stage.endpoint(url=receiver.url, max_concurrency=2)
+    receiver.decides(lambda _: 500)
+    site.worker()
+    site.emit_together(30)
+    wait_for(lambda: site.stage.lane(endpoint).breaker_openings >= 1, LIMIT, "the breaker is open")
+    opened = len(receiver.requests)
+    assert opened <= 5 + 1, "five failures, and one that was under way"
+
+    wait_until_probed(site, receiver, opened)
+    assert len(receiver.requests) <= opened + 2, "one probe at a time, not thirty deliveries"
+    receiver.decides(lambda _: 200)
+
+    site.wait_for_states(delivered=30, sweeping=True)
+    assert site.stage.lane(endpoint).breaker_openings == 0
+
+
+def test_a_thousand_deliveries_through_a_narrow_lane_need_few_claims(file_site: Site, receiver: Receiver) -> None:
+    """Nobody polls: a delivery that finds the lane full waits in SQL until it is called."""
+    file_site.stage.endpoint(url=receiver.url, max_concurrency=1, retry_delays=(timedelta(seconds=60),))
+    receiver.decides(lambda _: Reply(200, delay=0.02))
+    worker = file_site.worker()
+
+    file_site.emit_together(150)
+    file_site.wait_for_states(delivered=150)
+
+    runs = worker.log.read_text().count("webhooks.deliver[") // 2  # received and succeeded
+    assert runs <= 2 * 150 + 50, "each ran once to be refused, and once to be sent"
+
+
+def start_workers(site: Site) -> list[Path]:
+    return [site.worker(f"worker-{number}").log for number in range(WORKERS)]
+
+
+def wait_until_probed(site: Site, receiver: Receiver, opened: int) -> None:
+    """Let time pass until a probe has gone out, as the sweeper sends one after the pause."""
+    wait_for(
+        lambda: site.sweep_now_and_then() and len(receiver.requests) > opened, LIMIT, "a probe went out after the pause"
+    )
+
+
+def most_in_flight(requests: Sequence[Captured]) -> int:
+    """The receiver held each request for at least THINKING seconds from its arrival on."""
+    starts = [request.monotonic_at for request in requests]
+    return max(sum(1 for other in starts if start <= other < start + THINKING) for start in starts)
+
+
+def most_within(times: Sequence[float], seconds: float) -> int:
+    return max(sum(1 for other in times if start <= other < start + seconds) for start in times)
