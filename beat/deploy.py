@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 from beat.catalog import apply, database_now, new_schedule, touch
 from beat.definitions import Definition
 from beat.entries import Entry
+from beat.errors import InvalidScheduleError
 from beat.models import Schedule
 
 CODE, OPERATOR = "code", "operator"
@@ -22,21 +23,33 @@ def deploy(engine: Engine, entries: Iterable[Entry[Any]]) -> None:
 
     New ones are added, changed ones changed (a pause stays), those that code no longer declares are retired, and come
     back when it declares them again. A schedule of a person is never touched; an entry of the same name is left out.
-
-    Raises:
-        InvalidScheduleError: An entry is wrong; nothing was changed.
+    An entry that is wrong (a setting may be) is logged, and what it was before stays.
     """
-    wanted = {entry.name: entry.definition() for entry in entries if entry.is_enabled}
+    wanted, wrong = _read(entries)
     with Session(engine) as session, session.begin():
         concerned = (col(Schedule.owner) == CODE) | col(Schedule.name).in_(wanted)
         existing = {row.name: row for row in session.exec(select(Schedule).where(concerned)).all()}
         for name, definition in wanted.items():
             _deploy_one(session, existing.get(name), definition)
         for name, row in existing.items():
-            if row.owner == CODE and name not in wanted and row.retired_at is None:
+            if row.owner == CODE and name not in wanted | wrong and row.retired_at is None:
                 row.retired_at = database_now(session)
                 touch(session, row, CODE)
                 log.warning("schedule.retired", schedule=name)
+
+
+def _read(entries: Iterable[Entry[Any]]) -> tuple[dict[str, Definition], dict[str, None]]:
+    """Return the definitions of the entries, and the names of the wrong ones."""
+    wanted: dict[str, Definition] = {}
+    wrong: dict[str, None] = {}
+    for entry in entries:
+        if entry.is_enabled:
+            try:
+                wanted[entry.name] = entry.definition()
+            except InvalidScheduleError as error:
+                wrong[entry.name] = None
+                log.error("schedule.entry_invalid", schedule=entry.name, reason=str(error))  # noqa: TRY400 - the reason says it
+    return wanted, wrong
 
 
 def _deploy_one(session: Session, row: Schedule | None, definition: Definition) -> None:

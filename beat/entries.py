@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from beat.definitions import Definition, Kind, Misfire, Overlap, checked
+from beat.definitions import SHORTEST, Definition, Kind, Misfire, Overlap, checked
 from config.queues import NORMAL, PriorityName
 from tasks.app import TypedTask
 from tasks.payloads import Payload
@@ -25,8 +25,8 @@ def cron(expression: str, zone: str = "UTC") -> When:
 
 
 def every(interval: timedelta) -> When:
-    """A fixed interval of at least a second, aligned to the clock."""
-    return When("every", f"{interval.total_seconds():.3f}")
+    """A fixed interval, aligned to the clock; one shorter than a second is a second."""
+    return When("every", f"{max(interval, SHORTEST).total_seconds():.3f}")
 
 
 @dataclass(frozen=True, slots=True)

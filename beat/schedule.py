@@ -2,21 +2,72 @@
 
 from typing import Any
 
-from beat.entries import Entry, every
+from beat.entries import Entry, cron, every
 from config.settings import Settings
+from tasks.backups.payloads import VerifyBackup
+from tasks.backups.tasks import verify
+from tasks.markets.payloads import ConfirmPredictions
+from tasks.markets.tasks import confirm
+from tasks.reconciliation.payloads import Reconcile, SweepReconciliations
+from tasks.reconciliation.tasks import reconcile
+from tasks.reconciliation.tasks import sweep as sweep_reconciliations
 from tasks.webhooks.payloads import SweepWebhooks
-from tasks.webhooks.tasks import sweep
+from tasks.webhooks.tasks import sweep as sweep_webhooks
 
 
 def timetable(settings: Settings) -> tuple[Entry[Any], ...]:
     """Return the entries of this platform under these settings."""
+    return (*_sweeps(settings), *_daily(settings))
+
+
+def _sweeps(settings: Settings) -> tuple[Entry[Any], ...]:
+    """Return what looks at all that is due, so that a slot that was missed is no loss."""
     return (
         Entry(
             "webhooks.sweep",
-            sweep,
+            sweep_webhooks,
             SweepWebhooks(),
             every(settings.webhook_sweep_interval),
-            misfire="skip",  # it looks at all that is due, so a sweep that was missed is not missed
+            misfire="skip",
             note="Enqueues deliveries that are due, and takes back leases that ran out",
+        ),
+        Entry(
+            "markets.confirm",
+            confirm,
+            ConfirmPredictions(),
+            every(settings.market_confirm_interval),
+            misfire="skip",
+            overlap="skip",
+            note="Looks for the transactions of pending predictions",
+        ),
+        Entry(
+            "reconciliation.sweep",
+            sweep_reconciliations,
+            SweepReconciliations(),
+            every(settings.reconciliation_sweep_interval),
+            misfire="skip",
+            note="Looks after global runs that lost a worker, and removes old reports",
+        ),
+    )
+
+
+def _daily(settings: Settings) -> tuple[Entry[Any], ...]:
+    return (
+        Entry(
+            "reconciliation.nightly",
+            reconcile,
+            Reconcile(type="global"),
+            cron(settings.reconciliation_schedule),
+            is_enabled=settings.reconciliation_enabled,
+            overlap="skip",
+            note="Compares all markets with the chain",
+        ),
+        Entry(
+            "backups.verify",
+            verify,
+            VerifyBackup(),
+            cron("0 4 * * *"),
+            is_enabled=settings.backup_profiles is not None or settings.backup_dump_path is not None,
+            note="Restores the newest backup of every profile",
         ),
     )

@@ -80,6 +80,15 @@ def test_a_retired_schedule_does_not_fire_and_may_be_removed(desk: Desk) -> None
     assert engine.metrics.schedules == 0
 
 
+def test_an_entry_that_a_setting_makes_invalid_stays_as_it_was_and_the_others_are_deployed(desk: Desk) -> None:
+    deploy(desk, entry())
+    desk.timetable = (entry(when=cron("every night")), entry("hourly"))
+    engine = desk.engine()
+    engine.tick()
+    assert (desk.schedule("nightly").expression, desk.schedule("nightly").retired_at) == ("10", None)
+    assert engine.metrics.schedules == 2
+
+
 def test_the_platforms_own_timetable_is_valid() -> None:
     entries = timetable(load_settings({}))
     assert [one.definition().name for one in entries] == [one.name for one in entries]

@@ -56,3 +56,17 @@ def test_a_one_off_fires_once_and_is_done(stage: Stage) -> None:
     assert fires[0].slot.isoformat() == schedule.expression
     stage.wait_fires(4, "published", name="tick")
     assert len(stage.fires("once")) == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_the_stock_transport_fires_as_well(stage: Stage) -> None:
+    stage.add()
+    stage.worker(TASKYARD_TRANSPORT="redis")
+    stage.beat(TASKYARD_TRANSPORT="redis")
+    fires = stage.wait_fires(4, "published")
+
+    def started() -> list[str]:
+        return [run_id for what, _, run_id, _ in stage.marks() if what == "start"]
+
+    wait_for(lambda: set(started()) >= {str(fire.id) for fire in fires}, 20, "all runs ran")
+    assert len(started()) == len(set(started()))
