@@ -35,10 +35,9 @@ class LazyGroup(click.Group):
 
 db = LazyGroup("db", "The database's schema: upgrade, current.")
 dlq = LazyGroup("dlq", "Dead letters: list, show, run again, discard.")
-jobs = LazyGroup("jobs", "Runs and their attempts: list, show.")
-markets = LazyGroup("markets", "Prediction markets: resolve, status, conflicts.")
-recon = LazyGroup("recon", "Reconciliation with the chain: run, report, drifts.")
 jobs = LazyGroup("jobs", "Runs and their attempts: list, show, explain, cancel.")
+markets = LazyGroup("markets", "Prediction markets: resolve, status, conflicts.")
 queues = LazyGroup("queues", "Queues: list, pause, limit, peek, drain.")
+recon = LazyGroup("recon", "Reconciliation with the chain: run, report, drifts.")
 schedules = LazyGroup("schedules", "Schedules: list, show, add, edit, pause, resume, run, remove, preview.")
 webhooks = LazyGroup("webhooks", "Webhooks: endpoints, deliveries, send again.")
