@@ -6,6 +6,7 @@ from typing import Any
 
 from celery.result import AsyncResult
 from click.testing import CliRunner, Result
+from kombu import pools
 from redis import Redis
 from sqlalchemy import func, select
 from sqlmodel import Session, col
@@ -103,4 +104,6 @@ def point_app_at(url: str) -> None:
     """Let this process enqueue to the test's broker, whatever it enqueued to before."""
     current_settings.cache_clear()
     app.close()
+    pools.reset()
+    vars(app.amqp)["_producer_pool"] = None  # it remembers the connection of before, and has no method to forget it
     app.conf.update(broker_url=url, broker_read_url=url, broker_write_url=url, result_backend=url)
