@@ -1,6 +1,5 @@
 """Cron expressions: five fields, or six with seconds first; bounded before anything parses them."""
 
-import copy
 import re
 from datetime import datetime
 
@@ -48,7 +47,8 @@ class CronExpression:
 
     def after(self, local: datetime) -> datetime | None:
         """Return the first match strictly after this time on the wall clock, both naive; None: not in 50 years."""
-        search = copy.copy(self._parsed)  # the parsed sets are shared, the position is not
+        search = CronSim.__new__(CronSim)
+        search.__dict__.update(self._parsed.__dict__)  # the parsed sets are shared, the position is not
         search.dt = local.replace(microsecond=0)
         try:
             return next(search)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -83,9 +84,10 @@ def checked(definition: Definition) -> Definition:
     return replace(definition, expression=expression, args=args, priority=priority, start=start, end=end)
 
 
+@lru_cache(maxsize=4096)
 def timing_of(kind: str, expression: str, zone: str) -> Timing:
     """
-    Make the timing of an expression.
+    Make the timing of an expression; schedules with the same one share it.
 
     Raises:
         InvalidScheduleError: The expression or the zone has no meaning.

@@ -5,7 +5,7 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Engine
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from beat.catalog import apply, database_now, new_schedule, touch
 from beat.definitions import Definition
@@ -28,7 +28,8 @@ def deploy(engine: Engine, entries: Iterable[Entry[Any]]) -> None:
     """
     wanted = {entry.name: entry.definition() for entry in entries if entry.is_enabled}
     with Session(engine) as session, session.begin():
-        existing = {row.name: row for row in session.exec(select(Schedule)).all()}
+        concerned = (col(Schedule.owner) == CODE) | col(Schedule.name).in_(wanted)
+        existing = {row.name: row for row in session.exec(select(Schedule).where(concerned)).all()}
         for name, definition in wanted.items():
             _deploy_one(session, existing.get(name), definition)
         for name, row in existing.items():

@@ -17,6 +17,7 @@ from beat.publisher import BROKER_ERRORS, Message, Publisher, RefusedError
 from beat.store import Advance, BeatStore, Published
 
 LEFT_OVER = timedelta(seconds=3)  # a fire without a message is taken up by the leader after so long
+PER_CALL = 50  # messages of one call to the broker
 REPAIRS = 200  # fires taken up in one go
 ZERO = timedelta(0)
 log = structlog.get_logger(__name__)
@@ -154,27 +155,35 @@ class Firing:
         }
 
     def _publish(self, messages: Sequence[Message], now: datetime) -> None:
-        published: list[Published] = []
-        refused: list[tuple[UUID, str]] = []
+        """Send in few calls to the broker; what is not sent stays pending, for the repair."""
+        for begin in range(0, len(messages), PER_CALL):
+            if not self._lease.is_held():
+                break  # somebody else may be publishing these by now
+            part = messages[begin : begin + PER_CALL]
+            refused: dict[UUID, str] = {}
+            try:
+                with self._publisher.session():
+                    for message in part:
+                        self._publish_one(message, now, refused)
+            except BROKER_ERRORS as error:
+                log.warning("beat.publish_failed", left=len(messages) - begin, reason=str(error))
+                break
+            self._note(part, refused)
+
+    def _publish_one(self, message: Message, now: datetime, refused: dict[UUID, str]) -> None:
         try:
-            with self._publisher.session():
-                for message in messages:
-                    if not self._lease.is_held():
-                        break  # somebody else may be publishing these by now
-                    try:
-                        self._publisher.publish(message, now)
-                    except RefusedError as error:
-                        log.error("schedule.refused", schedule=message.schedule, reason=str(error))  # noqa: TRY400 - the reason says it
-                        refused.append((message.run_id, str(error)))
-                    else:
-                        at = self._clock.now()
-                        published.append(Published(message.run_id, at, max(at - message.due, ZERO)))
-        except BROKER_ERRORS as error:
-            log.warning("beat.publish_failed", left=len(messages) - len(published), reason=str(error))
+            self._publisher.publish(message, now)
+        except RefusedError as error:
+            log.error("schedule.refused", schedule=message.schedule, reason=str(error))  # noqa: TRY400 - the reason says it
+            refused[message.run_id] = str(error)
+
+    def _note(self, sent: Sequence[Message], refused: dict[UUID, str]) -> None:
+        at = self._clock.now()
+        published = [Published(m.run_id, at, max(at - m.due, ZERO)) for m in sent if m.run_id not in refused]
         self._store.published(published)
         for fire in published:
             self._metrics.published(fire.lag)
-        for run_id, reason in refused:
+        for run_id, reason in refused.items():
             self._close([run_id], "refused", reason)
 
     def _close(self, run_ids: Sequence[UUID], state: str, reason: str) -> None:

@@ -15,6 +15,7 @@ from beat.errors import ScheduleError
 from broker.durable_cancel import cancel
 from broker.options import EVENTS_KEPT
 from broker.scripting import Keyspace
+from broker.untyped import BatchPublishError
 from broker.whereabouts import held
 from config.settings import Settings
 from tasks.app import find_task
@@ -22,7 +23,7 @@ from tasks.errors import InvalidPayloadError, UnknownTaskError
 
 REMEMBERED = timedelta(minutes=10)  # the broker refuses a second message of a slot for so long, even after its end
 SOON = timedelta(milliseconds=20)  # what is due by then needs no delay
-BROKER_ERRORS = (OperationalError, RedisError, OSError)
+BROKER_ERRORS = (OperationalError, BatchPublishError, RedisError, OSError)
 
 
 class RefusedError(ScheduleError):
@@ -56,7 +57,7 @@ class Publisher(Protocol):
         ...
 
     def session(self) -> Any:
-        """Return a context in which messages may share a connection."""
+        """Return a context whose messages may be sent together at its end; it raises as `publish` does."""
         ...
 
     def withdraw(self, run_ids: Sequence[UUID], reason: str) -> None:
@@ -80,8 +81,8 @@ class CeleryPublisher:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Hold one producer while several messages are published."""
-        with self._app.producer_or_acquire() as producer:
+        """Hold one producer while several messages are published; they go together when the block ends."""
+        with self._app.producer_or_acquire() as producer, producer.batch():
             self._producer = producer
             try:
                 yield

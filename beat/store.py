@@ -69,22 +69,25 @@ class BeatStore:
         with self._engine.begin() as connection:
             return connection.execute(select(_states.c.value).where(_states.c.name == LEADER)).scalar() or 0
 
-    def take_over(self, token: int, holder: str, now: datetime) -> None:
+    def take_over(self, token: int, holder: str, now: datetime) -> int:
         """
-        Shut out every leader with a lower token.
+        Shut out every leader with a lower token; return the token of the one before, 0 for none.
 
         Raises:
             StaleLeaderError: A higher one was here.
         """
         with self._engine.begin() as connection:
             _ensure_states(connection)
+            locked = select(_states.c.value).where(_states.c.name == LEADER).with_for_update()
+            before: int = connection.execute(locked).scalar_one()
             changed = connection.execute(
                 update(_states)
                 .where(_states.c.name == LEADER, _states.c.value <= token)
                 .values(value=token, holder=holder, at=now)
             )
             if changed.rowcount != 1:
-                raise StaleLeaderError(f"token {token} is older than the one in the database")
+                raise StaleLeaderError(f"token {token} is older than {before}")
+            return before
 
     def changes(self) -> int:
         """Return the number of the newest change of any definition."""
@@ -94,7 +97,7 @@ class BeatStore:
     def definitions(self, since: int) -> tuple[list[Row[Any]], set[UUID]]:
         """Return the schedules that changed after change number `since`, and the ids of all there are."""
         with self._engine.begin() as connection:
-            changed = list(connection.execute(select(_schedules).where(_schedules.c.changes > since)))
+            changed = list(connection.execute(_DEFINITIONS, {"since": since}))
             return changed, set(connection.execute(select(_schedules.c.id)).scalars())
 
     def record(
@@ -113,7 +116,8 @@ class BeatStore:
             _prove(connection, token, changes)
             written: set[UUID] = set()
             for begin in range(0, len(fires), CHUNK):
-                written.update(connection.execute(_insert_new(connection, fires[begin : begin + CHUNK])).scalars())
+                inserted = connection.execute(_insert_new(connection), list(fires[begin : begin + CHUNK]))
+                written.update(inserted.scalars())
             if advances:
                 connection.execute(_ADVANCE, [_advance_values(advance) for advance in advances])
             return written
@@ -213,9 +217,9 @@ def next_change(connection: Connection) -> int:
     return number
 
 
-def _insert_new(connection: Connection, rows: Sequence[dict[str, Any]]) -> Any:
+def _insert_new(connection: Connection) -> Any:
     dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(_fires).values(list(rows)).on_conflict_do_nothing().returning(_fires.c.id)
+    return dialect.insert(_fires).on_conflict_do_nothing().returning(_fires.c.id)
 
 
 def _prove(connection: Connection, token: int, changes: int | None = None) -> None:
@@ -247,6 +251,11 @@ def _advance_values(advance: Advance) -> dict[str, Any]:
     }
 
 
+_NEEDED = (
+    *("id", "name", "task", "args", "priority", "kind", "expression", "zone", "jitter_ms", "start_at", "end_at"),
+    *("misfire", "misfire_limit", "overlap", "paused_at", "retired_at", "cursor", "last_run_id", "changes"),
+)
+_DEFINITIONS = select(*(_schedules.c[name] for name in _NEEDED)).where(_schedules.c.changes > bindparam("since"))
 _MOMENT = _schedules.c.cursor.type
 _ADVANCE = (
     update(_schedules)

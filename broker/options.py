@@ -55,7 +55,7 @@ def transport_settings(settings: TransportSettings) -> dict[str, Any]:
     }
     common = {
         "broker_url": url,
-        "result_backend": url if master else settings.redis_url,
+        "result_backend": url,
         "broker_transport_options": options,
         "worker_consumer": "broker.consumer:Consumer",
     }

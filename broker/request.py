@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any, Literal
 
 from billiard.einfo import ExceptionInfo
@@ -28,6 +29,8 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
 
     buries_failures = False  # True: a final failure is a dead letter
     _runtime: float | None = None  # seconds
+    _accepted_at: float | None = None  # monotonic seconds
+    _is_decided = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Keep our `on_success` in the subclass that Celery makes for each task: its own copy bypasses ours."""
@@ -43,6 +46,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """The pool starts it."""
+        self._accepted_at = time_accepted
         self._note("started", detail(worker=self._hostname, pid=pid))
         super().on_accepted(pid, time_accepted)
 
@@ -50,6 +54,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
         """It returned or raised; Celery passes both here."""
         failed, value, self._runtime = failed__retval__runtime
         if failed:
+            self._runtime = self._seconds_since_accepted()  # Celery measures successes only
             error = _cause(value)
             if isinstance(error, (SystemExit, KeyboardInterrupt)):
                 raise error
@@ -102,6 +107,10 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
         super()._announce_revoked(reason, terminated, signum, expired)
 
     def _decide(self, ending: Ending) -> None:
+        """The first decision counts: a hard time limit is reported by the pool's timer and by the killed process."""
+        if self._is_decided:
+            return
+        self._is_decided = True
         if self._lease is None or self.acknowledged:
             stock.append_ending(self, ending)
         else:
@@ -112,6 +121,9 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
             stock.append(self, event, facts)
         else:
             self._message.channel.leases.note(event, self._lease, facts)
+
+    def _seconds_since_accepted(self) -> float | None:
+        return None if self._accepted_at is None else monotonic() - self._accepted_at
 
     def _may_run_again(self) -> bool:
         if self._lease is None or self.acknowledged or not self.task.acks_late:

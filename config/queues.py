@@ -21,9 +21,11 @@ DEFAULT = Queue("celery", profile="io")  # where a foreign Celery client sends w
 DEAD_LETTERS = Queue("dead-letter", profile="io")
 MAINTENANCE = Queue("maintenance", profile="io")
 WEBHOOKS = Queue("webhook-deliveries", profile="io")
+RECONCILIATION = Queue("reconciliation", profile="io")
+MARKET_RESOLUTION = Queue("market-resolution", profile="io")
 BACKUPS = Queue("backup-verification", profile="prefork")  # hours of CPU and disk, under a hard limit
 
-QUEUES: tuple[Queue, ...] = (DEFAULT, DEAD_LETTERS, MAINTENANCE, WEBHOOKS, BACKUPS)
+QUEUES: tuple[Queue, ...] = (DEFAULT, DEAD_LETTERS, MAINTENANCE, WEBHOOKS, RECONCILIATION, MARKET_RESOLUTION, BACKUPS)
 
 
 def priority_number(priority: PriorityName | int) -> int:

@@ -13,7 +13,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from config.parsing import csv_seconds, csv_words, milliseconds, networks, seconds, worker_count
 
-OUR_PREFIXES = ("AUDIT_", "BACKUP_", "BEAT_", "METRICS_", "TASKYARD_", "WEBHOOK_", "WORKER_")
+OUR_PREFIXES = (
+    *("AUDIT_", "BACKUP_", "BEAT_", "CHAIN_", "MARKET_", "METRICS_"),
+    *("RECONCILIATION_", "TASKYARD_", "WEBHOOK_", "WORKER_"),
+)
 FOREIGN_NAMES = frozenset({"TASKYARD_CONFIG"})  # reserved for the shell scripts of a deployment
 
 type Seconds = Annotated[timedelta, BeforeValidator(seconds)]
@@ -124,6 +127,58 @@ class Settings(BaseModel):
     )
     webhook_sweep_interval: Seconds = Field(timedelta(seconds=30), description="How often the sweeper looks")
     webhook_max_body: int = Field(262_144, ge=1, le=16_777_216, description="Bytes of one event's body at most")
+    market_confirm_interval: Seconds = Field(timedelta(seconds=10), description="How often predictions are confirmed")
+    market_confirm_attempts: int = Field(
+        3, ge=1, le=1000, description="Looks for a prediction's transaction before the prediction is failed"
+    )
+    market_confirm_backoff: Seconds = Field(
+        timedelta(seconds=30), description="Wait before the second look; doubles with each, up to an hour"
+    )
+    market_dispute_recheck: Seconds = Field(
+        timedelta(minutes=5), description="A resolution of a disputed market looks again after so long"
+    )
+    market_oracle_guard: bool = Field(default=False, description="Resolve only on agreeing, fresh price quotes")
+    market_oracle_sources: int = Field(3, ge=1, le=100, description="Fresh sources that the guard asks for")
+    market_oracle_max_age: Seconds = Field(timedelta(minutes=5), description="An older quote does not count")
+    market_oracle_skew: Seconds = Field(
+        timedelta(seconds=30), description="How far a quote's clock may run ahead of the event's"
+    )
+    market_oracle_deviation_bp: int = Field(
+        100, ge=0, le=10_000, description="Farthest from the median that a quote may lie, in 1/10000"
+    )
+    market_oracle_fallback: str | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description="A source that suffices alone when others are missing; unset: none",
+    )
+    reconciliation_enabled: bool = Field(default=True, description="Reconcile all markets on schedule")
+    reconciliation_schedule: str = Field("0 2 * * *", description="When, as cron, in UTC")
+    reconciliation_tolerance: int = Field(
+        0, ge=0, description="Smallest units by which a position may differ without an alert"
+    )
+    reconciliation_critical_bp: int = Field(
+        100, ge=1, description="Drift from this share of the larger side on is critical, in 1/10000"
+    )
+    reconciliation_member_timeout: Seconds = Field(
+        timedelta(minutes=5), description="A market of a global run without an answer is asked again after so long"
+    )
+    reconciliation_deadline: Seconds = Field(
+        timedelta(hours=1), description="A global run is reported after so long, with what there is"
+    )
+    reconciliation_sweep_interval: Seconds = Field(
+        timedelta(seconds=30), description="How often runs that lost a worker are looked for"
+    )
+    reconciliation_retention_days: int = Field(90, ge=0, le=36_500, description="Days that reports are kept; 0: all")
+    chain_provider: Literal["none", "evm", "soroban"] = Field("none", description="How positions on chain are read")
+    chain_rpc_url: SecretStr | None = Field(None, description="JSON-RPC node, http or https; may hold an access key")
+    chain_contract: str | None = Field(None, description="The contract: 0x... or C...")
+    chain_confirmations: int = Field(
+        12, ge=0, le=100_000, description="EVM: blocks behind the newest one that are taken as final"
+    )
+    chain_timeout: Seconds = Field(timedelta(seconds=10), description="Wall clock of one call, body included")
+    chain_tries: int = Field(3, ge=1, le=20, description="Calls before a node counts as unreachable")
+    chain_page_size: int = Field(200, ge=1, le=10_000, description="EVM: positions asked for in one call")
     backup_profiles: Path | None = Field(None, description="Folder of *.toml, one per database whose backups to verify")
     backup_dump_path: str | None = Field(None, description="A dump, a folder or a pattern: the profile named default")
     backup_ephemeral_db_url: SecretStr | None = Field(

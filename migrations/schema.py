@@ -16,6 +16,8 @@ import audit.models
 import audit.operator_log  # noqa: F401 - registers its tables
 import beat.models  # noqa: F401 - registers its tables
 import tasks.backups.models
+import tasks.markets.models
+import tasks.reconciliation.models
 import tasks.webhooks.models  # noqa: F401 - registers its tables
 
 METADATA = SQLModel.metadata

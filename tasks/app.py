@@ -18,7 +18,13 @@ from tasks.errors import UnknownTaskError
 from tasks.payloads import Payload
 from tasks.policy import Policy
 
-TASK_MODULES = ("tasks.backups.tasks", "tasks.dead_letter", "tasks.webhooks.tasks")
+TASK_MODULES = (
+    "tasks.backups.tasks",
+    "tasks.dead_letter",
+    "tasks.markets.tasks",
+    "tasks.reconciliation.tasks",
+    "tasks.webhooks.tasks",
+)
 PER_CALL = 500  # messages of one call to the broker
 _declared: set[str] = set()
 

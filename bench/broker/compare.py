@@ -103,7 +103,8 @@ def _recovery(system: System, client: redis.Redis) -> float:
             killed = time.time()
             _kill(first, signal.SIGKILL)
             _until(lambda: _notes().llen("bench:starts") == 2)
-            return float(_notes().lindex("bench:starts", 1)) - killed
+            second = _notes().lindex("bench:starts", 1)
+            return float(second or 0) - killed
 
 
 def _drain_rate(system: System, client: redis.Redis, total: int) -> float:

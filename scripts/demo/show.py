@@ -18,7 +18,7 @@ from tasks.webhooks import endpoints
 from tasks.webhooks.outbox import emit
 
 EVENTS = 200
-PER_SECOND = 20  # of events; three deliveries each
+PER_SECOND = 10  # of events; three deliveries each
 SETTLE_LIMIT = 300.0  # seconds after the last event
 LOOK_EVERY = 0.25  # seconds
 

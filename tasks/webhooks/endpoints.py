@@ -123,8 +123,8 @@ def rotate_secret(session: Session, settings: Settings, endpoint_id: UUID, overl
     """
     if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
         raise EndpointError("the overlap lies between 0 and 7 days")
-    find(session, endpoint_id)
     now = utc_now()
+    find(session, endpoint_id).updated_at = now  # tells the workers to read the secrets again
     active = session.scalars(_active_secrets(endpoint_id, now)).all()
     for place, row in enumerate(active):  # at most two sign at once: the new one and the newest of the old
         row.expires_at = now + overlap if place == 0 else now
@@ -134,10 +134,12 @@ def rotate_secret(session: Session, settings: Settings, endpoint_id: UUID, overl
     return fresh
 
 
-def active_secrets(session: Session, vault: Vault, endpoint_id: UUID, now: datetime) -> list[SigningSecret]:
-    """Return the secrets that sign now, newest first."""
+def active_secrets(
+    session: Session, vault: Vault, endpoint_id: UUID, now: datetime
+) -> list[tuple[SigningSecret, datetime | None]]:
+    """Return the secrets that sign now, newest first, each with the moment at which it ceases to (None: never)."""
     rows = session.scalars(_active_secrets(endpoint_id, now)).all()
-    return [parse_secret(vault.open(row.ciphertext, endpoint_id)) for row in rows]
+    return [(parse_secret(vault.open(row.ciphertext, endpoint_id)), row.expires_at) for row in rows]
 
 
 def disable(session: Session, endpoint: Endpoint, reason: str) -> int:

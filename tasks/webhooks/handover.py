@@ -4,9 +4,10 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, func, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, bindparam, case, func, or_, select, update
 from sqlmodel import Session, col
 
+from config.columns import UtcDateTime
 from config.settings import Settings
 from tasks.webhooks.lanes import Lane
 from tasks.webhooks.models import OPEN_STATES, Delivery, Endpoint
@@ -27,19 +28,16 @@ def call_next(session: Session, endpoint: Endpoint, settings: Settings, now: dat
 
     Under a rate limit each gets its slot with the call.
     """
-    lane = Lane(endpoint, in_flight(session, endpoint.id, now), settings)
-    places = lane.places(now) if endpoint.enabled else 0
-    if places == 0:
+    lane = Lane(endpoint, 0, settings)
+    if lane.places(now) == 0 or not endpoint.enabled:
         return []
-    waiting = session.execute(
-        select(col(Delivery.id))
-        .where(col(Delivery.endpoint_id) == endpoint.id, *_is_waiting(now))
-        .order_by(col(Delivery.next_attempt_at))
-        .limit(places)
-        .with_for_update(skip_locked=True, key_share=True)
-    ).scalars()
+    facts = {"endpoint_id": endpoint.id, "now": now, "places": lane.capacity}
+    waiting = session.scalars(_WAITING_HERE, facts).all()
+    if not waiting:  # the usual case: one statement, and nothing to count
+        return []
+    lane = Lane(endpoint, in_flight(session, endpoint.id, now), settings)
     called: list[Due] = []
-    for delivery_id in waiting.all():
+    for delivery_id in waiting[: lane.places(now)]:
         slot = lane.reserve(now)
         if slot is None:
             break
@@ -87,8 +85,7 @@ def take_lost(session: Session, limit: int, grace: timedelta, now: datetime) -> 
 
 def in_flight(session: Session, endpoint_id: UUID, now: datetime) -> int:
     """Count the endpoint's deliveries that are being sent."""
-    query = select(func.count()).where(col(Delivery.endpoint_id) == endpoint_id, col(Delivery.lease_until) > now)
-    return session.scalar(query) or 0
+    return session.scalar(_IN_FLIGHT, {"endpoint_id": endpoint_id, "now": now}) or 0
 
 
 def _take(
@@ -107,13 +104,27 @@ def _take(
     return [Due(row.id, row.endpoint_id, has_task=has_task) for row in found]
 
 
-def _is_waiting(now: datetime) -> list[ColumnElement[bool]]:
-    return [col(Delivery.enqueued_at).is_(None), *_is_due(now)]
-
-
-def _is_due(now: datetime) -> list[ColumnElement[bool]]:
+def _is_due(now: datetime | BindParameter[datetime]) -> list[ColumnElement[bool]]:
     return [
         col(Delivery.state).in_(OPEN_STATES),
         col(Delivery.next_attempt_at) <= now,
         or_(col(Delivery.lease_until).is_(None), col(Delivery.lease_until) < now),
     ]
+
+
+def _is_waiting(now: datetime | BindParameter[datetime]) -> list[ColumnElement[bool]]:
+    return [col(Delivery.enqueued_at).is_(None), *_is_due(now)]
+
+
+# Every delivery runs these two; made once, since making a statement costs as much as running it.
+_NOW: BindParameter[datetime] = bindparam("now", type_=UtcDateTime())
+_IN_FLIGHT = select(func.count()).where(
+    col(Delivery.endpoint_id) == bindparam("endpoint_id"), col(Delivery.lease_until) > _NOW
+)
+_WAITING_HERE = (
+    select(col(Delivery.id))
+    .where(col(Delivery.endpoint_id) == bindparam("endpoint_id"), *_is_waiting(_NOW))
+    .order_by(col(Delivery.next_attempt_at))
+    .limit(bindparam("places"))
+    .with_for_update(skip_locked=True, key_share=True)
+)

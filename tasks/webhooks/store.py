@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import QueryableAttribute, defer
 from sqlmodel import Session, col
 
@@ -20,6 +20,7 @@ from tasks.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoi
 from tasks.webhooks.results import AttemptFacts, Scene, Verdict, settle_attempt
 from tasks.webhooks.signing import SigningSecret
 
+MOST_KNOWN = 10_000  # endpoints whose secrets a process keeps opened
 LEASE_MARGIN = timedelta(seconds=10)  # beyond the total timeout: time to record the attempt
 
 
@@ -42,6 +43,14 @@ class Refusal:
     retry_at: datetime | None = None  # ask again then; None: never, by this task
 
 
+@dataclass(frozen=True, slots=True)
+class _KnownSecrets:
+    """An endpoint's opened secrets, as of one version of its row; a rotation changes the row."""
+
+    version: datetime
+    secrets: list[tuple[SigningSecret, datetime | None]]  # newest first, with the end of each one's time
+
+
 class DeliveryStore:
     """Reads and writes deliveries; every method is one transaction."""
 
@@ -49,6 +58,7 @@ class DeliveryStore:
         self._open_session = open_session
         self._settings = settings
         self._vault = open_vault(settings)
+        self._known: dict[UUID, _KnownSecrets] = {}
 
     def claim(self, delivery_id: UUID, manual_by: str | None = None) -> Claim | Refusal:
         """
@@ -69,8 +79,7 @@ class DeliveryStore:
             self._note_lost_worker(session, delivery)
             delivery.lease_token = uuid4()
             delivery.lease_until = now + self._settings.webhook_total_timeout + LEASE_MARGIN
-            secrets = active_secrets(session, self._vault, endpoint.id, now)
-            return Claim(delivery, endpoint, secrets, delivery.lease_token, manual_by)
+            return Claim(delivery, endpoint, self._secrets(session, endpoint, now), delivery.lease_token, manual_by)
 
     def record(self, claim: Claim, answer: Answer, started_at: datetime, worker: str) -> Verdict:
         """
@@ -104,6 +113,16 @@ class DeliveryStore:
                 .where(col(Delivery.id) == delivery_id, col(Delivery.state) == "exhausted")
                 .values(state="retrying", failures=0, next_attempt_at=now, enqueued_at=now, finished_at=None)
             )
+
+    def _secrets(self, session: Session, endpoint: Endpoint, now: datetime) -> list[SigningSecret]:
+        """Return the secrets that sign now, newest first; read again when the endpoint's row has changed since."""
+        known = self._known.get(endpoint.id)
+        if known is None or known.version != endpoint.updated_at:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            secrets = active_secrets(session, self._vault, endpoint.id, now)
+            known = self._known[endpoint.id] = _KnownSecrets(endpoint.updated_at, secrets)
+        return [secret for secret, expires_at in known.secrets if expires_at is None or expires_at > now]
 
     def _refuse(
         self, session: Session, delivery: Delivery, endpoint: Endpoint, now: datetime, *, is_manual: bool
@@ -150,11 +169,15 @@ def _lock(session: Session, delivery_id: UUID, *, with_body: bool = True) -> tup
     The lock leaves the rows' keys free: an app's transaction that emitted to this endpoint, and may stay open for
     long, holds the key of the endpoint's row, and must not stop its deliveries.
     """
-    row = session.execute(
-        select(Endpoint, Delivery)
-        .join(Delivery, col(Delivery.endpoint_id) == col(Endpoint.id))
-        .where(col(Delivery.id) == delivery_id)
-        .options(*([] if with_body else [defer(cast("QueryableAttribute[bytes]", Delivery.body))]))
-        .with_for_update(key_share=True)
-    ).one_or_none()
+    row = session.execute(_LOCK if with_body else _LOCK_WITHOUT_BODY, {"delivery_id": delivery_id}).one_or_none()
     return None if row is None else (row[0], row[1])
+
+
+# Made once: making a statement costs as much as running it.
+_LOCK = (
+    select(Endpoint, Delivery)
+    .join(Delivery, col(Delivery.endpoint_id) == col(Endpoint.id))
+    .where(col(Delivery.id) == bindparam("delivery_id"))
+    .with_for_update(key_share=True)
+)
+_LOCK_WITHOUT_BODY = _LOCK.options(defer(cast("QueryableAttribute[bytes]", Delivery.body)))

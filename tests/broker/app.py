@@ -29,10 +29,10 @@ class Settings:
 
 
 def settings_from_environment() -> Settings:
-    """Read BROKER_URL, TRANSPORT, LEASE_MS, MAX_STALLS and EVENTS."""
+    """Read TEST_BROKER_URL, TRANSPORT, LEASE_MS, MAX_STALLS and EVENTS."""
     env = os.environ
     return Settings(
-        redis_url=env.get("BROKER_URL", "redis://127.0.0.1:1/0"),
+        redis_url=env.get("TEST_BROKER_URL", "redis://127.0.0.1:1/0"),
         taskyard_transport=cast("Literal['taskyard', 'redis']", env.get("TRANSPORT", "taskyard")),
         worker_queue_stalled_interval=timedelta(milliseconds=int(env.get("LEASE_MS", "5000"))),
         worker_max_stalls=int(env.get("MAX_STALLS", "50")),
@@ -98,10 +98,21 @@ def retry(self: Task[..., Any], countdown: float = 0.1, times: int = 2) -> int:
 
 
 @app.task(name="redeliver", bind=True)
-def redeliver(self: Task[..., Any], delay: float = 0.1, times: int = 2, uses_attempt: bool = True) -> None:  # noqa: FBT001, FBT002 - JSON arguments
+def redeliver(self: Task[..., Any], delay: float = 0.1, times: int = 2) -> None:
     """Ask for the same message again, `times` times in all its executions."""
+    _come_back(self, delay, times, uses_attempt=True)
+
+
+@app.task(name="snooze", bind=True)
+def snooze(self: Task[..., Any], delay: float = 0.1, times: int = 2) -> None:
+    """As `redeliver`, without using an attempt."""
+    _come_back(self, delay, times, uses_attempt=False)
+
+
+def _come_back(self: Task[..., Any], delay: float, times: int, *, uses_attempt: bool) -> None:
     seen = records.incr(f"seen:{self.request.id}")
-    records.rpush(RECORDS, f"try {self.request.id} {cast('Any', self.request).taskyard['attempt']} {time.time():.6f}")
+    attempt = getattr(self.request, "taskyard", {}).get("attempt", 1)
+    records.rpush(RECORDS, f"try {self.request.id} {attempt} {time.time():.6f}")
     if int(seen) <= times:
         raise Redeliver(delay, ValueError("not yet"), uses_attempt=uses_attempt)
 

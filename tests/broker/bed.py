@@ -23,7 +23,7 @@ class Bed:
     """Sends, starts workers and looks; ends all that it started."""
 
     def __init__(self, server: Server, recorder: Server, folder: Path, **settings: Any) -> None:
-        """`recorder` is the server that tasks record in: a test may hurt `server`, and must still know what happened."""
+        """Tasks record in `recorder`: a test may hurt `server`, and must still know what happened."""
         self.server = server
         self.url = settings.pop("url", server.url)
         self.settings = Settings(redis_url=self.url, **settings)
@@ -41,7 +41,7 @@ class Bed:
         name, queues = options.pop("name", "worker"), options.pop("queues", QUEUES)
         ready, minimal = options.pop("wait_ready", True), options.pop("minimal", True)
         env = {
-            "BROKER_URL": options.pop("url", self.url),
+            "TEST_BROKER_URL": options.pop("url", self.url),
             "RECORDS_URL": self._recorder.url,
             "LEASE_MS": str(lease_ms),
             "MAX_STALLS": str(self.settings.worker_max_stalls),

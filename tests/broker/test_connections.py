@@ -27,12 +27,14 @@ def test_tasks_run_over_tls(tmp_path: Path, recorder: Server) -> None:
 
 def test_tasks_run_over_a_unix_socket(tmp_path: Path, recorder: Server) -> None:
     path = tmp_path / "socket"
-    with Server(tmp_path / "server", options=["--unixsocket", str(path)]) as server:
-        with Bed(server, recorder, tmp_path, url=f"unix://{path}") as bed:
-            run = bed.send("record")
-            bed.worker("threads", 1)
-            bed.wait_ended([run])
-            bed.wait_empty()
+    with (
+        Server(tmp_path / "server", options=["--unixsocket", str(path)]) as server,
+        Bed(server, recorder, tmp_path, url=f"unix://{path}") as bed,
+    ):
+        run = bed.send("record")
+        bed.worker("threads", 1)
+        bed.wait_ended([run])
+        bed.wait_empty()
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_celerys_own_tools_work(valkey_bed: Bed) -> None:
     for _ in range(5):
         bed.send("record", queue="elsewhere")
     command = [sys.executable, "-m", "celery", "-A", "tests.broker.app", "purge", "-f", "-Q", "elsewhere"]
-    env = {"BROKER_URL": bed.url, "PATH": "/usr/bin:/bin", "PYTHONPATH": "."}
+    env = {"TEST_BROKER_URL": bed.url, "PATH": "/usr/bin:/bin", "PYTHONPATH": "."}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
     assert "Purged 5 messages" in done.stdout + done.stderr
     assert bed.control.counts("elsewhere").waiting == 0
@@ -88,7 +90,7 @@ def test_a_fail_over_under_load_loses_nothing_that_was_replicated(tmp_path: Path
                 wait_for(lambda: _offset(client) >= _offset(bed.broker), 20, "all is replicated")
                 master.kill()
                 wait_for(lambda: client.info("replication")["role"] == "master", 60, "the replica took over")
-            runs += [wait_for(lambda: _try_to_send(bed), 60, "a producer goes on") for _ in range(20)]
+            runs += [str(wait_for(lambda: _try_to_send(bed), 60, "a producer goes on")) for _ in range(20)]
             bed.wait_ended(runs)
             assert worker.is_running
     finally:

@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Self
 
 import pytest
 import redis
@@ -36,7 +37,7 @@ class Load:
             except BROKEN:
                 self.refused += 1
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

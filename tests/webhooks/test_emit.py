@@ -1,4 +1,4 @@
-"""`emit` and `register`: rows of the caller's own transaction, or nothing at all."""
+"""`emit`: rows of the caller's own transaction, or nothing at all."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,15 +13,12 @@ from structlog.testing import capture_logs
 
 from config.columns import utc_now
 from tasks.webhooks import outbox
-from tasks.webhooks.addresses import UrlRefusedError
 from tasks.webhooks.emitting import EventDataError
-from tasks.webhooks.endpoints import EndpointError, EndpointOptions, register
 from tasks.webhooks.events import EventTypeError
 from tasks.webhooks.handover import Due
-from tasks.webhooks.models import Delivery, Endpoint, Event, Secret, Subscription
+from tasks.webhooks.models import Delivery, Endpoint, Event
 from tasks.webhooks.outbox import emit
-from tasks.webhooks.signing import SecretFormatError
-from tests.webhooks.stage import NOWHERE, Stage
+from tests.webhooks.stage import Stage
 
 
 class Broker:
@@ -251,67 +248,3 @@ def test_a_bad_event_is_refused_with_the_documented_error_and_nothing_is_written
         stage.emit(event_type, data, key)
 
     assert stage.count(Event) == 0
-
-
-OPTIONS: list[dict[str, Any]] = [
-    {"max_concurrency": 0},
-    {"max_concurrency": 1001},
-    {"rate_per_second": 0.0},
-    {"rate_per_second": float("nan")},
-    {"retry_delays": ()},
-    {"retry_delays": (timedelta(seconds=-1),)},
-    {"retry_delays": (timedelta(days=31),)},
-    {"sends_standard": False, "sends_predictify": False},
-    {"extra_headers": {"Host": "internal"}},
-    {"extra_headers": {"webhook-id": "mine"}},
-    {"extra_headers": {"user-agent": "mine"}},
-    {"extra_headers": {"X-A": "1\r\nX-B: 2"}},
-    {"extra_headers": {"X A": "1"}},
-    {"description": "two\nlines"},
-]
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_an_option_without_meaning_is_refused_and_nothing_is_written(
-    quick_stage: Stage, options: dict[str, Any]
-) -> None:
-    with pytest.raises(EndpointError):
-        quick_stage.endpoint(**options)
-
-    assert nothing_is_registered(quick_stage)
-
-
-@pytest.mark.parametrize(
-    ("url", "patterns", "options", "error"),
-    [
-        ("ftp://example.com/", ["*"], {}, UrlRefusedError),
-        ("http://user:pass@127.0.0.1:8080/", ["*"], {}, UrlRefusedError),
-        ("not a url", ["*"], {}, UrlRefusedError),
-        (NOWHERE, [], {}, EndpointError),
-        (NOWHERE, ["market.nothing"], {}, EventTypeError),
-        (NOWHERE, ["**"], {}, EventTypeError),
-        (NOWHERE, ["*"], {"secret": "whsec_c2hvcnQ="}, SecretFormatError),
-        (NOWHERE, ["*"], {"secret": "hunter2"}, SecretFormatError),
-    ],
-)
-def test_a_bad_registration_is_refused_with_the_documented_error_and_nothing_is_written(
-    quick_stage: Stage, url: str, patterns: list[str], options: dict[str, Any], error: type[Exception]
-) -> None:
-    stage = quick_stage.tuned(WEBHOOK_EVENT_TYPES="market.resolved")
-    with pytest.raises(error) as caught:
-        stage.endpoint(patterns, url, **options)
-
-    assert "hunter2" not in str(caught.value)
-    assert nothing_is_registered(stage)
-
-
-def test_without_a_master_key_no_endpoint_is_registered(quick_stage: Stage) -> None:
-    settings = quick_stage.settings.model_copy(update={"webhook_secret_keys": None})
-    with quick_stage.database.session() as session, session.begin(), pytest.raises(EndpointError, match="new-key"):
-        register(session, settings, NOWHERE, ["*"], EndpointOptions())
-
-    assert nothing_is_registered(quick_stage)
-
-
-def nothing_is_registered(stage: Stage) -> bool:
-    return stage.count(Endpoint) == stage.count(Subscription) == stage.count(Secret) == 0

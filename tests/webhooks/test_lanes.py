@@ -10,10 +10,9 @@ from config.columns import utc_now
 from config.settings import load_settings
 from tasks.webhooks.endpoints import disable, enable, find
 from tasks.webhooks.handover import Due
-from tasks.webhooks.lanes import LONGEST_BREAK, Lane, Wait
+from tasks.webhooks.lanes import Lane, Wait
 from tasks.webhooks.models import Delivery, Endpoint
 from tasks.webhooks.store import Claim, Refusal
-from tests.databases import Database
 from tests.webhooks.stage import ENVIRONMENT, Stage, status
 
 GRACE = timedelta(seconds=60)
@@ -192,137 +191,6 @@ def test_a_manual_success_ends_the_pause(stage: Stage) -> None:
     stage.record(claim, status(200))
 
     assert stage.lane(endpoint).paused_until is None
-
-
-class TestBreaker:
-    """It opens after so many failures in a row, lets one probe through, and closes with its success."""
-
-    @pytest.fixture
-    def stage(self, database: Database) -> Stage:
-        return Stage(database, WEBHOOK_BREAKER_FAILURES="3", WEBHOOK_BREAKER_OPEN="30")
-
-    def test_it_opens_and_nobody_gets_in(self, stage: Stage) -> None:
-        endpoint = stage.endpoint()
-        rows = stage.emit_many(4)
-
-        for row in rows[:3]:
-            assert stage.lane(endpoint).paused_until is None
-            stage.attempt(row, status(500))
-
-        assert pause_of(stage, endpoint) == 30
-        assert stage.refusal(rows[3]) == Refusal("waiting")
-
-    def test_half_open_it_lets_one_probe_through(self, stage: Stage) -> None:
-        endpoint = stage.endpoint()
-        rows = stage.emit_many(6)
-        for row in rows[:3]:
-            stage.attempt(row, status(500))
-        stage.end_pause(endpoint)
-
-        probe = stage.claim(rows[3])
-
-        assert stage.refusal(rows[4]) == stage.refusal(rows[5]) == Refusal("waiting")
-        assert ids(stage.record(probe, status(200)).called) == rows[4:], "closed: all that waited are called"
-        assert stage.lane(endpoint).breaker_openings == 0
-
-    def test_each_probe_that_fails_doubles_the_pause_up_to_half_an_hour(self, stage: Stage) -> None:
-        endpoint = stage.endpoint()
-        rows = stage.emit_many(14)
-        for row in rows[:3]:
-            stage.attempt(row, status(500))
-
-        pauses = []
-        for row in rows[3:12]:
-            stage.end_pause(endpoint)
-            stage.attempt(row, status(500))
-            pauses.append(pause_of(stage, endpoint))
-
-        assert [*pauses] == [60, 120, 240, 480, 960, 1800, 1800, 1800, 1800]
-        assert timedelta(seconds=1800) == LONGEST_BREAK
-
-    def test_failures_that_were_under_way_when_it_opened_do_not_prolong_it(self, stage: Stage) -> None:
-        endpoint = stage.endpoint()
-        claims = [stage.claim(row) for row in stage.emit_many(9)]
-
-        for claim in claims:
-            stage.record(claim, status(500))
-
-        until = stage.lane(endpoint).paused_until
-        assert until is not None
-        assert until - utc_now() <= timedelta(seconds=30)
-        assert stage.lane(endpoint).breaker_openings == 1
-
-    def test_a_success_in_between_starts_the_count_again(self, stage: Stage) -> None:
-        endpoint = stage.endpoint()
-        rows = stage.emit_many(5)
-
-        for row, code in zip(rows, (500, 500, 200, 500, 500), strict=True):
-            stage.attempt(row, status(code))
-
-        assert stage.lane(endpoint).paused_until is None
-
-
-class TestSweep:
-    """What the sweeper hands over: the lost, and of the waiting as many as their lanes hold."""
-
-    def test_a_delivery_that_was_handed_over_is_left_alone_for_the_grace(self, stage: Stage) -> None:
-        stage.endpoint()
-        stage.emit()
-
-        assert stage.store.lost(100, GRACE) == []
-        assert stage.store.waiting(100) == []
-
-    def test_one_that_is_still_due_after_the_grace_is_handed_over_again_once(self, stage: Stage) -> None:
-        endpoint = stage.endpoint()
-        (delivery,) = stage.emit()
-        stage.change(Delivery, delivery, enqueued_at=utc_now() - GRACE - SECOND)
-
-        assert stage.store.lost(100, GRACE) == [Due(delivery, endpoint)]
-        assert stage.store.lost(100, GRACE) == []
-
-    def test_the_delivery_of_a_dead_worker_is_handed_over_when_its_lease_ends(self, stage: Stage) -> None:
-        endpoint = stage.endpoint()
-        (delivery,) = stage.emit()
-        stage.claim(delivery)
-        stage.change(Delivery, delivery, enqueued_at=utc_now() - GRACE - SECOND)
-        assert stage.store.lost(100, GRACE) == []
-
-        stage.lose_worker(delivery)
-
-        assert stage.store.lost(100, GRACE) == [Due(delivery, endpoint)]
-
-    def test_of_a_thousand_waiting_it_takes_what_the_lane_holds(self, stage: Stage) -> None:
-        slow, quick = stage.endpoint(("slow",), max_concurrency=3), stage.endpoint(("quick",))
-        for name in ["slow"] * 40 + ["quick"] * 4:
-            (delivery,) = stage.emit(name)
-            stage.change(Delivery, delivery, enqueued_at=None)
-
-        taken = stage.store.waiting(1000)
-
-        assert [due.endpoint_id for due in taken].count(slow) == 3
-        assert [due.endpoint_id for due in taken].count(quick) == 4
-        assert not any(due.has_task for due in taken)
-
-    def test_a_long_wait_ends_in_sql(self, stage: Stage) -> None:
-        endpoint = stage.endpoint(retry_delays=(timedelta(hours=6),))
-        (delivery,) = stage.emit()
-        stage.attempt(delivery, status(500))
-        assert stage.store.waiting(100) == stage.store.lost(100, GRACE) == []
-
-        stage.change(Delivery, delivery, next_attempt_at=utc_now())
-
-        assert stage.store.waiting(100) == [Due(delivery, endpoint, has_task=False)]
-
-    def test_two_sweepers_at_once_share_the_work(self, stage: Stage) -> None:
-        stage.endpoint()
-        rows = stage.emit_many(60)
-        for row in rows:
-            stage.change(Delivery, row, enqueued_at=utc_now() - GRACE - SECOND)
-
-        with ThreadPoolExecutor(4) as pool:
-            batches = list(pool.map(lambda _: stage.store.lost(100, GRACE), range(4)))
-
-        assert sorted(map(str, ids([due for batch in batches for due in batch]))) == sorted(map(str, rows))
 
 
 def test_a_disabled_endpoint_parks_and_an_enabled_one_releases_within_its_lane(stage: Stage) -> None:

@@ -6,9 +6,11 @@ from threading import Barrier
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import event
 
 from config.columns import utc_now
 from tasks.webhooks.emitting import add_event
+from tasks.webhooks.endpoints import rotate_secret
 from tasks.webhooks.models import Delivery, Endpoint
 from tasks.webhooks.store import LEASE_MARGIN, Claim, Refusal
 from tests.webhooks.stage import Stage, status
@@ -194,3 +196,36 @@ def test_the_body_of_an_event_is_the_same_for_each_endpoint_and_attempt(stage: S
     stage.change(Delivery, first, next_attempt_at=utc_now())
 
     assert stage.claim(first).delivery.body == stage.claim(second).delivery.body
+
+
+def test_a_rotated_secret_signs_with_the_next_claim_and_an_expired_one_no_more(stage: Stage) -> None:
+    """Workers keep secrets opened; they must not keep them too long."""
+    endpoint = stage.endpoint()
+    rows = stage.emit_many(4)
+    assert len(stage.claim(rows[0]).secrets) == 1
+
+    with stage.database.session() as session, session.begin():
+        first = rotate_secret(session, stage.settings, endpoint, timedelta(hours=1))
+    assert stage.claim(rows[1]).secrets[0].reveal() == first
+    assert len(stage.claim(rows[2]).secrets) == 2
+
+    with stage.database.session() as session, session.begin():
+        last = rotate_secret(session, stage.settings, endpoint, timedelta(0))
+    assert [secret.reveal() for secret in stage.claim(rows[3]).secrets] == [last]
+
+
+def test_a_delivery_to_a_healthy_endpoint_takes_seven_statements(stage: Stage) -> None:
+    """Every delivery pays for each: claim takes 3 (lock, count, lease), record 4 (lock, row, attempt, next)."""
+    stage.endpoint()
+    *warm, delivery = stage.emit_many(3)
+    for row in warm:  # the first success changes the endpoint's row, so that its secrets are read again
+        stage.record(stage.claim(row), status(200))
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(stage.database.engine, "before_cursor_execute", note)
+    stage.record(stage.claim(delivery), status(200))
+
+    assert len([statement for statement in statements if not statement.startswith("BEGIN")]) == 7

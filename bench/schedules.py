@@ -1,0 +1,130 @@
+"""10,000 schedules: the cost of a tick, the memory of a beat process, and the lag of what it fires."""
+
+import argparse
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy import Engine
+from sqlmodel import Session, select
+
+from beat.clock import ServerClock
+from beat.engine import Pace
+from beat.models import Schedule, ScheduleFire
+from beat.scheduler import build_engine
+from broker.embedded import EmbeddedValkey
+from config.database import current_engine, open_engine
+from config.settings import current_settings
+from migrations.schema import upgrade
+from tasks.app import app
+
+COUNT = 10_000
+
+
+def main() -> None:
+    """Start a Valkey and a database, make schedules, run an engine for a while, and print what was measured."""
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--count", type=int, default=COUNT, help="schedules")
+    words.add_argument("--seconds", type=int, default=90, help="length of the run")
+    words.add_argument("--database", default="", help="a migrated PostgreSQL; by default a new SQLite file")
+    words.add_argument(
+        "--together", action="store_true", help="all due in the same second of each minute: the worst case"
+    )
+    options = words.parse_args()
+    with servers(options.database):
+        measure(options.count, options.seconds, together=options.together)
+
+
+@contextmanager
+def servers(database_url: str) -> Iterator[None]:
+    """Point this process at a new Valkey and a migrated database."""
+    with tempfile.TemporaryDirectory() as folder, EmbeddedValkey(Path(folder) / "valkey") as valkey:
+        os.environ["REDIS_URL"] = valkey.url
+        os.environ["DATABASE_URL"] = database_url or f"sqlite:///{folder}/bench.db"
+        upgrade(open_engine(os.environ["DATABASE_URL"]))
+        yield
+
+
+def measure(count: int, seconds: int, *, together: bool) -> None:
+    """Run one engine, and print the table."""
+    plant(count, together=together)
+    before = memory()
+    engine = build_engine(app, current_settings(), ServerClock(), Pace())
+    took = timed(engine.tick)
+    loaded = memory()
+    ticks = run(engine.tick, seconds)
+    engine.close()
+    rows = lags(current_engine())
+    idle = [tick for tick in ticks if tick < 0.05] or [0.0]
+    print(f"{'schedules':<34}{count:>12,}{'  (all due in one second of each minute)' if together else ''}")
+    print(f"{'first tick: take over, load all':<34}{took:>10.2f} s")
+    print(
+        f"{'memory of the loaded schedules':<34}{(loaded - before) / 1024:>8.1f} MiB of {loaded / 1024:.0f} MiB in all"
+    )
+    print(f"{'idle tick, median':<34}{1000 * statistics.median(idle):>9.2f} ms")
+    print(f"{'busiest tick':<34}{max(ticks):>10.2f} s")
+    print(f"{'share of one core':<34}{100 * sum(ticks) / seconds:>10.1f} %")
+    print(f"{'fires':<34}{len(rows):>12,}")
+    for share in (0.5, 0.99, 1.0):
+        print(f"{f'lag p{share * 100:g}':<34}{rows[min(int(share * len(rows)), len(rows) - 1)]:>9} ms")
+
+
+def plant(count: int, *, together: bool) -> None:
+    """Write schedules of a minute; unless `together`, each with a shift of its own."""
+    with Session(current_engine()) as session, session.begin():
+        for number in range(count):
+            session.add(
+                Schedule(
+                    id=uuid4(),
+                    name=f"job-{number}",
+                    owner="operator",
+                    task="webhooks.sweep",
+                    kind="cron",
+                    expression="* * * * *",
+                    zone="Europe/Berlin",
+                    jitter_ms=0 if together else 60_000,
+                    cursor=datetime.now(UTC),
+                )
+            )
+
+
+def run(tick: Callable[[], float], seconds: int) -> list[float]:
+    """Tick as beat does; return how long each tick took, in seconds."""
+    ticks, until = [], time.monotonic() + seconds
+    while time.monotonic() < until:
+        began = time.monotonic()
+        pause = tick()
+        ticks.append(time.monotonic() - began)
+        time.sleep(pause)
+    return ticks
+
+
+def lags(engine: Engine) -> list[int]:
+    """Read the lag of each published fire, milliseconds, sorted."""
+    with Session(engine) as session:
+        query = select(ScheduleFire.lag_ms).where(ScheduleFire.state == "published")
+        return sorted(lag for lag in session.exec(query) if lag is not None) or [0]
+
+
+def timed(act: Callable[[], object]) -> float:
+    """Return how long it takes, in seconds."""
+    began = time.monotonic()
+    act()
+    return time.monotonic() - began
+
+
+def memory() -> int:
+    """Return the peak memory of this process, KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    main()
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")

@@ -1,0 +1,12 @@
+"""What the markets need of other parts of the platform."""
+
+from typing import Any, Protocol
+
+from sqlmodel import Session
+
+
+class Emit(Protocol):
+    """Write a webhook event in an open transaction; see :func:`tasks.webhooks.outbox.emit`."""
+
+    def __call__(self, session: Session, event_type: str, data: Any, idempotency_key: str | None = None) -> str:
+        """Return the event's id."""

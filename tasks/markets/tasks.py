@@ -1,0 +1,37 @@
+"""The market tasks: one line of work each, and the tools that they hand to their handlers."""
+
+from datetime import timedelta
+from functools import lru_cache
+
+from config.database import open_session
+from config.queues import MAINTENANCE, MARKET_RESOLUTION
+from config.settings import current_settings
+from tasks.app import task
+from tasks.markets import handlers
+from tasks.markets.confirmations import ConfirmationStore
+from tasks.markets.payloads import ConfirmPredictions, ResolveMarket
+from tasks.markets.store import MarketStore
+from tasks.policy import Exponential, Policy
+from tasks.webhooks.outbox import emit
+
+# 2 + 4 + ... + 512 s: an indexer that is 17 minutes behind loses no resolution; then a person is asked.
+RESOLUTION = Policy(max_attempts=10, backoff=Exponential(base=timedelta(seconds=2), cap=timedelta(minutes=10)))
+CONFIRMATION = Policy(max_attempts=1)  # the next one comes on schedule
+
+
+@task("markets.resolve", ResolveMarket, queue=MARKET_RESOLUTION, policy=RESOLUTION)
+def resolve(payload: ResolveMarket) -> handlers.Resolved:
+    """Settle a market; see :func:`tasks.markets.handlers.resolve`."""
+    return handlers.resolve(payload, open_store(), current_settings())
+
+
+@task("markets.confirm", ConfirmPredictions, queue=MAINTENANCE, policy=CONFIRMATION)
+def confirm(_payload: ConfirmPredictions) -> handlers.Confirmed:
+    """Confirm predictions; see :func:`tasks.markets.handlers.confirm`."""
+    return handlers.confirm(ConfirmationStore(open_session, current_settings(), emit))
+
+
+@lru_cache(maxsize=1)
+def open_store() -> MarketStore:
+    """Return the store on this process's database."""
+    return MarketStore(open_session, current_settings(), emit)

@@ -1,0 +1,1 @@
+"""Reconciliation: what the database believes about positions, compared with what the chain holds."""

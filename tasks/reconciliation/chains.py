@@ -1,0 +1,34 @@
+"""Choose the reader of the chain by the settings."""
+
+from config.settings import Settings, SettingsError
+from tasks.reconciliation.clients import ChainSide, NoChain
+from tasks.reconciliation.evm import ADDRESS, EvmChain
+from tasks.reconciliation.rpc import JsonRpc, Limits
+from tasks.reconciliation.soroban import SorobanChain
+from tasks.reconciliation.strkeys import StrkeyError, contract_bytes
+
+
+def open_chain(settings: Settings) -> ChainSide:
+    """
+    Return the reader that CHAIN_PROVIDER names.
+
+    Raises:
+        SettingsError: CHAIN_RPC_URL or CHAIN_CONTRACT is missing or does not fit the provider.
+    """
+    if settings.chain_provider == "none":
+        return NoChain()
+    if settings.chain_rpc_url is None or settings.chain_contract is None:
+        raise SettingsError(f"CHAIN_PROVIDER={settings.chain_provider} needs CHAIN_RPC_URL and CHAIN_CONTRACT")
+    try:
+        rpc = JsonRpc(settings.chain_rpc_url.get_secret_value(), Limits(settings.chain_timeout, settings.chain_tries))
+    except ValueError as error:
+        raise SettingsError(f"CHAIN_RPC_URL: {error}") from error
+    if settings.chain_provider == "evm":
+        if not ADDRESS.fullmatch(settings.chain_contract):
+            raise SettingsError("CHAIN_CONTRACT: an EVM contract is 0x and 40 hexadecimal digits")
+        return EvmChain(rpc, settings.chain_contract, settings.chain_confirmations, settings.chain_page_size)
+    try:
+        contract_bytes(settings.chain_contract)
+    except StrkeyError as error:
+        raise SettingsError(f"CHAIN_CONTRACT: {error}") from error
+    return SorobanChain(rpc, settings.chain_contract)

@@ -1,0 +1,88 @@
+"""The outside world of a reconciliation behind Protocols: the chain, and our own record of it."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlmodel import Session
+
+from tasks.reconciliation.diff import Key, Positions
+
+
+class ChainUnavailableError(Exception):
+    """The chain could not be read, so nothing is known about it: not that something is missing there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A state of the chain that can be named."""
+
+    source: str  # evm or soroban
+    block: int  # block or ledger number
+    block_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The positions of one market, and the state of the chain they belong to."""
+
+    at: Snapshot
+    positions: dict[Key, int]
+
+
+class ChainSide(Protocol):
+    """The chain's side of a reconciliation."""
+
+    def snapshot(self) -> Snapshot:
+        """
+        Return a final state to read at, the same for all markets of a run.
+
+        Raises:
+            ChainUnavailableError: The node does not answer, or there is no such contract.
+        """
+
+    def positions(self, market_id: str, at: Snapshot) -> Reading:
+        """
+        Read all positions of a market, at the snapshot or, where nodes keep no history, at a later one.
+
+        Raises:
+            ChainUnavailableError: They could not be read completely.
+        """
+
+    def normal_address(self, address: str) -> str:
+        """Return the one way of writing this address."""
+
+
+class DatabaseSide(Protocol):
+    """Our side of a reconciliation; see :mod:`tasks.markets.positions`."""
+
+    def market_ids(self, session: Session, /) -> list[str]:
+        """Return the ids of all markets."""
+
+    def has_market(self, session: Session, market_id: str, /) -> bool:
+        """Return whether there is such a market."""
+
+    def positions(self, session: Session, market_id: str, up_to_ledger: int, /) -> Positions:
+        """Sum the confirmed positions, in smallest units."""
+
+
+class Emit(Protocol):
+    """Write a webhook event in an open transaction; see :func:`tasks.webhooks.outbox.emit`."""
+
+    def __call__(self, session: Session, event_type: str, data: Any, idempotency_key: str | None = None) -> str:
+        """Return the event's id."""
+
+
+class NoChain:
+    """No chain is configured: every market is `partial`."""
+
+    def snapshot(self) -> Snapshot:
+        """Say so."""
+        raise ChainUnavailableError("no chain is configured: set CHAIN_PROVIDER")
+
+    def positions(self, market_id: str, at: Snapshot) -> Reading:
+        """Say so."""
+        raise ChainUnavailableError(f"no chain is configured to read {market_id!r} at {at.block}")
+
+    def normal_address(self, address: str) -> str:
+        """Return it as it is."""
+        return address

@@ -1,0 +1,111 @@
+"""The chain side on a Soroban contract: storage entries through JSON-RPC, all of one market from one ledger."""
+
+from collections import Counter
+from itertools import batched
+from typing import Any
+
+from tasks.reconciliation.clients import ChainUnavailableError, Reading, Snapshot
+from tasks.reconciliation.diff import Key
+from tasks.reconciliation.rpc import JsonRpc
+from tasks.reconciliation.texts import storable_text
+from tasks.reconciliation.xdr import ScVal, XdrError, data_key, entry_value
+
+MOST_KEYS = 200  # that a node takes in one call
+MOST_PAGES = 100_000  # of one market; more is a contract that talks nonsense
+READ_TRIES = 3  # when the contract writes while its pages are read
+
+
+class MovedOnError(ChainUnavailableError):
+    """The market was changed between two calls."""
+
+
+class SorobanChain:
+    """
+    Reads ``Pages(market)`` and ``Positions(market, page)`` from the contract's persistent storage.
+
+    A node answers for its newest ledger only. One call is one ledger; when a market's pages take several calls, each
+    later entry must be unchanged since the first call's ledger, else the market is read again.
+
+    Source: Stellar RPC, ``getLatestLedger`` and ``getLedgerEntries``.
+    """
+
+    def __init__(self, rpc: JsonRpc, contract: str) -> None:
+        self._rpc, self._contract = rpc, contract
+
+    def snapshot(self) -> Snapshot:
+        """Return the newest ledger, if the contract is there."""
+        instance = data_key(self._contract, ScVal("instance"))
+        at, entries = self._entries([instance])
+        if instance not in entries:
+            raise ChainUnavailableError(f"there is no contract {self._contract} in ledger {at.block}")
+        return at
+
+    def positions(self, market_id: str, at: Snapshot) -> Reading:
+        """Read all positions; the reading's ledger is that of its first call, at or after the snapshot's."""
+        for number in range(1, READ_TRIES + 1):
+            try:
+                return self._read(market_id, at)
+            except MovedOnError:
+                if number == READ_TRIES:
+                    raise
+            except XdrError as error:
+                raise ChainUnavailableError(f"the storage of {market_id!r} is unreadable: {error}") from error
+        raise AssertionError("there is at least one try")
+
+    def normal_address(self, address: str) -> str:
+        """Return it as it is: there is one way to write it."""
+        return address
+
+    def _read(self, market_id: str, at: Snapshot) -> Reading:
+        market = ScVal("string", market_id.encode())
+        index = data_key(self._contract, ScVal("vec", [ScVal("symbol", "Pages"), market]))
+        first, entries = self._entries([index])
+        if first.block < at.block:
+            raise ChainUnavailableError(f"the node fell back from ledger {at.block} to {first.block}")
+        pages = _expect(entry_value(entries[index]["xdr"]), "u32") if index in entries else 0
+        if pages > MOST_PAGES:
+            raise XdrError(f"{pages} pages are not plausible")
+        keys = [
+            data_key(self._contract, ScVal("vec", [ScVal("symbol", "Positions"), market, ScVal("u32", page)]))
+            for page in range(pages)
+        ]
+        sums: Counter[Key] = Counter()
+        for batch in batched(keys, MOST_KEYS - 1, strict=False):
+            _, found = self._entries([index, *batch])  # the index again: pages may have been added
+            if any(found[key]["lastModifiedLedgerSeq"] > first.block for key in found) or len(found) != len(batch) + 1:
+                raise MovedOnError(f"{market_id!r} was changed while it was read")
+            for key in batch:
+                sums.update(_page(entry_value(found[key]["xdr"])))
+        return Reading(first, dict(sums))
+
+    def _entries(self, keys: list[str]) -> tuple[Snapshot, dict[str, dict[str, Any]]]:
+        """Return the entries that exist, by key, and the ledger they are of."""
+        answer = self._rpc.call("getLedgerEntries", {"keys": keys})
+        try:
+            ledger = int(answer["latestLedger"])
+            entries = {
+                entry["key"]: {"xdr": entry["xdr"], "lastModifiedLedgerSeq": int(entry["lastModifiedLedgerSeq"])}
+                for entry in answer["entries"] or ()
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise ChainUnavailableError("the node's answer about storage entries has another form") from error
+        return Snapshot("soroban", ledger, ""), entries
+
+
+def _page(value: ScVal) -> Counter[Key]:
+    """Sum one page: a list of records with owner, outcome and amount."""
+    page: Counter[Key] = Counter()
+    for record in _expect(value, "vec"):
+        fields = {_expect(key, "symbol"): item for key, item in _expect(record, "map")}
+        missing = {"owner", "outcome", "amount"} - fields.keys()
+        if missing:
+            raise XdrError(f"a position has no {', '.join(sorted(missing))}")
+        key = (_expect(fields["owner"], "address"), storable_text(_expect(fields["outcome"], "string")))
+        page[key] += _expect(fields["amount"], "i128")
+    return page
+
+
+def _expect(value: ScVal, kind: str) -> Any:
+    if value.kind != kind:
+        raise XdrError(f"{value.kind} where {kind} belongs")
+    return value.value

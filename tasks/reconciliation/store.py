@@ -1,0 +1,192 @@
+"""The SQL of a reconciliation: open a report, write a market's comparison, complete the report; each a transaction."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert, select
+from sqlmodel import Session, col
+
+from config.columns import utc_now
+from config.settings import Settings
+from tasks.reconciliation.clients import DatabaseSide, Emit, Reading, Snapshot
+from tasks.reconciliation.completing import complete
+from tasks.reconciliation.diff import Row, Thresholds, Totals, compare, with_addresses
+from tasks.reconciliation.models import AdminAction, MarketLine, PositionRow, Report
+from tasks.reconciliation.payloads import Reconcile
+
+INSPECT_MARKET = "admin.reconciliation.market.inspect"
+RUN_GLOBAL = "admin.reconciliation.global.run"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A report that exists now, and what is left to do for it."""
+
+    report: Report
+    pending: list[str]  # market ids
+
+
+class ReportStore:
+    """Writes reports."""
+
+    def __init__(
+        self,
+        open_session: Callable[[], Session],
+        settings: Settings,
+        database: DatabaseSide,
+        emit: Emit,
+        normal_address: Callable[[str], str],
+    ) -> None:
+        self._open_session, self._settings = open_session, settings
+        self._database, self._emit = database, emit
+        self._normal_address = normal_address
+        self._thresholds = Thresholds(settings.reconciliation_tolerance, settings.reconciliation_critical_bp)
+
+    def find(self, report_id: UUID) -> Opened | None:
+        """Return the report and its markets that are still pending; None: there is none yet."""
+        with self._open_session() as session:
+            report = session.get(Report, report_id)
+            return None if report is None else Opened(report, _pending(session, report_id))
+
+    def pending_line(self, report_id: UUID, market_id: str) -> tuple[Report | None, bool]:
+        """Return the report, if there is one, and whether this market of it is still pending."""
+        with self._open_session() as session:
+            line = session.get(MarketLine, (report_id, market_id))
+            return session.get(Report, report_id), line is not None and line.state == "pending"
+
+    def has_market(self, market_id: str) -> bool:
+        """Return whether there is such a market."""
+        with self._open_session() as session:
+            return self._database.has_market(session, market_id)
+
+    def open_global(self, report_id: UUID, request: Reconcile, at: Snapshot | None, error: str | None) -> Opened:
+        """
+        Write the report with a line for every market, and who asked.
+
+        Without a snapshot the chain is not readable, so all lines are done, as ``partial`` for the reason ``error``.
+        """
+        now = utc_now()
+        with self._open_session() as session, session.begin():
+            markets = self._database.market_ids(session)
+            report = _new_report(report_id, request, at, now, len(markets))
+            session.add(report)
+            session.add(_action(RUN_GLOBAL, request, str(report_id)))
+            session.flush()
+            done: dict[str, Any] = {} if at else {"state": "done", "status": "partial", "error": error, "done_at": now}
+            lines = [{"report_id": report_id, "market_id": market_id, **done} for market_id in markets]
+            if lines:
+                session.execute(insert(MarketLine), lines)
+            return Opened(report, [] if done else markets)
+
+    def record(self, report_id: UUID, market_id: str, outcome: Reading | str) -> MarketLine | None:
+        """
+        Write a market's comparison, or the reason why the chain could not be read; None: it was done before.
+
+        The database's side is read in the same transaction, up to the ledger of the chain's side.
+        """
+        with self._open_session() as session, session.begin():
+            line = session.scalar(
+                select(MarketLine)
+                .where(col(MarketLine.report_id) == report_id, col(MarketLine.market_id) == market_id)
+                .with_for_update()
+            )
+            if line is None or line.state == "done":
+                return None
+            self._fill(session, line, outcome)
+            return line
+
+    def record_market(self, report_id: UUID, request: Reconcile, outcome: Reading | str) -> Report:
+        """Write a whole report of one market, who asked, and the alert if there is one, in one transaction."""
+        now = utc_now()
+        at = outcome.at if isinstance(outcome, Reading) else None
+        with self._open_session() as session, session.begin():
+            report = _new_report(report_id, request, at, now, 1)
+            session.add(report)
+            session.add(_action(INSPECT_MARKET, request, request.market_id))
+            session.flush()
+            line = MarketLine(report_id=report_id, market_id=request.market_id or "")
+            session.add(line)
+            session.flush()
+            self._fill(session, line, outcome)
+            complete(session, report, self._emit, now)
+            return report
+
+    def complete(self, report_id: UUID) -> Report | None:
+        """
+        Complete the report if all its markets are done or its deadline has passed; None: there is no such report.
+
+        A market without an answer at the deadline is a ``failed`` line. A completed report is left as it is.
+        """
+        now = utc_now()
+        with self._open_session() as session, session.begin():
+            report = session.scalar(select(Report).where(col(Report.id) == report_id).with_for_update())
+            if report is None or report.state == "completed":
+                return report
+            is_late = now >= report.started_at + self._settings.reconciliation_deadline
+            if is_late or not _pending(session, report_id):
+                complete(session, report, self._emit, now)
+            return report
+
+    def _fill(self, session: Session, line: MarketLine, outcome: Reading | str) -> None:
+        if isinstance(outcome, str):
+            _mark_partial(line, outcome)
+            return
+        ours = self._database.positions(session, line.market_id, outcome.at.block)
+        theirs = with_addresses(outcome.positions, self._normal_address)
+        rows, totals = compare(with_addresses(ours, self._normal_address), theirs, self._thresholds)
+        if rows:
+            session.execute(insert(PositionRow), [_columns(line, row) for row in rows])
+        _mark_compared(line, totals, outcome.at)
+
+
+def _mark_partial(line: MarketLine, error: str) -> None:
+    line.state, line.status, line.error, line.done_at = "done", "partial", error, utc_now()
+
+
+def _mark_compared(line: MarketLine, totals: Totals, at: Snapshot) -> None:
+    line.state, line.status, line.block, line.done_at = "done", "ok", at.block, utc_now()
+    line.keys, line.matches, line.mismatches = totals.keys, totals.matches, totals.mismatches
+    line.missing_on_chain, line.missing_in_db = totals.missing_on_chain, totals.missing_in_db
+    line.db_total, line.chain_total = totals.db_total, totals.chain_total
+    line.drift, line.severity = totals.drift, totals.severity
+
+
+def _pending(session: Session, report_id: UUID) -> list[str]:
+    """The markets that are not done: counted in SQL, whatever became of their messages."""
+    return list(
+        session.scalars(
+            select(col(MarketLine.market_id))
+            .where(col(MarketLine.report_id) == report_id, col(MarketLine.state) == "pending")
+            .order_by(col(MarketLine.market_id))
+        )
+    )
+
+
+def _new_report(report_id: UUID, request: Reconcile, at: Snapshot | None, now: datetime, markets: int) -> Report:
+    return Report(
+        id=report_id,
+        scope=request.type,
+        correlation_id=request.correlation_id,
+        source=at.source if at else None,
+        block=at.block if at else None,
+        block_hash=(at.block_hash or None) if at else None,
+        markets=markets,
+        started_at=now,
+    )
+
+
+def _action(name: str, request: Reconcile, target: str | None) -> AdminAction:
+    return AdminAction(
+        action=name,
+        actor=request.admin_address,
+        ip=request.ip,
+        correlation_id=request.correlation_id,
+        target=target,
+    )
+
+
+def _columns(line: MarketLine, row: Row) -> dict[str, Any]:
+    return {"report_id": line.report_id, "market_id": line.market_id, **row._asdict()}

@@ -1,0 +1,99 @@
+"""The chain side on a Soroban-like node: one ledger for all pages of a market, or an error."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tasks.reconciliation.clients import ChainUnavailableError, Snapshot
+from tasks.reconciliation.rpc import JsonRpc, Limits
+from tasks.reconciliation.soroban import SorobanChain
+from tasks.reconciliation.standin import CONTRACT, StandinNode, account
+from tasks.reconciliation.strkeys import encode_address
+
+
+class Overtaken(JsonRpc):
+    """A client whose market changes after each of its first calls for several entries."""
+
+    def __init__(self, node: StandinNode, changes: int) -> None:
+        super().__init__(node.url, Limits(timedelta(seconds=10), tries=1))
+        self._node, self._changes = node, changes
+
+    def call(self, method: str, params: Any) -> Any:
+        if len(params["keys"]) > 1 and self._changes:
+            self._changes -= 1
+            self._node.put("m", [(account(1), "yes", 100 + self._changes)] * 3, page_size=1)
+        return super().call(method, params)
+
+
+def chain_of(node: StandinNode, contract: str = CONTRACT) -> SorobanChain:
+    return SorobanChain(JsonRpc(node.url, Limits(timedelta(seconds=10), tries=1)), contract)
+
+
+def test_all_pages_are_summed_by_owner_and_outcome(node: StandinNode) -> None:
+    node.put("m", [(account(1), "yes", 2**100), (account(2), "no", 3), (account(1), "yes", 1)], page_size=1)
+    node.put("other", [(account(2), "no", 9)])
+    chain = chain_of(node)
+
+    reading = chain.positions("m", chain.snapshot())
+
+    assert reading.positions == {(account(1), "yes"): 2**100 + 1, (account(2), "no"): 3}
+    assert reading.at == Snapshot("soroban", node.ledger, "")
+
+
+def test_more_pages_than_one_call_takes_are_read(node: StandinNode) -> None:
+    node.put("m", [(account(number), "yes", number) for number in range(1, 502)], page_size=1)
+    chain = chain_of(node)
+
+    assert len(chain.positions("m", chain.snapshot()).positions) == 501
+
+
+def test_odd_outcomes_survive(node: StandinNode) -> None:
+    odd = ["ja::nein", "", " yes", "YES", "🎲", "a'); DROP TABLE"]
+    node.put("m", [(account(1), outcome, 1) for outcome in odd] + [(account(1), b"\x00", 1)])
+    chain = chain_of(node)
+
+    positions = chain.positions("m", chain.snapshot()).positions
+
+    assert {outcome for _, outcome in positions} == {*odd, "bytes:00"}
+
+
+def test_a_market_without_positions_is_empty(node: StandinNode) -> None:
+    chain = chain_of(node)
+
+    assert chain.positions("m", chain.snapshot()).positions == {}
+
+
+def test_a_contract_that_is_not_there_is_not_an_empty_chain(node: StandinNode) -> None:
+    with pytest.raises(ChainUnavailableError, match="no contract"):
+        chain_of(node, encode_address(bytes(32), is_contract=True)).snapshot()
+
+
+def test_a_market_that_changes_while_it_is_read_is_read_again(node: StandinNode) -> None:
+    """No reading mixes two ledgers."""
+    node.put("m", [(account(1), "yes", 1)] * 3, page_size=1)
+
+    reading = SorobanChain(Overtaken(node, changes=1), CONTRACT).positions("m", Snapshot("soroban", 1, ""))
+
+    assert reading.positions == {(account(1), "yes"): 300}
+
+
+def test_a_market_that_never_stands_still_is_unavailable(node: StandinNode) -> None:
+    node.put("m", [(account(1), "yes", 1)] * 3, page_size=1)
+
+    with pytest.raises(ChainUnavailableError, match="changed while it was read"):
+        SorobanChain(Overtaken(node, changes=99), CONTRACT).positions("m", Snapshot("soroban", 1, ""))
+
+
+def test_a_node_that_is_behind_the_snapshot_is_unavailable(node: StandinNode) -> None:
+    """Behind one address there may be several nodes, and one may lag."""
+    with pytest.raises(ChainUnavailableError, match="fell back"):
+        chain_of(node).positions("m", Snapshot("soroban", node.ledger + 5, ""))
+
+
+def test_an_error_of_the_node_is_unavailable(node: StandinNode) -> None:
+    node.fail("m")
+    chain = chain_of(node)
+
+    with pytest.raises(ChainUnavailableError, match="storage is not readable"):
+        chain.positions("m", chain.snapshot())

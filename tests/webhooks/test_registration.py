@@ -1,0 +1,76 @@
+"""Endpoints are registered with options that mean something, or not at all."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tasks.webhooks.addresses import UrlRefusedError
+from tasks.webhooks.endpoints import EndpointError, EndpointOptions, register
+from tasks.webhooks.events import EventTypeError
+from tasks.webhooks.models import Endpoint, Secret, Subscription
+from tasks.webhooks.signing import SecretFormatError
+from tests.webhooks.stage import NOWHERE, Stage
+
+OPTIONS: list[dict[str, Any]] = [
+    {"max_concurrency": 0},
+    {"max_concurrency": 1001},
+    {"rate_per_second": 0.0},
+    {"rate_per_second": float("nan")},
+    {"retry_delays": ()},
+    {"retry_delays": (timedelta(seconds=-1),)},
+    {"retry_delays": (timedelta(days=31),)},
+    {"sends_standard": False, "sends_predictify": False},
+    {"extra_headers": {"Host": "internal"}},
+    {"extra_headers": {"webhook-id": "mine"}},
+    {"extra_headers": {"user-agent": "mine"}},
+    {"extra_headers": {"X-A": "1\r\nX-B: 2"}},
+    {"extra_headers": {"X A": "1"}},
+    {"description": "two\nlines"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_an_option_without_meaning_is_refused_and_nothing_is_written(
+    quick_stage: Stage, options: dict[str, Any]
+) -> None:
+    with pytest.raises(EndpointError):
+        quick_stage.endpoint(**options)
+
+    assert nothing_is_registered(quick_stage)
+
+
+@pytest.mark.parametrize(
+    ("url", "patterns", "options", "error"),
+    [
+        ("ftp://example.com/", ["*"], {}, UrlRefusedError),
+        ("http://user:pass@127.0.0.1:8080/", ["*"], {}, UrlRefusedError),
+        ("not a url", ["*"], {}, UrlRefusedError),
+        (NOWHERE, [], {}, EndpointError),
+        (NOWHERE, ["market.nothing"], {}, EventTypeError),
+        (NOWHERE, ["**"], {}, EventTypeError),
+        (NOWHERE, ["*"], {"secret": "whsec_c2hvcnQ="}, SecretFormatError),
+        (NOWHERE, ["*"], {"secret": "hunter2"}, SecretFormatError),
+    ],
+)
+def test_a_bad_registration_is_refused_with_the_documented_error_and_nothing_is_written(
+    quick_stage: Stage, url: str, patterns: list[str], options: dict[str, Any], error: type[Exception]
+) -> None:
+    stage = quick_stage.tuned(WEBHOOK_EVENT_TYPES="market.resolved")
+    with pytest.raises(error) as caught:
+        stage.endpoint(patterns, url, **options)
+
+    assert "hunter2" not in str(caught.value)
+    assert nothing_is_registered(stage)
+
+
+def test_without_a_master_key_no_endpoint_is_registered(quick_stage: Stage) -> None:
+    settings = quick_stage.settings.model_copy(update={"webhook_secret_keys": None})
+    with quick_stage.database.session() as session, session.begin(), pytest.raises(EndpointError, match="new-key"):
+        register(session, settings, NOWHERE, ["*"], EndpointOptions())
+
+    assert nothing_is_registered(quick_stage)
+
+
+def nothing_is_registered(stage: Stage) -> bool:
+    return stage.count(Endpoint) == stage.count(Subscription) == stage.count(Secret) == 0
