@@ -131,6 +131,16 @@ def test_a_notice_that_cannot_be_written_changes_no_result(notes: Stage, setting
     assert notes.run(result.run_id).finished_at is not None
 
 
+def test_webhook_tables_that_are_broken_change_no_result(notes: Stage) -> None:
+    """The result is written in the same transaction."""
+    announce_to(notes, "http://127.0.0.1:4999/hook")
+    with notes.database.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE webhook_attempts")
+        connection.exec_driver_sql("DROP TABLE webhook_deliveries")
+    result = notes.verify()
+    assert notes.run(result.run_id).state == "passed"
+
+
 def test_a_disabled_channel_gets_nothing_and_changes_no_result(notes: Stage) -> None:
     settings = announce_to(notes, "http://127.0.0.1:4999/hook")
     notes.verify()

@@ -90,22 +90,25 @@ def test_a_plain_dump_that_would_enter_or_drop_its_own_database_is_refused(
 @pytest.mark.parametrize(
     "line",
     [
-        r"SELECT 1; \connect shop",
+        r"SELECT 1; \connect {other}",
         r"\! touch {mark}",
         r" \copy customers to '{mark}'",
-        "DROP DATABASE shop;",
-        " DROP DATABASE shop;",
+        "DROP DATABASE {other};",
+        " DROP DATABASE {other};",
     ],
 )
-def test_a_plain_dump_cannot_make_psql_do_anything_but_sql(
-    stage: Stage, shop_dumps: dict[str, Path], tmp_path: Path, line: str
+def test_a_plain_dump_can_neither_command_psql_nor_drop_a_database(
+    stage: Stage, shop_server: ShopServer, shop_dumps: dict[str, Path], tmp_path: Path, line: str
 ) -> None:
     mark = tmp_path / "mark"
-    text = shop_dumps["plain"].read_text()
-    place = stage.dumps / "shop.sql"
-    place.write_text(text.replace("CREATE INDEX", line.replace("{mark}", str(mark)) + "\nCREATE INDEX", 1))
-    stage.add_manifest()
-    assert list(stage.failed_checks(stage.verify())) == ["restore"]
+    with shop_server.changed_shop() as other:
+        shop_server.query(f"ALTER DATABASE {other} OWNER TO verifier")  # so that it might be dropped
+        foreign = line.replace("{mark}", str(mark)).replace("{other}", other)
+        text = shop_dumps["plain"].read_text()
+        (stage.dumps / "shop.sql").write_text(text.replace("CREATE INDEX", f"{foreign}\nCREATE INDEX", 1))
+        stage.add_manifest()
+        assert list(stage.failed_checks(stage.verify())) == ["restore"]
+        assert shop_server.query("SELECT count(*) FROM orders", other) == [(2000,)]
     assert not mark.exists()
 
 
