@@ -102,6 +102,12 @@ def attempt_number(task: PlatformTask) -> int:
     return _facts(task).get("attempt", 1)
 
 
+def was_redelivered(task: Any) -> bool:
+    """Tell whether an earlier worker of the message that is running was lost: it may have done part of the work."""
+    delivery: Mapping[str, Any] = task.request.delivery_info or {}
+    return bool(delivery.get("redelivered"))
+
+
 def _raise_if_last(task: PlatformTask, error: Exception) -> None:
     limit = _facts(task).get("max_attempts") or task.policy.max_attempts or current_settings().worker_queue_job_attempts
     if attempt_number(task) >= limit:

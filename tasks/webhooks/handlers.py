@@ -79,6 +79,7 @@ class Tools:
     enqueue: Callable[[Iterable[Due]], None]
     settings: Settings
     worker: str  # recorded with each attempt
+    is_redelivered: bool = False  # an earlier worker of this very message was lost
 
 
 def deliver(payload: DeliverWebhook, tools: Tools) -> Delivered:
@@ -98,7 +99,7 @@ def deliver(payload: DeliverWebhook, tools: Tools) -> Delivered:
     settings = tools.settings
     claim = tools.store.claim(payload.delivery_id, payload.manual_by)
     if isinstance(claim, Refusal):
-        return _refused(payload.delivery_id, claim, settings)
+        return _refused(payload.delivery_id, claim, tools)
     started_at = utc_now()
     timeouts = Timeouts(connect=settings.webhook_connect_timeout, total=settings.webhook_total_timeout)
     answer = tools.http.post(claim.endpoint.url, _headers(claim, started_at), claim.delivery.body, timeouts=timeouts)
@@ -135,16 +136,16 @@ def sweep(store: DeliveryStore, enqueue: Callable[[Iterable[Due]], None], settin
     return Swept(enqueued=total)
 
 
-def _refused(delivery_id: UUID, refusal: Refusal, settings: Settings) -> Delivered:
+def _refused(delivery_id: UUID, refusal: Refusal, tools: Tools) -> Delivered:
     if refusal.state == "unknown":
         raise UnknownDeliveryError(f"no webhook delivery {delivery_id}")
-    if refusal.state == "exhausted":
+    if refusal.state == "exhausted" and tools.is_redelivered:  # else another message used the last attempt, and said so
         raise DeliveryExhaustedError(f"webhook delivery {delivery_id} has used all its attempts")
     if refusal.retry_at is None:
         return Delivered(state=refusal.state)
     wait = max(refusal.retry_at - utc_now(), timedelta(0))
     is_own = refusal.state == "busy" or wait < OWN_MESSAGE
-    if not is_own or wait > settings.webhook_broker_wait:
+    if not is_own or wait > tools.settings.webhook_broker_wait:
         return Delivered(state=refusal.state, next_attempt_at=refusal.retry_at)
     raise Snooze(wait, "its turn has not come")
 

@@ -10,6 +10,7 @@ from config.database import open_session
 from config.queues import MAINTENANCE, WEBHOOKS
 from config.settings import current_settings
 from tasks.app import enqueue_many, task
+from tasks.base import was_redelivered
 from tasks.calls import CallOptions
 from tasks.policy import Exponential, Policy
 from tasks.webhooks import handlers
@@ -31,7 +32,14 @@ def reopen(payload: DeliverWebhook) -> None:
 @task("webhooks.deliver", DeliverWebhook, queue=WEBHOOKS, policy=DELIVERY, on_redrive=reopen)
 def deliver(payload: DeliverWebhook) -> handlers.Delivered:
     """Send one webhook delivery; see :func:`tasks.webhooks.handlers.deliver`."""
-    tools = handlers.Tools(open_store(), http_client(), enqueue_deliveries, current_settings(), socket.gethostname())
+    tools = handlers.Tools(
+        open_store(),
+        http_client(),
+        enqueue_deliveries,
+        current_settings(),
+        socket.gethostname(),
+        is_redelivered=was_redelivered(deliver),
+    )
     return handlers.deliver(payload, tools)
 
 
