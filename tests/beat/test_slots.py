@@ -4,10 +4,11 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from beat.cron import CronExpression
+from beat.errors import InvalidScheduleError
 from beat.slots import COUNT_LIMIT, Cron, Every, Once, Series, slots_between
 from tests.beat import reference
 
@@ -16,6 +17,15 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 def utc(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def possible(text: str) -> CronExpression:
+    """Draw again what names a day that its months never have, such as 30 February: it is refused when it is saved."""
+    try:
+        return CronExpression(text)
+    except InvalidScheduleError as error:
+        assume("bad day-of-month" not in str(error))
+        raise
 
 
 def walk(timing: Cron, after: datetime, until: datetime) -> list[datetime]:
@@ -33,7 +43,7 @@ def test_slots_of_five_fields_are_those_of_the_reference(data: st.DataObject, zo
     expression = data.draw(reference.expressions(has_seconds=False))
     after = data.draw(reference.moments(zone))
     until = after + timedelta(hours=40)
-    ours = walk(Cron(CronExpression(expression.text), zone), after, until)
+    ours = walk(Cron(possible(expression.text), zone), after, until)
     assert ours == reference.slots(expression, zone, after, until), expression.text
 
 
@@ -44,7 +54,7 @@ def test_slots_of_six_fields_are_those_of_the_reference(data: st.DataObject, zon
     expression = data.draw(reference.expressions(has_seconds=True))
     after = data.draw(reference.moments(zone))
     until = after + timedelta(hours=2)
-    ours = walk(Cron(CronExpression(expression.text), zone), after, until)
+    ours = walk(Cron(possible(expression.text), zone), after, until)
     assert ours == reference.slots(expression, zone, after, until), expression.text
 
 
@@ -52,7 +62,7 @@ def test_slots_of_six_fields_are_those_of_the_reference(data: st.DataObject, zon
 @settings(max_examples=60, deadline=None)
 def test_the_next_slot_does_not_depend_on_where_the_search_begins(data: st.DataObject, zone_name: str) -> None:
     zone = ZoneInfo(zone_name)
-    timing = Cron(CronExpression(data.draw(reference.expressions(has_seconds=False)).text), zone)
+    timing = Cron(possible(data.draw(reference.expressions(has_seconds=False)).text), zone)
     after = data.draw(reference.moments(zone))
     slot = timing.after(after)
     if slot is not None:

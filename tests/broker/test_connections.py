@@ -60,7 +60,7 @@ def test_stock_kombu_is_one_setting_away(valkey: Server, recorder: Server, tmp_p
         wait_for(lambda: bed.started().count(again) == 3, 60, "it came back twice")
         attempts = [line.split()[2] for line in bed.lines() if line.startswith(f"try {again}")]
         assert attempts == ["1", "2", "3"]
-        assert bed.letters()[0].startswith(f"{dead} failed ValueError")
+        assert bed.letters()[0].startswith(f"{dead} exhausted ValueError")
         wait_for(lambda: bed.states(again)[-1:] == ["succeeded"], 10, "its end is recorded")
 
 

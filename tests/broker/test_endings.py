@@ -55,7 +55,7 @@ def test_a_dead_letter_holds_the_original_message(valkey_bed: Bed) -> None:
     bed.worker("threads", 1)
     (letter,) = wait_for(bed.letters, 60, "the letter was stored")
     run_id, reason, error, body = letter.split()
-    assert (run_id, reason, error) == (run, "failed", "ValueError")
+    assert (run_id, reason, error) == (run, "exhausted", "ValueError")
     assert base64.b64decode(body) == before.payload
 
 

@@ -82,7 +82,7 @@ def test_no_sliding_window_holds_more_starts_than_the_limit_and_one(driver: Driv
         starts += [monotonic()] * len(driver.take(10))
     most = max(sum(1 for at in starts if since <= at < since + window) for since in starts)
     assert most <= limit + 1
-    assert len(starts) > 0.6 * limit * 1.4 / window
+    assert len(starts) > limit  # it slows, and does not stop
 
 
 def test_a_rate_limit_tells_when_to_look_again(driver: Driver) -> None:

@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 from cli import commands
 from config.database import current_engine
 from config.settings import current_settings
+from tasks.app import app
 from tests.cli.platform import Celery
 from tests.databases import Database, Servers, database, empty_database, servers
 from tests.servers import Server
@@ -42,6 +43,7 @@ def _in_this_process(database_url: str, redis_url: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("REDIS_URL", redis_url)
     current_settings.cache_clear()
     current_engine.cache_clear()
+    _point_app_at(redis_url)
 
     def run(group: str, *arguments: str) -> Result:
         return CliRunner().invoke(getattr(commands, group), arguments)
@@ -50,3 +52,10 @@ def _in_this_process(database_url: str, redis_url: str, monkeypatch: pytest.Monk
     current_engine().dispose()
     current_engine.cache_clear()
     current_settings.cache_clear()
+
+
+def _point_app_at(redis_url: str) -> None:
+    """Celery reads its configuration once and keeps its connections; in this process each test has a broker of its own."""
+    app.conf.update(broker_url=redis_url)
+    app.amqp._producer_pool = None
+    app._pool = None

@@ -27,6 +27,7 @@ PACE = 0.03  # seconds between events
 NOISE = 0.020  # seconds: what the machine itself moves a p95 by
 
 
+@pytest.mark.timeout(400)
 def test_a_hanging_endpoint_with_a_thousand_deliveries_does_not_slow_ten_healthy_ones(server_sites: Sites) -> None:
     """
     Rounds without and with the hanging endpoint's thousand take turns, in one run on the same processes.
