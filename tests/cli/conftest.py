@@ -1,6 +1,7 @@
 """Databases for the tests of this folder, and the command line on a test's own servers."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -55,7 +56,8 @@ def _in_this_process(database_url: str, redis_url: str, monkeypatch: pytest.Monk
 
 
 def _point_app_at(redis_url: str) -> None:
-    """Celery reads its configuration once and keeps its connections; in this process each test has a broker of its own."""
+    """Celery reads its configuration once and keeps its connections; here each test has a broker of its own."""
     app.conf.update(broker_url=redis_url)
-    app.amqp._producer_pool = None
-    app._pool = None
+    kept: Any = app
+    kept.amqp._producer_pool = None
+    kept._pool = None
