@@ -8,7 +8,7 @@ from config.settings import Settings
 from tasks.webhooks.models import Delivery, Endpoint
 
 LONGEST_BREAK = timedelta(minutes=30)
-RESERVED_AHEAD = timedelta(seconds=1)  # slots of a rate limit are given out for so long ahead, and at least one is
+SLOTS_SPAN = timedelta(seconds=1)  # slots are given out for so long ahead, and kept for so long; at least an interval
 
 
 class Wait(NamedTuple):
@@ -31,11 +31,12 @@ class Lane:
 
         Nobody asks twice: whoever finds the lane full or paused waits in SQL and is called by the delivery that makes
         room, or by the sweeper after a pause. Under a rate limit it gets a slot of its own if one is near. A slot
-        stays good when its owner comes late; since few are given out ahead, a worker's outage causes no burst.
+        stays good for a while when its owner comes late; since few are given out ahead and none is kept for long,
+        neither busy workers nor an outage cause a burst.
         """
         if self.places(now) == 0:
             return Wait(None)
-        if self.endpoint.rate_per_second is None or delivery.slot_reserved:
+        if self.endpoint.rate_per_second is None or self._has_slot(delivery, now):
             return None
         slot = self.reserve(now)
         if slot is not None and slot <= now:
@@ -46,11 +47,10 @@ class Lane:
         """Take the next slot under the endpoint's rate limit, or None while enough are given out."""
         if self.endpoint.rate_per_second is None:
             return now
-        interval = timedelta(seconds=1 / self.endpoint.rate_per_second)
         slot = max(now, self.endpoint.next_slot_at or now)
-        if slot - now > max(RESERVED_AHEAD, interval):
+        if slot - now > self._slots_span:
             return None
-        self.endpoint.next_slot_at = slot + interval
+        self.endpoint.next_slot_at = slot + self._interval
         return slot
 
     def places(self, now: datetime) -> int:
@@ -65,6 +65,18 @@ class Lane:
         if self.endpoint.breaker_openings:
             return 1
         return self.endpoint.max_concurrency or self.settings.webhook_max_concurrency
+
+    def _has_slot(self, delivery: Delivery, now: datetime) -> bool:
+        slot = delivery.next_attempt_at if delivery.slot_reserved else None
+        return slot is not None and now - slot <= self._slots_span
+
+    @property
+    def _interval(self) -> timedelta:
+        return timedelta(seconds=1 / (self.endpoint.rate_per_second or 1))
+
+    @property
+    def _slots_span(self) -> timedelta:
+        return max(SLOTS_SPAN, self._interval)
 
 
 def note_success(endpoint: Endpoint, now: datetime, *, is_manual: bool = False) -> bool:

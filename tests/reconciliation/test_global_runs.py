@@ -169,7 +169,7 @@ def test_a_wrong_request_of_another_program_is_a_dead_letter_at_once(
 ) -> None:
     platform.worker()
 
-    app.send_task("reconciliation.reconcile", kwargs=fields, queue="reconciliation")
+    app.send_task("reconciliation.reconcile", kwargs=fields, queue="reconciliation", ignore_result=True)
 
     wait_for(platform.dead_letters, LIMIT, "the dead letter is written")
     (letter,) = platform.dead_letters()

@@ -85,6 +85,25 @@ def test_a_worker_killed_after_the_answer_before_its_record(site: Site, receiver
     assert_nothing_is_stuck(site)
 
 
+def test_a_worker_killed_between_the_last_record_and_the_dead_letter(site: Site, receiver: Receiver) -> None:
+    """The broker stands still when the delivery ends in SQL; the next worker must bury it, and not send again."""
+    site.stage.endpoint(url=receiver.url)
+    receiver.answers(Reply(410, delay=1))
+    first = site.worker("first")
+    site.emit()
+    receiver.wait_for(1, timeout=LIMIT)
+    site.valkey.suspend()
+    site.wait_for_states(exhausted=1)
+    first.kill()
+    site.valkey.resume()
+
+    site.worker("second")
+
+    (letter,) = site.wait_for_letters(1)
+    assert (letter.reason, letter.error_type) == ("exhausted", "DeliveryExhaustedError")
+    assert len(receiver.requests) == 1
+
+
 def test_an_app_killed_between_its_commit_and_the_broker(site: Site, receiver: Receiver) -> None:
     site.stage.endpoint(url=receiver.url)
 
@@ -121,6 +140,21 @@ def test_a_broker_flushed_while_they_wait_for_their_retry(file_site: Site, recei
 
     file_site.wait_for_states(delivered=20, sweeping=True)
     assert len(receiver.requests) == 40
+
+
+def test_a_broker_that_takes_nothing_more_does_not_fail_the_apps_commit(site: Site, receiver: Receiver) -> None:
+    """Out of memory, it refuses each message; the rows are there, and the sweeper hands them over later."""
+    site.stage.endpoint(url=receiver.url)
+    with Redis.from_url(site.valkey.url) as client:
+        client.config_set("maxmemory", 1)
+        site.emit(3)
+        client.config_set("maxmemory", 0)
+
+    assert site.states() == {"pending": 3}
+    assert messages_in(site) == 0
+    site.worker()
+    site.wait_for_states(delivered=3, sweeping=True)
+    assert_each_arrived_once(site, receiver, 3)
 
 
 @pytest.mark.chaos

@@ -1,13 +1,17 @@
 """An event's way to its receivers: signed, retried, exhausted and redriven."""
 
 from datetime import timedelta
+from uuid import uuid4
 
+from sqlmodel import Session
 from standardwebhooks import Webhook
 
+from audit.models import Run
 from tasks.webhooks.endpoints import enable, find, register, rotate_secret
+from tasks.webhooks.tasks import deliver
 from tests.system.conftest import Sites
 from tests.system.site import LIMIT, Site
-from tests.waiting import stays_true
+from tests.waiting import stays_true, wait_for
 from tests.webhooks.receivers import Receiver, Reply
 
 
@@ -70,6 +74,33 @@ def test_always_503_is_six_attempts_and_one_dead_letter_and_ten_redrives_deliver
     stays_true(lambda: len(receiver.requests) == 7, 1.5, "one request delivered it")
     assert {request.webhook_id for request in receiver.requests} == {event_id}
     assert len(site.letters()) == 1
+
+
+def test_a_second_message_of_an_exhausted_delivery_makes_no_second_dead_letter(
+    file_site: Site, receiver: Receiver
+) -> None:
+    """A sweep under a backlog hands a delivery over twice; the one that comes late finds nothing to do."""
+    file_site.stage.endpoint(url=receiver.url)
+    receiver.answers(410)
+    file_site.worker()
+    (event_id,) = file_site.emit()
+    file_site.wait_for_letters(1)
+
+    late = deliver.delay(delivery_id=file_site.delivery_of(event_id))
+
+    with file_site.database.session() as session:
+        wait_for(lambda: _state(session, late.id) == "succeeded", LIMIT, "the late message has run")
+    assert len(file_site.letters()) == 1
+    assert len(receiver.requests) == 1
+
+
+def test_an_unknown_delivery_is_a_dead_letter_at_once(file_site: Site) -> None:
+    file_site.worker()
+
+    file_site.send_by_hand(uuid4())
+
+    (letter,) = file_site.wait_for_letters(1)
+    assert (letter.reason, letter.error_type, letter.attempt) == ("permanent", "UnknownDeliveryError", 1)
 
 
 def test_410_disables_the_endpoint_and_enabling_it_sends_what_was_parked(file_site: Site, receiver: Receiver) -> None:
@@ -160,3 +191,9 @@ def test_an_attempt_by_hand_is_one_attempt(file_site: Site, receiver: Receiver) 
     stays_true(lambda: len(receiver.requests) == 2, 1, "there is no chain of retries")
     assert [row.trigger for row in file_site.stage.attempts(file_site.delivery_of(event_id))] == ["schedule", "manual"]
     assert file_site.letters() == []
+
+
+def _state(session: Session, run_id: str) -> str | None:
+    session.rollback()  # a new look
+    run = session.get(Run, run_id)
+    return None if run is None else run.state

@@ -109,6 +109,22 @@ def test_a_slot_stays_good_when_its_owner_comes_late(stage: Stage) -> None:
     assert isinstance(stage.store.claim(second), Claim)
 
 
+def test_a_slot_is_lost_when_its_owner_comes_too_late(stage: Stage) -> None:
+    """Else workers that were busy for long would send all they had slots for at once."""
+    stage.endpoint(rate_per_second=4.0)
+    first, late, second = stage.emit_many(3)
+    stage.claim(first)
+    for row in (late, second):
+        assert stage.refusal(row).state == "busy"
+    stage.change(Delivery, late, next_attempt_at=utc_now() - 1.5 * SECOND)
+
+    refusal = stage.refusal(late)
+
+    assert refusal.state == "busy", "it got a new slot, behind the others"
+    assert refusal.retry_at == stage.delivery(late).next_attempt_at
+    assert refusal.retry_at > stage.delivery(second).next_attempt_at  # type: ignore[operator]  # both have a slot
+
+
 def test_who_finishes_under_a_rate_limit_calls_the_next_to_its_slot(stage: Stage) -> None:
     endpoint = stage.endpoint(rate_per_second=0.2)
     first, second, third = stage.emit_many(3)
