@@ -1,10 +1,12 @@
 """Which deliveries are handed to the broker next: called into a lane with room, due at last, or lost on their way."""
 
+from collections import Counter
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, bindparam, case, func, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, bindparam, case, exists, func, or_, select, update
 from sqlmodel import Session, col
 
 from config.columns import UtcDateTime
@@ -22,22 +24,35 @@ class Due(NamedTuple):
     has_task: bool = True  # it may have one that is alive; False: its last one ended, or is about to
 
 
-def call_next(session: Session, endpoint: Endpoint, settings: Settings, now: datetime) -> list[Due]:
+def call_next(
+    session: Session, endpoints: Sequence[Endpoint], settings: Settings, now: datetime
+) -> dict[UUID, list[Due]]:
     """
-    Call as many waiting deliveries as the lane has room for, oldest first; the caller holds the endpoint's lock.
+    Call as many waiting deliveries as each lane has room for, oldest first; the caller holds the endpoints' locks.
 
     Under a rate limit each gets its slot with the call.
     """
-    lane = Lane(endpoint, 0, settings)
-    if lane.places(now) == 0 or not endpoint.enabled:
-        return []
-    facts = {"endpoint_id": endpoint.id, "now": now, "places": lane.capacity}
-    waiting = session.scalars(_WAITING_HERE, facts).all()
-    if not waiting:  # the usual case: one statement, and nothing to count
-        return []
-    lane = Lane(endpoint, in_flight(session, endpoint.id, now), settings)
-    called: list[Due] = []
-    for delivery_id in waiting[: lane.places(now)]:
+    open_lanes = [
+        endpoint for endpoint in endpoints if endpoint.enabled and Lane(endpoint, 0, settings).places(now) > 0
+    ]
+    if not open_lanes:
+        return {}
+    facts = {"endpoint_ids": [endpoint.id for endpoint in open_lanes], "now": now}
+    waited_for = set(session.scalars(_HAVE_WAITING, facts))
+    if not waited_for:  # the usual case: one statement, and nothing to count
+        return {}
+    in_flight = count_in_flight(session, waited_for, now)
+    return {
+        endpoint.id: _call(session, Lane(endpoint, in_flight[endpoint.id], settings), now)
+        for endpoint in open_lanes
+        if endpoint.id in waited_for
+    }
+
+
+def _call(session: Session, lane: Lane, now: datetime) -> list[Due]:
+    endpoint, called = lane.endpoint, list[Due]()
+    facts = {"endpoint_id": endpoint.id, "now": now, "places": lane.places(now)}
+    for delivery_id in session.scalars(_WAITING_HERE, facts).all():
         slot = lane.reserve(now)
         if slot is None:
             break
@@ -83,9 +98,10 @@ def take_lost(session: Session, limit: int, grace: timedelta, now: datetime) -> 
     return _take(session, [col(Delivery.enqueued_at) < now - grace, *_is_due(now)], limit, now, has_task=True)
 
 
-def in_flight(session: Session, endpoint_id: UUID, now: datetime) -> int:
-    """Count the endpoint's deliveries that are being sent."""
-    return session.scalar(_IN_FLIGHT, {"endpoint_id": endpoint_id, "now": now}) or 0
+def count_in_flight(session: Session, endpoint_ids: Collection[UUID], now: datetime) -> Counter[UUID]:
+    """Count the deliveries of these endpoints that are being sent."""
+    counts = session.execute(_IN_FLIGHT, {"endpoint_ids": list(endpoint_ids), "now": now}).all()
+    return Counter(dict(counts))
 
 
 def _take(
@@ -118,8 +134,14 @@ def _is_waiting(now: datetime | BindParameter[datetime]) -> list[ColumnElement[b
 
 # Every delivery runs these two; made once, since making a statement costs as much as running it.
 _NOW: BindParameter[datetime] = bindparam("now", type_=UtcDateTime())
-_IN_FLIGHT = select(func.count()).where(
-    col(Delivery.endpoint_id) == bindparam("endpoint_id"), col(Delivery.lease_until) > _NOW
+_IN_FLIGHT = (
+    select(col(Delivery.endpoint_id), func.count())
+    .where(col(Delivery.endpoint_id).in_(bindparam("endpoint_ids", expanding=True)), col(Delivery.lease_until) > _NOW)
+    .group_by(col(Delivery.endpoint_id))
+)
+_HAVE_WAITING = select(col(Endpoint.id)).where(
+    col(Endpoint.id).in_(bindparam("endpoint_ids", expanding=True)),
+    exists().where(col(Delivery.endpoint_id) == col(Endpoint.id), *_is_waiting(_NOW)),
 )
 _WAITING_HERE = (
     select(col(Delivery.id))

@@ -1,6 +1,7 @@
 """What an attempt's answer means for its delivery and its endpoint; one function per transition."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,7 @@ from tasks.webhooks.answers import Answer
 from tasks.webhooks.emitting import add_event
 from tasks.webhooks.endpoints import disable
 from tasks.webhooks.events import ENDPOINT_DISABLED
-from tasks.webhooks.handover import Due, call_next
+from tasks.webhooks.handover import Due
 from tasks.webhooks.lanes import disable_reason, note_failure, note_success
 from tasks.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint
 from tasks.webhooks.outcomes import Result, classify, next_delay, parse_retry_after, pause_asked
@@ -34,6 +35,7 @@ class AttemptFacts:
 class Verdict:
     """What became of the delivery."""
 
+    endpoint_id: UUID
     state: str  # of the delivery
     attempt: int  # number of the attempt that was recorded
     status: int | None
@@ -45,6 +47,10 @@ class Verdict:
     def summary(self) -> str:
         """Say the answer in a few words, without anything that the receiver sent."""
         return f"HTTP {self.status}" if self.status is not None else str(self.error)
+
+    def calling(self, others: Sequence[Due]) -> "Verdict":
+        """Return it with others to hand to the broker."""
+        return replace(self, called=(*self.called, *others)) if others else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +75,15 @@ def settle_attempt(scene: Scene, facts: AttemptFacts) -> Verdict:
         delivery.last_status, delivery.last_error = answer.status, answer.error
         retry_in = _move_on(scene, facts, now)
     scene.session.add(_attempt_row(delivery, facts, now + retry_in if retry_in is not None else None))
-    scene.called.extend(call_next(scene.session, scene.endpoint, scene.settings, now))
-    return Verdict(delivery.state, delivery.attempts, answer.status, answer.error, retry_in, tuple(scene.called))
+    return Verdict(
+        delivery.endpoint_id,
+        delivery.state,
+        delivery.attempts,
+        answer.status,
+        answer.error,
+        retry_in,
+        tuple(scene.called),
+    )
 
 
 def _move_on(scene: Scene, facts: AttemptFacts, now: datetime) -> timedelta | None:

@@ -6,13 +6,14 @@ from threading import Barrier
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from config.columns import utc_now
 from tasks.webhooks.emitting import add_event
 from tasks.webhooks.endpoints import rotate_secret
 from tasks.webhooks.models import Delivery, Endpoint
 from tasks.webhooks.store import LEASE_MARGIN, Claim, Refusal
+from tests.waiting import wait_for
 from tests.webhooks.stage import Stage, status
 
 
@@ -229,3 +230,23 @@ def test_a_delivery_to_a_healthy_endpoint_takes_seven_statements(stage: Stage) -
     stage.record(stage.claim(delivery), status(200))
 
     assert len([statement for statement in statements if not statement.startswith("BEGIN")]) == 7
+
+
+def test_claims_and_records_of_many_threads_share_their_transactions(stage: Stage) -> None:
+    """While one transaction waits for a lock, the next claims gather; each delivery is still claimed and sent once."""
+    stage.endpoint(max_concurrency=1000)
+    rows = stage.emit_many(20)
+    taken: list[int] = []  # connections, one for each transaction
+    event.listen(stage.database.engine, "checkout", lambda *_: taken.append(1))  # before SQLite waits for its lock
+
+    with ThreadPoolExecutor(20) as pool:
+        with stage.database.session() as session, session.begin():
+            session.execute(update(Endpoint).values(description="held"))
+            first = pool.submit(stage.store.claim, rows[0])
+            wait_for(lambda: len(taken) == 2, 20, "ours has begun, and the first claim's")
+            others = [pool.submit(stage.store.claim, row) for row in rows[1:]]
+            wait_for(lambda: stage.store._claims.waiting == 19, 20, "they wait for their turn")
+        claims = [claim.result(20) for claim in (first, *others)]
+
+    assert len({claim.token for claim in claims if isinstance(claim, Claim)}) == 20
+    assert len(taken) == 3, "one more, for all the others"
