@@ -34,12 +34,14 @@ def test_a_hanging_endpoint_with_a_thousand_deliveries_does_not_slow_ten_healthy
 
     The latency of a delivery is from `emit` (the envelope's timestamp) to its arrival; a round gives one p95 over 400
     deliveries to ten endpoints. The median of the p95s with the hanging endpoint may be 20 % above the median of those
-    without, plus 20 ms of noise: on a quiet machine p95 lies near 20 ms, and 20 % of it is less than one time slice.
+    without, plus noise: 20 ms (on a quiet machine p95 lies near 20 ms, and 20 % of it is less than one time slice), or
+    what the rounds without it differ by among themselves where other work shares the machine.
     """
     site = server_sites(WEBHOOK_TOTAL_TIMEOUT="15", WEBHOOK_DISABLE_AFTER="100000")
     quiet, troubled = measured(site, ROUNDS)
 
-    assert median(troubled) <= 1.2 * median(quiet) + NOISE, f"p95 without {quiet}, with {troubled} seconds"
+    noise = max(NOISE, max(quiet) - min(quiet))
+    assert median(troubled) <= 1.2 * median(quiet) + noise, f"p95 without {quiet}, with {troubled} seconds"
 
 
 @pytest.mark.chaos
