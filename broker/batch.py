@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import redis
 
 from broker.duplicates import report_duplicate
-from broker.messages import PUT_STRIDE
+from broker.messages import PUT_STRIDE, put_words
 from broker.scripting import Word, run
 from broker.untyped import BatchPublishError, RedisPublishBatch
 
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 RUN_ID = 11  # position among the words of one put
 
 
+class Routed(NamedTuple):
+    """One message on its way into one queue."""
+
+    queue: str
+    message: dict[str, Any]
+    expiry_ms: int  # of a temporary queue; 0 for none
+
+
 class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see broker/untyped.py
     """Collects puts until `max_size` of them or the end of the batch."""
 
@@ -24,18 +32,24 @@ class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see broker/untyp
 
     def __init__(self, channel: Channel, max_size: int) -> None:
         self._words: list[Word] = []
+        self.routed: list[Routed] = []  # what the last publication put, one for each of its queues
         super().__init__(channel, max_size)
-
-    def put(self, words: tuple[Word, ...]) -> None:
-        """Collect one message."""
-        self._words.extend(words)
 
     def publish(self, message: dict[str, Any], **options: Any) -> Any:
         """Route one message; what it puts is sent with its batch."""
-        result = super().publish(message, **options)
+        self.routed.clear()
+        return super().publish(message, **options)
+
+    def put(self, routed: Routed) -> None:
+        """
+        Collect one message.
+
+        Raises:
+            BatchPublishError: As :meth:`flush`, when the batch is full.
+        """
+        self._words.extend(put_words(*routed))
         if len(self._words) >= self.max_size * PUT_STRIDE:
             self.flush()
-        return result
 
     def flush(self) -> None:
         """

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from broker import durable_cancel
-from broker.batch import PublishBatch
+from broker.batch import PublishBatch, Routed
 from broker.duplicates import report_duplicate
 from broker.endings import Buried, Done, Lease, detail
 from broker.leases import Leases
@@ -90,12 +90,13 @@ class Channel(Upkeep):
         properties["delivery_info"].update(exchange=exchange, routing_key=routing_key)
 
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
-        words = put_words(queue, message, self._expires.get(queue, 0))
+        routed = Routed(queue, message, self._expires.get(queue, 0))
         batch: PublishBatch | None = options.pop("_publish_batch", None)
         if batch is not None:
-            batch.put(words)
+            batch.routed.append(routed)
+            batch.put(routed)
             return
-        existing = run(self.sync_client, self.space, "put", *words)[0]
+        existing = run(self.sync_client, self.space, "put", *put_words(*routed))[0]
         if existing:
             report_duplicate(str(message["headers"]["id"]), existing.decode())
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol, Unpack, cast
 from celery import Celery
 from celery.signals import setup_logging
 
+from broker.copies import copies_of, fixed_options
 from broker.duplicates import collect_duplicates
 from broker.options import transport_settings
 from config.celeryconfig import celery_config
@@ -13,7 +14,7 @@ from config.logging import configure_logging
 from config.queues import Queue
 from config.settings import current_settings
 from tasks.base import PlatformTask, settle
-from tasks.calls import CallOptions, Run
+from tasks.calls import CallOptions, Run, message_options
 from tasks.errors import UnknownTaskError
 from tasks.payloads import Payload
 from tasks.policy import Policy
@@ -147,18 +148,24 @@ def enqueue_many[**P, M: Payload](
     All are checked before the first is sent. ``each`` gives options that differ from payload to payload. Where a run
     with the same dedup key is already there, its id is returned.
 
+    The first message takes Celery's whole way; the others are copies of it, at a tenth of the cost.
+
     Raises:
         InvalidPayloadError: A payload is too large; nothing was sent.
+        ValueError: An option has no meaning; nothing was sent.
         OperationalError: The broker did not answer; some of them may have been sent.
     """
-    for payload in payloads:
-        payload.to_wire()
     declared = find_task(target.name)
-    with collect_duplicates() as duplicates, app.producer_or_acquire() as producer, producer.batch(max_size=PER_CALL):
-        sent = [
-            str(declared.send(payload, {**options, **(each(payload) if each else {}), "producer": producer}).id)
-            for payload in payloads
-        ]
+    calls = [(payload.to_wire(), {**options, **(each(payload) if each else {})}) for payload in payloads]
+    messages = [(wire, message_options(declared.payload.mask(wire), call)) for wire, call in calls]
+    with collect_duplicates() as duplicates, app.producer_or_acquire() as producer, producer.batch(PER_CALL) as batch:
+        sent, copies, model = list[str](), None, None
+        for wire, settings in messages:
+            if copies is not None and fixed_options(settings) == model:
+                sent.append(copies.put(wire, settings))
+                continue
+            sent.append(str(declared.publish(wire, {**settings, "producer": producer}).id))
+            copies, model = copies_of(batch.state.session, app), fixed_options(settings)
     return [duplicates.get(run_id, run_id) for run_id in sent]
 
 

@@ -63,7 +63,12 @@ class PlatformTask(Task[..., Any]):
 
     def send(self, payload: Payload, options: dict[str, Any]) -> Run:
         """Publish the message; the caller collects duplicates."""
-        return cast("Run", super().apply_async((), payload.to_wire(), **message_options(payload, options)))
+        wire = payload.to_wire()
+        return self.publish(wire, message_options(payload.mask(wire), options))
+
+    def publish(self, wire: Mapping[str, Any], options: Mapping[str, Any]) -> Run:
+        """Publish a payload's JSON values with Celery's options, as Celery does."""
+        return cast("Run", super().apply_async((), dict(wire), **options))
 
     def duplicate(self, run_id: str) -> Run:
         """Return the handle of a run that was already there."""

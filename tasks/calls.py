@@ -7,7 +7,6 @@ from celery.result import AsyncResult
 
 from broker.wire import HEADER, Dedup
 from config.queues import NORMAL, PriorityName, priority_number
-from tasks.payloads import Payload
 
 MIN_LIMIT = timedelta(milliseconds=1)
 
@@ -39,15 +38,19 @@ class CallOptions(TypedDict, total=False):
 OURS = frozenset({"max_attempts", "lifo", "group_key", "dedup_key", "throttle", "debounce", "user_id"})
 
 
-def message_options(payload: Payload, options: dict[str, Any]) -> dict[str, Any]:
+def message_options(shown: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """
     Turn call options into Celery's options: ours move into one header, the rest stays.
+
+    Args:
+        shown: The payload's values, hidden ones masked.
+        options: Changed.
 
     Raises:
         ValueError: An option has a value without meaning, or two options contradict each other.
     """
     ours = {name: options.pop(name) for name in OURS & options.keys()}
-    header: dict[str, Any] = {"args": payload.shown()}
+    header: dict[str, Any] = {"args": shown}
     attempts = ours.get("max_attempts")
     if attempts is not None:
         if attempts < 1:

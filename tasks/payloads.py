@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, Self, TypeAliasType, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -74,10 +75,19 @@ class Payload(BaseModel):
 
     def shown(self) -> dict[str, Any]:
         """Return the JSON values with every :class:`Hidden` field replaced by ``***``, for logs, audit and listings."""
-        hidden = {
-            name for name, field in type(self).model_fields.items() if _is_hidden(field.metadata, field.annotation)
-        }
-        return {name: "***" if name in hidden else value for name, value in self.to_wire().items()}
+        return self.mask(self.to_wire())
+
+    @classmethod
+    def mask(cls, wire: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace the values of hidden fields among these JSON values by ``***``."""
+        hidden = _hidden_fields(cls)
+        return {name: "***" if name in hidden else value for name, value in wire.items()}
+
+
+@cache
+def _hidden_fields(model: type[Payload]) -> frozenset[str]:
+    fields = model.model_fields.items()
+    return frozenset(name for name, field in fields if _is_hidden(field.metadata, field.annotation))
 
 
 def _is_hidden(marks: Sequence[Any], annotation: Any) -> bool:

@@ -158,7 +158,7 @@ class _Order:
         priority = message.priority if message.priority is not None else audited_priority
         if priority is not None:
             wanted["priority"] = priority
-        options = message_options(self._payload, wanted)
+        options = message_options(self._payload.shown(), wanted)
         options["headers"][HEADER]["redrive_of"] = str(self._letter.id)
         hard, soft = (*(headers.get("timelimit") or ()), None, None)[:2]
         kept = {

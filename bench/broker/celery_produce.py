@@ -2,8 +2,27 @@
 
 import sys
 import time
+from typing import Any
 
 from bench.broker.celery_app import TRANSPORT, app, hold, nap, noop, stamp
+from broker.copies import copies_of
+from tasks.calls import message_options
+from tasks.payloads import Payload
+
+
+class Nothing(Payload):
+    """No fields."""
+
+
+def enqueue_many(task: Any, count: int, producer: Any) -> None:
+    """Do what `tasks.app.enqueue_many` does, with the payload's checks, for tasks of this app."""
+    with producer.batch(500) as batch:
+        task.apply_async(producer=producer)
+        copies = copies_of(batch.state.session, app)
+        assert copies is not None
+        for _ in range(count - 1):
+            wire = Nothing().to_wire()
+            copies.put(wire, message_options(Nothing.mask(wire), {}))
 
 
 def main() -> None:
@@ -21,10 +40,12 @@ def main() -> None:
             if TRANSPORT == "plus":
                 for _ in range(int(count)):
                     task.apply_async(producer=producer)
-            else:
+            elif TRANSPORT == "stock":
                 with producer.batch():
                     for _ in range(int(count)):
                         task.apply_async(producer=producer)
+            else:
+                enqueue_many(task, int(count), producer)
         elif what == "paced":
             for number in range(int(count)):
                 time.sleep(max(0.0, started + number / 50 - time.perf_counter()))

@@ -15,11 +15,11 @@ import redis
 from bench.broker.systems import ROOT, RUN, System, systems
 from broker.embedded import EmbeddedValkey
 
-DRAIN = 2_000  # no-op tasks, enqueued before the workers start
-SINGLE = 500
-NAPS = 1_000  # of 50 ms at 100 slots: 2,000/s at the most
-PACED = 100  # at 50/s
-ROUNDS = 1  # medians are reported
+DRAIN = 10_000  # no-op tasks, enqueued before the workers start
+SINGLE = 3_000
+NAPS = 4_000  # of 50 ms at 100 slots: 2,000/s at the most
+PACED = 500  # at 50/s
+ROUNDS = 3  # medians are reported
 LIMIT = 120.0  # seconds for one measurement
 
 

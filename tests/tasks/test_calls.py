@@ -25,13 +25,13 @@ def job(payload: Job) -> None:
 
 
 def header(**options: Any) -> dict[str, Any]:
-    facts: dict[str, Any] = message_options(Job(), options)["headers"][HEADER]
+    facts: dict[str, Any] = message_options(Job().shown(), options)["headers"][HEADER]
     return facts
 
 
 def test_our_options_travel_in_one_header_and_celerys_stay() -> None:
     made = message_options(
-        Job(), {"group_key": "t1", "max_attempts": 2, "user_id": "ann", "lifo": True, "countdown": 3}
+        Job().shown(), {"group_key": "t1", "max_attempts": 2, "user_id": "ann", "lifo": True, "countdown": 3}
     )
     assert made["headers"][HEADER] == {
         "args": {"name": "x"},
@@ -57,11 +57,11 @@ def test_a_dedup_key_holds_until_done_or_for_a_time(options: dict[str, Any], ded
 
 @pytest.mark.parametrize(("priority", "number"), [("high", 9), ("normal", 5), ("low", 1), (0, 0), (9, 9)])
 def test_a_priority_is_a_name_or_a_number(priority: str | int, number: int) -> None:
-    assert message_options(Job(), {"priority": priority})["priority"] == number
+    assert message_options(Job().shown(), {"priority": priority})["priority"] == number
 
 
 def test_a_moment_without_time_zone_is_utc() -> None:
-    assert message_options(Job(), {"eta": datetime(2030, 1, 1)})["eta"] == datetime(2030, 1, 1, tzinfo=UTC)  # noqa: DTZ001 - the subject
+    assert message_options(Job().shown(), {"eta": datetime(2030, 1, 1)})["eta"] == datetime(2030, 1, 1, tzinfo=UTC)  # noqa: DTZ001 - the subject
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_moment_without_time_zone_is_utc() -> None:
 )
 def test_an_option_without_meaning_is_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        message_options(Job(), options)
+        message_options(Job().shown(), options)
 
 
 def test_send_refuses_an_unknown_task_and_names_the_known_ones() -> None:

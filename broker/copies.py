@@ -1,0 +1,90 @@
+"""Bulk publishing: the first message goes all of Celery's way, the others are copies of it with what differs."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from celery import Celery
+from celery.signals import after_task_publish, before_task_publish
+from celery.utils import uuid
+
+from broker.batch import PublishBatch, Routed
+from broker.messages import give_normal_priority, new_nonce
+from broker.wire import HEADER
+
+_DIFFERENT = frozenset({"headers", "kwargsrepr", "priority", "countdown", "eta"})  # from copy to copy
+
+
+class Copies:
+    """Puts copies of one message into a batch."""
+
+    def __init__(self, batch: PublishBatch, model: Routed) -> None:
+        self._batch = batch
+        self._routed, self._model = model, model.message
+        self._args, _, embed = json.loads(self._model["body"])
+        self._embed = json.dumps(embed, separators=(",", ":"))
+        headers = self._model["headers"]
+        self._is_root = headers["root_id"] == headers["id"]
+
+    def put(self, kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+        """
+        Put one copy; return its run id.
+
+        Args:
+            kwargs: The task's keyword arguments, JSON values.
+            options: Celery's options of this message; what `fixed_options` returns of them is the model's.
+
+        Raises:
+            BatchPublishError: The batch was full, and the broker did not answer.
+        """
+        run_id = uuid()
+        headers = self._model["headers"] | {
+            "id": run_id,
+            HEADER: options["headers"][HEADER],
+            "kwargsrepr": options["kwargsrepr"],
+            "eta": _eta(options),
+        }
+        if self._is_root:
+            headers["root_id"] = run_id
+        properties = self._model["properties"] | {
+            "correlation_id": run_id,
+            "delivery_tag": new_nonce(),
+            "priority": options["priority"],
+            "kwargsrepr": options["kwargsrepr"],  # Celery puts it here too
+        }
+        body = f"[{json.dumps(self._args)},{json.dumps(kwargs, separators=(',', ':'))},{self._embed}]"
+        message = {**self._model, "headers": headers, "properties": properties, "body": body}
+        self._batch.put(self._routed._replace(message=message))
+        return run_id
+
+
+def copies_of(session: object, app: Celery) -> Copies | None:
+    """
+    Return what copies the last message of this batch, or None where each must go Celery's own way.
+
+    That is so on another transport, for a message that went into several queues, and where somebody listens to what is
+    published: Flower's sent events, or signals by which a tracing library adds its headers.
+    """
+    listeners = [receiver for _, receiver in before_task_publish.receivers or () if not _is_ours(receiver)]
+    is_watched = bool(listeners or after_task_publish.receivers or app.conf.task_send_sent_event)
+    if is_watched or not isinstance(session, PublishBatch) or len(session.routed) != 1:
+        return None
+    return Copies(session, session.routed[0])
+
+
+def fixed_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options and headers that a copy has from its model; they must be the same."""
+    rest = {name: value for name, value in options.items() if name not in _DIFFERENT}
+    return rest, {name: value for name, value in options["headers"].items() if name != HEADER}
+
+
+def _is_ours(receiver: Any) -> bool:
+    return receiver is give_normal_priority or (callable(receiver) and receiver() is give_normal_priority)
+
+
+def _eta(options: Mapping[str, Any]) -> str | None:
+    if options.get("countdown") is not None:
+        return (datetime.now(UTC) + timedelta(seconds=options["countdown"])).isoformat()
+    eta = options.get("eta")
+    return None if eta is None else eta.isoformat()
