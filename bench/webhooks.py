@@ -26,7 +26,7 @@ from tests.webhooks.receivers import Captured, Receiver
 
 ENDPOINTS = 10
 PER_SECOND = 100
-SLOTS = 16  # in each worker process
+SLOTS = 40  # in each worker process; deliveries wait for the network most of the time
 LIMIT = 300  # seconds
 SETTINGS = {
     "LOG_LEVEL": "warning",
@@ -39,7 +39,7 @@ SETTINGS = {
 def main(words: list[str] | None = None) -> None:
     """Measure both databases and print a table."""
     parser = argparse.ArgumentParser(prog="bench.webhooks", description=__doc__)
-    parser.add_argument("--deliveries", type=int, default=3000, help="queued before the workers start")
+    parser.add_argument("--deliveries", type=int, default=6000, help="queued before the workers start")
     parser.add_argument("--seconds", type=int, default=20, help="of 100 events a second")
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
     options = parser.parse_args(words or [])
