@@ -180,6 +180,7 @@ class Channel(Upkeep):
 
     def _deliver_all(self, answers: list[Any]) -> None:
         messages = [read_taken(answer) for answer in answers]
+        self._hold_all(messages)
         for position, taken in enumerate(messages):
             try:
                 self._deliver(taken)
@@ -188,34 +189,38 @@ class Channel(Upkeep):
                 raise
         self._queue_cycle.rotate(messages[-1].queue)
 
+    def _hold_all(self, messages: list[Taken]) -> None:
+        """Renew all leases at once: a consumer may be busy with the first message for long (solo)."""
+        for taken in messages:
+            lease = taken.to_lease()
+            if lease is not None:
+                self.taken[taken.delivery_tag] = lease
+                self.leases.hold(lease)
+
     def _return_rest(self, messages: list[Taken]) -> None:
         """The loop ends in the middle of a batch: what no consumer has seen goes back to the head."""
-        for taken in reversed(messages):
-            lease = self.taken.pop(taken.delivery_tag, None) or taken.to_lease()
-            if lease is not None and self.leases.get(taken.delivery_tag) is None:
-                self.leases.hold(lease)
-                self.leases.give_back([taken.delivery_tag])
+        self.leases.give_back(
+            taken.delivery_tag for taken in messages if self.taken.pop(taken.delivery_tag, None) is not None
+        )
 
     def _deliver(self, taken: Taken) -> None:
+        if taken.lease and self.leases.get(taken.delivery_tag) is None:  # given back, or lost, while others ran
+            self.taken.pop(taken.delivery_tag, None)
+            return
         message = self._open(taken)
         if message is not None:
             self.connection._deliver(message, taken.queue)  # noqa: SLF001 - kombu's way in
 
     def _open(self, taken: Taken) -> dict[str, Any] | None:
         """The envelope, or None after burying what is none."""
-        lease = taken.to_lease()
         try:
-            message = envelope_of(taken)
+            return envelope_of(taken)
         except ValueError as error:
             log.exception("undecodable message %s on %s goes to the dead letters", taken.tag, taken.queue)
-            if lease is not None:
-                self.leases.hold(lease)
-                facts = detail(error=type(error).__name__, message=str(error))
-                self.leases.end(taken.delivery_tag, Buried("malformed", facts))
+            self.taken.pop(taken.delivery_tag, None)
+            facts = detail(error=type(error).__name__, message=str(error))
+            self.leases.end(taken.delivery_tag, Buried("malformed", facts))
             return None
-        if lease is not None:
-            self.taken[taken.delivery_tag] = lease
-        return message
 
     def _poll_error(self, type: str, **options: Any) -> None:  # noqa: A002 - kombu's signature
         if type == "LISTEN":
@@ -233,7 +238,9 @@ class Channel(Upkeep):
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002 - kombu's signature
         answer = run(self.sync_client, self.space, "take", *self._take_words([queue], 1))
-        message = self._open(read_taken(answer[1])) if len(answer) > 1 else None
+        messages = [read_taken(one) for one in answer[1:]]
+        self._hold_all(messages)
+        message = self._open(messages[0]) if messages else None
         if message is None:
             raise Empty
         return message

@@ -78,13 +78,18 @@ class Upkeep(RedisChannel):  # type: ignore[misc]  # see broker/untyped.py
         try:
             if self._asks:
                 answer = self._read_answer("EVALSHA") or [0]
-                self._return_rest([read_taken(one) for one in answer[1:]])
+                messages = [read_taken(one) for one in answer[1:]]
+                self._hold_all(messages)
+                self._return_rest(messages)
         except (*self.connection_errors, redis.RedisError, Empty) as error:
             log.debug("messages on their way come back when their leases end: %s", error)
         finally:
             self._in_poll = None
 
     def _read_answer(self, command: str, **options: Any) -> Any:
+        raise NotImplementedError
+
+    def _hold_all(self, messages: list[Taken]) -> None:
         raise NotImplementedError
 
     def _return_rest(self, messages: list[Taken]) -> None:
