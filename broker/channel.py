@@ -49,6 +49,7 @@ class Channel(Upkeep):
         self._asks = True  # the next command is `take`, else the wait for a marker
         self._next_look = -1  # ms after which a take may find something; -1: unknown
         super().__init__(*args, **options)
+        self.keep_kombus_keys_in_the_slot()
         self.space = Keyspace(self.key_prefix, self.stream_length)
         self.leases = self._shared_leases()
 

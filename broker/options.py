@@ -66,7 +66,7 @@ def transport_settings(settings: TransportSettings) -> dict[str, Any]:
     common = {
         "broker_url": url,
         "result_backend": url,
-        "result_backend_transport_options": {"master_name": sentinel["master_name"]} if sentinel else {},
+        "result_backend_transport_options": _result_options(settings.taskyard_key_prefix, sentinel),
         "broker_transport_options": options,
         "worker_consumer": "broker.consumer:Consumer",
     }
@@ -88,6 +88,12 @@ def transport_settings(settings: TransportSettings) -> dict[str, Any]:
     }
     show_in_flower(ours)
     return ours
+
+
+def _result_options(prefix: str, sentinel: dict[str, Any]) -> dict[str, Any]:
+    """Options of the result backend; without a hash tag its keys keep Celery's names, for callers elsewhere."""
+    options = {"master_name": sentinel["master_name"]} if sentinel else {}
+    return {**options, "global_keyprefix": prefix} if "{" in prefix else options
 
 
 def read_url(url: str) -> tuple[str, dict[str, Any]]:

@@ -32,7 +32,8 @@ class Bed:
         self.broker = server.client()
         self.records = recorder.client()
         self._recorder = recorder
-        self.control = QueueControl(redis.Redis(port=server.port))
+        self.prefix = self.settings.taskyard_key_prefix
+        self.control = QueueControl(redis.Redis(port=server.port), self.prefix)
         self._folder = folder
         self._stack = ExitStack()
 
@@ -47,6 +48,7 @@ class Bed:
             "LEASE_MS": str(lease_ms),
             "MAX_STALLS": str(self.settings.worker_max_stalls),
             "TRANSPORT": self.settings.taskyard_transport,
+            "KEY_PREFIX": self.prefix,
             **options,
         }
         arguments = ["-P", pool, "-c", str(concurrency), "-Q", queues, *(MINIMAL if minimal else ())]
@@ -100,12 +102,13 @@ class Bed:
 
     def keys(self) -> list[str]:
         """The keys of messages and queues."""
-        names = (str(name) for name in self.broker.scan_iter("taskyard:*", count=1000))
-        return [name for name in names if not name.startswith(("taskyard:events", "taskyard:consumers:"))]
+        names = (str(name) for name in self.broker.scan_iter(f"{self.prefix}*", count=1000))
+        kept = tuple(self.prefix + name for name in ("events", "consumers:", "_kombu."))
+        return [name for name in names if not name.startswith(kept)]
 
     def events(self, run_id: str | None = None) -> list[dict[str, str]]:
         """The event stream, of one run if given."""
-        entries: Any = self.broker.xrange("taskyard:events")
+        entries: Any = self.broker.xrange(f"{self.prefix}events")
         return [fields for _, fields in entries if run_id in {None, fields["id"]}]
 
     def states(self, run_id: str) -> list[str]:
