@@ -21,6 +21,7 @@ from broker.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
+SERVERS_TICK = 0.1  # seconds by which a blocked command may end late
 TAKE_AT_MOST = 64  # messages per call: bounds the time of the script and of one turn of the loop
 _leases: dict[tuple[Any, ...], Leases] = {}  # per server and prefix: deliveries outlive their channels
 
@@ -48,6 +49,7 @@ class Channel(Upkeep):
         self._no_ack: set[str] = set()
         self._asks = True  # the next command is `take`, else the wait for a marker
         self._next_look = -1  # ms after which a take may find something; -1: unknown
+        self._not_before = 0.0  # monotonic seconds of the next command
         super().__init__(*args, **options)
         self.keep_kombus_keys_in_the_slot()
         self.space = Keyspace(self.key_prefix, self.stream_length)
@@ -133,7 +135,9 @@ class Channel(Upkeep):
         """Send `take`, or the wait for a marker when there was nothing to take."""
         queues = self._queue_cycle.consume(len(self.active_queues))
         want = min(TAKE_AT_MOST, self.qos.free_slots())
-        if not queues or not self.qos.can_consume() or want < 1:
+        if not queues or not self.qos.can_consume() or want < 1 or monotonic() < self._not_before:
+            return
+        if not self._asks and self._waits_here():
             return
         if "can_consume" in self.qos.__dict__:
             want = 1  # worker_disable_prefetch: the worker tells only whether one more may come
@@ -145,9 +149,19 @@ class Channel(Upkeep):
         else:
             wait = self.brpop_timeout if timeout is None else timeout
             if self._next_look >= 0:
-                wait = min(wait or 1.0, max(0.001, self._next_look / 1000))
+                wait = min(wait or 1.0, max(0.001, self._next_look / 1000 - SERVERS_TICK))
             markers = (f"{self.key_prefix}marker:{queue}" for queue in queues)
             connection.send_command("BZPOPMIN", *markers, wait)
+
+    def _waits_here(self) -> bool:
+        """Wait in the loop for what is due soon: a server looks after its blocked clients only ten times per second."""
+        loop, seconds = self.connection.cycle.loop, self._next_look / 1000
+        if loop is None or not 0 <= seconds <= SERVERS_TICK:
+            return False
+        self._asks = True
+        self._not_before = monotonic() + seconds
+        loop.call_later(seconds, _wake)
+        return True
 
     def _brpop_read(self, **options: Any) -> bool:
         was_take, self._asks = self._asks, True
@@ -160,8 +174,9 @@ class Channel(Upkeep):
                     self._deliver_all(answer[1:])
                     return True
                 self._asks = False
+                self._in_poll = None
                 self._brpop_start()
-                is_sent_again = True
+                is_sent_again = self._in_poll is not None
             raise Empty
         finally:
             if not is_sent_again:
@@ -245,3 +260,7 @@ class Channel(Upkeep):
         if message is None:
             raise Empty
         return message
+
+
+def _wake() -> None:
+    """The loop looks at its channels after each timer."""

@@ -57,6 +57,15 @@ class Bed:
         self._stack.push(worker)
         return worker
 
+    def worker_with_four(self, pool: str, **options: str) -> tuple[Worker, str, list[str]]:
+        """A worker with one slot, the run that holds it until `release`, and three more runs in the worker's hands."""
+        first = self.send("hold")
+        rest = [self.send("record", str(number)) for number in range(3)]
+        worker = self.worker(pool, 1, PREFETCH="4", **options)
+        self.wait_started()
+        wait_for(lambda: self.control.counts("celery").active == 4, 30, "the worker holds all")
+        return worker, first, rest
+
     def send(self, task: str, *args: Any, queue: str = "celery", **options: Any) -> str:
         """Send one task; returns its run id."""
         options.setdefault("ignore_result", True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.broker.bed import POOLS, Bed
+from tests.proxy import Proxy
 from tests.waiting import stays_true, wait_for
 
 pytestmark = pytest.mark.timeout(300)  # many processes start
@@ -45,36 +46,51 @@ def test_the_task_of_a_killed_worker_starts_elsewhere_within_a_lease_and_two_sec
     assert bed.states(run) == ["queued", "started", "stalled", "started", "succeeded"]
 
 
-def test_messages_that_a_worker_took_and_never_read_are_not_lost(bed: Bed) -> None:
+@pytest.mark.parametrize("pool", POOLS)
+def test_messages_that_a_worker_took_and_never_read_are_not_lost(bed: Bed, pool: str) -> None:
     """The window in which stock kombu loses: the server has answered, the worker is killed before it reads."""
-    victim = bed.worker("threads", 5)
-    bed.wait_listening()
-    taken = bed.control.counts("celery").active
-    runs: list[str] = []
-    for _ in range(200):  # the answer must fall between two of its system calls: stop it at many moments
-        runs = [bed.send("record") for _ in range(5)]
+    with Proxy(bed.server.port, withhold=b"never-read") as proxy:
+        victim = bed.worker(pool, 5, PREFETCH="5", url=proxy.url)
+        bed.wait_listening()
+        bed.control.pause("celery")
+        runs = [bed.send("record", "never-read") for _ in range(5)]
+        bed.control.resume("celery")
+        assert proxy.has_withheld.wait(30), "the broker answered"
         victim.suspend()
-        if bed.control.counts("celery").active > taken:
-            break
-        victim.resume()
-        bed.wait_ended(runs)
-    victim.kill()
-    bed.worker("threads", 5, name="other")
+        assert bed.control.counts("celery").active == 5
+        victim.kill()
+    bed.worker(pool, 5, name="other")
     bed.wait_ended(runs)
     bed.wait_empty()
+    assert all(bed.states(run) == ["queued", "stalled", "started", "succeeded"] for run in runs)
 
 
-def test_a_worker_that_wakes_after_its_lease_cannot_acknowledge(bed: Bed) -> None:
-    sleeper = bed.worker("threads", 1)
+@pytest.mark.parametrize("pool", POOLS)
+def test_messages_that_a_killed_worker_had_not_started_are_not_lost(valkey_bed: Bed, pool: str) -> None:
+    bed = valkey_bed
+    victim, first, rest = bed.worker_with_four(pool)
+    victim.kill()
+    bed.release()
+    bed.worker(pool, 2, name="other")
+    bed.wait_ended([first, *rest])
+    bed.wait_empty()
+    assert all(bed.states(run) == ["queued", "stalled", "started", "succeeded"] for run in rest)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_worker_that_wakes_after_its_lease_cannot_acknowledge(valkey_bed: Bed, pool: str) -> None:
+    bed = valkey_bed
+    sleeper = bed.worker(pool, 1)
     run = bed.send("hold")
     bed.wait_started()
     sleeper.suspend()
-    bed.worker("threads", 1, name="other")
+    bed.worker(pool, 1, name="other")
     bed.wait_started(2)
+    stays_true(lambda: bed.started() == [run, run], 2 * LEASE, "it sleeps for twice its lease")
     sleeper.resume()
     wait_for(lambda: "lease lost" in sleeper.log.read_text(), 30, "it learns that its lease is gone")
     bed.release()
-    wait_for(lambda: len(bed.lines()) == 4, 30, "both executions ended")
+    bed.wait_ended([run])
     bed.wait_empty()
     assert bed.states(run) == ["queued", "started", "stalled", "started", "succeeded"]
 

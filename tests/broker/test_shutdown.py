@@ -4,21 +4,10 @@ import pytest
 
 from tests.broker.bed import POOLS, Bed
 from tests.waiting import stays_true, wait_for
-from tests.workers import Worker
 
 pytestmark = pytest.mark.timeout(300)  # many processes start
 AT_ONCE = 3.0  # seconds
 SOFTLY = {"REMAP_SIGTERM": "SIGQUIT"}
-
-
-def a_worker_with_four(bed: Bed, pool: str, **options: str) -> tuple[Worker, str, list[str]]:
-    """A worker that runs one task and has three more in its hands."""
-    first = bed.send("hold")
-    rest = [bed.send("record", str(number)) for number in range(3)]
-    worker = bed.worker(pool, 1, PREFETCH="4", **options)
-    bed.wait_started()
-    wait_for(lambda: bed.control.counts("celery").active == 4, 30, "the worker holds all")
-    return worker, first, rest
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -27,7 +16,7 @@ def test_what_has_not_started_goes_back_at_once_and_in_order(
     valkey_bed: Bed, pool: str, options: dict[str, str]
 ) -> None:
     bed = valkey_bed
-    worker, first, rest = a_worker_with_four(bed, pool, **options)
+    worker, first, rest = bed.worker_with_four(pool, **options)
     bed.send("record", "last")
     worker.term()
     wait_for(lambda: bed.control.counts("celery").active == 1, AT_ONCE, "three are back while the first runs")
@@ -56,8 +45,9 @@ def test_a_task_that_ends_in_the_time_of_a_soft_shutdown_does_not_run_again(valk
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_soft_shutdown_returns_what_still_runs(bed: Bed, pool: str) -> None:
-    worker, first, rest = a_worker_with_four(bed, pool, SOFT_SHUTDOWN="1", **SOFTLY)
+def test_a_soft_shutdown_returns_what_still_runs(valkey_bed: Bed, pool: str) -> None:
+    bed = valkey_bed
+    worker, first, rest = bed.worker_with_four(pool, SOFT_SHUTDOWN="1", **SOFTLY)
     worker.term()
     assert worker.wait_ended(15) == 0
     assert [(one.run_id, one.stalls, one.attempt) for one in bed.control.peek("celery")] == [
@@ -70,7 +60,7 @@ def test_a_soft_shutdown_returns_what_still_runs(bed: Bed, pool: str) -> None:
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_second_signal_ends_the_time_of_a_soft_shutdown(valkey_bed: Bed, pool: str) -> None:
     bed = valkey_bed
-    worker, first, _ = a_worker_with_four(bed, pool, SOFT_SHUTDOWN="60", **SOFTLY)
+    worker, first, _ = bed.worker_with_four(pool, SOFT_SHUTDOWN="60", **SOFTLY)
     worker.term()
     wait_for(lambda: bed.control.counts("celery").active == 1, AT_ONCE, "the shutdown has begun")
     worker.term()
@@ -83,7 +73,7 @@ def test_a_second_signal_ends_the_time_of_a_soft_shutdown(valkey_bed: Bed, pool:
 def test_messages_that_wait_behind_a_long_task_in_one_worker_keep_their_leases(valkey_bed: Bed, pool: str) -> None:
     """Solo reads the second message only when the first task has ended."""
     bed = valkey_bed
-    _, _, rest = a_worker_with_four(bed, pool)
+    _, _, rest = bed.worker_with_four(pool)
     stays_true(lambda: bed.control.counts("celery").active == 4, 3.5, "no lease of one second ends")
     bed.release()
     bed.wait_ended(rest)
