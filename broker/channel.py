@@ -21,6 +21,7 @@ from broker.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
+SERVERS_TICK = 0.1  # seconds by which a blocked command may end late
 TAKE_AT_MOST = 64  # messages per call: bounds the time of the script and of one turn of the loop
 _leases: dict[tuple[Any, ...], Leases] = {}  # per server and prefix: deliveries outlive their channels
 
@@ -48,7 +49,9 @@ class Channel(Upkeep):
         self._no_ack: set[str] = set()
         self._asks = True  # the next command is `take`, else the wait for a marker
         self._next_look = -1  # ms after which a take may find something; -1: unknown
+        self._not_before = 0.0  # monotonic seconds of the next command
         super().__init__(*args, **options)
+        self.keep_kombus_keys_in_the_slot()
         self.space = Keyspace(self.key_prefix, self.stream_length)
         self.leases = self._shared_leases()
 
@@ -133,7 +136,9 @@ class Channel(Upkeep):
         """Send `take`, or the wait for a marker when there was nothing to take."""
         queues = self._queue_cycle.consume(len(self.active_queues))
         want = min(TAKE_AT_MOST, self.qos.free_slots())
-        if not queues or not self.qos.can_consume() or want < 1:
+        if not queues or not self.qos.can_consume() or want < 1 or monotonic() < self._not_before:
+            return
+        if not self._asks and self._waits_here():
             return
         if "can_consume" in self.qos.__dict__:
             want = 1  # worker_disable_prefetch: the worker tells only whether one more may come
@@ -145,9 +150,19 @@ class Channel(Upkeep):
         else:
             wait = self.brpop_timeout if timeout is None else timeout
             if self._next_look >= 0:
-                wait = min(wait or 1.0, max(0.001, self._next_look / 1000))
+                wait = min(wait or 1.0, max(0.001, self._next_look / 1000 - SERVERS_TICK))
             markers = (f"{self.key_prefix}marker:{queue}" for queue in queues)
             connection.send_command("BZPOPMIN", *markers, wait)
+
+    def _waits_here(self) -> bool:
+        """Wait in the loop for what is due soon: a server looks after its blocked clients only ten times per second."""
+        loop, seconds = self.connection.cycle.loop, self._next_look / 1000
+        if loop is None or not 0 <= seconds <= SERVERS_TICK:
+            return False
+        self._asks = True
+        self._not_before = monotonic() + seconds
+        loop.call_later(seconds, _wake)
+        return True
 
     def _brpop_read(self, **options: Any) -> bool:
         was_take, self._asks = self._asks, True
@@ -160,8 +175,9 @@ class Channel(Upkeep):
                     self._deliver_all(answer[1:])
                     return True
                 self._asks = False
+                self._in_poll = None
                 self._brpop_start()
-                is_sent_again = True
+                is_sent_again = self._in_poll is not None
             raise Empty
         finally:
             if not is_sent_again:
@@ -181,6 +197,7 @@ class Channel(Upkeep):
 
     def _deliver_all(self, answers: list[Any]) -> None:
         messages = [read_taken(answer) for answer in answers]
+        self._hold_all(messages)
         for position, taken in enumerate(messages):
             try:
                 self._deliver(taken)
@@ -189,34 +206,38 @@ class Channel(Upkeep):
                 raise
         self._queue_cycle.rotate(messages[-1].queue)
 
+    def _hold_all(self, messages: list[Taken]) -> None:
+        """Renew all leases at once: a consumer may be busy with the first message for long (solo)."""
+        for taken in messages:
+            lease = taken.to_lease()
+            if lease is not None:
+                self.taken[taken.delivery_tag] = lease
+                self.leases.hold(lease)
+
     def _return_rest(self, messages: list[Taken]) -> None:
         """The loop ends in the middle of a batch: what no consumer has seen goes back to the head."""
-        for taken in reversed(messages):
-            lease = self.taken.pop(taken.delivery_tag, None) or taken.to_lease()
-            if lease is not None and self.leases.get(taken.delivery_tag) is None:
-                self.leases.hold(lease)
-                self.leases.give_back([taken.delivery_tag])
+        self.leases.give_back(
+            taken.delivery_tag for taken in messages if self.taken.pop(taken.delivery_tag, None) is not None
+        )
 
     def _deliver(self, taken: Taken) -> None:
+        if taken.lease and self.leases.get(taken.delivery_tag) is None:  # given back, or lost, while others ran
+            self.taken.pop(taken.delivery_tag, None)
+            return
         message = self._open(taken)
         if message is not None:
             self.connection._deliver(message, taken.queue)  # noqa: SLF001 - kombu's way in
 
     def _open(self, taken: Taken) -> dict[str, Any] | None:
         """The envelope, or None after burying what is none."""
-        lease = taken.to_lease()
         try:
-            message = envelope_of(taken)
+            return envelope_of(taken)
         except ValueError as error:
             log.exception("undecodable message %s on %s goes to the dead letters", taken.tag, taken.queue)
-            if lease is not None:
-                self.leases.hold(lease)
-                facts = detail(error=type(error).__name__, message=str(error))
-                self.leases.end(taken.delivery_tag, Buried("malformed", facts))
+            self.taken.pop(taken.delivery_tag, None)
+            facts = detail(error=type(error).__name__, message=str(error))
+            self.leases.end(taken.delivery_tag, Buried("malformed", facts))
             return None
-        if lease is not None:
-            self.taken[taken.delivery_tag] = lease
-        return message
 
     def _poll_error(self, type: str, **options: Any) -> None:  # noqa: A002 - kombu's signature
         if type == "LISTEN":
@@ -234,7 +255,13 @@ class Channel(Upkeep):
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002 - kombu's signature
         answer = run(self.sync_client, self.space, "take", *self._take_words([queue], 1))
-        message = self._open(read_taken(answer[1])) if len(answer) > 1 else None
+        messages = [read_taken(one) for one in answer[1:]]
+        self._hold_all(messages)
+        message = self._open(messages[0]) if messages else None
         if message is None:
             raise Empty
         return message
+
+
+def _wake() -> None:
+    """The loop looks at its channels after each timer."""

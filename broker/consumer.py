@@ -9,8 +9,9 @@ from celery.worker import state
 
 from broker.endings import Buried, Lease, detail
 from broker.leases import Leases
-from broker.qos import lease_of, leases_of
-from broker.untyped import CeleryConsumer
+from broker.qos import lease_of
+from broker.shutdown import Shutdown, finish
+from broker.untyped import ENDING_STATES, CeleryConsumer
 
 log = get_logger(__name__)
 
@@ -21,14 +22,21 @@ OUR_REQUEST = "broker.request:Request"
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # see broker/untyped.py
     """A worker's consumer; on stock kombu it behaves as Celery's own."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.leases: list[Leases] = []  # of our channels, also of lost connections
+        self._shutdown = Shutdown(self) if self.controller is not None else None
+
     def update_strategies(self) -> None:
         """Give plain tasks our request class, too."""
         for task in self.app.tasks.values():
             if task.Request == CELERYS_REQUEST:
                 task.Request = OUR_REQUEST
         super().update_strategies()
-        for leases in self._all_leases():
-            leases.on_lost = self._on_lost
+        for channel in self._our_channels():
+            if channel.leases not in self.leases:
+                self.leases.append(channel.leases)
+            channel.leases.on_lost = self._on_lost
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Keep what is being worked on: a lease needs no connection."""
@@ -37,13 +45,41 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see broker/untyped.py
         super().on_connection_error_after_connected(exc)
 
     def on_close(self) -> None:
-        """Return what Celery forgets here: prefork drops the requests that no process has accepted."""
-        waiting = [request for request in state.reserved_requests if request not in state.active_requests]
+        """Return what has not started: at the worker's end, and where Celery forgets it here (prefork)."""
         super().on_close()
-        if self.pool is not None and self.pool.uses_semaphore:
-            messages = [request.message for request in waiting if not request.acknowledged]
-            for leases in {id(found): found for message in messages if (found := leases_of(message))}.values():
-                leases.give_back(message.delivery_tag for message in messages)
+        is_end = self.controller is not None and self.controller.blueprint.state in ENDING_STATES
+        if is_end or (self.pool is not None and self.pool.uses_semaphore):
+            self.return_unstarted()
+        if is_end and self._shutdown is not None:
+            self._shutdown.wait()
+
+    def cancel_active_requests(self) -> None:
+        """Called by Celery's signal handlers: at the first signal what runs has its time, see `broker.shutdown`."""
+        if self._shutdown is None or not self._shutdown.cut():
+            self.stop_running_tasks()
+
+    def stop_running_tasks(self) -> None:
+        """Stop the pool's processes that still run a task; their messages go back."""
+        super().cancel_active_requests()
+
+    def shutdown(self) -> None:
+        """Close the connection, and send what is still to be sent: the process ends."""
+        super().shutdown()
+        finish(self.leases)
+
+    def return_unstarted(self) -> None:
+        """Give back every message whose execution has not begun."""
+        for leases, tags in self._unsettled():
+            leases.give_back_unstarted(tags)
+
+    def return_all(self) -> None:
+        """Give back every message, whatever is being done to it."""
+        for leases, tags in self._unsettled():
+            leases.give_back(tags)
+
+    def _unsettled(self) -> list[tuple[Leases, list[str]]]:
+        found = [(leases, list(leases.orphans)) for leases in self.leases]
+        return found + [(channel.leases, channel.qos.unsettled()) for channel in self._our_channels()]
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Neither a task message of protocol 2 nor of protocol 1."""
@@ -73,9 +109,6 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see broker/untyped.py
         connection = self.connection
         channels = connection.transport.channels if connection is not None else []
         return [channel for channel in channels or [] if hasattr(channel, "leases")]
-
-    def _all_leases(self) -> list[Leases]:
-        return list({id(channel.leases): channel.leases for channel in self._our_channels()}.values())
 
     def _on_lost(self, leases: list[Lease]) -> None:
         """Called by the keeper thread: the loop's thread cancels what still runs."""

@@ -49,6 +49,7 @@ class Leases:
         self._pid = os.getpid()
         self._client: redis.Redis | None = None
         self._held: dict[str, Lease] = {}
+        self._started: set[str] = set()  # delivery tags whose execution has begun
         self.orphans: dict[str, None] = {}  # delivery tags whose channel is gone, in order
         self._endings: dict[str, Ending] = {}  # decided by the request class before Celery acknowledges
         self._ended: list[tuple[Lease, Ending]] = []
@@ -70,6 +71,14 @@ class Leases:
     def get(self, delivery_tag: str) -> Lease | None:
         """The lease, or None when it is not (or no more) ours."""
         return self._held.get(delivery_tag)
+
+    def start(self, delivery_tag: str) -> bool:
+        """Say that its execution begins; False when the lease is gone, so that it must not."""
+        with self._lock:
+            if delivery_tag not in self._held:
+                return False
+            self._started.add(delivery_tag)
+            return True
 
     def listen(self, queue: str) -> None:
         """Say, while we live, that this process takes from the queue."""
@@ -93,6 +102,7 @@ class Leases:
         lease = self._held.pop(delivery_tag, None)
         decided = self._endings.pop(delivery_tag, None)
         self.orphans.pop(delivery_tag, None)
+        self._started.discard(delivery_tag)
         if lease is not None:
             with self._lock:
                 self._ended.append((lease, decided or ending or Done("")))
@@ -116,6 +126,19 @@ class Leases:
             self._endings.pop(delivery_tag, None)
             self.end(delivery_tag, Returned())
 
+    def give_back_unstarted(self, delivery_tags: Iterable[str]) -> None:
+        """As `give_back`, but only those whose execution has not begun; from now on it cannot."""
+        with self._lock:
+            named = set(delivery_tags) - self._started
+            found = [self._held.pop(tag, None) for tag in list(self._held) if tag in named]
+            leases = [lease for lease in found if lease is not None]
+            self._ended += [(lease, Returned()) for lease in reversed(leases)]
+        for lease in leases:
+            self._endings.pop(lease.delivery_tag, None)
+            self.orphans.pop(lease.delivery_tag, None)
+        if leases:
+            self._hurry()
+
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be sent."""
@@ -128,14 +151,25 @@ class Leases:
         Raises:
             redis.RedisError: The server is away; what has ended stays, and the keeper thread tries again.
         """
-        if self.is_idle or self._pid != os.getpid():
+        if not self.is_idle:
+            self.finish()
+
+    def finish(self) -> None:
+        """
+        As `flush`, and wait for what another thread is sending.
+
+        Raises:
+            redis.RedisError: As `flush`.
+        """
+        if self._pid != os.getpid():
             return
         with self._sending:
             with self._lock:
                 ended, self._ended = self._ended, []
                 notes, self._notes = self._notes, []
             try:
-                self._send(ended, notes)
+                if ended or notes:
+                    self._send(ended, notes)
             except (redis.RedisError, OSError) as error:
                 with self._lock:
                     self._ended[:0], self._notes[:0] = ended, notes
@@ -228,6 +262,7 @@ class Leases:
         lost = [leases[index] for index in answer if self._held.pop(leases[index].delivery_tag, None)]
         for lease in lost:
             self.orphans.pop(lease.delivery_tag, None)
+            self._started.discard(lease.delivery_tag)
             log.warning("lease lost: run %s on %s was taken back", lease.run_id or lease.tag, lease.queue)
         if lost and self.on_lost is not None:
             self.on_lost(lost)

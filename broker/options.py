@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 from celery.signals import before_task_publish
 from kombu.transport import TRANSPORT_ALIASES
 
+from broker.flower_queues import show_in_flower
 from broker.messages import give_normal_priority
 
 EVENTS_KEPT = 100_000  # entries of the event stream; about 50 MB
@@ -65,7 +66,7 @@ def transport_settings(settings: TransportSettings) -> dict[str, Any]:
     common = {
         "broker_url": url,
         "result_backend": url,
-        "result_backend_transport_options": {"master_name": sentinel["master_name"]} if sentinel else {},
+        "result_backend_transport_options": _result_options(settings.taskyard_key_prefix, sentinel),
         "broker_transport_options": options,
         "worker_consumer": "broker.consumer:Consumer",
     }
@@ -78,13 +79,21 @@ def transport_settings(settings: TransportSettings) -> dict[str, Any]:
     options.update(lease_ms=interval_ms, max_stalls=settings.worker_max_stalls)
     TRANSPORT_ALIASES[SOCKET_ALIAS] = "broker.transport:Transport"
     name = "SentinelTransport" if sentinel else "Transport"
-    return {
+    ours = {
         **common,
         "broker_url": url.replace("redis+socket:", f"{SOCKET_ALIAS}+socket:", 1),
         "broker_transport": f"broker.transport:{name}",
         # Messages of an earlier connection count as prefetched by themselves: Celery need not lower the limit.
         "worker_enable_prefetch_count_reduction": False,
     }
+    show_in_flower(ours)
+    return ours
+
+
+def _result_options(prefix: str, sentinel: dict[str, Any]) -> dict[str, Any]:
+    """Options of the result backend; without a hash tag its keys keep Celery's names, for callers elsewhere."""
+    options = {"master_name": sentinel["master_name"]} if sentinel else {}
+    return {**options, "global_keyprefix": prefix} if "{" in prefix else options
 
 
 def read_url(url: str) -> tuple[str, dict[str, Any]]:

@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 class Poller(RedisPoller):  # type: ignore[misc]  # see broker/untyped.py
     """Asks each channel for messages when it has free slots; what ended since the last turn goes first."""
 
+    loop: Any = None  # kombu's hub, None where there is none
+
     def on_poll_start(self) -> None:
         """Start a turn of the loop."""
         self.send_endings()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from broker.channel import Channel
     from broker.leases import Leases
 
+NO_LEASE = ":0"  # ends the delivery tag of a message that needs no acknowledgement
 log = logging.getLogger(__name__)
 
 
@@ -41,9 +42,7 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see broker/untyped.py
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Hold a message that was just taken."""
-        lease = self.channel.taken.pop(delivery_tag, None)
-        if lease is not None:
-            self.channel.leases.hold(lease)
+        self.channel.taken.pop(delivery_tag, None)
         super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
@@ -57,6 +56,10 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see broker/untyped.py
         self.channel.leases.end(delivery_tag, ending)
         self._quick_ack(delivery_tag)
 
+    def unsettled(self) -> list[str]:
+        """The delivery tags of all messages that this channel has to answer for."""
+        return [*self._delivered, *self.channel.taken]
+
     def restore_unacked(self, client: Any = None) -> list[Any]:  # noqa: ARG002 - kombu's signature
         """Return all messages that nobody ran to an end."""
         self._flush()
@@ -64,7 +67,7 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see broker/untyped.py
         self.channel.leases.give_back([*orphans, *self._delivered])
         self._delivered.clear()
         try:
-            self.channel.leases.flush()
+            self.channel.leases.finish()
         except (redis.RedisError, OSError) as error:
             log.warning("messages come back when their leases end, the broker is away: %s", error)
         return []
@@ -84,6 +87,12 @@ def lease_of(message: Any) -> Lease | None:
     """The lease of a delivered message; None on another transport, or when it needs no acknowledgement."""
     leases = leases_of(message)
     return leases.get(message.delivery_tag) if leases is not None else None
+
+
+def is_withdrawn(message: Any) -> bool:
+    """Whether its lease was given back or lost before it could run."""
+    is_ours = leases_of(message) is not None and not message.delivery_tag.endswith(NO_LEASE)
+    return is_ours and lease_of(message) is None
 
 
 def leases_of(message: Any) -> Leases | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from time import monotonic
 from typing import Any, Literal
 
 from billiard.einfo import ExceptionInfo
-from celery.exceptions import Ignore, Reject, Retry, Terminated, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker import state
 
 from broker import stock
 from broker.endings import Again, Buried, Done, Ending, Lost, detail
-from broker.qos import lease_of
+from broker.qos import is_withdrawn, lease_of
 from broker.redelivery import Redeliver
 from broker.untyped import CeleryRequest, ExceptionWithTraceback
 from broker.wire import BURY_TASK, HEADER
@@ -45,7 +46,16 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
         self._facts: dict[str, Any] = self._request_dict.get(HEADER) or {}
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        """The pool starts it."""
+        """
+        The pool starts it.
+
+        Raises:
+            TaskRevokedError: The message was withdrawn while it waited in this process's pool; it does not run.
+        """
+        may_start = self._lease is None or self._message.channel.leases.start(self._tag)
+        if not may_start and pid == os.getpid():  # another process has started it already
+            self._drop()
+            raise TaskRevokedError(self.id)
         self._accepted_at = time_accepted
         self._note("started", detail(worker=self._hostname, pid=pid))
         super().on_accepted(pid, time_accepted)
@@ -95,7 +105,10 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
         super().on_timeout(soft, timeout)
 
     def revoked(self) -> bool:
-        """Whether it must not start: expired, revoked, or cancelled while no worker knew it."""
+        """Whether it must not start: expired, revoked, cancelled while no worker knew it, or not ours any more."""
+        if not self.acknowledged and is_withdrawn(self._message):
+            self._drop()
+            return True
         if not self._already_revoked and self._facts.get("cancelled"):
             self._announce_revoked("revoked", False, None, False)  # noqa: FBT003 - Celery's signature
             return True
@@ -105,6 +118,11 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
         cancelled = self._facts.get("cancelled") or detail(by="expiry" if expired else "revoke", reason=reason)
         self._decide(Done("cancelled", cancelled))
         super()._announce_revoked(reason, terminated, signum, expired)
+
+    def _drop(self) -> None:
+        """Forget a message that is not ours any more."""
+        state.task_ready(self)
+        self.acknowledge()
 
     def _decide(self, ending: Ending) -> None:
         """The first decision counts: a hard time limit is reported by the pool's timer and by the killed process."""

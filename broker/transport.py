@@ -28,6 +28,11 @@ class Transport(RedisTransport):  # type: ignore[misc]  # see broker/untyped.py
         super().__init__(*args, **options)
         self.cycle = Poller()
 
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Take part in the loop of a worker."""
+        self.cycle.loop = loop
+        super().register_with_event_loop(connection, loop)
+
 
 class SentinelChannel(channel.Channel, RedisSentinelChannel):  # type: ignore[misc]  # see broker/untyped.py
     """Our channel, with the master found through Sentinel (options `sentinels`: host and port each, `master_name`)."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 import billiard.einfo
+import celery.bootsteps
 import celery.worker.consumer
 import celery.worker.request
 import kombu.exceptions
@@ -10,6 +11,7 @@ import kombu.transport.redis
 import kombu.transport.virtual
 
 _redis: Any = kombu.transport.redis
+_bootsteps: Any = celery.bootsteps
 _exceptions: Any = kombu.exceptions
 _einfo: Any = billiard.einfo
 
@@ -24,3 +26,4 @@ CeleryRequest: Any = celery.worker.request.Request
 CeleryConsumer: Any = celery.worker.consumer.Consumer
 ExceptionWithTraceback: Any = _einfo.ExceptionWithTraceback
 SENTINEL_PORT: int = _redis.SentinelTransport.default_port
+ENDING_STATES: tuple[int, int] = (_bootsteps.CLOSE, _bootsteps.TERMINATE)

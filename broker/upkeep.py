@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PURGE_AT_ONCE = 1000  # messages per script call
+KOMBUS_KEYS = ("keyprefix_queue", "keyprefix_binding_permanent", "keyprefix_binding_deadlines")
 LINE = ("waiting", "grouped")  # the sorted sets that together are the waiting messages
 
 
@@ -43,6 +44,12 @@ class Upkeep(RedisChannel):  # type: ignore[misc]  # see broker/untyped.py
         self._own_client = None
         super()._disconnect_pools()
 
+    def keep_kombus_keys_in_the_slot(self) -> None:
+        """On a cluster kombu's own keys must be in our slot, too."""
+        if "{" in self.key_prefix:
+            for name in KOMBUS_KEYS:
+                setattr(self, name, self.key_prefix + getattr(self, name))
+
     def _size(self, queue: str) -> int:
         """Messages that wait or are delayed; those under a lease are not counted."""
         pipeline = self.sync_client.pipeline(transaction=False)
@@ -63,9 +70,12 @@ class Upkeep(RedisChannel):  # type: ignore[misc]  # see broker/untyped.py
             if count < PURGE_AT_ONCE:
                 return removed
 
-    def _delete(self, queue: str, exchange: str, routing_key: str, pattern: str, *args: Any, **options: Any) -> None:
+    def _delete(self, queue: str, exchange: str, routing_key: str, pattern: str, *_: Any, **__: Any) -> None:
         self._purge(queue)
-        super()._delete(queue, exchange, routing_key, pattern, *args, **options)
+        self.auto_delete_queues.discard(queue)
+        member = self.sep.join([routing_key or "", pattern or "", queue or ""])
+        for table in (self.keyprefix_queue, self.keyprefix_binding_permanent):
+            self.sync_client.srem(table % exchange, member)
 
     def close(self) -> None:
         """Close the channel: what was on its way to us goes back, what nobody ran goes back."""
@@ -78,13 +88,18 @@ class Upkeep(RedisChannel):  # type: ignore[misc]  # see broker/untyped.py
         try:
             if self._asks:
                 answer = self._read_answer("EVALSHA") or [0]
-                self._return_rest([read_taken(one) for one in answer[1:]])
+                messages = [read_taken(one) for one in answer[1:]]
+                self._hold_all(messages)
+                self._return_rest(messages)
         except (*self.connection_errors, redis.RedisError, Empty) as error:
             log.debug("messages on their way come back when their leases end: %s", error)
         finally:
             self._in_poll = None
 
     def _read_answer(self, command: str, **options: Any) -> Any:
+        raise NotImplementedError
+
+    def _hold_all(self, messages: list[Taken]) -> None:
         raise NotImplementedError
 
     def _return_rest(self, messages: list[Taken]) -> None:

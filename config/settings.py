@@ -79,7 +79,10 @@ class Settings(BaseModel):
         "taskyard", description="redis: stock kombu, for comparison and emergencies"
     )
     taskyard_key_prefix: str = Field(
-        "taskyard:", pattern=r"^[A-Za-z0-9_.:-]{0,64}$", description="Put before every key in Redis"
+        "taskyard:",
+        max_length=64,
+        pattern=r"^[A-Za-z0-9_.:-]*(\{[A-Za-z0-9_.:-]+\})?[A-Za-z0-9_.:-]*$",
+        description="Put before every key in Redis; on a cluster with one hash tag, such as {taskyard}:",
     )
     taskyard_data: Path = Field(Path(".run"), description="Folder of the embedded servers and of small files")
     webhook_secret_keys: SecretStr | None = Field(

@@ -13,14 +13,18 @@ class Proxy:
     Forwards each connection to `target_port` until it is cut.
 
     `cut(silent=False)` closes all connections and refuses new ones; `cut(silent=True)` keeps them open and swallows
-    every byte, as a network that drops packets does. `heal()` ends either.
+    every byte, as a network that drops packets does. `heal()` ends either. An answer of the server that holds the bytes
+    `withhold` never arrives: the server has acted, and its client does not know.
     """
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, *, withhold: bytes | None = None) -> None:
         self._target = target_port
+        self._withhold = withhold
+        self.has_withheld = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._peers: dict[socket.socket, socket.socket] = {}
+        self._clients: set[socket.socket] = set()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._lock = threading.RLock()
@@ -78,6 +82,7 @@ class Proxy:
         except OSError:
             client.close()
             return
+        self._clients.add(client)
         for one, other in ((client, server), (server, client)):
             one.settimeout(5)
             self._peers[one] = other
@@ -88,7 +93,9 @@ class Proxy:
             return
         try:
             data = source.recv(65536)
-            if data and not self._is_silent:
+            if self._withhold is not None and source not in self._clients and self._withhold in data:
+                self.has_withheld.set()
+            elif data and not self._is_silent:
                 self._peers[source].sendall(data)
         except OSError:
             data = b""
@@ -98,6 +105,7 @@ class Proxy:
     def _drop(self, one: socket.socket) -> None:
         for end in (one, self._peers[one]):
             del self._peers[end]
+            self._clients.discard(end)
             self._selector.unregister(end)
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

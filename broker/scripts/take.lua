@@ -9,6 +9,7 @@
 --         { tag, payload, queue, run id, attempt, stalls, reason, facts, time of death (ms) }
 local lease_ms, max_stalls, want = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local DUE_AT_ONCE, STALLED_AT_ONCE, PARKED_AT_ONCE = 1000, 100, 200
+local TOLERANCE = 20 -- ms by which a start may come early when one before it came late
 local out, next_look = {}, -1
 
 local function look_again(ms)
@@ -42,11 +43,14 @@ local function take_back(queue)
   if first[2] then look_again(tonumber(first[2]) - now + 1) end
 end
 
--- Source: the generic cell rate algorithm (virtual scheduling), ITU-T I.371, burst 1. Returns ms to wait (0: go) and the next arrival time.
+-- Source: the generic cell rate algorithm (virtual scheduling), ITU-T I.371. Returns ms to wait (0: go) and the next arrival time.
+-- The tolerance is less than one interval, so no window of `per` holds more than limit + 1; it makes up for workers that ask late.
 local function rate_wait(name, limit, per)
+  local interval = per / limit
   local arrival = tonumber(call('GET', name) or 0)
-  if arrival > now_exact then return arrival - now_exact, 0 end
-  return 0, math.max(now_exact, arrival) + per / limit
+  local wait = arrival - math.min(0.9 * interval, TOLERANCE) - now_exact
+  if wait > 0 then return wait, 0 end
+  return 0, math.max(now_exact, arrival) + interval
 end
 
 local function charge(name, arrival)

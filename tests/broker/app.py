@@ -29,13 +29,14 @@ class Settings:
 
 
 def settings_from_environment() -> Settings:
-    """Read TEST_BROKER_URL, TRANSPORT, LEASE_MS, MAX_STALLS and EVENTS."""
+    """Read TEST_BROKER_URL, TRANSPORT, LEASE_MS, MAX_STALLS, KEY_PREFIX and EVENTS."""
     env = os.environ
     return Settings(
         redis_url=env.get("TEST_BROKER_URL", "redis://127.0.0.1:1/0"),
         taskyard_transport=cast("Literal['taskyard', 'redis']", env.get("TRANSPORT", "taskyard")),
         worker_queue_stalled_interval=timedelta(milliseconds=int(env.get("LEASE_MS", "5000"))),
         worker_max_stalls=int(env.get("MAX_STALLS", "50")),
+        taskyard_key_prefix=env.get("KEY_PREFIX", "taskyard:"),
         audit_enabled=env.get("EVENTS", "1") == "1",
     )
 

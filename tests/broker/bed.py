@@ -32,7 +32,8 @@ class Bed:
         self.broker = server.client()
         self.records = recorder.client()
         self._recorder = recorder
-        self.control = QueueControl(redis.Redis(port=server.port))
+        self.prefix = self.settings.taskyard_key_prefix
+        self.control = QueueControl(redis.Redis(port=server.port), self.prefix)
         self._folder = folder
         self._stack = ExitStack()
 
@@ -47,6 +48,7 @@ class Bed:
             "LEASE_MS": str(lease_ms),
             "MAX_STALLS": str(self.settings.worker_max_stalls),
             "TRANSPORT": self.settings.taskyard_transport,
+            "KEY_PREFIX": self.prefix,
             **options,
         }
         arguments = ["-P", pool, "-c", str(concurrency), "-Q", queues, *(MINIMAL if minimal else ())]
@@ -54,6 +56,15 @@ class Bed:
         worker.start(wait_ready=ready)
         self._stack.push(worker)
         return worker
+
+    def worker_with_four(self, pool: str, **options: str) -> tuple[Worker, str, list[str]]:
+        """A worker with one slot, the run that holds it until `release`, and three more runs in the worker's hands."""
+        first = self.send("hold")
+        rest = [self.send("record", str(number)) for number in range(3)]
+        worker = self.worker(pool, 1, PREFETCH="4", **options)
+        self.wait_started()
+        wait_for(lambda: self.control.counts("celery").active == 4, 30, "the worker holds all")
+        return worker, first, rest
 
     def send(self, task: str, *args: Any, queue: str = "celery", **options: Any) -> str:
         """Send one task; returns its run id."""
@@ -100,12 +111,13 @@ class Bed:
 
     def keys(self) -> list[str]:
         """The keys of messages and queues."""
-        names = (str(name) for name in self.broker.scan_iter("taskyard:*", count=1000))
-        return [name for name in names if not name.startswith(("taskyard:events", "taskyard:consumers:"))]
+        names = (str(name) for name in self.broker.scan_iter(f"{self.prefix}*", count=1000))
+        kept = tuple(self.prefix + name for name in ("events", "consumers:", "_kombu."))
+        return [name for name in names if not name.startswith(kept)]
 
     def events(self, run_id: str | None = None) -> list[dict[str, str]]:
         """The event stream, of one run if given."""
-        entries: Any = self.broker.xrange("taskyard:events")
+        entries: Any = self.broker.xrange(f"{self.prefix}events")
         return [fields for _, fields in entries if run_id in {None, fields["id"]}]
 
     def states(self, run_id: str) -> list[str]:

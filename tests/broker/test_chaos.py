@@ -2,8 +2,6 @@
 
 import random
 from datetime import UTC, datetime
-from time import monotonic
-from typing import Any
 
 import pytest
 
@@ -70,32 +68,3 @@ def test_three_hundred_tasks_with_one_eta_start_within_five_seconds(valkey_bed: 
 @pytest.mark.chaos
 def test_three_thousand_tasks_with_one_eta_start_within_five_seconds(bed: Bed) -> None:
     assert due_together(bed, 3000) < 5
-
-
-def test_a_hundred_thousand_waiting_messages_slow_neither_take_nor_counts(valkey_bed: Bed) -> None:
-    """The scripts are O(log n): a thousand times the line costs no more than a few times the time."""
-    bed = valkey_bed
-    bed.send("nothing")
-    few = _seconds_for_counts(bed)
-    (only,) = bed.control.peek("celery")
-    _fill(bed, 100_000, only.payload)
-    assert bed.control.counts("celery").waiting == 100_001
-    assert _seconds_for_counts(bed) < max(10 * few, 0.5)
-
-
-def _seconds_for_counts(bed: Bed) -> float:
-    begin = monotonic()
-    for _ in range(50):
-        bed.control.counts("celery")
-    return monotonic() - begin
-
-
-def _fill(bed: Bed, count: int, payload: bytes) -> None:
-    pipeline: Any = bed.broker.pipeline(transaction=False)
-    for number in range(count):
-        fields = {"m": payload, "q": "celery", "p": 5, "i": f"r{number}", "n": "n", "t": 1, "a": 1}
-        pipeline.hset(f"taskyard:message:r{number}", mapping=fields)
-        pipeline.zadd("taskyard:waiting:celery", {f"r{number}": 4e13 + number + 10})
-        if number % 10_000 == 0:
-            pipeline.execute()
-    pipeline.execute()

@@ -3,7 +3,11 @@
 import signal
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -12,7 +16,9 @@ from kombu.exceptions import OperationalError
 
 from tests.broker.bed import POOLS, Bed
 from tests.proxy import Proxy
-from tests.waiting import wait_for
+from tests.servers import Server
+from tests.waiting import stays_true, wait_for
+from tests.workers import Worker
 
 pytestmark = pytest.mark.timeout(300)  # many processes start
 BROKEN = (OperationalError, redis.RedisError, OSError)
@@ -49,57 +55,118 @@ class Load:
             assert not thread.is_alive(), "a producer neither succeeded nor failed"
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("pool", POOLS)
-def test_a_broker_restart_under_load_loses_nothing(valkey_bed: Bed, pool: str, how: signal.Signals) -> None:
-    bed = valkey_bed
+def all_ended_once(bed: Bed, load: Load, worker: Worker) -> None:
+    """Every run that a producer was told of succeeded exactly once; nothing is left; the worker lives."""
+    bed.wait_ended(load.sent, 90)
+    bed.wait_empty(60)
+    assert worker.is_running
+    finals = defaultdict(list)
+    for event in bed.events():
+        finals[event["id"]].append(event["e"])
+    assert {run for run in load.sent if finals[run][-1] != "succeeded" or finals[run].count("succeeded") != 1} == set()
+
+
+def restart_under_load(bed: Bed, pool: str, how: signal.Signals) -> None:
     worker = bed.worker(pool, 2)
     with Load(bed) as load:
         wait_for(lambda: len(bed.ended()) > 10, 60, "tasks end")
         bed.server.restart(how)
         before = len(load.sent)
         wait_for(lambda: len(load.sent) > before + 20, 60, "producers go on")
-    bed.wait_ended(load.sent)
-    bed.wait_empty()
-    assert worker.is_running
-    assert all(bed.states(run)[-1] == "succeeded" for run in load.sent)
-    assert all(bed.states(run).count("succeeded") == 1 for run in load.sent)
+    all_ended_once(bed, load, worker)
 
 
-@pytest.mark.parametrize("pool", POOLS)
-@pytest.mark.parametrize("is_silent", [False, True])
-def test_a_cut_of_the_network_loses_nothing(valkey_bed: Bed, pool: str, is_silent: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    bed = valkey_bed
-    with Proxy(bed.server.port) as proxy:
-        worker = bed.worker(pool, 2, url=proxy.url)
-        with Load(bed) as load:
-            wait_for(lambda: len(bed.ended()) > 10, 60, "tasks end")
-            proxy.cut(silent=is_silent)
-            before = len(load.sent)
-            wait_for(lambda: len(load.sent) > before + 30, 60, "some wait")
-            proxy.heal()
-        bed.wait_ended(load.sent, 90)
-        bed.wait_empty(60)
-        assert worker.is_running
-        assert all(bed.states(run)[-1] == "succeeded" for run in load.sent)
-        worker.stop()
-
-
-@pytest.mark.parametrize("pool", POOLS)
-def test_killed_connections_lose_nothing(valkey_bed: Bed, pool: str) -> None:
-    bed = valkey_bed
+def cut_under_load(bed: Bed, proxy: Proxy, pool: str, seconds: float, *, is_silent: bool) -> None:
+    """Workers and producers alike reach the server through the proxy."""
     worker = bed.worker(pool, 2)
     with Load(bed) as load:
         wait_for(lambda: len(bed.ended()) > 10, 60, "tasks end")
-        end = time.monotonic() + 3
+        proxy.cut(silent=is_silent)
+        stays_true(lambda: worker.is_running, seconds, "the worker lives without the network")
+        proxy.heal()
+        before = len(load.sent)
+        wait_for(lambda: len(load.sent) > before + 20, 60, "producers go on")
+    assert load.refused > 0
+    all_ended_once(bed, load, worker)
+    worker.stop()
+
+
+def kill_connections_under_load(bed: Bed, pool: str, seconds: float) -> None:
+    worker = bed.worker(pool, 2)
+    with Load(bed) as load:
+        wait_for(lambda: len(bed.ended()) > 10, 60, "tasks end")
+        end = time.monotonic() + seconds
         with bed.server.client() as client:
             while time.monotonic() < end:
                 client.client_kill_filter(_type="normal", skipme=True)
                 wait_for(lambda: len(client.client_list()) > 1, 10, "somebody is connected again")
-    bed.wait_ended(load.sent, 90)
-    bed.wait_empty(60)
-    assert worker.is_running
-    assert all(bed.states(run)[-1] == "succeeded" for run in load.sent)
+    all_ended_once(bed, load, worker)
+
+
+@pytest.fixture
+def proxy(valkey: Server) -> Iterator[Proxy]:
+    """A cable to Valkey."""
+    with Proxy(valkey.port) as made:
+        yield made
+
+
+@pytest.fixture
+def far_bed(valkey: Server, proxy: Proxy, recorder: Server, tmp_path: Path) -> Iterator[Bed]:
+    """A bed at the end of that cable."""
+    with Bed(valkey, recorder, tmp_path, url=proxy.url, worker_queue_stalled_interval=timedelta(seconds=1)) as made:
+        yield made
+
+
+@pytest.fixture
+def any_proxy(broker_server: Server) -> Iterator[Proxy]:
+    """A cable to each kind of server."""
+    with Proxy(broker_server.port) as made:
+        yield made
+
+
+@pytest.fixture
+def any_far_bed(broker_server: Server, any_proxy: Proxy, recorder: Server, tmp_path: Path) -> Iterator[Bed]:
+    """A bed at the end of that cable."""
+    lease = timedelta(seconds=1)
+    with Bed(broker_server, recorder, tmp_path, url=any_proxy.url, worker_queue_stalled_interval=lease) as made:
+        yield made
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_broker_restart_under_load_loses_nothing(valkey_bed: Bed, pool: str, how: signal.Signals) -> None:
+    restart_under_load(valkey_bed, pool, how)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_restart_of_each_broker_loses_nothing(bed: Bed, pool: str, how: signal.Signals) -> None:
+    restart_under_load(bed, pool, how)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_a_short_cut_of_the_network_loses_nothing(far_bed: Bed, proxy: Proxy, pool: str, is_silent: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    cut_under_load(far_bed, proxy, pool, 1.5, is_silent=is_silent)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_a_cut_of_ten_seconds_loses_nothing(any_far_bed: Bed, any_proxy: Proxy, pool: str, is_silent: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    cut_under_load(any_far_bed, any_proxy, pool, 10, is_silent=is_silent)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_connections_killed_for_a_second_lose_nothing(valkey_bed: Bed, pool: str) -> None:
+    kill_connections_under_load(valkey_bed, pool, 1)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("pool", POOLS)
+def test_connections_killed_for_five_seconds_lose_nothing(bed: Bed, pool: str) -> None:
+    kill_connections_under_load(bed, pool, 5)
 
 
 def test_a_reconnect_does_not_run_a_running_task_again(bed: Bed) -> None:

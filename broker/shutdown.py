@@ -1,0 +1,126 @@
+"""The end of a worker: what has not started goes back at once, what runs may end for a while, the rest goes back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from time import monotonic
+from typing import Any
+
+import redis
+from celery.signals import worker_shutting_down
+from celery.worker import state
+
+log = logging.getLogger(__name__)
+
+
+class Shutdown:
+    """
+    The shutdown of one consumer, from the signal on.
+
+    Celery sleeps through a soft shutdown inside the signal handler: no result is read, so tasks that end in this time
+    run again elsewhere. Here the loop goes on until the tasks have ended or the time is over.
+    """
+
+    def __init__(self, consumer: Any) -> None:
+        """`consumer` is a `broker.consumer.Consumer` with its controller."""
+        self._consumer = consumer
+        self._celerys_wait = consumer.controller.wait_for_soft_shutdown
+        self._ends_at: float | None = None  # monotonic seconds; None: not a soft or cold shutdown
+        self._is_first_cut = True
+        self._hurry = threading.Event()  # the time ends early, or nothing runs any more
+        self._is_over = False
+        consumer.controller.wait_for_soft_shutdown = self.begin
+        worker_shutting_down.connect(self._on_signal, sender=consumer.hostname)
+
+    @property
+    def _can_stop_tasks(self) -> bool:
+        return bool(self._consumer.pool.uses_semaphore)  # prefork: they run in other processes
+
+    def begin(self) -> None:
+        """Start the time of a soft shutdown; called inside the signal handler, so it waits for nothing."""
+        if self._consumer.hub is None or not self._consumer.leases:  # a green pool, or stock kombu
+            self._celerys_wait()
+        else:
+            self._ends_at = monotonic() + self._consumer.app.conf.worker_soft_shutdown_timeout
+            self._consumer.pool.stop = _nothing  # Celery would join the pool inside the signal handler
+
+    def cut(self) -> bool:
+        """End the time now, at the second signal; False when this is no shutdown of ours."""
+        if self._ends_at is not None and not self._is_first_cut:
+            self._ends_at = monotonic()
+            self._hurry.set()
+        self._is_first_cut = False
+        return self._ends_at is not None
+
+    def wait(self) -> None:
+        """Turn the loop until nothing runs or the time is over; then stop what still runs, if the pool can."""
+        if self._ends_at is None:
+            return
+        code, state.should_terminate = state.should_terminate, None  # time limits hold as before
+        try:
+            self._turn_loop()
+        finally:
+            state.should_terminate = code
+        self._is_over = True
+        self._hurry.set()
+        del self._consumer.pool.stop
+        if self._can_stop_tasks:
+            self._consumer.stop_running_tasks()
+
+    def _turn_loop(self) -> None:
+        hub = self._consumer.hub
+        loop = hub.create_loop()
+        while state.active_requests and (not self._can_stop_tasks or monotonic() < (self._ends_at or 0)):
+            try:
+                next(loop)
+            except StopIteration:
+                loop = hub.create_loop()
+            except self._consumer.connection_errors:
+                log.warning("the broker went away during the shutdown; what runs goes on elsewhere")
+                self._ends_at = monotonic()
+                self._hurry.set()
+                return
+
+    def _on_signal(self, **_: Any) -> None:
+        threading.Thread(target=self._watch, name="shutdown", daemon=True).start()  # the loop may be busy with a task
+
+    def _watch(self) -> None:
+        if not self._can_stop_tasks:
+            self._consumer.return_unstarted()
+        if self._ends_at is None:
+            return
+        self._hurry.wait(max(0.0, self._ends_at - monotonic()))
+        if self._is_over:
+            return
+        if self._can_stop_tasks:
+            self._consumer.hub.call_soon(_nothing)  # wakes the loop
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        """No thread can be stopped from outside: return what it works on, and end the process."""
+        log.warning("the time of the soft shutdown is over: what still runs goes back to its queue")
+        self._consumer.return_all()
+        finish(self._consumer.leases)
+        controller = self._consumer.controller
+        if getattr(controller, "pidlock", None):
+            controller.pidlock.release()
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def _nothing() -> None:
+    pass
+
+
+def finish(all_leases: list[Any]) -> None:
+    """Send what has ended; without a broker it comes back when the leases end."""
+    for leases in all_leases:
+        try:
+            leases.finish()
+        except (redis.RedisError, OSError) as error:
+            log.warning("messages come back when their leases end, the broker is away: %s", error)

@@ -1,0 +1,155 @@
+"""Pause, rates and concurrency over real workers, measured where the server hands out and where tasks record."""
+
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from typing import Any
+
+import pytest
+import redis
+
+from tests.broker.bed import POOLS, Bed
+from tests.waiting import stays_true, wait_for
+
+pytestmark = pytest.mark.timeout(300)  # many processes start
+HANDED_OUT = re.compile(r"HINCRBY taskyard:message:(\S+) d 1$")  # each hand-out has a number
+
+
+def three_workers(bed: Bed, slots: int) -> None:
+    """Three processes that take from the queue."""
+    for number in range(3):
+        bed.worker("threads", slots, name=f"w{number}", wait_ready=False)
+    bed.wait_listening(3)
+
+
+@contextmanager
+def watched_hand_outs(bed: Bed) -> Iterator[dict[str, float]]:
+    """The server's time (seconds) at which it handed out each run, as its own MONITOR tells."""
+    found: dict[str, float] = {}
+    client: Any = redis.Redis(port=bed.server.port, socket_timeout=60)
+    stream = client.monitor()
+
+    def watch() -> None:
+        for command in stream.listen():
+            if match := HANDED_OUT.match(command["command"]):
+                found[match.group(1)] = command["time"]
+            if command["command"].startswith("PING the end"):
+                return
+
+    with stream:
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        yield found
+        client.execute_command("PING", "the end")
+        watcher.join(30)
+        assert not watcher.is_alive()
+
+
+def most_in_a_second(times: Sequence[float]) -> int:
+    """The largest number of moments in any window of one second."""
+    ordered = sorted(times)
+    return max(sum(1 for at in ordered[first:] if at < since + 1) for first, since in enumerate(ordered))
+
+
+def test_three_workers_never_start_more_than_a_hundred_and_one_in_any_second(bed: Bed) -> None:
+    bed.control.set_rate_limit("celery", 100)
+    three_workers(bed, 20)
+    with watched_hand_outs(bed) as handed_out:
+        with bed.app.producer_or_acquire() as producer, producer.batch():
+            runs = [bed.send("record", producer=producer) for _ in range(350)]
+        bed.wait_ended(runs)
+    times = [handed_out[run] for run in runs]
+    assert most_in_a_second(times) <= 101
+    assert max(times) - min(times) < 5  # it slows, and does not stop: 3.5 s are the least
+
+
+def test_three_workers_never_start_more_than_eleven_of_one_key_in_any_second(bed: Bed) -> None:
+    bed.control.set_key_rate_limit("celery", 10)
+    three_workers(bed, 10)
+    with watched_hand_outs(bed) as handed_out:
+        with bed.app.producer_or_acquire() as producer, producer.batch():
+            groups = {
+                bed.send("record", producer=producer, headers={"taskyard": {"group_key": f"k{number % 5}"}}): number % 5
+                for number in range(150)
+            }
+        bed.wait_ended(groups)
+    times = defaultdict(list)
+    for run, group in groups.items():
+        times[group].append(handed_out[run])
+    assert len(times) == 5
+    assert all(most_in_a_second(one) <= 11 for one in times.values())
+    every = list(handed_out.values())
+    assert max(every) - min(every) < 7  # 2.9 s are the least: the keys do not wait for each other
+
+
+def test_of_three_workers_never_more_than_seven_tasks_run_at_once(bed: Bed) -> None:
+    """Each task records its start within its lease, and its end before the lease ends: the list's order is true."""
+    bed.control.set_concurrency("celery", 7)
+    three_workers(bed, 5)
+    runs = [bed.send("record", "", 0.1) for _ in range(100)]
+    bed.wait_ended(runs)
+    running = list(accumulate(1 if line.startswith("start ") else -1 for line in bed.lines()))
+    assert max(running) == 7
+    assert running[-1] == 0
+
+
+def test_a_limit_heals_when_a_worker_that_used_it_is_killed(valkey_bed: Bed) -> None:
+    """Leases are counted, no counter can stay wrong."""
+    bed = valkey_bed
+    bed.control.set_concurrency("celery", 3)
+    victim = bed.worker("prefork", 3)
+    for _ in range(3):
+        bed.send("hold")
+    bed.wait_started(3)
+    runs = [bed.send("record") for _ in range(5)]
+    bed.worker("threads", 5, name="other")
+    victim.kill()
+    bed.release()
+    bed.wait_ended(runs)
+    assert len(set(bed.started())) == 8
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_pause_under_load_holds_within_two_seconds_and_over_a_restart(valkey_bed: Bed, pool: str) -> None:
+    bed = valkey_bed
+    worker = bed.worker(pool, 2)
+    runs = [bed.send("record", "", 0.05) for _ in range(400)]
+    bed.wait_started(5)
+    bed.control.pause("celery")
+    wait_for(lambda: bed.control.counts("celery").active == 0, 2, "nothing runs")
+    started = len(bed.started())
+    assert started < len(runs)
+    stays_true(lambda: len(bed.started()) == started, 1.5, "nothing starts")
+    worker.stop()
+    worker.start()
+    bed.wait_listening()
+    stays_true(lambda: len(bed.started()) == started, 1.5, "nothing starts after the restart")
+    bed.control.resume("celery")
+    wait_for(lambda: len(bed.started()) > started, 5, "it goes on")
+    bed.control.drain("celery")
+
+
+def test_a_limited_queue_does_not_slow_another_one(valkey_bed: Bed) -> None:
+    bed = valkey_bed
+    bed.control.set_rate_limit("slow", 1)
+    for _ in range(20):
+        bed.send("record", "slow", queue="slow")
+    runs = [bed.send("record", "quick", queue="quick") for _ in range(200)]
+    bed.worker("threads", 4, queues="slow,quick")
+    bed.wait_ended(runs, 15)
+    assert bed.control.counts("slow").waiting > 0
+
+
+def test_one_high_task_behind_fifty_low_ones_starts_next_or_second(valkey_bed: Bed) -> None:
+    bed = valkey_bed
+    low = [bed.send("hold" if number == 0 else "record", priority=1) for number in range(50)]
+    bed.worker("threads", 1)
+    bed.wait_started()
+    high = bed.send("record", priority=9)
+    bed.release()
+    bed.wait_ended([*low, high])
+    assert high in bed.started()[1:3]
+    assert [run for run in bed.started() if run != high] == low
