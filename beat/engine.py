@@ -112,8 +112,6 @@ class Engine:
             self._is_broker_lost = False
             log.info("beat.broker_back")
         if token == 0:
-            if self._token:
-                log.warning("beat.lead_lost", owner=self._lease.owner)
             self._stand_down()
             self._database_answered()
             return False
@@ -136,6 +134,8 @@ class Engine:
         log.info("beat.leads", owner=self._lease.owner, token=token, schedules=len(self._agenda))
 
     def _stand_down(self) -> None:
+        if self._token:
+            log.warning("beat.lead_lost", owner=self._lease.owner, token=self._token)
         self._token, self._changes = 0, -1
         self._agenda.clear()
         self._last.clear()

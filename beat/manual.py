@@ -43,6 +43,8 @@ def run_now(  # noqa: PLR0913 - the process, and one request
     except RefusedError as error:
         store.close_manual(fire.id, str(error))
         raise
+    finally:
+        publisher.close()
     store.published([Published(fire.id, fire.slot, timedelta(0))])
     return fire
 

@@ -22,6 +22,7 @@ from tasks.app import find_task
 from tasks.errors import InvalidPayloadError, UnknownTaskError
 
 REMEMBERED = timedelta(minutes=10)  # the broker refuses a second message of a slot for so long, even after its end
+PATIENCE = 5.0  # seconds
 SOON = timedelta(milliseconds=20)  # what is due by then needs no delay
 BROKER_ERRORS = (OperationalError, BatchPublishError, RedisError, OSError)
 
@@ -72,22 +73,22 @@ class Publisher(Protocol):
 class CeleryPublisher:
     """Publishes through the app's tasks, with their own checks."""
 
-    def __init__(self, app: Celery, client: Any, settings: Settings) -> None:
+    def __init__(self, app: Celery, client: Any, settings: Settings, patience: float = PATIENCE) -> None:
+        """Prepare, and open nothing; a broker that does not answer within `patience` (seconds) is an error."""
         self._app = app
         self._client = client
         self._space = Keyspace(settings.taskyard_key_prefix, EVENTS_KEPT if settings.audit_enabled else 0)
         self._knows_runs = settings.taskyard_transport == "taskyard"
+        limits = {"socket_timeout": patience, "socket_connect_timeout": patience}
+        self._limits = {**limits, "max_retries": 0}  # kombu would look for a lost broker without end
+        self._connection: Any = None
         self._producer: Any = None
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Hold one producer while several messages are published; they go together when the block ends."""
-        with self._app.producer_or_acquire() as producer, producer.batch():
-            self._producer = producer
-            try:
-                yield
-            finally:
-                self._producer = None
+        """Collect the messages that are published in the block; they go together when it ends."""
+        with self._fresh_after_errors(), self._open_producer().batch():
+            yield
 
     def publish(self, message: Message, now: datetime) -> None:
         """Enqueue one run; see :class:`Publisher`."""
@@ -105,12 +106,18 @@ class CeleryPublisher:
         }
         if message.due > now + SOON:
             options["eta"] = message.due
-        if self._producer is not None:
-            options["producer"] = self._producer
         try:
-            find_task(message.task).apply_async(kwargs=message.args, **options)
+            with self._fresh_after_errors():
+                options["producer"] = self._open_producer()
+                find_task(message.task).apply_async(kwargs=message.args, **options)
         except (UnknownTaskError, InvalidPayloadError, ValueError) as error:
             raise RefusedError(str(error)) from error
+
+    def close(self) -> None:
+        """Close the connection; the next message opens a new one."""
+        connection, self._connection, self._producer = self._connection, None, None
+        if connection is not None:
+            connection.release()
 
     def withdraw(self, run_ids: Sequence[UUID], reason: str) -> None:
         """Cancel in the broker; the stock transport cannot, there the message runs when it is due."""
@@ -122,3 +129,18 @@ class CeleryPublisher:
         if not self._knows_runs:
             return run_ids
         return {UUID(run_id) for run_id in held(self._client, self._space.prefix, map(str, run_ids))}
+
+    def _open_producer(self) -> Any:
+        if self._producer is None:
+            self._connection = self._app.connection_for_write(transport_options=self._limits)
+            self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
+        return self._producer
+
+    @contextmanager
+    def _fresh_after_errors(self) -> Iterator[None]:
+        """Leave a connection that failed: its server may be another one by now."""
+        try:
+            yield
+        except BROKER_ERRORS:
+            self.close()
+            raise

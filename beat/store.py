@@ -113,7 +113,7 @@ class BeatStore:
             DefinitionsChangedError: The decision was made on outdated definitions; nothing was written.
         """
         with self._engine.begin() as connection:
-            _prove(connection, token, changes)
+            self.prove(connection, token, changes)
             written: set[UUID] = set()
             for begin in range(0, len(fires), CHUNK):
                 inserted = connection.execute(_insert_new(connection), list(fires[begin : begin + CHUNK]))
@@ -137,7 +137,7 @@ class BeatStore:
             StaleLeaderError: A newer leader has written; nothing was.
         """
         with self._engine.begin() as connection:
-            _prove(connection, token)
+            self.prove(connection, token)
             connection.execute(
                 update(_fires).where(_fires.c.id.in_(fire_ids)).values(state=state, error=error and error[:1000])
             )
@@ -207,6 +207,22 @@ class BeatStore:
         with self._engine.begin() as connection:
             return connection.execute(delete(_fires).where(_fires.c.id.in_(old))).rowcount
 
+    @staticmethod
+    def prove(connection: Connection, token: int, changes: int | None = None) -> None:
+        """
+        Lock the shared numbers until commit, so that takeovers and edits come before or after us, never between.
+
+        Raises:
+            StaleLeaderError: A newer leader has written.
+            DefinitionsChangedError: There are newer definitions than those of change number `changes`.
+        """
+        query = select(_states.c.name, _states.c.value).order_by(_states.c.name).with_for_update()
+        values: dict[str, int] = {row.name: row.value for row in connection.execute(query)}
+        if values.get(LEADER, 0) > token:
+            raise StaleLeaderError(f"token {token} is older than {values[LEADER]}")
+        if changes is not None and values.get(CHANGES, 0) != changes:
+            raise DefinitionsChangedError(f"change {changes} is older than {values.get(CHANGES, 0)}")
+
 
 def next_change(connection: Connection) -> int:
     """Give a change of a definition its number; held until commit, so numbers become visible in their order."""
@@ -220,16 +236,6 @@ def next_change(connection: Connection) -> int:
 def _insert_new(connection: Connection) -> Any:
     dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
     return dialect.insert(_fires).on_conflict_do_nothing().returning(_fires.c.id)
-
-
-def _prove(connection: Connection, token: int, changes: int | None = None) -> None:
-    """Lock the shared numbers until commit, so that takeovers and edits come before or after us, never between."""
-    query = select(_states.c.name, _states.c.value).order_by(_states.c.name).with_for_update()
-    values: dict[str, int] = {row.name: row.value for row in connection.execute(query)}
-    if values.get(LEADER, 0) > token:
-        raise StaleLeaderError(f"token {token} is older than {values[LEADER]}")
-    if changes is not None and values.get(CHANGES, 0) != changes:
-        raise DefinitionsChangedError(f"change {changes} is older than {values.get(CHANGES, 0)}")
 
 
 def _ensure_states(connection: Connection) -> None:
