@@ -1,16 +1,15 @@
 """Leaders are killed, suspended, cut off and moved in time: another one takes over, and no slot comes twice."""
 
 import os
-import random
 import time
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
 
-from tests.beat.stage import Beat, Stage
+from tests.beat.moved import MOVABLE
+from tests.beat.stage import Beat, Stage, gaps
 from tests.proxy import Proxy
 from tests.waiting import stays_true, wait_for
 
@@ -151,12 +150,10 @@ def test_a_broker_that_forgets_everything_does_not_let_an_older_leader_win(stage
 
 def test_processes_whose_clocks_are_two_hours_off_fire_nothing_early_late_or_twice(stage: Stage) -> None:
     """The broker's clock counts, whatever the clock of the machine says."""
-    if not FAKETIME.exists():
-        reason = "libfaketime is not installed (apt-get install faketime)"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    faketime = need_faketime()
     stage.add()
     for offset in ("+2h", "-2h", "+0"):
-        beat = stage.beat(f"beat{offset}", LD_PRELOAD=str(FAKETIME), FAKETIME=offset)
+        beat = stage.beat(f"beat{offset}", LD_PRELOAD=faketime, FAKETIME=offset)
         stage.wait_led_by(beat, limit=60)
         stage.wait_fires(stage.schedule().fired + 3, "published")
         stage.end(beat)
@@ -164,57 +161,29 @@ def test_processes_whose_clocks_are_two_hours_off_fire_nothing_early_late_or_twi
     stage.check_books()
 
 
-def hurt(beats: list[Beat], cables: list[Proxy], chance: random.Random) -> None:
-    """Do something bad to one process and its cable; heal another."""
-    number = chance.randrange(len(beats))
-    beat, cable = beats[number], cables[number]
-    match chance.choice(("kill", "suspend", "cut", "silent", "heal", "heal")):
-        case "kill":
-            beat.kill()
-            beat.start(wait_ready=False)
-        case "suspend":
-            beat.suspend()
-        case "cut":
-            cable.cut()
-        case "silent":
-            cable.cut(silent=True)
-        case _:
-            heal(beats, cables)
+def test_a_leader_whose_clock_is_moved_by_two_hours_goes_on_as_if_nothing_was(stage: Stage, tmp_path: Path) -> None:
+    """Set forward, then far back, under a process that leads; another one, whose clock is right, stands by."""
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    moved = {"FAKETIME_TIMESTAMP_FILE": str(clock), "LD_PRELOAD": need_faketime(), **MOVABLE}
+    stage.add(misfire="run_all", misfire_limit=100)
+    leader = stage.beat("moved", "tests.beat.moved:Scheduler", **moved)
+    stage.wait_led_by(leader, limit=60)
+    heir = stage.beat("right")
+    before = datetime.now(UTC)
+    for offset in ("+2h", "-2h"):
+        clock.write_text(offset)
+        stage.wait_fires(stage.schedule().fired + 4, "published")
+        assert abs(stage.fires()[-1].slot - datetime.now(UTC)) < timedelta(seconds=5)
+        assert stage.led_by(leader), leader.tail()
+    stage.end(leader, heir)
+    published = stage.check_books()
+    assert gaps(published) == {timedelta(seconds=1)}
+    assert max(fire.lag_ms or 0 for fire in published if fire.slot > before) < 3000
 
 
-def heal(beats: list[Beat], cables: list[Proxy]) -> None:
-    for beat, cable in zip(beats, cables, strict=True):
-        cable.heal()
-        beat.resume()
-
-
-def run_chaos(stage: Stage, seconds: float, rate: float, seed: int) -> None:
-    stage.compress(rate)
-    stage.add("once", misfire="run_once")
-    stage.add("none", misfire="skip", expression="3")
-    stage.add("all", misfire="run_all", misfire_limit=100)
-    chance = random.Random(seed)  # noqa: S311 - it need not be secret
-    with ExitStack() as ends:
-        cables = [ends.enter_context(Proxy(stage.server.port)) for _ in range(3)]
-        beats = [stage.beat(f"beat{number}", REDIS_URL=cable.url) for number, cable in enumerate(cables)]
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            hurt(beats, cables, chance)
-            pause = min(chance.uniform(0.2, 2.5), max(until - time.monotonic(), 0))
-            stays_true(lambda: True, pause, "time passes")
-        heal(beats, cables)
-        fired = stage.schedule("once").fired
-        stage.wait_fires(fired + 3, name="once", limit=60)
-        stage.end(*beats)
-    for name in ("once", "none", "all"):
-        assert stage.check_books(name)
-
-
-def test_one_minute_of_disasters_leaves_the_books_right(stage: Stage) -> None:
-    run_chaos(stage, seconds=12, rate=5, seed=1)
-
-
-@pytest.mark.chaos
-@pytest.mark.parametrize("seed", range(3))
-def test_ten_minutes_of_disasters_leave_the_books_right(stage: Stage, seed: int) -> None:
-    run_chaos(stage, seconds=120, rate=5, seed=seed)
+def need_faketime() -> str:
+    if not FAKETIME.exists():
+        reason = "libfaketime is not installed (apt-get install faketime)"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    return str(FAKETIME)
