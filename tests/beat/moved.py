@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import SupportsIndex
 
 from beat.scheduler import Scheduler
 
@@ -9,8 +10,8 @@ __all__ = ["Scheduler"]
 MOVABLE = {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}  # as when a machine's clock is set
 
 
-def _sleep(seconds: float) -> None:
-    threading.Event().wait(seconds)
+def _sleep(seconds: SupportsIndex | float) -> None:
+    threading.Event().wait(float(seconds))
 
 
 time.sleep = _sleep
