@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from redis import RedisError
 from beat.errors import ScheduleError
 from broker.durable_cancel import cancel
 from broker.options import EVENTS_KEPT
-from broker.scripting import Keyspace
+from broker.scripting import Keyspace, run
 from broker.untyped import BatchPublishError
 from broker.whereabouts import held
 from config.settings import Settings
@@ -44,21 +44,34 @@ class Message:
     priority: int
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A message that is checked, serialized and ready to be sent."""
+
+    message: Message
+    words: tuple[bytes, ...]  # of the script `put`; empty with the stock transport
+
+
 class Publisher(Protocol):
     """What the engine needs of a broker."""
 
-    def publish(self, message: Message, now: datetime) -> None:
+    def prepare(self, message: Message, now: datetime) -> Prepared:
         """
-        Enqueue one run, delayed until it is due.
+        Make a message that is delayed until it is due; nothing is sent.
 
         Raises:
             RefusedError: The task does not take it.
-            OperationalError, RedisError, OSError: The broker does not answer; the message may be there or not.
+            OperationalError, RedisError, OSError: The broker does not answer.
         """
         ...
 
-    def session(self) -> Any:
-        """Return a context whose messages may be sent together at its end; it raises as `publish` does."""
+    def send(self, prepared: Sequence[Prepared]) -> None:
+        """
+        Enqueue runs, together.
+
+        Raises:
+            OperationalError, RedisError, OSError: The broker does not answer; the messages may be there or not.
+        """
         ...
 
     def withdraw(self, run_ids: Sequence[UUID], reason: str) -> None:
@@ -84,14 +97,32 @@ class CeleryPublisher:
         self._connection: Any = None
         self._producer: Any = None
 
-    @contextmanager
-    def session(self) -> Iterator[None]:
-        """Collect the messages that are published in the block; they go together when it ends."""
-        with self._fresh_after_errors(), self._open_producer().batch():
-            yield
+    def prepare(self, message: Message, now: datetime) -> Prepared:
+        """Let the task and Celery make the message, and keep what would be sent; see :class:`Publisher`."""
+        if not self._knows_runs:
+            _check(message)
+            return Prepared(message, ())
+        with self._fresh_after_errors():
+            producer = self._open_producer()
+            with producer.batch() as batch:
+                self._publish(message, now, producer)
+                words = batch.state.session.take_words()
+        return Prepared(message, tuple(str(word).encode() for word in words))
 
-    def publish(self, message: Message, now: datetime) -> None:
-        """Enqueue one run; see :class:`Publisher`."""
+    def send(self, prepared: Sequence[Prepared]) -> None:
+        """Put all messages with one call; see :class:`Publisher`."""
+        if self._knows_runs:
+            words = [word for one in prepared for word in one.words]
+            if words:  # a slot that is there already is left as it is
+                run(self._client, self._space, "put", *words)
+            return
+        with self._fresh_after_errors():
+            producer = self._open_producer()
+            with producer.batch():
+                for one in prepared:
+                    self._publish(one.message, datetime.now(UTC), producer)
+
+    def _publish(self, message: Message, now: datetime, producer: Any) -> None:
         options: dict[str, Any] = {
             "task_id": str(message.run_id),
             "priority": message.priority,
@@ -103,13 +134,12 @@ class CeleryPublisher:
                 "celery_beat_task": True,
             },
             "retry": False,  # the row stays pending, and is published again
+            "producer": producer,
         }
         if message.due > now + SOON:
             options["eta"] = message.due
         try:
-            with self._fresh_after_errors():
-                options["producer"] = self._open_producer()
-                find_task(message.task).apply_async(kwargs=message.args, **options)
+            find_task(message.task).apply_async(kwargs=message.args, **options)
         except (UnknownTaskError, InvalidPayloadError, ValueError) as error:
             raise RefusedError(str(error)) from error
 
@@ -144,3 +174,10 @@ class CeleryPublisher:
         except BROKER_ERRORS:
             self.close()
             raise
+
+
+def _check(message: Message) -> None:
+    try:
+        find_task(message.task).payload.from_wire(message.args).to_wire()
+    except (UnknownTaskError, InvalidPayloadError) as error:
+        raise RefusedError(str(error)) from error

@@ -124,10 +124,16 @@ class BeatStore:
 
     def published(self, fires: Iterable[Published]) -> None:
         """Note that messages are in the broker."""
-        rows = [{"b_id": f.fire_id, "b_at": f.at, "b_lag": f.lag // timedelta(milliseconds=1)} for f in fires]
-        if rows:
+        together: dict[tuple[datetime, int], list[UUID]] = {}
+        for fire in fires:
+            together.setdefault((fire.at, fire.lag // timedelta(milliseconds=1)), []).append(fire.fire_id)
+        if together:
             with self._engine.begin() as connection:
-                connection.execute(_PUBLISHED, rows)
+                for (at, lag_ms), ids in together.items():
+                    values = {"state": "published", "published_at": at, "lag_ms": lag_ms}
+                    for begin in range(0, len(ids), CHUNK):
+                        of_these = _fires.c.id.in_(ids[begin : begin + CHUNK]) & (_fires.c.state == "pending")
+                        connection.execute(update(_fires).where(of_these).values(values))
 
     def close(self, token: int, fire_ids: Sequence[UUID], state: str, error: str | None = None) -> None:
         """
@@ -275,9 +281,4 @@ _ADVANCE = (
         skipped=_schedules.c.skipped + bindparam("b_skipped"),
         missed=_schedules.c.missed + bindparam("b_missed"),
     )
-)
-_PUBLISHED = (
-    update(_fires)
-    .where(_fires.c.id == bindparam("b_id"), _fires.c.state == "pending")
-    .values(state="published", published_at=bindparam("b_at", type_=_MOMENT), lag_ms=bindparam("b_lag"))
 )

@@ -30,6 +30,11 @@ class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see broker/untyp
         """Collect one message."""
         self._words.extend(words)
 
+    def take_words(self) -> tuple[Word, ...]:
+        """Take out what was collected, for a later call of the script `put`; it is not sent with the batch."""
+        words, self._words = tuple(self._words), []
+        return words
+
     def publish(self, message: dict[str, Any], **options: Any) -> Any:
         """Route one message; what it puts is sent with its batch."""
         result = super().publish(message, **options)
