@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from beat.definitions import Misfire
-from beat.slots import Series
+from beat.publisher import Prepared
+from beat.slots import Remembered
 
 
 @dataclass(slots=True)
@@ -19,7 +20,7 @@ class Armed:
     task: str
     args: dict[str, object]
     priority: int
-    series: Series
+    series: Remembered
     shift: timedelta
     misfire: Misfire
     misfire_limit: int
@@ -29,6 +30,7 @@ class Armed:
     last_run_id: UUID | None
     changes: int
     wake: datetime | None = None  # when its next slot is to be enqueued; None: no slot is left
+    prepared: Prepared | None = None  # the message of its next slot
 
 
 class Agenda:
@@ -37,6 +39,7 @@ class Agenda:
     def __init__(self) -> None:
         self._armed: dict[UUID, Armed] = {}
         self._heap: list[tuple[datetime, int, UUID]] = []
+        self._unprepared: list[tuple[datetime, int, UUID]] = []
         self._order = 0  # makes equal times comparable, and tells an outdated entry
         self._current: dict[UUID, int] = {}
 
@@ -51,16 +54,20 @@ class Agenda:
         self._armed.clear()
         self._current.clear()
         self._heap.clear()
+        self._unprepared.clear()
 
     def put(self, armed: Armed) -> None:
         """Add or replace a schedule; its next slot is the first one after its cursor."""
         self._armed[armed.id] = armed
         slot = armed.series.after(armed.cursor)
         armed.wake = None if slot is None else slot + armed.shift - armed.ahead
+        armed.prepared = None
         self._order += 1
         self._current[armed.id] = self._order
         if armed.wake is not None:
             heapq.heappush(self._heap, (armed.wake, self._order, armed.id))
+            if not armed.skips_overlap:  # most of their slots may be left out
+                heapq.heappush(self._unprepared, (armed.wake, self._order, armed.id))
 
     def get(self, schedule_id: UUID) -> Armed | None:
         """Return a schedule."""
@@ -86,6 +93,15 @@ class Agenda:
                 found.append(self._armed[entry[2]])
         for entry in entries:  # they stay until they are put again: a failed write must not lose them
             heapq.heappush(self._heap, entry)
+        return found
+
+    def to_prepare(self, moment: datetime, limit: int) -> list[Armed]:
+        """Return up to `limit` schedules that wake by then and were not returned here for that slot."""
+        found: list[Armed] = []
+        while self._unprepared and self._unprepared[0][0] <= moment and len(found) < limit:
+            entry = heapq.heappop(self._unprepared)
+            if self._current.get(entry[2]) == entry[1]:
+                found.append(self._armed[entry[2]])
         return found
 
     def next_wake(self) -> datetime | None:

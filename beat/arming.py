@@ -6,7 +6,7 @@ from typing import Any
 from beat.agenda import Armed
 from beat.definitions import timing_of
 from beat.planning import shift_of
-from beat.slots import Series
+from beat.slots import Remembered, Series
 
 
 def can_fire(row: Any) -> bool:
@@ -31,7 +31,7 @@ def armed_from(row: Any, ahead: timedelta) -> Armed:
         task=row.task,
         args=row.args,
         priority=row.priority,
-        series=series,
+        series=Remembered(series),
         shift=shift_of(row.id, timedelta(milliseconds=row.jitter_ms)),
         misfire=row.misfire,
         misfire_limit=row.misfire_limit,

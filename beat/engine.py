@@ -18,9 +18,11 @@ from beat.leader import Lease
 from beat.metrics import BeatMetrics
 from beat.store import BeatStore, DefinitionsChangedError
 
-BATCH = 200  # schedules that are settled in one transaction
+BATCH = 500  # schedules that are settled in one transaction
 BATCHES = 50  # in one tick; then the loop gets a chance to end
 PRUNED = 5000  # fires deleted in one go
+PREPARED = 100  # messages that are made in one tick
+PREPARED_AHEAD = timedelta(seconds=30)
 log = structlog.get_logger(__name__)
 
 
@@ -112,8 +114,6 @@ class Engine:
             self._is_broker_lost = False
             log.info("beat.broker_back")
         if token == 0:
-            if self._token:
-                log.warning("beat.lead_lost", owner=self._lease.owner)
             self._stand_down()
             self._database_answered()
             return False
@@ -136,6 +136,8 @@ class Engine:
         log.info("beat.leads", owner=self._lease.owner, token=token, schedules=len(self._agenda))
 
     def _stand_down(self) -> None:
+        if self._token:
+            log.warning("beat.lead_lost", owner=self._lease.owner, token=self._token)
         self._token, self._changes = 0, -1
         self._agenda.clear()
         self._last.clear()
@@ -156,7 +158,16 @@ class Engine:
         if self._retention and self._is_time("prune", self._pace.prune):
             self._store.prune(self._clock.now() - self._retention, PRUNED)
         self._database_answered()
-        return self._pause()
+        return self._pause() if self._prepare() < PREPARED else 0.0
+
+    def _prepare(self) -> int:
+        """Make messages of coming slots while nothing is due, so that a crowd in one second is sent at once."""
+        now, wake = self._clock.now(), self._agenda.next_wake()
+        if self._is_ending or wake is None or wake <= now:
+            return 0
+        coming = self._agenda.to_prepare(now + PREPARED_AHEAD, PREPARED)
+        self._firing.prepare(coming, now)
+        return len(coming)
 
     def _pause(self) -> float:
         longest = self._pace.poll.total_seconds()

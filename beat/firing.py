@@ -1,8 +1,9 @@
 """From schedules that are due to messages in the broker: decide, write the fires, publish, and note it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -13,11 +14,11 @@ from beat.clock import Clock
 from beat.leader import Lease
 from beat.metrics import BeatMetrics
 from beat.planning import Horizon, Plan, plan, run_id_of
-from beat.publisher import BROKER_ERRORS, Message, Publisher, RefusedError
+from beat.publisher import BROKER_ERRORS, Message, Prepared, Publisher, RefusedError
 from beat.store import Advance, BeatStore, Published
 
 LEFT_OVER = timedelta(seconds=3)  # a fire without a message is taken up by the leader after so long
-PER_CALL = 50  # messages of one call to the broker
+PER_CALL = 250  # messages of one call to the broker
 REPAIRS = 200  # fires taken up in one go
 ZERO = timedelta(0)
 log = structlog.get_logger(__name__)
@@ -68,10 +69,25 @@ class Firing:
         rows = [row for decision in decisions for row in self._rows(decision, now)]
         advances = [_advance(decision, now) for decision in decisions]
         written = self._store.record(self._lease.token, changes, rows, advances)
+        ready = {p.message.run_id: p for armed in batch if (p := armed.prepared) is not None}
+        messages = [_message(decision.armed, slot) for decision in decisions for slot in decision.fires]
         for decision in decisions:
             self._move_on(agenda, decision)
-        messages = [_message(decision.armed, slot) for decision in decisions for slot in decision.fires]
-        self._publish([message for message in messages if message.run_id in written], now)
+        self._publish([message for message in messages if message.run_id in written], now, ready)
+
+    def prepare(self, coming: Iterable[Armed], now: datetime) -> None:
+        """Make the messages of the next slots of these schedules, and find the slots after them; nothing is sent."""
+        for armed in coming:
+            slot = armed.series.after(armed.cursor)
+            if slot is None:
+                continue
+            armed.series.after(slot)
+            try:
+                armed.prepared = self._publisher.prepare(_message(armed, slot), now)
+            except RefusedError:
+                continue  # said when it is due
+            except BROKER_ERRORS:
+                return  # as above; without it, messages are made when they are sent
 
     def repair(self, now: datetime) -> int:
         """
@@ -154,7 +170,9 @@ class Firing:
             "recorded_at": now,
         }
 
-    def _publish(self, messages: Sequence[Message], now: datetime) -> None:
+    def _publish(
+        self, messages: Sequence[Message], now: datetime, ready: Mapping[UUID, Prepared] = MappingProxyType({})
+    ) -> None:
         """Send in few calls to the broker; what is not sent stays pending, for the repair."""
         for begin in range(0, len(messages), PER_CALL):
             if not self._lease.is_held():
@@ -162,20 +180,20 @@ class Firing:
             part = messages[begin : begin + PER_CALL]
             refused: dict[UUID, str] = {}
             try:
-                with self._publisher.session():
-                    for message in part:
-                        self._publish_one(message, now, refused)
+                prepared = [ready.get(message.run_id) or self._prepare_now(message, now, refused) for message in part]
+                self._publisher.send([one for one in prepared if one is not None])
             except BROKER_ERRORS as error:
                 log.warning("beat.publish_failed", left=len(messages) - begin, reason=str(error))
                 break
             self._note(part, refused)
 
-    def _publish_one(self, message: Message, now: datetime, refused: dict[UUID, str]) -> None:
+    def _prepare_now(self, message: Message, now: datetime, refused: dict[UUID, str]) -> Prepared | None:
         try:
-            self._publisher.publish(message, now)
+            return self._publisher.prepare(message, now)
         except RefusedError as error:
             log.error("schedule.refused", schedule=message.schedule, reason=str(error))  # noqa: TRY400 - the reason says it
             refused[message.run_id] = str(error)
+            return None
 
     def _note(self, sent: Sequence[Message], refused: dict[UUID, str]) -> None:
         at = self._clock.now()

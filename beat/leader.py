@@ -106,12 +106,6 @@ class Lease:
         self._release(keys=self._keys[:1], args=[self.owner])
 
 
-def open_client(url: str, length: timedelta) -> Redis:
-    """Open a client for leases of this length: it gives up early, for a late answer is worth nothing."""
-    limit = max(length.total_seconds() / 2, 0.2)
-    return Redis.from_url(url, socket_timeout=limit, socket_connect_timeout=limit, retry=None)
-
-
 def current_leader(client: Redis, prefix: str) -> Leader | None:
     """
     Look who leads; None: nobody.

@@ -39,10 +39,12 @@ def run_now(  # noqa: PLR0913 - the process, and one request
         record_operation(session, "schedules run", name, reason=reason)
     message = Message(fire.id, schedule.name, fire.slot, fire.due_at, schedule.task, schedule.args, schedule.priority)
     try:
-        publisher.publish(message, fire.slot)
+        publisher.send([publisher.prepare(message, fire.slot)])
     except RefusedError as error:
         store.close_manual(fire.id, str(error))
         raise
+    finally:
+        publisher.close()
     store.published([Published(fire.id, fire.slot, timedelta(0))])
     return fire
 

@@ -3,11 +3,12 @@
 import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from uuid import UUID, uuid5
 
 from beat.definitions import Misfire
-from beat.slots import Series, slots_between
+from beat.slots import Timing, slots_between
 
 ON_TIME = timedelta(seconds=1)  # a slot that is later than this has passed, and its misfire policy decides
 
@@ -37,7 +38,7 @@ class Plan:
         return not self.fires and not self.missed
 
 
-def plan(series: Series, shift: timedelta, policy: tuple[Misfire, int], cursor: datetime, horizon: Horizon) -> Plan:
+def plan(series: Timing, shift: timedelta, policy: tuple[Misfire, int], cursor: datetime, horizon: Horizon) -> Plan:
     """
     Decide about the slots after the cursor that are due by now, or will be within the horizon.
 
@@ -67,6 +68,7 @@ def shift_of(schedule_id: UUID, jitter: timedelta) -> timedelta:
     return timedelta(milliseconds=int(jitter / timedelta(milliseconds=1) * share))
 
 
+@lru_cache(maxsize=4096)  # asked several times for each fire
 def run_id_of(schedule_id: UUID, slot: datetime) -> UUID:
     """Return the id of the run of a slot: whoever enqueues it, and however often, it is the same run."""
     return uuid5(schedule_id, slot.isoformat(timespec="microseconds"))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from redis import RedisError
 from beat.errors import ScheduleError
 from broker.durable_cancel import cancel
 from broker.options import EVENTS_KEPT
-from broker.scripting import Keyspace
+from broker.scripting import Keyspace, run
 from broker.untyped import BatchPublishError
 from broker.whereabouts import held
 from config.settings import Settings
@@ -22,6 +22,7 @@ from tasks.app import find_task
 from tasks.errors import InvalidPayloadError, UnknownTaskError
 
 REMEMBERED = timedelta(minutes=10)  # the broker refuses a second message of a slot for so long, even after its end
+PATIENCE = 5.0  # seconds
 SOON = timedelta(milliseconds=20)  # what is due by then needs no delay
 BROKER_ERRORS = (OperationalError, BatchPublishError, RedisError, OSError)
 
@@ -43,21 +44,34 @@ class Message:
     priority: int
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A message that is checked, serialized and ready to be sent."""
+
+    message: Message
+    words: tuple[bytes, ...]  # of the script `put`; empty with the stock transport
+
+
 class Publisher(Protocol):
     """What the engine needs of a broker."""
 
-    def publish(self, message: Message, now: datetime) -> None:
+    def prepare(self, message: Message, now: datetime) -> Prepared:
         """
-        Enqueue one run, delayed until it is due.
+        Make a message that is delayed until it is due; nothing is sent.
 
         Raises:
             RefusedError: The task does not take it.
-            OperationalError, RedisError, OSError: The broker does not answer; the message may be there or not.
+            OperationalError, RedisError, OSError: The broker does not answer.
         """
         ...
 
-    def session(self) -> Any:
-        """Return a context whose messages may be sent together at its end; it raises as `publish` does."""
+    def send(self, prepared: Sequence[Prepared]) -> None:
+        """
+        Enqueue runs, together.
+
+        Raises:
+            OperationalError, RedisError, OSError: The broker does not answer; the messages may be there or not.
+        """
         ...
 
     def withdraw(self, run_ids: Sequence[UUID], reason: str) -> None:
@@ -72,25 +86,43 @@ class Publisher(Protocol):
 class CeleryPublisher:
     """Publishes through the app's tasks, with their own checks."""
 
-    def __init__(self, app: Celery, client: Any, settings: Settings) -> None:
+    def __init__(self, app: Celery, client: Any, settings: Settings, patience: float = PATIENCE) -> None:
+        """Prepare, and open nothing; a broker that does not answer within `patience` (seconds) is an error."""
         self._app = app
         self._client = client
         self._space = Keyspace(settings.taskyard_key_prefix, EVENTS_KEPT if settings.audit_enabled else 0)
         self._knows_runs = settings.taskyard_transport == "taskyard"
+        limits = {"socket_timeout": patience, "socket_connect_timeout": patience}
+        self._limits = {**limits, "max_retries": 0}  # kombu would look for a lost broker without end
+        self._connection: Any = None
         self._producer: Any = None
 
-    @contextmanager
-    def session(self) -> Iterator[None]:
-        """Hold one producer while several messages are published; they go together when the block ends."""
-        with self._app.producer_or_acquire() as producer, producer.batch():
-            self._producer = producer
-            try:
-                yield
-            finally:
-                self._producer = None
+    def prepare(self, message: Message, now: datetime) -> Prepared:
+        """Let the task and Celery make the message, and keep what would be sent; see :class:`Publisher`."""
+        if not self._knows_runs:
+            _check(message)
+            return Prepared(message, ())
+        with self._fresh_after_errors():
+            producer = self._open_producer()
+            with producer.batch() as batch:
+                self._publish(message, now, producer)
+                words = batch.state.session.take_words()
+        return Prepared(message, tuple(str(word).encode() for word in words))
 
-    def publish(self, message: Message, now: datetime) -> None:
-        """Enqueue one run; see :class:`Publisher`."""
+    def send(self, prepared: Sequence[Prepared]) -> None:
+        """Put all messages with one call; see :class:`Publisher`."""
+        if self._knows_runs:
+            words = [word for one in prepared for word in one.words]
+            if words:  # a slot that is there already is left as it is
+                run(self._client, self._space, "put", *words)
+            return
+        with self._fresh_after_errors():
+            producer = self._open_producer()
+            with producer.batch():
+                for one in prepared:
+                    self._publish(one.message, datetime.now(UTC), producer)
+
+    def _publish(self, message: Message, now: datetime, producer: Any) -> None:
         options: dict[str, Any] = {
             "task_id": str(message.run_id),
             "priority": message.priority,
@@ -102,15 +134,20 @@ class CeleryPublisher:
                 "celery_beat_task": True,
             },
             "retry": False,  # the row stays pending, and is published again
+            "producer": producer,
         }
         if message.due > now + SOON:
             options["eta"] = message.due
-        if self._producer is not None:
-            options["producer"] = self._producer
         try:
             find_task(message.task).apply_async(kwargs=message.args, **options)
         except (UnknownTaskError, InvalidPayloadError, ValueError) as error:
             raise RefusedError(str(error)) from error
+
+    def close(self) -> None:
+        """Close the connection; the next message opens a new one."""
+        connection, self._connection, self._producer = self._connection, None, None
+        if connection is not None:
+            connection.release()
 
     def withdraw(self, run_ids: Sequence[UUID], reason: str) -> None:
         """Cancel in the broker; the stock transport cannot, there the message runs when it is due."""
@@ -122,3 +159,25 @@ class CeleryPublisher:
         if not self._knows_runs:
             return run_ids
         return {UUID(run_id) for run_id in held(self._client, self._space.prefix, map(str, run_ids))}
+
+    def _open_producer(self) -> Any:
+        if self._producer is None:
+            self._connection = self._app.connection_for_write(transport_options=self._limits)
+            self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
+        return self._producer
+
+    @contextmanager
+    def _fresh_after_errors(self) -> Iterator[None]:
+        """Leave a connection that failed: its server may be another one by now."""
+        try:
+            yield
+        except BROKER_ERRORS:
+            self.close()
+            raise
+
+
+def _check(message: Message) -> None:
+    try:
+        find_task(message.task).payload.from_wire(message.args).to_wire()
+    except (UnknownTaskError, InvalidPayloadError) as error:
+        raise RefusedError(str(error)) from error

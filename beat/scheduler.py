@@ -13,16 +13,18 @@ from beat.clock import Clock, ServerClock
 from beat.deploy import deploy
 from beat.engine import Engine, Pace
 from beat.firing import Firing
-from beat.leader import Lease, open_client
+from beat.leader import Lease
 from beat.metrics import BeatMetrics
 from beat.publisher import CeleryPublisher
 from beat.schedule import timetable
 from beat.store import BeatStore
-from broker.client import shared_client
-from config.database import current_engine
+from broker.client import open_client
+from config.database import open_engine
 from config.settings import Settings, current_settings
 
 AFTER_A_FAULT = 1.0  # seconds
+SHORTEST_PATIENCE = timedelta(seconds=2)  # with a database
+CONNECTIONS = 2  # to the database, kept open
 log = structlog.get_logger(__name__)
 
 
@@ -95,11 +97,18 @@ class Scheduler(CeleryScheduler):
 
 
 def build_engine(app: Any, settings: Settings, clock: Clock, pace: Pace) -> Engine:
-    """Put the parts of one beat process together."""
-    database = current_engine()
+    """
+    Put the parts of one beat process together, on connections of its own.
+
+    They give up early: an answer that comes after the lease is worth nothing, and a process that waits for one learns
+    late that its servers are back.
+    """
+    database = open_engine(settings.database_url, CONNECTIONS, max(pace.lease, SHORTEST_PATIENCE))
     store, metrics = BeatStore(database), BeatMetrics()
-    lease = Lease(open_client(settings.redis_url, pace.lease), settings.taskyard_key_prefix, pace.lease)
-    publisher = CeleryPublisher(app, shared_client(settings.redis_url), settings)
+    patience = max(pace.lease.total_seconds() / 2, 0.2)
+    client = open_client(settings.redis_url, socket_timeout=patience, socket_connect_timeout=patience)
+    lease = Lease(client, settings.taskyard_key_prefix, pace.lease)
+    publisher = CeleryPublisher(app, client, settings, patience)
     return Engine(
         store,
         lease,

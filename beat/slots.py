@@ -11,6 +11,7 @@ from beat.cron import CronExpression
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
+REMEMBERED = 3  # answers
 COUNT_LIMIT = 200  # slots of an outage that are counted one by one; more are reported as "at least"
 
 
@@ -120,6 +121,24 @@ class Series:
         return None if slot is None or (self.end is not None and slot >= self.end) else slot
 
 
+class Remembered:
+    """A series that knows the few answers it gave last: planning asks the same ones again."""
+
+    __slots__ = ("_answers", "_series")
+
+    def __init__(self, series: Timing) -> None:
+        self._series = series
+        self._answers: dict[datetime, datetime | None] = {}
+
+    def after(self, moment: datetime) -> datetime | None:
+        """Return the first slot strictly after the moment."""
+        if moment not in self._answers:
+            if len(self._answers) == REMEMBERED:
+                del self._answers[next(iter(self._answers))]
+            self._answers[moment] = self._series.after(moment)
+        return self._answers[moment]
+
+
 @dataclass(frozen=True, slots=True)
 class Due:
     """The slots of a span: how many, and the newest of them, oldest first."""
@@ -129,7 +148,7 @@ class Due:
     is_exact: bool  # False: there are more than `count`
 
 
-def slots_between(series: Series, after: datetime, until: datetime, keep: int) -> Due:
+def slots_between(series: Timing, after: datetime, until: datetime, keep: int) -> Due:
     """Return the slots in (after, until], of which at least the newest `keep` (fewer if there are fewer)."""
     newest: deque[datetime] = deque(maxlen=max(keep, 1))
     count, moment = 0, after
@@ -156,7 +175,7 @@ def _exists(local: datetime, zone: ZoneInfo) -> bool:
     return local.replace(tzinfo=zone).astimezone(UTC).astimezone(zone).replace(tzinfo=None) == local
 
 
-def _newest(series: Series, after: datetime, until: datetime, keep: int) -> tuple[datetime, ...]:
+def _newest(series: Timing, after: datetime, until: datetime, keep: int) -> tuple[datetime, ...]:
     """Look back from the end in windows that double, so that a long outage of a busy schedule costs little."""
     window = SECOND
     while True:

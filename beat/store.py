@@ -113,7 +113,7 @@ class BeatStore:
             DefinitionsChangedError: The decision was made on outdated definitions; nothing was written.
         """
         with self._engine.begin() as connection:
-            _prove(connection, token, changes)
+            self.prove(connection, token, changes)
             written: set[UUID] = set()
             for begin in range(0, len(fires), CHUNK):
                 inserted = connection.execute(_insert_new(connection), list(fires[begin : begin + CHUNK]))
@@ -124,10 +124,16 @@ class BeatStore:
 
     def published(self, fires: Iterable[Published]) -> None:
         """Note that messages are in the broker."""
-        rows = [{"b_id": f.fire_id, "b_at": f.at, "b_lag": f.lag // timedelta(milliseconds=1)} for f in fires]
-        if rows:
+        together: dict[tuple[datetime, int], list[UUID]] = {}
+        for fire in fires:
+            together.setdefault((fire.at, fire.lag // timedelta(milliseconds=1)), []).append(fire.fire_id)
+        if together:
             with self._engine.begin() as connection:
-                connection.execute(_PUBLISHED, rows)
+                for (at, lag_ms), ids in together.items():
+                    values = {"state": "published", "published_at": at, "lag_ms": lag_ms}
+                    for begin in range(0, len(ids), CHUNK):
+                        of_these = _fires.c.id.in_(ids[begin : begin + CHUNK]) & (_fires.c.state == "pending")
+                        connection.execute(update(_fires).where(of_these).values(values))
 
     def close(self, token: int, fire_ids: Sequence[UUID], state: str, error: str | None = None) -> None:
         """
@@ -137,7 +143,7 @@ class BeatStore:
             StaleLeaderError: A newer leader has written; nothing was.
         """
         with self._engine.begin() as connection:
-            _prove(connection, token)
+            self.prove(connection, token)
             connection.execute(
                 update(_fires).where(_fires.c.id.in_(fire_ids)).values(state=state, error=error and error[:1000])
             )
@@ -207,6 +213,22 @@ class BeatStore:
         with self._engine.begin() as connection:
             return connection.execute(delete(_fires).where(_fires.c.id.in_(old))).rowcount
 
+    @staticmethod
+    def prove(connection: Connection, token: int, changes: int | None = None) -> None:
+        """
+        Lock the shared numbers until commit, so that takeovers and edits come before or after us, never between.
+
+        Raises:
+            StaleLeaderError: A newer leader has written.
+            DefinitionsChangedError: There are newer definitions than those of change number `changes`.
+        """
+        query = select(_states.c.name, _states.c.value).order_by(_states.c.name).with_for_update()
+        values: dict[str, int] = {row.name: row.value for row in connection.execute(query)}
+        if values.get(LEADER, 0) > token:
+            raise StaleLeaderError(f"token {token} is older than {values[LEADER]}")
+        if changes is not None and values.get(CHANGES, 0) != changes:
+            raise DefinitionsChangedError(f"change {changes} is older than {values.get(CHANGES, 0)}")
+
 
 def next_change(connection: Connection) -> int:
     """Give a change of a definition its number; held until commit, so numbers become visible in their order."""
@@ -220,16 +242,6 @@ def next_change(connection: Connection) -> int:
 def _insert_new(connection: Connection) -> Any:
     dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
     return dialect.insert(_fires).on_conflict_do_nothing().returning(_fires.c.id)
-
-
-def _prove(connection: Connection, token: int, changes: int | None = None) -> None:
-    """Lock the shared numbers until commit, so that takeovers and edits come before or after us, never between."""
-    query = select(_states.c.name, _states.c.value).order_by(_states.c.name).with_for_update()
-    values: dict[str, int] = {row.name: row.value for row in connection.execute(query)}
-    if values.get(LEADER, 0) > token:
-        raise StaleLeaderError(f"token {token} is older than {values[LEADER]}")
-    if changes is not None and values.get(CHANGES, 0) != changes:
-        raise DefinitionsChangedError(f"change {changes} is older than {values.get(CHANGES, 0)}")
 
 
 def _ensure_states(connection: Connection) -> None:
@@ -269,9 +281,4 @@ _ADVANCE = (
         skipped=_schedules.c.skipped + bindparam("b_skipped"),
         missed=_schedules.c.missed + bindparam("b_missed"),
     )
-)
-_PUBLISHED = (
-    update(_fires)
-    .where(_fires.c.id == bindparam("b_id"), _fires.c.state == "pending")
-    .values(state="published", published_at=bindparam("b_at", type_=_MOMENT), lag_ms=bindparam("b_lag"))
 )

@@ -35,6 +35,11 @@ class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see broker/untyp
         self.routed: list[Routed] = []  # what the last publication put, one for each of its queues
         super().__init__(channel, max_size)
 
+    def take_words(self) -> tuple[Word, ...]:
+        """Take out what was collected, for a later call of the script `put`; it is not sent with the batch."""
+        words, self._words = tuple(self._words), []
+        return words
+
     def publish(self, message: dict[str, Any], **options: Any) -> Any:
         """Route one message; what it puts is sent with its batch."""
         self.routed.clear()

@@ -1,25 +1,31 @@
 """The database: one engine per process, and what SQLite needs to behave like a server."""
 
+import math
 import os
-from functools import lru_cache
+from datetime import timedelta
+from functools import lru_cache, partial
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlmodel import Session
 
 from config.settings import SettingsError, current_settings
 
 SQLITE_BUSY_MS = 30_000  # a writer waits so long for the one before it
+MS = timedelta(milliseconds=1)
 
 
-def open_engine(url: str, pool_size: int = 20) -> Engine:
+def open_engine(url: str, pool_size: int = 20, patience: timedelta | None = None) -> Engine:
     """
     Open an engine for PostgreSQL (psycopg) or SQLite.
 
     SQLite runs in WAL mode, with foreign keys, and takes the write lock at the start of every transaction: a
     transaction that reads first and writes later would otherwise fail with "database is locked" and no wait.
+
+    With a `patience`, a server that cannot be reached and a lock that is held for longer are errors; and PostgreSQL
+    itself rolls back what a process of ours began when that process is silent for longer, suspended or cut off.
 
     Raises:
         SettingsError: The URL is not one of these.
@@ -35,9 +41,10 @@ def open_engine(url: str, pool_size: int = 20) -> Engine:
     options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": pool_size}
     options["hide_parameters"] = True  # values of rows belong into no traceback
     if parsed.drivername == "postgresql+psycopg":
-        return create_engine(parsed, pool_pre_ping=True, **options)
-    engine = create_engine(parsed, connect_args={"timeout": SQLITE_BUSY_MS / 1000}, **options)
-    event.listen(engine, "connect", _prepare_sqlite)
+        return _open_postgresql(parsed, options, patience)
+    busy_ms = SQLITE_BUSY_MS if patience is None else patience // MS
+    engine = create_engine(parsed, connect_args={"timeout": busy_ms / 1000}, **options)
+    event.listen(engine, "connect", partial(_prepare_sqlite, busy_ms))
     event.listen(engine, "begin", _begin_immediate)
     return engine
 
@@ -53,10 +60,33 @@ def open_session() -> Session:
     return Session(current_engine(), expire_on_commit=False)
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _open_postgresql(url: URL, options: dict[str, Any], patience: timedelta | None) -> Engine:
+    if patience is None:
+        return create_engine(url, pool_pre_ping=True, **options)
+    seconds = max(math.ceil(patience.total_seconds()), 1)
+    network = {
+        "connect_timeout": max(seconds, 2),  # libpq takes less as 2
+        "keepalives_idle": seconds,
+        "keepalives_interval": 1,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 1000 * seconds,
+    }
+    engine = create_engine(url, pool_pre_ping=True, connect_args=network, **options)
+    event.listen(engine, "connect", partial(_limit_locks, patience // MS))
+    return engine
+
+
+def _limit_locks(limit_ms: int, connection: Any, _record: Any) -> None:
+    with connection.cursor() as cursor:
+        for name in ("idle_in_transaction_session_timeout", "lock_timeout"):
+            cursor.execute(f"SET {name} = {limit_ms:d}")
+    connection.commit()
+
+
+def _prepare_sqlite(busy_ms: int, connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy's "begin" event below says when a transaction starts
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={SQLITE_BUSY_MS}", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={busy_ms}", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -118,6 +118,9 @@ def find_task(name: str) -> PlatformTask:
     Raises:
         UnknownTaskError: No such task; the text lists the names that exist.
     """
+    declared = app.tasks.get(name)
+    if isinstance(declared, PlatformTask):
+        return declared
     app.loader.import_default_modules()
     known = {key: entry for key, entry in app.tasks.items() if isinstance(entry, PlatformTask)}
     if name not in known:

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -25,6 +26,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from config.database import open_engine
@@ -111,6 +113,19 @@ class Database:
     def session(self) -> Session:
         """A new session."""
         return Session(self.engine, expire_on_commit=False)
+
+    def can_be_written(self) -> bool:
+        """Whether no process holds SQLite's one lock for writers; PostgreSQL has none."""
+        if self.kind == "postgresql":
+            return True
+        engine = open_engine(self.url, patience=timedelta(milliseconds=100))
+        try:
+            with engine.begin():
+                return True
+        except OperationalError:
+            return False
+        finally:
+            engine.dispose()
 
 
 class Servers:

@@ -97,9 +97,10 @@ class Stage:
         self.fast = Fast(datetime.now(UTC), rate)
         return self.fast
 
-    def beat(self, name: str = "beat", **env: str) -> Beat:
-        """Start a beat process."""
-        scheduler = "tests.beat.compressed:FastScheduler" if self.fast else None
+    def beat(self, name: str = "beat", scheduler: str | None = None, **env: str) -> Beat:
+        """Start a beat process; `scheduler` (module:class) replaces the platform's."""
+        if self.fast:
+            scheduler = "tests.beat.compressed:FastScheduler"
         beat = Beat(self.folder, name=name, scheduler=scheduler, env=self.env(**env))
         self._ends.callback(_end, beat)
         return beat.start()

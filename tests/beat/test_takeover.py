@@ -1,16 +1,15 @@
 """Leaders are killed, suspended, cut off and moved in time: another one takes over, and no slot comes twice."""
 
 import os
-import random
 import time
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
 
-from tests.beat.stage import Beat, Stage
+from tests.beat.moved import MOVABLE
+from tests.beat.stage import Beat, Stage, gaps
 from tests.proxy import Proxy
 from tests.waiting import stays_true, wait_for
 
@@ -26,6 +25,19 @@ def leading(stage: Stage, beats: list[Beat]) -> Beat:
     found = wait_for(lambda: next((beat for beat in beats if stage.led_by(beat)), None), 30, "one of them leads")
     assert found is not None
     return found
+
+
+def suspend_between_writes(stage: Stage, beat: Beat) -> None:
+    """A process that is suspended with SQLite's lock keeps it, and nobody can lead: wait for a better moment."""
+
+    def suspended() -> bool:
+        beat.suspend()
+        if stage.database.can_be_written():
+            return True
+        beat.resume()
+        return False
+
+    wait_for(suspended, 20, "it is suspended, and holds no lock")
 
 
 def test_a_killed_leader_is_replaced_within_ten_seconds(stage: Stage) -> None:
@@ -65,32 +77,20 @@ def test_a_suspended_leader_that_wakes_late_fires_nothing(stage: Stage) -> None:
     beats = [stage.beat("one"), stage.beat("two"), stage.beat("three")]
     lost = leading(stage, beats)
     stage.wait_fires(3, "published")
-    lost.suspend()
+    suspend_between_writes(stage, lost)
     heirs = other_than(lost, beats)
     suspended_at = time.monotonic()
     leading(stage, heirs)
     assert time.monotonic() - suspended_at < TAKEOVER_LIMIT
     stays_true(lambda: not stage.led_by(lost), 6, "the suspended one does not lead")
     lost.resume()
-    wait_for(lambda: lost.says("beat.lead_lost") or lost.says("beat.fenced_off"), 20, "it sees that it lost the lead")
+    wait_for(lambda: lost.says("beat.lead_lost"), 20, "it sees that it lost the lead", lost.tail)
     stage.wait_fires(stage.schedule().fired + 3)
     stage.end(*beats)
     stage.check_books()
 
 
-@pytest.mark.parametrize(
-    "silent",
-    [
-        pytest.param(False, id="refused"),
-        pytest.param(
-            True,
-            id="silent",
-            marks=pytest.mark.xfail(
-                strict=False, reason="known fault: a silently cut process finds the broker again too late, others lead"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
 def test_a_leader_that_is_cut_from_the_broker_is_replaced(stage: Stage, silent: bool) -> None:  # noqa: FBT001 - a parameter
     with Proxy(stage.server.port) as cable:
         stage.add()
@@ -105,13 +105,14 @@ def test_a_leader_that_is_cut_from_the_broker_is_replaced(stage: Stage, silent: 
         stage.wait_fires(stage.schedule().fired + 2, "published")
         cable.heal()
         assert cut_off.is_running
-        wait_for(lambda: cut_off.says("beat.broker_back"), 40, "it finds the broker again")
+        wait_for(lambda: cut_off.says("beat.broker_back"), 10, "it finds the broker again", cut_off.tail)
         stage.end(cut_off, heir)
         stage.check_books()
 
 
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_a_leader_that_is_cut_from_the_database_gives_the_lead_to_one_that_is_not(stage: Stage) -> None:
+def test_a_leader_that_is_cut_from_the_database_gives_the_lead_to_one_that_is_not(stage: Stage, silent: bool) -> None:  # noqa: FBT001 - a parameter
     url = make_url(stage.database.url)
     with Proxy(url.port or 5432) as cable:
         stage.add()
@@ -120,12 +121,14 @@ def test_a_leader_that_is_cut_from_the_database_gives_the_lead_to_one_that_is_no
         stage.wait_led_by(cut_off)
         heir = stage.beat("two")
         stage.wait_fires(2, "published")
-        cable.cut()
+        cable.cut(silent=silent)
         cut_at = time.monotonic()
         stage.wait_led_by(heir)
-        assert time.monotonic() - cut_at < TAKEOVER_LIMIT
+        stage.wait_fires(stage.schedule().fired + 2, "published")
+        assert time.monotonic() - cut_at < TAKEOVER_LIMIT + 2
         cable.heal()
-        wait_for(lambda: cut_off.says("beat.database_back"), 20, "it finds the database again")
+        back = "beat.lead_lost" if silent else "beat.database_back"  # a silent cut it may notice only by its end
+        wait_for(lambda: cut_off.says(back), 10, "it finds the database again", cut_off.tail)
         stage.end(cut_off, heir)
         stage.check_books()
 
@@ -147,12 +150,10 @@ def test_a_broker_that_forgets_everything_does_not_let_an_older_leader_win(stage
 
 def test_processes_whose_clocks_are_two_hours_off_fire_nothing_early_late_or_twice(stage: Stage) -> None:
     """The broker's clock counts, whatever the clock of the machine says."""
-    if not FAKETIME.exists():
-        reason = "libfaketime is not installed (apt-get install faketime)"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    faketime = need_faketime()
     stage.add()
     for offset in ("+2h", "-2h", "+0"):
-        beat = stage.beat(f"beat{offset}", LD_PRELOAD=str(FAKETIME), FAKETIME=offset)
+        beat = stage.beat(f"beat{offset}", LD_PRELOAD=faketime, FAKETIME=offset)
         stage.wait_led_by(beat, limit=60)
         stage.wait_fires(stage.schedule().fired + 3, "published")
         stage.end(beat)
@@ -160,57 +161,29 @@ def test_processes_whose_clocks_are_two_hours_off_fire_nothing_early_late_or_twi
     stage.check_books()
 
 
-def hurt(beats: list[Beat], cables: list[Proxy], chance: random.Random) -> None:
-    """Do something bad to one process and its cable; heal another."""
-    number = chance.randrange(len(beats))
-    beat, cable = beats[number], cables[number]
-    match chance.choice(("kill", "suspend", "cut", "silent", "heal", "heal")):
-        case "kill":
-            beat.kill()
-            beat.start(wait_ready=False)
-        case "suspend":
-            beat.suspend()
-        case "cut":
-            cable.cut()
-        case "silent":
-            cable.cut(silent=True)
-        case _:
-            heal(beats, cables)
+def test_a_leader_whose_clock_is_moved_by_two_hours_goes_on_as_if_nothing_was(stage: Stage, tmp_path: Path) -> None:
+    """Set forward, then far back, under a process that leads; another one, whose clock is right, stands by."""
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    moved = {"FAKETIME_TIMESTAMP_FILE": str(clock), "LD_PRELOAD": need_faketime(), **MOVABLE}
+    stage.add(misfire="run_all", misfire_limit=100)
+    leader = stage.beat("moved", "tests.beat.moved:Scheduler", **moved)
+    stage.wait_led_by(leader, limit=60)
+    heir = stage.beat("right")
+    before = datetime.now(UTC)
+    for offset in ("+2h", "-2h"):
+        clock.write_text(offset)
+        stage.wait_fires(stage.schedule().fired + 4, "published")
+        assert abs(stage.fires()[-1].slot - datetime.now(UTC)) < timedelta(seconds=5)
+        assert stage.led_by(leader), leader.tail()
+    stage.end(leader, heir)
+    published = stage.check_books()
+    assert gaps(published) == {timedelta(seconds=1)}
+    assert max(fire.lag_ms or 0 for fire in published if fire.slot > before) < 3000
 
 
-def heal(beats: list[Beat], cables: list[Proxy]) -> None:
-    for beat, cable in zip(beats, cables, strict=True):
-        cable.heal()
-        beat.resume()
-
-
-def run_chaos(stage: Stage, seconds: float, rate: float, seed: int) -> None:
-    stage.compress(rate)
-    stage.add("once", misfire="run_once")
-    stage.add("none", misfire="skip", expression="3")
-    stage.add("all", misfire="run_all", misfire_limit=100)
-    chance = random.Random(seed)  # noqa: S311 - it need not be secret
-    with ExitStack() as ends:
-        cables = [ends.enter_context(Proxy(stage.server.port)) for _ in range(3)]
-        beats = [stage.beat(f"beat{number}", REDIS_URL=cable.url) for number, cable in enumerate(cables)]
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            hurt(beats, cables, chance)
-            pause = min(chance.uniform(0.2, 2.5), max(until - time.monotonic(), 0))
-            stays_true(lambda: True, pause, "time passes")
-        heal(beats, cables)
-        fired = stage.schedule("once").fired
-        stage.wait_fires(fired + 3, name="once", limit=60)
-        stage.end(*beats)
-    for name in ("once", "none", "all"):
-        assert stage.check_books(name)
-
-
-def test_one_minute_of_disasters_leaves_the_books_right(stage: Stage) -> None:
-    run_chaos(stage, seconds=12, rate=5, seed=1)
-
-
-@pytest.mark.chaos
-@pytest.mark.parametrize("seed", range(3))
-def test_ten_minutes_of_disasters_leave_the_books_right(stage: Stage, seed: int) -> None:
-    run_chaos(stage, seconds=120, rate=5, seed=seed)
+def need_faketime() -> str:
+    if not FAKETIME.exists():
+        reason = "libfaketime is not installed (apt-get install faketime)"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    return str(FAKETIME)
