@@ -23,6 +23,7 @@ TASK_MODULES = (
     "tasks.dead_letter",
     "tasks.markets.tasks",
     "tasks.reconciliation.tasks",
+    "tasks.records.tasks",
     "tasks.webhooks.tasks",
 )
 PER_CALL = 500  # messages of one call to the broker
