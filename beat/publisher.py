@@ -13,7 +13,6 @@ from redis import RedisError
 
 from beat.errors import ScheduleError
 from broker.durable_cancel import cancel
-from broker.options import EVENTS_KEPT
 from broker.scripting import Keyspace
 from broker.untyped import BatchPublishError
 from broker.whereabouts import held
@@ -75,7 +74,7 @@ class CeleryPublisher:
     def __init__(self, app: Celery, client: Any, settings: Settings) -> None:
         self._app = app
         self._client = client
-        self._space = Keyspace(settings.taskyard_key_prefix, EVENTS_KEPT if settings.audit_enabled else 0)
+        self._space = Keyspace(settings.taskyard_key_prefix, settings.audit_enabled)
         self._knows_runs = settings.taskyard_transport == "taskyard"
         self._producer: Any = None
 
