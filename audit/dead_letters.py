@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from audit.models import Attempt, DeadLetter
-from audit.paging import PAGE, BadCursorError, Page, read_cursor, write_cursor
+from audit.paging import PAGE, Page, read_cursor, read_uuid, write_cursor
 from config.columns import UtcDateTime, utc_now
 
 STATES = ("open", "redriven", "discarded")
@@ -65,7 +65,7 @@ def list_letters(
     query = select(DeadLetter).where(*_conditions(wanted)).order_by(failed_at.desc(), key.desc()).limit(limit + 1)
     if after is not None:
         moment, last = read_cursor(after)
-        query = query.where(tuple_(failed_at, key) < tuple_(literal(moment, UtcDateTime()), literal(_key(last))))
+        query = query.where(tuple_(failed_at, key) < tuple_(literal(moment, UtcDateTime()), literal(read_uuid(last))))
     rows = session.exec(query).all()
     more = len(rows) > limit
     rows = rows[:limit]
@@ -133,13 +133,6 @@ def _resolve(session: Session, letter_id: UUID, *, by: str, reason: str, mark: d
 
 def _changes(session: Session, statement: Any) -> bool:
     return bool(session.connection().execute(statement).rowcount)
-
-
-def _key(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError as error:
-        raise BadCursorError("this is a cursor of another listing") from error
 
 
 def _first_failure(session: Session, run_id: str) -> datetime | None:

@@ -1,14 +1,14 @@
 """What happened: queries on runs and their attempts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, String, cast, literal, or_, tuple_
+from sqlalchemy import ColumnElement, Text, cast, literal, or_, tuple_
 from sqlmodel import Session, col, select
 
 from audit.models import Attempt, Run
-from audit.paging import PAGE, Page, read_cursor, write_cursor
+from audit.paging import LONGEST_PAGE, PAGE, Page, read_cursor, write_cursor
 from config.columns import UtcDateTime
 
 
@@ -61,6 +61,24 @@ def children_of(session: Session, run_id: str, *, limit: int = PAGE) -> Sequence
     return session.exec(query).all()
 
 
+def each_run(session: Session, wanted: RunFilter, *, batch: int = LONGEST_PAGE) -> Iterator[tuple[Run, list[Attempt]]]:
+    """Yield all runs that a filter means, with their attempts, the newest first; one page is in memory at a time."""
+    after: str | None = None
+    while True:
+        page = list_runs(session, wanted, limit=batch, after=after)
+        attempts: dict[str, list[Attempt]] = {run.id: [] for run in page.rows}
+        query = select(Attempt).where(col(Attempt.run_id).in_(attempts)).order_by(col(Attempt.number))
+        for attempt in session.exec(query).all():
+            attempts[attempt.run_id].append(attempt)
+        session.rollback()  # SQLite: a look holds the write lock
+        for run in page.rows:
+            yield run, attempts[run.id]
+        session.expunge_all()
+        after = page.after
+        if after is None:
+            return
+
+
 def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
     equal = (
         (Run.task, wanted.task),
@@ -75,7 +93,7 @@ def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
     if wanted.until is not None:
         conditions.append(col(Run.enqueued_at) < wanted.until)
     if wanted.text is not None:
-        args, message = cast(col(Run.args), String), col(Run.error_message)
+        args, message = cast(col(Run.args), Text), col(Run.error_message)
         conditions.append(
             or_(args.contains(wanted.text, autoescape=True), message.contains(wanted.text, autoescape=True))
         )

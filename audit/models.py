@@ -1,4 +1,4 @@
-"""Tables of the audit: runs, their attempts, and dead letters."""
+"""Tables of the audit: runs, their attempts and logs, dead letters, and operations on many of them."""
 
 from datetime import datetime
 from typing import Any
@@ -26,6 +26,10 @@ class Run(SQLModel, table=True):
         Index("ix_runs_newest", "enqueued_at", "id"),
         Index("ix_runs_state", "state", "enqueued_at"),
         Index("ix_runs_task", "task", "enqueued_at"),
+        Index("ix_runs_queue", "queue", "enqueued_at"),
+        Index("ix_runs_user", "user_id", "enqueued_at"),
+        Index("ix_runs_signature", "error_signature", "enqueued_at"),
+        Index("ix_runs_finished", "finished_at"),
     )
 
     id: str = Field(primary_key=True, max_length=155)
@@ -50,7 +54,9 @@ class Run(SQLModel, table=True):
     result: str | None = None  # bounded text
     error_type: str | None = Field(default=None, max_length=255)  # of the last failed attempt
     error_message: str | None = None  # bounded text
-    error_signature: str | None = Field(default=None, max_length=64, index=True)
+    error_signature: str | None = Field(default=None, max_length=64)
+    progress: Any = Field(default=None, sa_column=Column(JsonColumn))  # done, total, note and at; see tasks.reporting
+    progress_event: str = Field(default="", max_length=40)  # stream id of the newest word of progress
     queued_event: str = Field(default="", max_length=40)  # stream id of the newest enqueue: its facts are these
     error_event: str = Field(default="", max_length=64)  # rank of the event whose error this is; see audit.folding
     last_event: str = Field(default="", max_length=64)  # rank of the event that decided the state; see audit.folding
@@ -80,6 +86,17 @@ class Attempt(SQLModel, table=True):
     last_event: str = Field(default="", max_length=64)  # rank of the event that decided the state
 
 
+class TaskLog(SQLModel, table=True):
+    """Some lines that a handler logged in one attempt; the key makes it one row, however often they arrive."""
+
+    __tablename__ = "task_logs"
+
+    run_id: str = Field(primary_key=True, max_length=155)
+    attempt: int = Field(primary_key=True)
+    event: str = Field(primary_key=True, max_length=40)  # stream id: text order is the order in which they were sent
+    lines: Any = Field(default=None, sa_column=Column(JsonColumn))  # list of {at, level, logger, message}
+
+
 class DeadLetter(SQLModel, table=True):
     """A run that failed for good, with what is needed to run it again."""
 
@@ -87,6 +104,7 @@ class DeadLetter(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("run_id", "attempt", name="uq_dead_letters_run_attempt"),
         Index("ix_dead_letters_newest", "state", "failed_at", "id"),
+        Index("ix_dead_letters_operation", "operation_id", "state"),
     )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
@@ -109,3 +127,25 @@ class DeadLetter(SQLModel, table=True):
     resolved_at: datetime | None = moment()
     resolved_by: str | None = Field(default=None, max_length=255)  # OS user
     resolution: str | None = None  # the operator's reason
+    operation_id: UUID | None = None  # the operation on many that resolved it; None: it was resolved alone
+
+
+class BulkOperation(SQLModel, table=True):
+    """A redrive or discard of many dead letters, done by a task; how many are done, the letters themselves say."""
+
+    __tablename__ = "bulk_operations"
+    __table_args__ = (Index("ix_bulk_operations_newest", "created_at", "id"),)
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    verb: str = Field(max_length=16)  # redrive or discard
+    state: str = Field(default="running", max_length=16)  # running, done or aborted
+    filter: Any = Field(default=None, sa_column=Column(JsonColumn))
+    who: str = Field(max_length=255)  # OS user
+    reason: str | None = Field(default=None, max_length=1000)
+    total: int  # letters that the filter meant at the start
+    refused: Any = Field(default=None, sa_column=Column(JsonColumn))  # the first few: list of {id, error}
+    refused_count: int = 0
+    place: str | None = Field(default=None, max_length=255)  # cursor: how far it has come; None: not begun
+    created_at: datetime = Field(default_factory=utc_now, sa_column=Column(UtcDateTime, nullable=False))
+    finished_at: datetime | None = moment()
+    aborted_by: str | None = Field(default=None, max_length=255)

@@ -1,13 +1,15 @@
 """The operator log: who changed what, when and why; one row for each command that changed something."""
 
 import getpass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Column, Index
-from sqlmodel import Field, Session, SQLModel
+from sqlalchemy import Column, Index, literal, tuple_
+from sqlmodel import Field, Session, SQLModel, col, select
 
+from audit.paging import PAGE, Page, read_cursor, read_uuid, write_cursor
 from config.columns import JsonColumn, UtcDateTime, utc_now
 
 
@@ -38,3 +40,42 @@ def record_operation(  # noqa: PLR0913 - the columns of one row
     row = Operation(who=getpass.getuser(), verb=verb, target=target, reason=reason or None, filter=facts, count=count)
     session.add(row)
     return row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationFilter:
+    """Which rows are wanted; None: any."""
+
+    who: str | None = None
+    verb: str | None = None  # how it begins, such as "queues" or "queues pause"
+    target: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def list_operations(
+    session: Session, wanted: OperationFilter, *, limit: int = PAGE, after: str | None = None
+) -> Page[Operation]:
+    """
+    Return a page of rows, the newest first.
+
+    Raises:
+        BadCursorError: `after` does not come from an earlier page.
+    """
+    at, key = col(Operation.at), col(Operation.id)
+    equal = ((col(Operation.who), wanted.who), (col(Operation.target), wanted.target))
+    conditions = [column == value for column, value in equal if value is not None]
+    if wanted.verb is not None:
+        conditions.append(col(Operation.verb).startswith(wanted.verb, autoescape=True))
+    if wanted.since is not None:
+        conditions.append(at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(at < wanted.until)
+    query = select(Operation).where(*conditions).order_by(at.desc(), key.desc()).limit(limit + 1)
+    if after is not None:
+        moment, last = read_cursor(after)
+        query = query.where(tuple_(at, key) < tuple_(literal(moment, UtcDateTime()), literal(read_uuid(last))))
+    rows = session.exec(query).all()
+    more = len(rows) > limit
+    rows = rows[:limit]
+    return Page(rows, write_cursor(rows[-1].at, str(rows[-1].id)) if more else None)

@@ -5,6 +5,7 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import UUID
 
 PAGE = 50  # rows
 LONGEST_PAGE = 1000  # rows
@@ -47,3 +48,16 @@ def read_cursor(text: str) -> tuple[datetime, str]:
     if not space or parsed.tzinfo is None:
         raise BadCursorError(f"{text!r} is no cursor")
     return parsed, key
+
+
+def read_uuid(key: str) -> UUID:
+    """
+    Return the key of a cursor over rows whose key is a UUID.
+
+    Raises:
+        BadCursorError: It is none: the cursor belongs to another listing.
+    """
+    try:
+        return UUID(key)
+    except ValueError as error:
+        raise BadCursorError("this is a cursor of another listing") from error

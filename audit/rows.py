@@ -32,6 +32,8 @@ class RunRow:
     error_type: str | None = None
     error_message: str | None = None
     error_signature: str | None = None
+    progress: Any = None
+    progress_event: str = ""
     queued_event: str = ""
     error_event: str = ""
     last_event: str = ""

@@ -29,6 +29,17 @@ type Parsed = tuple[Entry, AuditEvent]
 
 REFUSED_KEPT = 1000  # entries that could not be written, for a person to look at
 
+# Acknowledge entries, and trim the stream up to the first one that is not written: nobody else ever trims it.
+# KEYS[1] stream. ARGV[1]: group. ARGV[2...]: ids of entries that are committed.
+ACKNOWLEDGE = """
+for first = 2, #ARGV, 1000 do
+  redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
+end
+local milliseconds, sequence = string.match(ARGV[#ARGV], '(%d+)-(%d+)')
+local first_kept = redis.call('XPENDING', KEYS[1], ARGV[1])[2] or string.format('%s-%.0f', milliseconds, sequence + 1)
+return redis.call('XTRIM', KEYS[1], 'MINID', first_kept)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -113,10 +124,7 @@ class Writer:
         """Write the entries, then remove them from the stream."""
         self._write(self._parse(entries))
         ids = [entry_id for entry_id, _ in entries]
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.xack(self._stream, GROUP, *ids)
-            pipe.xdel(self._stream, *ids)
-            pipe.execute()
+        self._redis.eval(ACKNOWLEDGE, 1, self._stream, GROUP, *ids)
         if self._failures:
             log.info("audit.writer_recovered", failures=self._failures)
         self._failures = 0
@@ -180,6 +188,17 @@ def backlog(client: Redis, prefix: str) -> int:
     """Return the number of events that are not in SQL yet."""
     length: Any = client.xlen(stream_key(prefix))
     return int(length)
+
+
+def backlog_age(client: Redis, prefix: str) -> timedelta:
+    """Return the age of the oldest event that is not in SQL yet, by the server's clock; 0: there is none."""
+    connection: Any = client
+    oldest = connection.xrange(stream_key(prefix), count=1)
+    if not oldest:
+        return timedelta(0)
+    seconds, micros = connection.time()
+    now_ms = seconds * 1000 + micros // 1000
+    return timedelta(milliseconds=max(now_ms - int(oldest[0][0].partition(b"-")[0]), 0))
 
 
 def _flat(entries: Any) -> list[Entry]:

@@ -13,7 +13,6 @@ from redis import RedisError
 
 from beat.errors import ScheduleError
 from broker.durable_cancel import cancel
-from broker.options import EVENTS_KEPT
 from broker.scripting import Keyspace, run
 from broker.untyped import BatchPublishError
 from broker.whereabouts import held
@@ -90,7 +89,7 @@ class CeleryPublisher:
         """Prepare, and open nothing; a broker that does not answer within `patience` (seconds) is an error."""
         self._app = app
         self._client = client
-        self._space = Keyspace(settings.taskyard_key_prefix, EVENTS_KEPT if settings.audit_enabled else 0)
+        self._space = Keyspace(settings.taskyard_key_prefix, settings.audit_enabled)
         self._knows_runs = settings.taskyard_transport == "taskyard"
         limits = {"socket_timeout": patience, "socket_connect_timeout": patience}
         self._limits = {**limits, "max_retries": 0}  # kombu would look for a lost broker without end

@@ -11,6 +11,8 @@ from tasks.markets.tasks import confirm
 from tasks.reconciliation.payloads import Reconcile, SweepReconciliations
 from tasks.reconciliation.tasks import reconcile
 from tasks.reconciliation.tasks import sweep as sweep_reconciliations
+from tasks.records.payloads import CleanUpAudit
+from tasks.records.tasks import cleanup
 from tasks.webhooks.payloads import SweepWebhooks
 from tasks.webhooks.tasks import sweep as sweep_webhooks
 
@@ -61,6 +63,14 @@ def _daily(settings: Settings) -> tuple[Entry[Any], ...]:
             is_enabled=settings.reconciliation_enabled,
             overlap="skip",
             note="Compares all markets with the chain",
+        ),
+        Entry(
+            "audit.cleanup",
+            cleanup,
+            CleanUpAudit(),
+            cron("0 3 * * *"),
+            is_enabled=settings.audit_log_retention_days > 0,
+            note="Deletes records that are older than AUDIT_LOG_RETENTION_DAYS",
         ),
         Entry(
             "backups.verify",

@@ -62,6 +62,11 @@ class Scheduler(CeleryScheduler):
             raise SystemExit
         return pause
 
+    @property
+    def metrics(self) -> BeatMetrics | None:
+        """What this process counted; None before its first tick."""
+        return self._engine.metrics if self._engine else None
+
     def close(self) -> None:
         """Release the lead and the connections; called twice at the end of a process."""
         if self._engine is not None:

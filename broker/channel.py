@@ -30,18 +30,19 @@ class Channel(Upkeep):
     """
     Puts, takes and acknowledges through the scripts of broker/scripts; fanout stays kombu's.
 
-    Transport options of ours: `key_prefix`, `lease_ms`, `max_stalls` (-1: never dead), `stream_length` (0: no events).
+    Transport options of ours: `key_prefix`, `lease_ms`, `max_stalls` (-1: never dead), `writes_events`: an
+    audit writer reads and trims them; without one the stream grows.
     """
 
     QoS = QoS
     key_prefix = "taskyard:"
     lease_ms = 30_000
     max_stalls = 3
-    stream_length = 100_000
+    writes_events = False
     body_encoding = "utf-8"
     from_transport_options = (
         *Upkeep.from_transport_options,
-        "key_prefix", "lease_ms", "max_stalls", "stream_length",
+        "key_prefix", "lease_ms", "max_stalls", "writes_events",
     )  # fmt: skip
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -52,7 +53,7 @@ class Channel(Upkeep):
         self._not_before = 0.0  # monotonic seconds of the next command
         super().__init__(*args, **options)
         self.keep_kombus_keys_in_the_slot()
-        self.space = Keyspace(self.key_prefix, self.stream_length)
+        self.space = Keyspace(self.key_prefix, self.writes_events)
         self.leases = self._shared_leases()
 
     def _shared_leases(self) -> Leases:

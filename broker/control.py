@@ -14,7 +14,6 @@ from broker.upkeep import LINE
 
 AT_ONCE = 1000  # messages per script call
 MS = timedelta(milliseconds=1)
-EVENTS_KEPT = 100_000
 
 type State = Literal["waiting", "delayed", "active", "dead"]
 
@@ -30,10 +29,10 @@ class MessageBusyError(RuntimeError):
 class QueueControl:
     """The queues of one prefix on one server. Every change survives restarts and holds for all workers."""
 
-    def __init__(self, client: redis.Redis, prefix: str = "taskyard:", stream_length: int = EVENTS_KEPT) -> None:
-        """`client` must answer with bytes (the default); `stream_length` 0 writes no events."""
+    def __init__(self, client: redis.Redis, prefix: str = "taskyard:", *, writes_events: bool = True) -> None:
+        """`client` must answer with bytes (the default); `writes_events` as in the transport's options."""
         self._client = client
-        self._space = Keyspace(prefix, stream_length)
+        self._space = Keyspace(prefix, writes_events)
 
     def pause(self, queue: str, by: str = "", reason: str = "", until: datetime | None = None) -> None:
         """Hand out nothing more of the queue; what runs goes on. `until` None: until `resume`."""
@@ -69,6 +68,13 @@ class QueueControl:
         waiting, delayed, active, dead, oldest_ms, now_ms, consumers, pairs = self._run("counts", queue)
         age = timedelta(milliseconds=now_ms - oldest_ms) if oldest_ms else None
         return QueueCounts(queue, waiting, delayed, active, dead, age, consumers, read_limits(pairs, now_ms))
+
+    def consumers(self, queue: str) -> list[bytes]:
+        """Name the worker processes that took from the queue within the last lease."""
+        seconds, _ = self._client.time()
+        now_ms = seconds * 1000
+        found: Any = self._client.zrangebyscore(f"{self._space.prefix}consumers:{queue}", now_ms, "+inf")
+        return list(found)
 
     def peek(self, queue: str, state: State = "waiting", count: int = 10) -> list[Peeked]:
         """Return the next `count` messages of that state, in order; nothing changes."""

@@ -110,7 +110,7 @@ class Leases:
 
     def note(self, event: str, lease: Lease, detail: str) -> None:
         """Append an event with the next batch."""
-        if self.space.stream_length:
+        if self.space.writes_events:
             with self._lock:
                 self._notes.append(Note(event, lease, detail))
             self._hurry()

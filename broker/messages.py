@@ -34,6 +34,7 @@ class Taken(NamedTuple):
     cancelled_by: str  # JSON; "" for a run that is not cancelled
     run_id: str
     dead: tuple[bytes, ...]  # for a letter: what it reports
+    waited_ms: int  # since it was put, due, or taken back
 
     @property
     def delivery_tag(self) -> str:
@@ -120,10 +121,10 @@ def queued_detail(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> 
 
 def read_taken(answer: list[Any]) -> Taken:
     """One message of the answer of take.lua."""
-    queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead = answer
+    queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead, waited = answer
     counts = int(attempt), int(retries), int(stalls)
     return Taken(
-        queue.decode(), tag.decode(), lease, payload, *counts, cancelled.decode(), run_id.decode(), tuple(dead)
+        queue.decode(), tag.decode(), lease, payload, *counts, cancelled.decode(), run_id.decode(), tuple(dead), waited
     )
 
 
@@ -146,6 +147,7 @@ def envelope_of(taken: Taken) -> dict[str, Any]:
     if "task" in headers:
         options = headers[HEADER] = dict(headers.get(HEADER) or {})
         options["attempt"], options["stalls"] = taken.attempt, taken.stalls
+        options["waited_ms"] = taken.waited_ms
         if taken.cancelled_by:
             options["cancelled"] = taken.cancelled_by
         headers["retries"], headers["eta"] = taken.retries, None
@@ -176,7 +178,7 @@ def _letter_envelope(taken: Taken) -> dict[str, Any]:
             "lang": "py", "task": BURY_TASK, "id": run_id, "root_id": run_id, "parent_id": None, "group": None,
             "eta": None, "expires": None, "retries": taken.retries, "timelimit": [None, None], "argsrepr": "()",
             "kwargsrepr": "{}", "origin": "broker", "ignore_result": True,
-            HEADER: {"attempt": taken.attempt, "max_attempts": None},
+            HEADER: {"attempt": taken.attempt, "max_attempts": None, "waited_ms": taken.waited_ms},
         },
         "properties": {
             "correlation_id": run_id, "reply_to": "", "delivery_mode": 2, "priority": NORMAL_PRIORITY,

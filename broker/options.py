@@ -11,7 +11,6 @@ from kombu.transport import TRANSPORT_ALIASES
 from broker.flower_queues import show_in_flower
 from broker.messages import give_normal_priority
 
-EVENTS_KEPT = 100_000  # entries of the event stream; about 50 MB
 MS = timedelta(milliseconds=1)
 SENTINEL_PORT = 26379
 SOCKET_ALIAS = "taskyard"  # in a URL for a unix socket kombu takes the transport from the part before the "+"
@@ -56,7 +55,7 @@ def transport_settings(settings: TransportSettings) -> dict[str, Any]:
     url, sentinel = read_url(settings.redis_url)
     options: dict[str, Any] = {
         "key_prefix": settings.taskyard_key_prefix,
-        "stream_length": EVENTS_KEPT if settings.audit_enabled else 0,
+        "writes_events": settings.audit_enabled,
         "socket_timeout": 30,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,

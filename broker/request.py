@@ -15,6 +15,7 @@ from broker.endings import Again, Buried, Done, Ending, Lost, detail
 from broker.qos import is_withdrawn, lease_of
 from broker.redelivery import Redeliver
 from broker.untyped import CeleryRequest, ExceptionWithTraceback
+from broker.watching import Execution, Result, watchers
 from broker.wire import BURY_TASK, HEADER
 
 LONGEST_TEXT = 8192  # characters of an error's message or traceback in an event
@@ -58,6 +59,8 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
             raise TaskRevokedError(self.id)
         self._accepted_at = time_accepted
         self._note("started", detail(worker=self._hostname, pid=pid))
+        for watcher in watchers:
+            watcher.started(self._execution())
         super().on_accepted(pid, time_accepted)
 
     def on_success(self, failed__retval__runtime: tuple[Any, Any, float], **_: Any) -> Any:
@@ -129,10 +132,18 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
         if self._is_decided:
             return
         self._is_decided = True
+        for watcher in watchers:
+            watcher.ended(self._execution(), _result_of(ending))
         if self._lease is None or self.acknowledged:
             stock.append_ending(self, ending)
         else:
             self._message.channel.leases.decide(self._tag, ending)
+
+    def _execution(self) -> Execution:
+        waited = self._facts.get("waited_ms")
+        runtime = self._seconds_since_accepted() if self._runtime is None else self._runtime
+        queue = (self.delivery_info or {}).get("routing_key") or ""
+        return Execution(self.name, queue, None if waited is None else waited / 1000, runtime)
 
     def _note(self, event: str, facts: str) -> None:
         if self._lease is None:
@@ -191,6 +202,18 @@ class PlatformRequest(Request):
     """The request of the platform's own tasks: whatever they do not ask to be tried again is a dead letter."""
 
     buries_failures = True
+
+
+def _result_of(ending: Ending) -> Result:
+    match ending:
+        case Again(event=event):
+            return event
+        case Done(outcome=outcome):
+            return outcome or "retrying"  # Celery's own retry has sent a new message
+        case Buried():
+            return "failed"
+        case _:
+            return "stalled"
 
 
 def _reason(retry: Retry) -> BaseException:

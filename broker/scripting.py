@@ -48,7 +48,7 @@ class Keyspace(NamedTuple):
     """What every script is told first."""
 
     prefix: str
-    stream_length: int  # entries kept in the event stream; 0 writes no events
+    writes_events: bool  # to the stream that the audit reads
 
 
 @cache
@@ -60,7 +60,7 @@ def script(name: ScriptName) -> Script:
 
 def evalsha_words(space: Keyspace, call: Call) -> tuple[Word, ...]:
     """The words after `EVALSHA` (or, with the text in place of the hash, after `EVAL`)."""
-    return (script(call.name).sha, 1, space.prefix, space.prefix, space.stream_length, *call.words)
+    return (script(call.name).sha, 1, space.prefix, space.prefix, int(space.writes_events), *call.words)
 
 
 def run(client: redis.Redis, space: Keyspace, name: ScriptName, *words: Word) -> Any:

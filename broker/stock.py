@@ -24,9 +24,9 @@ def append(request: Request, event: str, facts: str) -> None:
         redis.RedisError: The broker is away.
     """
     options = request.app.conf.broker_transport_options
-    space = Keyspace(options.get("key_prefix", "taskyard:"), options.get("stream_length", 0))
+    space = Keyspace(options.get("key_prefix", "taskyard:"), bool(options.get("writes_events")))
     url = request.app.conf.broker_url
-    if space.stream_length and url:
+    if space.writes_events and url:
         queue = (request.delivery_info or {}).get("routing_key") or ""
         attempt = _facts(request).get("attempt", 1)
         run(shared_client(url), space, "note", event, request.id, queue, attempt, facts, "", 0)

@@ -20,6 +20,7 @@ class MessageFacts(TypedDict, total=False):
 
     attempt: int  # number of the execution to come, from 1; absent: 1
     max_attempts: int  # executions in total
+    waited_ms: int  # told by the broker at hand-out: since it was put, due, or taken back
     group_key: str
     dedup: Dedup
     lifo: bool

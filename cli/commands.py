@@ -33,6 +33,7 @@ class LazyGroup(click.Group):
         return group
 
 
+audit = LazyGroup("audit", "Records: write, stats, export, prune, and what operators changed.")
 backups = LazyGroup("backups", "Backup verification: verify, history, show, profiles, metrics.")
 db = LazyGroup("db", "The database's schema: upgrade, current.")
 dlq = LazyGroup("dlq", "Dead letters: list, show, run again, discard.")

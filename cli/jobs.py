@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from audit.history import RunFilter, attempts_of, children_of, find_run, list_runs
-from audit.models import STATES, Attempt, Run
+from audit.models import Attempt
 from broker.control import MessageNotFoundError
 from cli.exits import NotFoundError, OperatorCommand
 from cli.operations import logged, queue_control
@@ -16,17 +16,10 @@ from cli.parameters import (
     destructive_options,
     json_option,
     page_options,
-    since_option,
-    until_option,
 )
+from cli.run_forms import attempt_facts, run_facts, run_filter_options
 from config.database import open_session
 from tasks import app
-
-RUN_FIELDS = tuple(name for name in Run.model_fields if not name.endswith("_event"))
-ATTEMPT_FIELDS = tuple(
-    name for name in Attempt.model_fields if not name.endswith("_event") and name not in {"run_id", "last_snooze"}
-)
-
 
 EXPLAINED = (
     "run_id", "state", "queue", "place", "attempt", "stalls", "cancelled_by", "group_key", "consumers", "reasons",
@@ -39,14 +32,7 @@ def group() -> None:
 
 
 @group.command("ls", cls=OperatorCommand)
-@click.option("--task", metavar="NAME", help="Of this task.")
-@click.option("--queue", metavar="NAME", help="In this queue.")
-@click.option("--state", type=click.Choice(STATES), help="In this state.")
-@click.option("--user", "user_id", metavar="ID", help="Enqueued on behalf of this user.")
-@click.option("--signature", metavar="HEX", help="With an error of this signature.")
-@click.option("--text", metavar="TEXT", help="With this text in the arguments or in the error's message.")
-@since_option
-@until_option
+@run_filter_options
 @page_options
 @json_option
 def ls(*, limit: int, after: str | None, as_json: bool, **filters: Any) -> None:
@@ -54,7 +40,7 @@ def ls(*, limit: int, after: str | None, as_json: bool, **filters: Any) -> None:
     with open_session() as session:
         page = list_runs(session, RunFilter(**filters), limit=limit, after=after)
     if as_json:
-        print_json({"items": [_run_facts(run) for run in page.rows], "next": page.after})
+        print_json({"items": [run_facts(run) for run in page.rows], "next": page.after})
         return
     columns = ("id", "task", "queue", "state", "attempts", "enqueued (UTC)", "wait", "runtime", "error")
     rows = [
@@ -87,10 +73,10 @@ def show(*, run_id: str, as_json: bool) -> None:
             raise NotFoundError(f"no run {run_id}")
         attempts, children = attempts_of(session, run_id), children_of(session, run_id)
     if as_json:
-        attempt_facts = [{name: getattr(attempt, name) for name in ATTEMPT_FIELDS} for attempt in attempts]
-        print_json({**_run_facts(run), "attempt_list": attempt_facts, "children": [child.id for child in children]})
+        listed = [attempt_facts(attempt) for attempt in attempts]
+        print_json({**run_facts(run), "attempt_list": listed, "children": [child.id for child in children]})
         return
-    print_facts({name: value for name, value in _run_facts(run).items() if value is not None})
+    print_facts({name: value for name, value in run_facts(run).items() if value is not None})
     if children:
         print_facts({"children": ", ".join(child.id for child in children)})
     click.echo()
@@ -137,10 +123,6 @@ def cancel(*, run_id: str, yes: bool, dry_run: bool, reason: str) -> None:
         if state == "active":
             app.control.revoke(run_id, terminate=True)
     click.echo(f"{run_id} is cancelled; it was {state}")
-
-
-def _run_facts(run: Run) -> dict[str, Any]:
-    return {name: getattr(run, name) for name in RUN_FIELDS}
 
 
 def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:

@@ -29,3 +29,19 @@ def logged(verb: str, target: str, *, reason: str = "", facts: Any = None) -> It
         session.flush()
         yield row
         session.commit()
+
+
+@contextmanager
+def announced(verb: str, target: str = "", *, reason: str = "", facts: Any = None) -> Iterator[Operation]:
+    """
+    Do what the block does after its row was committed; for work in many transactions of its own.
+
+    The row says that it was begun; `count`, set by the block, is kept however the block ends.
+    """
+    with open_session() as session:
+        row = record_operation(session, verb, target, reason=reason, facts=facts, count=0)
+        session.commit()
+        try:
+            yield row
+        finally:
+            session.commit()

@@ -16,7 +16,7 @@ NOTHING = "-"
 
 def print_json(value: Any) -> None:
     """Print one JSON document; moments are ISO 8601 in UTC."""
-    click.echo(json.dumps(value, default=_as_json, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(value, default=as_json_value, indent=2, ensure_ascii=False))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -57,7 +57,7 @@ def printable(value: Any, *, limit: int | None = LONGEST_CELL) -> str:
         case datetime():
             text = value.strftime("%Y-%m-%d %H:%M:%S")
         case dict() | list():
-            text = json.dumps(value, default=_as_json, ensure_ascii=False)
+            text = json.dumps(value, default=as_json_value, ensure_ascii=False)
         case _:
             text = str(value)
     line = "".join(character if character.isprintable() else " " if character.isspace() else "?" for character in text)
@@ -93,7 +93,8 @@ def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     Console().print(table)
 
 
-def _as_json(value: Any) -> Any:
+def as_json_value(value: Any) -> Any:
+    """Return what `json.dumps` cannot write itself: moments as ISO 8601, ids as text."""
     match value:
         case datetime():
             return value.isoformat()

@@ -61,6 +61,9 @@ class Settings(BaseModel):
     )
     audit_log_retention_days: int = Field(30, ge=0, le=36_500, description="Days that runs are kept; 0 keeps all")
     audit_enabled: bool = Field(default=True, description="Record runs and attempts; off only to measure its cost")
+    audit_backlog_limit: int = Field(
+        100_000, ge=1, description="More events than this that are not in SQL yet make /readyz fail"
+    )
     beat_lease_seconds: BeatLease = Field(
         timedelta(seconds=5), description="A beat process that does not renew its lease for so long loses the lead"
     )

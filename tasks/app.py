@@ -1,10 +1,11 @@
 """The composition root: the Celery app, the ``@task`` decorator, and the ways to enqueue."""
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, Protocol, Unpack, cast
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import beat_init, setup_logging
 
 from broker.copies import copies_of, fixed_options
 from broker.duplicates import collect_duplicates
@@ -24,6 +25,7 @@ TASK_MODULES = (
     "tasks.dead_letter",
     "tasks.markets.tasks",
     "tasks.reconciliation.tasks",
+    "tasks.records.tasks",
     "tasks.webhooks.tasks",
 )
 PER_CALL = 500  # messages of one call to the broker
@@ -45,6 +47,7 @@ def _to_its_queue(name: str, *_: Any, **__: Any) -> dict[str, str] | None:
 app = Celery("taskyard", include=TASK_MODULES)
 app.add_defaults(_configuration)
 app.steps["worker"].add("audit.bootstep:AuditWriter")  # by name: only a worker imports it
+app.steps["worker"].add("monitor.in_worker:WorkerMonitor")  # as above
 
 
 class TypedTask[**P, M: Payload](Protocol):
@@ -176,3 +179,9 @@ def enqueue_many[**P, M: Payload](
 def _log_our_way(**_: Any) -> None:
     """Celery asks before it configures logging; with a receiver it leaves that to us."""
     configure_logging(current_settings())
+
+
+@beat_init.connect
+def _tell_what_beat_does(sender: Any, **_: Any) -> None:
+    """Let beat answer scrapes; by name: only beat imports it."""
+    import_module("monitor.in_beat").start(sender)

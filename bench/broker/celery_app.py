@@ -14,7 +14,7 @@ LEASE = 10  # seconds
 
 def _settings() -> dict[str, Any]:
     if TRANSPORT == "taskyard":
-        options = {"lease_ms": LEASE * 1000, "max_stalls": 3, "stream_length": 100_000, "max_connections": 200}
+        options = {"lease_ms": LEASE * 1000, "max_stalls": 3, "writes_events": True, "max_connections": 200}
         return {
             "broker_transport": "broker.transport:Transport",
             "worker_consumer": "broker.consumer:Consumer",

@@ -2,9 +2,10 @@
 --
 -- KEYS[1] the prefix itself: routes the script to the slot of the prefix's hash tag, if it has one
 -- ARGV[1] prefix of all keys
--- ARGV[2] entries kept in the event stream; 0 writes no events
+-- ARGV[2] 1 writes events, 0 writes none. The stream is trimmed only by the audit's writer, by what is in SQL
 --
 -- <prefix>message:<tag>    hash     one message: m payload, q queue, p priority, g group, i run id, n nonce of the put, t put at (ms),
+--                                   w waits since (ms), if not since it was put,
 --                                   a attempt, r retries, s stalls, d number of the lease, k dedup key, c cancelled by,
 --                                   b tag of the dead message that this letter reports, fr/ff/ft reason, facts and time (ms) of its death
 -- <prefix>waiting:<queue>  zset     tag -> place in line; messages without a group
@@ -26,7 +27,7 @@
 -- <prefix>events           stream   e event, id run, q queue, n attempt, at ms, d JSON
 --
 -- A place in line is (9 - priority) * BAND + sequence, so lower goes first; at the head of its priority it is - sequence.
-local P, stream_length = ARGV[1], tonumber(ARGV[2])
+local P, writes_events = ARGV[1], ARGV[2] == '1'
 local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -41,9 +42,8 @@ local function has(value) return value and value ~= '' end
 local function wake(queue) call('ZADD', key('marker', queue), 0, '0') end
 
 local function event(kind, run, queue, attempt, detail)
-  if stream_length > 0 and has(run) then
-    call('XADD', P .. 'events', 'MAXLEN', '~', stream_length, '*',
-      'e', kind, 'id', run, 'q', queue, 'n', attempt or 1, 'at', now, 'd', detail or '')
+  if writes_events and has(run) then
+    call('XADD', P .. 'events', '*', 'e', kind, 'id', run, 'q', queue, 'n', attempt or 1, 'at', now, 'd', detail or '')
   end
 end
 
@@ -139,6 +139,7 @@ local function stall(queue, tag, max_stalls, reason, facts)
   if max_stalls >= 0 and stalls > max_stalls and not fields[5] then
     bury(queue, tag, reason, facts)
   else
+    call('HSET', mk, 'w', now)
     wait_in_line(queue, tag, fields[3], fields[4], true)
   end
 end

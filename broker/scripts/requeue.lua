@@ -17,6 +17,7 @@ if ARGV[9] ~= '0' then call('HINCRBY', mk, 'r', ARGV[9]) end
 if how == 'stall' then
   stall(queue, tag, tonumber(ARGV[12]), 'worker_lost', ARGV[11])
 elseif how == 'head' or tonumber(ARGV[7]) <= 0 then
+  call('HSET', mk, 'w', now)
   wait_in_line(queue, tag, f[3], f[2], how == 'head')
 else
   call('ZADD', key('delayed', queue), now + tonumber(ARGV[7]), tag)

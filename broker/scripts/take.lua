@@ -5,7 +5,7 @@
 -- ARGV[5] want
 -- ARGV[6...] pairs of queue and '1' for messages that need no acknowledgement (they are deleted now)
 -- Returns { ms until something may be due (-1: unknown), message... }, each message { queue, tag, lease, payload, attempt, retries,
---         stalls, cancelled by or '', run id, dead }, dead being {} or, for a letter, what it reports:
+--         stalls, cancelled by or '', run id, dead, ms it waited since it was put, due, or taken back }, dead being {} or, for a letter, what it reports:
 --         { tag, payload, queue, run id, attempt, stalls, reason, facts, time of death (ms) }
 local lease_ms, max_stalls, want = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local DUE_AT_ONCE, STALLED_AT_ONCE, PARKED_AT_ONCE = 1000, 100, 200
@@ -24,7 +24,10 @@ local function join_due(queue)
     call('ZREM', delayed, unpack(due))
     for _, tag in ipairs(due) do
       local fields = call('HMGET', message(tag), 'p', 'g')
-      if fields[1] then wait_in_line(queue, tag, fields[1], fields[2]) end
+      if fields[1] then
+        call('HSET', message(tag), 'w', now)
+        wait_in_line(queue, tag, fields[1], fields[2])
+      end
     end
   end
   local first = call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
@@ -116,7 +119,7 @@ end
 -- Returns false when the message is gone (a temporary queue's, expired).
 local function hand_out(queue, tag, no_ack)
   local mk = message(tag)
-  local f = call('HMGET', mk, 'm', 'a', 'r', 's', 'c', 'i', 'b', 'g')
+  local f = call('HMGET', mk, 'm', 'a', 'r', 's', 'c', 'i', 'b', 'g', 'w', 't')
   if not f[1] then
     if has(f[8]) then call('SREM', group_key('running', queue, f[8]), tag) end
     return false
@@ -129,7 +132,8 @@ local function hand_out(queue, tag, no_ack)
     call('ZADD', key('active', queue), now + lease_ms, tag)
   end
   local cancelled = f[5] or (has(f[6]) and call('GET', key('cancel', f[6]))) or ''
-  out[#out + 1] = { queue, tag, lease, f[1], f[2] or '1', f[3] or '0', f[4] or '0', cancelled, f[6] or '', report_of(f[7]) }
+  out[#out + 1] = { queue, tag, lease, f[1], f[2] or '1', f[3] or '0', f[4] or '0', cancelled, f[6] or '', report_of(f[7]),
+    math.max(0, now - tonumber(f[9] or f[10] or now)) }
   return true
 end
 

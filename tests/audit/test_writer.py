@@ -14,7 +14,9 @@ from sqlmodel import select
 from audit.events import CONSUMER, GROUP, stream_key
 from audit.history import attempts_of, find_run
 from audit.models import Attempt, Run
-from audit.writer import Pace, Writer, backlog
+from audit.writer import Pace, Writer, backlog, backlog_age
+from broker.scripting import Keyspace
+from broker.scripting import run as run_script
 from config.database import open_engine
 from tests.audit.streams import PREFIX, append, append_life
 from tests.databases import Database, Postgres, migrate
@@ -217,6 +219,44 @@ def test_each_attempt_has_one_row_whatever_two_writers_do_at_once(client: redis.
     with database.session() as session:
         assert session.exec(select(func.count()).select_from(Attempt)).one() == 200
         assert session.exec(select(func.count()).where(Run.state == "succeeded")).one() == 100
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_120000_events_of_a_long_outage_are_all_written_later(client: redis.Redis, database: Database) -> None:
+    append_many(client, 120_000)
+    Writer(client, database.engine, PREFIX).drain()
+
+    assert runs_in(database) == 120_000
+    assert backlog(client, PREFIX) == 0
+    assert backlog_age(client, PREFIX) == timedelta(0)
+
+
+def test_more_events_than_the_stream_once_kept_wait_for_a_database_that_is_away(client: redis.Redis) -> None:
+    """Nobody but the writer trims; a cap of 100,000 once lost the oldest."""
+    append_many(client, 110_000)
+
+    assert backlog(client, PREFIX) == 110_000
+    assert backlog_age(client, PREFIX) > timedelta(0)
+
+
+def append_many(client: redis.Redis, runs: int) -> None:
+    space = Keyspace(PREFIX, writes_events=True)
+    for begin in range(0, runs, 1000):
+        ids = (f"run-{number}" for number in range(begin, begin + 1000))
+        words = [word for each in ids for word in ("queued", each, "celery", 1, '{"task":"t"}', "", 0)]
+        run_script(client, space, "note", *words)
+
+
+def test_what_is_not_written_is_never_trimmed(client: redis.Redis, database: Database) -> None:
+    """Entries in the hands of another writer are older than those that this one acknowledges."""
+    for number in range(6):
+        append(client, "queued", f"run-{number}")
+    client.xgroup_create(STREAM, GROUP, id="0")
+    client.xreadgroup(GROUP, "somebody else", {STREAM: ">"}, count=2)
+    Writer(client, database.engine, PREFIX).drain()
+
+    assert (runs_in(database), backlog(client, PREFIX)) == (4, 6)
 
 
 def pending(client: redis.Redis) -> int:

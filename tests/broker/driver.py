@@ -21,7 +21,7 @@ class Driver:
         self.queue = queue
         self.lease_ms = lease_ms
         self.max_stalls = max_stalls
-        self.space = Keyspace(PREFIX, 10_000)
+        self.space = Keyspace(PREFIX, writes_events=True)
         self.control = QueueControl(client)
         self._count = 0
 

@@ -72,7 +72,7 @@ def test_a_hundred_thousand_waiting_messages_cost_no_command_more(driver: Driver
 
 def test_a_waiting_message_weighs_its_payload_and_less_than_a_kilobyte(driver: Driver) -> None:
     """A real Celery message of one keyword argument; the event in the stream comes on top, see docs/broker.md."""
-    driver.space = driver.space._replace(stream_length=0)
+    driver.space = driver.space._replace(writes_events=False)
     driver.put(driver.next_id())
     before = _used(driver.client)
     for start in range(0, 10_000, AT_ONCE):
@@ -85,8 +85,8 @@ def test_a_waiting_message_weighs_its_payload_and_less_than_a_kilobyte(driver: D
 
 
 def test_a_line_that_is_empty_again_keeps_no_memory(driver: Driver) -> None:
-    driver.space = driver.space._replace(stream_length=0)
-    control = QueueControl(driver.client, stream_length=0)
+    driver.space = driver.space._replace(writes_events=False)
+    control = QueueControl(driver.client, writes_events=False)
     used = []
     for _ in range(3):
         put_many(driver, 5_000)

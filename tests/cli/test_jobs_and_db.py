@@ -17,6 +17,7 @@ RUN_KEYS = {
     "id", "task", "queue", "priority", "state", "attempts", "user_id", "correlation_id", "parent_id", "root_id",
     "redrive_of", "args", "enqueued_at", "scheduled_for", "due_at", "started_at", "finished_at", "wait_ms",
     "runtime_ms", "result", "error_type", "error_message", "error_signature",
+    "progress",
 }  # fmt: skip
 
 

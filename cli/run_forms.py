@@ -1,0 +1,40 @@
+"""Runs and attempts on the command line: the filters that mean some, and the facts that are shown of each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from audit.models import STATES, Attempt, Run
+from cli.parameters import since_option, until_option
+
+RUN_FIELDS = tuple(name for name in Run.model_fields if not name.endswith("_event"))
+ATTEMPT_FIELDS = tuple(
+    name for name in Attempt.model_fields if not name.endswith("_event") and name not in {"run_id", "last_snooze"}
+)
+
+
+def run_filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the filters of :class:`audit.history.RunFilter`."""
+    for option in (
+        until_option,
+        since_option,
+        click.option("--text", metavar="TEXT", help="With this text in the arguments or in the error's message."),
+        click.option("--signature", metavar="HEX", help="With an error of this signature."),
+        click.option("--user", "user_id", metavar="ID", help="Enqueued on behalf of this user."),
+        click.option("--state", type=click.Choice(STATES), help="In this state."),
+        click.option("--queue", metavar="NAME", help="In this queue."),
+        click.option("--task", metavar="NAME", help="Of this task."),
+    ):
+        command = option(command)
+    return command
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    """Return what is shown of a run."""
+    return {name: getattr(run, name) for name in RUN_FIELDS}
+
+
+def attempt_facts(attempt: Attempt) -> dict[str, Any]:
+    """Return what is shown of an attempt."""
+    return {name: getattr(attempt, name) for name in ATTEMPT_FIELDS}

@@ -1,0 +1,40 @@
+"""The monitor inside a Celery worker: counts what its tasks do, and answers scrapes."""
+
+from typing import Any
+
+from celery import bootsteps
+from prometheus_client import CollectorRegistry
+
+from broker.watching import watchers
+from config.settings import current_settings
+from monitor.meters import TaskMeters
+from monitor.server import Monitor
+
+
+class WorkerMonitor(bootsteps.StartStopStep):
+    """Starts after the pool, so that its processes are forked before our threads exist."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self.enabled = current_settings().metrics_port is not None
+        self._meters: TaskMeters | None = None
+        self._monitor: Monitor | None = None
+
+    def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Begin to count and to answer."""
+        registry = CollectorRegistry()
+        self._meters = TaskMeters(registry)
+        watchers.append(self._meters)
+        self._monitor = Monitor(current_settings(), registry)
+        self._monitor.start()
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Leave the last numbers to the others."""
+        if self._monitor is not None and self._meters is not None:
+            self._monitor.stop()
+            watchers.remove(self._meters)
+            self._monitor = None
+
+    terminate = stop

@@ -1,0 +1,52 @@
+"""What the tasks of one process do, counted as they end; in the main process of a worker, whatever its pool."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from broker.watching import Execution, Result, Watcher
+from config.queues import QUEUES
+
+DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)  # seconds
+WAITS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21_600)  # seconds
+MOST_TASKS = 500  # names; what a foreign client invents beyond is counted as `other`
+OTHER = "other"
+
+
+class TaskMeters(Watcher):
+    """Counts executions by task and queue; labels are bounded, whatever the messages say."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register the meters."""
+        labels = ("task", "queue")
+        self._total = Counter(
+            "taskyard_tasks", "Executions, by how they ended", (*labels, "outcome"), registry=registry
+        )
+        self._durations = Histogram(
+            "taskyard_task_duration_seconds", "Run time of an execution", labels, buckets=DURATIONS, registry=registry
+        )
+        self._waits = Histogram(
+            "taskyard_task_wait_seconds",
+            "From put, due or taken back to the start of an execution",
+            labels,
+            buckets=WAITS,
+            registry=registry,
+        )
+        self._queues = frozenset(queue.name for queue in QUEUES)
+        self._tasks: set[str] = set()
+
+    def started(self, execution: Execution) -> None:
+        """Note how long it waited."""
+        if execution.waited is not None:
+            self._waits.labels(*self._labels(execution)).observe(execution.waited)
+
+    def ended(self, execution: Execution, result: Result) -> None:
+        """Count it, and note how long it ran."""
+        labels = self._labels(execution)
+        self._total.labels(*labels, result).inc()
+        if execution.runtime is not None:
+            self._durations.labels(*labels).observe(execution.runtime)
+
+    def _labels(self, execution: Execution) -> tuple[str, str]:
+        if len(self._tasks) < MOST_TASKS:
+            self._tasks.add(execution.task)
+        task = execution.task if execution.task in self._tasks else OTHER
+        return task, execution.queue if execution.queue in self._queues else OTHER

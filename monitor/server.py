@@ -1,0 +1,151 @@
+"""
+The HTTP server of a process group: `/metrics`, `/healthz`, `/readyz` on `METRICS_PORT`.
+
+All processes of a host with the same port and the same `TASKYARD_DATA` are one group: the first to bind the port
+answers for all, and when it ends, another binds it within a second.
+"""
+
+import hmac
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from broker.client import shared_client
+from config.database import current_engine
+from config.settings import Settings
+from monitor.health import check_all
+from monitor.snapshots import Snapshots, exposition
+from monitor.state import Look, broker_figures, database_figures, families
+
+WRITE_EVERY = 1.0  # seconds
+log = structlog.get_logger(__name__)
+
+
+class Monitor:
+    """Shares this process's numbers, and answers for the group when the port is free."""
+
+    def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
+        """Prepare; nothing is opened before :meth:`start`."""
+        self._settings, self._registry = settings, registry
+        self._port = settings.metrics_port
+        self._stop = threading.Event()
+        self._snapshots: Snapshots | None = None
+        self._server: ThreadingHTTPServer | None = None
+        self._looks: list[Look] = []
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+
+    def start(self) -> None:
+        """Begin; without a port, do nothing."""
+        if self._port is not None:
+            self._snapshots = Snapshots(self._settings.taskyard_data / "metrics" / str(self._port))
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Write the last numbers, and free the port for another process."""
+        if self._snapshots is None:
+            return
+        self._stop.set()
+        self._thread.join(WRITE_EVERY * 2)
+        for look in self._looks:
+            look.stop()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+        self._snapshots.write(self._registry)
+        self._snapshots.close()
+
+    def metrics(self) -> bytes:
+        """Return the numbers of the whole group."""
+        assert self._snapshots is not None  # noqa: S101 - the server runs only after start
+        self._snapshots.write(self._registry)
+        figures = [figure for look in self._looks for figure in look.figures()]
+        return exposition([*self._snapshots.merged(), *families(figures)])
+
+    def readiness(self) -> tuple[bool, bytes]:
+        """Return whether all is ready, and what is not."""
+        client = shared_client(self._settings.redis_url)
+        checks = check_all(client, current_engine(), self._settings)
+        is_ready = all(check.is_ok for check in checks)
+        report = {"ready": is_ready, "checks": {check.name: check.note for check in checks}}
+        return is_ready, json.dumps(report, indent=2).encode() + b"\n"
+
+    def may_read(self, authorization: str | None) -> bool:
+        """Tell whether a request may see the metrics."""
+        token = self._settings.metrics_auth_token
+        if token is None:
+            return True
+        wanted = f"Bearer {token.get_secret_value()}"
+        return hmac.compare_digest((authorization or "").encode(), wanted.encode())
+
+    def _run(self) -> None:
+        assert self._snapshots is not None  # noqa: S101 - as above
+        while True:
+            try:
+                self._snapshots.write(self._registry)
+                if self._server is None:
+                    self._bind()
+            except Exception:  # the edge of the thread: metrics must not end for a full disk
+                log.exception("metrics.failed")
+            if self._stop.wait(WRITE_EVERY):
+                return
+
+    def _bind(self) -> None:
+        try:
+            server = _Server(("", self._port or 0), _Handler)
+        except OSError:  # another process of the group has it
+            return
+        server.monitor = self
+        prefix = self._settings.taskyard_key_prefix
+        client = shared_client(self._settings.redis_url)
+        self._looks = [
+            Look("broker", lambda: broker_figures(client, prefix)),
+            Look("database", database_figures),
+        ]
+        self._server = server
+        threading.Thread(target=server.serve_forever, name="metrics server", daemon=True).start()
+        log.info("metrics.listening", port=self._port)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    monitor: Monitor
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers GET only; an unknown path is 404."""
+
+    timeout = 10  # seconds for a client to say what it wants
+    server: _Server
+
+    def do_GET(self) -> None:
+        """Answer."""
+        monitor = self.server.monitor
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            if monitor.may_read(self.headers.get("Authorization")):
+                self._send(200, monitor.metrics(), CONTENT_TYPE_PLAIN_0_0_4)
+            else:
+                self._send(401, b"give METRICS_AUTH_TOKEN as a bearer token\n")
+        elif path == "/healthz":
+            self._send(200, b"ok\n")
+        elif path == "/readyz":
+            is_ready, report = monitor.readiness()
+            self._send(200 if is_ready else 503, report, "application/json")
+        else:
+            self._send(404, b"there are /metrics, /healthz and /readyz\n")
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent: scrapes are no events."""
+
+    def _send(self, status: int, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
+        self.send_response(status)
+        if status == 401:  # noqa: PLR2004 - HTTP
+            self.send_header("WWW-Authenticate", "Bearer")
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)

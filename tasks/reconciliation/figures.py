@@ -1,0 +1,22 @@
+"""The state of the reconciliation in numbers, for metrics."""
+
+from collections.abc import Iterator
+
+from sqlmodel import Session, col, select
+
+from audit.figures import Figure
+from tasks.reconciliation.models import Report
+
+
+def figures(session: Session) -> Iterator[Figure]:
+    """Give what the newest completed report on all markets found; nothing, when there is none."""
+    query = select(Report).where(Report.scope == "global", Report.state == "completed")
+    report = session.exec(query.order_by(col(Report.started_at).desc()).limit(1)).first()
+    if report is None:
+        return
+    at = report.started_at.timestamp()
+    yield Figure("taskyard_reconciliation_last_seconds", "When the newest report was started (Unix)", at)
+    yield Figure("taskyard_reconciliation_ok", "1 if the newest report is whole", float(report.status == "ok"))
+    for kind in ("matches", "mismatches", "missing_on_chain", "missing_in_db"):
+        value = float(getattr(report, kind))
+        yield Figure("taskyard_reconciliation_positions", "Positions of the newest report", value, {"result": kind})

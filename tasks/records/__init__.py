@@ -1,0 +1,1 @@
+"""Records: keeping them bounded, and operations on many dead letters."""

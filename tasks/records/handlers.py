@@ -1,0 +1,22 @@
+"""Keep the records bounded."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+
+from sqlmodel import Session
+
+from audit.retention import prune
+from config.columns import utc_now
+from config.settings import Settings
+from tasks.records.payloads import CleanUpAudit
+
+
+def clean_up(payload: CleanUpAudit, open_session: Callable[[], Session], settings: Settings) -> dict[str, int]:
+    """
+    Delete records that are older than the retention, in batches; return how many of each kind.
+
+    Runs twice safely: what is deleted is not found again. A retention of 0 days keeps everything.
+    """
+    days = settings.audit_log_retention_days if payload.retention_days is None else payload.retention_days
+    return asdict(prune(open_session, utc_now() - timedelta(days=days))) if days else {}

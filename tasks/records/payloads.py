@@ -1,0 +1,20 @@
+"""What the tasks about records are given."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from tasks.payloads import Payload
+
+
+class CleanUpAudit(Payload):
+    """Delete records that are older than their retention."""
+
+    retention_days: Annotated[int, Field(ge=0, le=36_500)] | None = None  # None: AUDIT_LOG_RETENTION_DAYS; 0: keep all
+
+
+class ResolveLetters(Payload):
+    """Do one operation on many dead letters."""
+
+    operation_id: UUID  # of a row in bulk_operations
