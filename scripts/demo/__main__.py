@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import logging
 import os
 import shutil
 import signal
@@ -12,16 +13,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
+import structlog
 from rich.console import Console
 
 from broker.embedded import EmbeddedValkey, ServerStartError
 from config.database import current_engine
 from migrations.schema import upgrade
+from scripts.demo.domains import run_domains
 from scripts.demo.environment import demo_settings, take_over, write_script
+from scripts.demo.markets import ActError, chain_variables
 from scripts.demo.receivers import three_subscribers
 from scripts.demo.report import print_table, print_ways_on
 from scripts.demo.show import DemoError, run_show
 from scripts.demo.stage import Stage, StageError
+from tasks.reconciliation.standin import StandinNode
 
 HOME = Path(".run/demo")  # kept after the demo, so that its records can be looked at; emptied by the next one
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
@@ -33,12 +38,13 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave everything up until Ctrl-C")
     keep: bool = parser.parse_args().keep
     console = Console()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))  # the acts speak for us
     signal.signal(signal.SIGTERM, _interrupt)
     home = HOME.resolve()
     try:
         with _alone(home):
             _demo(console, home, keep=keep)
-    except (DemoError, StageError, ServerStartError) as error:
+    except (ActError, DemoError, StageError, ServerStartError) as error:
         Console(stderr=True).print(f"demo: {error}", style="red", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
@@ -51,7 +57,8 @@ def _demo(console: Console, home: Path, *, keep: bool) -> None:
     with ExitStack() as stack:
         console.print("Starting Valkey, a worker, beat and Flower ...")
         valkey = stack.enter_context(EmbeddedValkey(home / "valkey"))
-        variables = demo_settings(home, valkey.url)
+        node = stack.enter_context(StandinNode())
+        variables = demo_settings(home, valkey.url) | chain_variables(node)
         take_over(variables)
         write_script(home / "env", variables)
         upgrade(current_engine())
@@ -62,6 +69,7 @@ def _demo(console: Console, home: Path, *, keep: bool) -> None:
         outcome = run_show(console, subscribers, stage)
         print_table(console, outcome)
         outcome.check()
+        run_domains(console, node, home / "backups")
         script = Path(os.path.relpath(home / "env", home.parent.parent))
         print_ways_on(console, script, stage.flower_url if keep else None)
         if keep:

@@ -55,6 +55,9 @@ def print_ways_on(console: Console, script: Path, flower_url: str | None) -> Non
         "celery -A tasks webhooks deliveries ls --state exhausted",
         "celery -A tasks jobs ls --state failed",
         "celery -A tasks dlq ls",
+        "celery -A tasks backups history",
+        "celery -A tasks markets status sample-000",
+        "celery -A tasks recon drifts",
     ]
     if flower_url:
         commands.append("celery -A tasks webhooks send-test ENDPOINT")

@@ -7,7 +7,7 @@ import pytest
 
 from config.database import current_engine
 from config.settings import current_settings
-from scripts.demo_backups import demo_backups
+from scripts.demo.backups import demo_backups
 from tests.backups.shops import ShopServer
 from tests.backups.stage import Stage
 from tests.databases import BINARIES

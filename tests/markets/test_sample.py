@@ -5,7 +5,7 @@ from sqlalchemy import select
 from sqlmodel import Session
 
 from config.database import open_engine
-from scripts import market_acts
+from scripts.demo import markets as market_acts
 from tasks.markets.models import Prediction
 from tasks.markets.sample import add_sample
 from tasks.reconciliation.standin import StandinNode, account
