@@ -5,6 +5,7 @@ import os
 import signal
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -65,19 +66,21 @@ def main() -> None:
 
 def _measure(system: System, client: redis.Redis, *, is_last: bool) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
+    print(f"{system.name} ...", file=sys.stderr, flush=True)
+    drain, single = (DRAIN, SINGLE) if system.has_slots else (DRAIN // 10, SINGLE // 10)  # RQ forks for each job
     with _clean(client):
         before = client.info("memory")["used_memory"]
-        found["bulk"] = DRAIN / _produce(system, "bulk", DRAIN)
-        found["memory"] = (client.info("memory")["used_memory"] - before) / 2**20 / (DRAIN / 10_000)
+        found["bulk"] = drain / _produce(system, "bulk", drain)
+        found["memory"] = (client.info("memory")["used_memory"] - before) / 2**20 / (drain / 10_000)
         with _workers(system, 2, 10) as processes:
-            found["drain"] = _drain_rate(system, client, DRAIN)
+            found["drain"] = _drain_rate(system, client, drain)
             if is_last:
                 found["rss"] = statistics.mean(_resident(process) for process in processes)
                 found["idle"] = _idle(processes)
     with _clean(client):
-        found["single"] = SINGLE / _produce(system, "single", SINGLE)
+        found["single"] = single / _produce(system, "single", single)
         with _workers(system, 2, 1):
-            found["drain1"] = _drain_rate(system, client, SINGLE)
+            found["drain1"] = _drain_rate(system, client, single)
     if system.has_slots:
         with _clean(client):
             _produce(system, "nap", NAPS)

@@ -12,7 +12,7 @@ import redis
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / ".run" / "bench"
 HERE = Path(__file__).parent
-OTHERS = ("celery==5.7.0", "celery-redis-plus==0.4.1", "dramatiq[redis]==2.2.1", "rq==3.0.0")
+OTHERS = ("celery==5.7.0", "celery-redis-plus==0.4.1", "dramatiq[redis]==2.2.1", "rq==3.0.0", "hiredis==3.5.0")
 NODE_PACKAGES = ("bullmq@6.7.0", "ioredis@6.0.0")
 
 
