@@ -51,7 +51,7 @@ def make_app(settings: Settings, **more: Any) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         result_expires=60,
-        task_ignore_result=True,
+        task_ignore_result=os.environ.get("IGNORE_RESULTS", "1") == "1",
         worker_hijack_root_logger=False,
     )
     if "SOFT_SHUTDOWN" in os.environ:
