@@ -137,6 +137,12 @@ def die(self: Task[..., Any]) -> None:
     os.kill(os.getpid(), 9)
 
 
+@app.task(name="leave", Request="broker.request:PlatformRequest")
+def leave() -> None:
+    """Leave the interpreter, as a library that calls `sys.exit` does."""
+    raise SystemExit(3)
+
+
 @app.task(name="slow", time_limit=1)
 def slow() -> None:
     """Exceed a hard time limit."""
