@@ -12,7 +12,7 @@ import redis
 from broker import durable_cancel
 from broker.batch import PublishBatch, Routed
 from broker.duplicates import report_duplicate
-from broker.endings import Buried, Done, Lease, detail
+from broker.endings import NOT_ITS_FAULT, Buried, Done, Lease, detail
 from broker.leases import Leases
 from broker.messages import NORMAL_PRIORITY, Taken, envelope_of, new_nonce, put_words, read_taken
 from broker.qos import QoS
@@ -202,6 +202,11 @@ class Channel(Upkeep):
         for position, taken in enumerate(messages):
             try:
                 self._deliver(taken)
+            except NOT_ITS_FAULT:
+                self._return_rest(messages[position:])
+                raise
+            except Exception as error:  # noqa: BLE001 - a message must not end the worker, whatever is wrong with it
+                self._refuse(taken, error)
             except BaseException:
                 self._return_rest(messages[position:])
                 raise
@@ -216,29 +221,26 @@ class Channel(Upkeep):
                 self.leases.hold(lease)
 
     def _return_rest(self, messages: list[Taken]) -> None:
-        """The loop ends in the middle of a batch: what no consumer has seen goes back to the head."""
-        self.leases.give_back(
-            taken.delivery_tag for taken in messages if self.taken.pop(taken.delivery_tag, None) is not None
-        )
+        """The loop ends in the middle of a batch: what has not started goes back to the head."""
+        tags = [taken.delivery_tag for taken in messages]
+        for tag in tags:
+            self.taken.pop(tag, None)
+        self.leases.give_back_unstarted(tags)
 
     def _deliver(self, taken: Taken) -> None:
         if taken.lease and self.leases.get(taken.delivery_tag) is None:  # given back, or lost, while others ran
             self.taken.pop(taken.delivery_tag, None)
             return
-        message = self._open(taken)
-        if message is not None:
-            self.connection._deliver(message, taken.queue)  # noqa: SLF001 - kombu's way in
+        self.connection._deliver(envelope_of(taken), taken.queue)  # noqa: SLF001 - kombu's way in
 
-    def _open(self, taken: Taken) -> dict[str, Any] | None:
-        """The envelope, or None after burying what is none."""
-        try:
-            return envelope_of(taken)
-        except ValueError as error:
-            log.exception("undecodable message %s on %s goes to the dead letters", taken.tag, taken.queue)
-            self.taken.pop(taken.delivery_tag, None)
-            facts = detail(error=type(error).__name__, message=str(error))
-            self.leases.end(taken.delivery_tag, Buried("malformed", facts))
-            return None
+    def _refuse(self, taken: Taken, error: Exception) -> None:
+        """Bury what nobody can read."""
+        log.error("malformed message %s on %s goes to the dead letters", taken.tag, taken.queue, exc_info=error)
+        tag = taken.delivery_tag
+        self.leases.decide(tag, Buried("malformed", detail(error=type(error).__name__, message=str(error))))
+        if self.taken.pop(tag, None) is None and tag in self.qos.unsettled():
+            self.qos.ack(tag)  # frees its slot
+        self.leases.end(tag)
 
     def _poll_error(self, type: str, **options: Any) -> None:  # noqa: A002 - kombu's signature
         if type == "LISTEN":
@@ -258,10 +260,12 @@ class Channel(Upkeep):
         answer = run(self.sync_client, self.space, "take", *self._take_words([queue], 1))
         messages = [read_taken(one) for one in answer[1:]]
         self._hold_all(messages)
-        message = self._open(messages[0]) if messages else None
-        if message is None:
-            raise Empty
-        return message
+        for taken in messages:
+            try:
+                return envelope_of(taken)
+            except (ValueError, TypeError, RecursionError) as error:
+                self._refuse(taken, error)
+        raise Empty
 
 
 def _wake() -> None:

@@ -4,7 +4,12 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import redis
+from kombu.exceptions import OperationalError
+
 from broker.scripting import Call
+
+NOT_ITS_FAULT = (redis.RedisError, OSError, OperationalError, MemoryError)  # errors that say nothing of a message
 
 type Outcome = Literal["succeeded", "failed", "cancelled", ""]
 

@@ -212,7 +212,7 @@ def letter_of(dead: tuple[bytes, ...]) -> dict[str, Any]:
 def _headers_of(payload: bytes) -> dict[str, Any] | None:
     try:
         return dict(_decode(payload)["headers"])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

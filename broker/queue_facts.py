@@ -169,7 +169,7 @@ def _group_obstacles(group: str, limits: Limits, active: int, wait_ms: int) -> l
 def _headers(payload: bytes) -> dict[str, Any]:
     try:
         return dict(json.loads(payload)["headers"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from time import monotonic
 from typing import Any, Literal
@@ -11,12 +12,14 @@ from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError, Terminate
 from celery.worker import state
 
 from broker import stock
-from broker.endings import Again, Buried, Done, Ending, Lost, detail
+from broker.endings import NOT_ITS_FAULT, Again, Buried, Done, Ending, Lost, detail
 from broker.qos import is_withdrawn, lease_of
 from broker.redelivery import Redeliver
 from broker.untyped import CeleryRequest, ExceptionWithTraceback
 from broker.watching import Execution, Result, watchers
 from broker.wire import BURY_TASK, HEADER
+
+log = logging.getLogger(__name__)
 
 LONGEST_TEXT = 8192  # characters of an error's message or traceback in an event
 LETTER_PAUSE_MS = 30_000  # between tries to store a dead letter
@@ -35,10 +38,11 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
     _is_decided = False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Keep our `on_success` in the subclass that Celery makes for each task: its own copy bypasses ours."""
+        """Take our part in the subclass that Celery makes for each task: its own copies bypass ours."""
         super().__init_subclass__(**options)
         if cls.__qualname__.startswith("create_request_cls."):
             del cls.on_success
+            cls.execute_using_pool = _watched(cls.execute_using_pool)
 
     def __init__(self, message: Any, *args: Any, **options: Any) -> None:
         super().__init__(message, *args, **options)
@@ -63,8 +67,10 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
             watcher.started(self._execution())
         super().on_accepted(pid, time_accepted)
 
-    def on_success(self, failed__retval__runtime: tuple[Any, Any, float], **_: Any) -> Any:
-        """It returned or raised; Celery passes both here."""
+    def on_success(self, failed__retval__runtime: tuple[Any, Any, float] | ExceptionInfo, **_: Any) -> Any:
+        """It returned or raised; Celery passes both here, and from a thread what would end a process."""
+        if isinstance(failed__retval__runtime, ExceptionInfo):
+            return self.on_failure(failed__retval__runtime)
         failed, value, self._runtime = failed__retval__runtime
         if failed:
             self._runtime = self._seconds_since_accepted()  # Celery measures successes only
@@ -74,6 +80,18 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
             return self.on_failure(value, return_ok=True)
         self._decide(Done("succeeded", detail(runtime=self._runtime, result=value)))
         return super().on_success((failed, value, self._runtime))
+
+    def on_thread_end(self, future: Any) -> None:
+        """A thread's execution raised before the task began or while it ended: else nobody would learn it."""
+        error = None if future.cancelled() else future.exception()
+        if error is not None and not isinstance(error, TaskRevokedError) and not self.acknowledged:
+            self.on_failure(ExceptionInfo((type(error), error, error.__traceback__)))
+
+    def refuse(self, error: Exception) -> None:
+        """Bury a message whose headers the pool cannot work with."""
+        log.error("malformed message of run %s goes to the dead letters", self.id, exc_info=error)
+        self._decide(self._bury("malformed", detail(error=type(error).__name__, message=str(error))))
+        self._drop()
 
     def on_retry(self, exc_info: ExceptionInfo) -> None:
         """It asked to come back."""
@@ -214,6 +232,23 @@ def _result_of(ending: Ending) -> Result:
             return "failed"
         case _:
             return "stalled"
+
+
+def _watched(execute: Any) -> Any:
+    def execute_using_pool(self: Any, pool: Any, **options: Any) -> Any:
+        try:
+            result = execute(self, pool, **options)
+        except (TaskRevokedError, *NOT_ITS_FAULT):
+            raise
+        except Exception as error:
+            self.refuse(error)
+            raise TaskRevokedError(self.id) from error  # Celery frees the slot
+        future = getattr(result, "f", None)  # of a pool of threads
+        if future is not None:
+            future.add_done_callback(self.on_thread_end)
+        return result
+
+    return execute_using_pool
 
 
 def _reason(retry: Retry) -> BaseException:

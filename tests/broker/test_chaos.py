@@ -43,9 +43,10 @@ def test_random_kills_lose_nothing(bed: Bed, pool: str) -> None:
 
 
 def due_together(bed: Bed, tasks: int) -> float:
-    """Seconds from the common due time until the last of `tasks` has started."""
-    bed.worker("threads", 50)
-    bed.wait_listening()
+    """Seconds from the common due time until the last of `tasks` has started, with two workers."""
+    for number in range(2):
+        bed.worker("threads", 25, name=f"w{number}")
+    bed.wait_listening(2)
     with bed.app.producer_or_acquire() as producer, producer.batch():
         first = bed.send("record", producer=producer, countdown=4)
         due = float(bed.app.now().timestamp() + 4)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,21 +71,40 @@ def test_a_hard_time_limit_is_a_dead_letter_at_once(valkey_bed: Bed) -> None:
     assert len(bed.letters()) == 1
 
 
-def test_what_no_worker_can_read_goes_to_the_dead_letters_and_the_worker_goes_on(bed: Bed) -> None:
-    """Undecodable bytes, a wrong envelope, a body that is no JSON, and a task that nobody registered."""
-    worker = bed.worker("threads", 1)
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_no_worker_can_read_goes_to_the_dead_letters_and_the_worker_goes_on(bed: Bed, pool: str) -> None:
+    """Undecodable bytes, wrong envelopes of many kinds, and a task that nobody registered."""
+    worker = bed.worker(pool, 1)
     bed.wait_listening()
     unknown = bed.send("no.such.task", 1)
     for run, payload in _broken_payloads().items():
         _store(bed, run, payload)
     good = bed.send("record")
     bed.wait_ended([good])
-    wait_for(lambda: len(bed.letters()) == 4, 60, "four letters were stored")
+    wanted = {unknown, *_broken_payloads()}
+    wait_for(
+        lambda: {one.split()[0] for one in bed.letters()} == wanted, 60, "all letters", lambda: _missing(bed, wanted)
+    )
     letters = {letter.split()[0]: letter.split() for letter in bed.letters()}
     assert letters[unknown][1] == "unknown_task"
     for run, payload in _broken_payloads().items():
-        assert letters[run][1] == "malformed"
         assert base64.b64decode(letters[run][3]) == payload
+    assert {letters[run][1] for run in _broken_payloads()} == {"malformed"}
+    bed.wait_empty()
+    assert worker.is_running
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_task_that_leaves_its_process_is_not_stuck(valkey_bed: Bed, pool: str) -> None:
+    """`sys.exit` in a task ends no worker, and the message does not stay with it for ever."""
+    bed = valkey_bed
+    bed.settings = replace(bed.settings, worker_max_stalls=1)
+    worker = bed.worker(pool, 1)
+    leaving, good = bed.send("leave"), bed.send("record")
+    bed.wait_ended([good])
+    wait_for(lambda: bed.states(leaving)[-1:] == ["failed"], 60, "it failed", lambda: str(bed.states(leaving)))
+    (letter,) = wait_for(bed.letters, 60, "the letter was stored")
+    assert letter.startswith(f"{leaving} worker_lost")
     bed.wait_empty()
     assert worker.is_running
 
@@ -116,18 +136,40 @@ def test_a_running_task_is_terminated_and_recorded_as_cancelled(valkey_bed: Bed)
     bed.wait_empty()
 
 
+def _missing(bed: Bed, wanted: set[str]) -> str:
+    return f"without a letter: {wanted - {letter.split()[0] for letter in bed.letters()}}"
+
+
 def _broken_payloads() -> dict[str, bytes]:
-    envelope: dict[str, Any] = {
-        "body": "{no json",
+    sound: dict[str, Any] = {
+        "body": "[[], {}, {}]",
         "content-type": "application/json",
         "content-encoding": "utf-8",
-        "headers": {"id": "wrong-body", "task": "record", "lang": "py"},
+        "headers": {"id": "x", "task": "bury", "lang": "py"},
         "properties": {"delivery_tag": "x", "delivery_info": {}, "body_encoding": "utf-8"},
     }
+
+    def broken(part: str, **changes: Any) -> bytes:
+        return json.dumps({**sound, part: {**sound[part], **changes}}).encode()
+
     return {
         "no-json": b"\xff\xfe not json",
         "no-envelope": b'{"some": "thing"}',
-        "wrong-body": json.dumps(envelope).encode(),
+        "no-object": b"7",
+        "deep": b"[" * 100_000,
+        "wrong-body": json.dumps({**sound, "body": "{no json"}).encode(),
+        "wrong-content-type": json.dumps({**sound, "content-type": "application/x-python-serialize"}).encode(),
+        "wrong-base64": json.dumps(
+            {**sound, "properties": {**sound["properties"], "body_encoding": "base64"}}
+        ).encode(),
+        "unknown-encoding": broken("properties", body_encoding="rot13"),
+        "task-is-a-list": broken("headers", task=["bury"]),
+        "no-id": json.dumps({**sound, "headers": {"task": "bury", "lang": "py"}}).encode(),
+        "facts-are-a-number": broken("headers", taskyard=5),
+        "time-limit-is-a-number": broken("headers", timelimit=5),
+        "expiry-is-no-time": broken("headers", expires="soon"),
+        "body-is-null": json.dumps({**sound, "body": "null"}).encode(),
+        "body-is-too-short": json.dumps({**sound, "body": "[[]]"}).encode(),
     }
 
 
