@@ -31,7 +31,7 @@ class Pace:
     """How often the leader does what; real time, whatever clock the slots follow."""
 
     lease: timedelta = timedelta(seconds=5)
-    poll: timedelta = timedelta(milliseconds=500)  # looks for changed definitions; also the longest pause of a leader
+    poll: timedelta = timedelta(milliseconds=250)  # looks for changed definitions; also the longest pause of a leader
     stand_by: timedelta = timedelta(seconds=1)  # between two looks at the lease
     repair: timedelta = timedelta(seconds=5)
     prune: timedelta = timedelta(minutes=10)
