@@ -67,6 +67,7 @@ class Firing:
         self._sender = ThreadPoolExecutor(1, "publisher")
         self._under_way: deque[_UnderWay] = deque()  # oldest first
         self._under_way_before = 0  # of these, calls of an earlier batch
+        self._has_failed = False  # a call since the last time that none was under way
 
     def fire(self, agenda: Agenda, batch: Sequence[Armed], changes: int, now: datetime) -> None:
         """
@@ -217,15 +218,21 @@ class Firing:
                 continue
             except BROKER_ERRORS as error:
                 log.warning("beat.publish_failed", left=len(sent.messages), reason=str(error))
-                for other in self._under_way:  # each would wait as long
-                    other.future.cancel()
             else:
                 self._note(sent.messages, sent.refused, at)
         self._under_way_before = 0
+        if not self._under_way:
+            self._has_failed = False
 
     def _send(self, prepared: Sequence[Prepared]) -> datetime:
         """Run beside the engine, which writes the next fires meanwhile; return when the messages were there."""
-        self._publisher.send(prepared)
+        if self._has_failed:
+            raise CancelledError  # it would wait as long as the one before
+        try:
+            self._publisher.send(prepared)
+        except BROKER_ERRORS:
+            self._has_failed = True
+            raise
         return self._clock.now()
 
     def _prepare_now(self, message: Message, now: datetime, refused: dict[UUID, str]) -> Prepared | None:
