@@ -25,13 +25,13 @@ class ServerClock:
     """
 
     def __init__(self) -> None:
-        self._heard_at = time.monotonic()
-        self._server_time = datetime.now(UTC)
+        self._heard = time.monotonic(), datetime.now(UTC)  # one value: threads read it
 
     def now(self) -> datetime:
         """Return the broker's moment."""
-        return self._server_time + timedelta(seconds=time.monotonic() - self._heard_at)
+        heard_at, server_time = self._heard
+        return server_time + timedelta(seconds=time.monotonic() - heard_at)
 
     def heard(self, server_time: datetime) -> None:
         """Take the broker's time over; it is as old as the answer's way back, a few milliseconds at most."""
-        self._heard_at, self._server_time = time.monotonic(), server_time
+        self._heard = time.monotonic(), server_time

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Literal, get_args
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from beat.cron import CronExpression
 from beat.errors import InvalidScheduleError
 from beat.slots import Cron, Every, Once, Series, Timing, first_real
+from beat.zones import zone_of
 from config.queues import NORMAL, PriorityName, priority_number
 from tasks.app import find_task
 from tasks.errors import InvalidPayloadError, UnknownTaskError
@@ -27,7 +28,6 @@ LONGEST_JITTER = timedelta(hours=1)
 MISFIRE_LIMIT = 100  # slots that run_all may make up for
 MAX_NOTE = 500  # characters
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
-_ZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}")
 _SPAN = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]{1,3})?)(?P<unit>s|m|h|d)?")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -102,22 +102,6 @@ def timing_of(kind: str, expression: str, zone: str) -> Timing:
     if kind == "once":
         return Once(moment_of("moment", expression, zone_of(zone)))
     raise InvalidScheduleError(f"kind {kind!r}: use one of {', '.join(KINDS)}")
-
-
-def zone_of(name: str) -> ZoneInfo:
-    """
-    Return the time zone of an IANA name.
-
-    Raises:
-        InvalidScheduleError: No such zone.
-    """
-    unknown = InvalidScheduleError(f"zone {name[:80]!r}: not a known time zone; use a name such as Europe/Rome")
-    if not _ZONE.fullmatch(name):
-        raise unknown
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: the name of a folder of zones
-        raise unknown from error
 
 
 def span_of(what: str, text: str) -> timedelta:

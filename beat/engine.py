@@ -31,7 +31,7 @@ class Pace:
     """How often the leader does what; real time, whatever clock the slots follow."""
 
     lease: timedelta = timedelta(seconds=5)
-    poll: timedelta = timedelta(milliseconds=500)  # looks for changed definitions; also the longest pause of a leader
+    poll: timedelta = timedelta(milliseconds=250)  # looks for changed definitions; also the longest pause of a leader
     stand_by: timedelta = timedelta(seconds=1)  # between two looks at the lease
     repair: timedelta = timedelta(seconds=5)
     prune: timedelta = timedelta(minutes=10)
@@ -147,6 +147,18 @@ class Engine:
             self._load()
         if self._is_time("repair", self._pace.repair):
             self._firing.repair(self._clock.now())
+        try:
+            if not self._fire_due():
+                return 0.0
+        finally:
+            self._firing.settle()
+        if self._retention and self._is_time("prune", self._pace.prune):
+            self._store.prune(self._clock.now() - self._retention, PRUNED)
+        self._database_answered()
+        return self._pause() if self._prepare() < PREPARED else 0.0
+
+    def _fire_due(self) -> bool:
+        """Fire in batches, each in one transaction, while the messages of the one before are sent; False: lead lost."""
         for _ in range(BATCHES):
             now = self._clock.now()
             batch = self._agenda.awake_by(now, BATCH)
@@ -154,11 +166,8 @@ class Engine:
                 break
             self._firing.fire(self._agenda, batch, self._changes, now)
             if not self._leads():
-                return 0.0
-        if self._retention and self._is_time("prune", self._pace.prune):
-            self._store.prune(self._clock.now() - self._retention, PRUNED)
-        self._database_answered()
-        return self._pause() if self._prepare() < PREPARED else 0.0
+                return False
+        return True
 
     def _prepare(self) -> int:
         """Make messages of coming slots while nothing is due, so that a crowd in one second is sent at once."""

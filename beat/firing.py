@@ -1,6 +1,8 @@
 """From schedules that are due to messages in the broker: decide, write the fires, publish, and note it."""
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -34,6 +36,15 @@ class _Decision:
     skipped: tuple[datetime, ...]  # because the run before is not done
 
 
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A call to the broker that may not be answered yet."""
+
+    future: Future[datetime]
+    messages: Sequence[Message]
+    refused: dict[UUID, str]
+
+
 class Firing:
     """The leader's hands: everything it writes and publishes about slots."""
 
@@ -53,6 +64,10 @@ class Firing:
         self._lease = lease
         self._metrics = metrics
         self._grace = grace
+        self._sender = ThreadPoolExecutor(1, "publisher")
+        self._under_way: deque[_UnderWay] = deque()  # oldest first
+        self._under_way_before = 0  # of these, calls of an earlier batch
+        self._has_failed = False  # a call since the last time that none was under way
 
     def fire(self, agenda: Agenda, batch: Sequence[Armed], changes: int, now: datetime) -> None:
         """
@@ -173,7 +188,11 @@ class Firing:
     def _publish(
         self, messages: Sequence[Message], now: datetime, ready: Mapping[UUID, Prepared] = MappingProxyType({})
     ) -> None:
-        """Send in few calls to the broker; what is not sent stays pending, for the repair."""
+        """
+        Send in few calls to the broker, and note those of the batch before.
+
+        What is not sent stays pending, for the repair.
+        """
         for begin in range(0, len(messages), PER_CALL):
             if not self._lease.is_held():
                 break  # somebody else may be publishing these by now
@@ -181,11 +200,40 @@ class Firing:
             refused: dict[UUID, str] = {}
             try:
                 prepared = [ready.get(message.run_id) or self._prepare_now(message, now, refused) for message in part]
-                self._publisher.send([one for one in prepared if one is not None])
             except BROKER_ERRORS as error:
                 log.warning("beat.publish_failed", left=len(messages) - begin, reason=str(error))
                 break
-            self._note(part, refused)
+            future = self._sender.submit(self._send, [one for one in prepared if one is not None])
+            self._under_way.append(_UnderWay(future, part, refused))
+        self.settle(self._under_way_before)
+        self._under_way_before = len(self._under_way)
+
+    def settle(self, count: int | None = None) -> None:
+        """Wait for the `count` oldest calls to the broker, None for all of them, and note what was sent."""
+        for _ in range(len(self._under_way) if count is None else count):
+            sent = self._under_way.popleft()
+            try:
+                at = sent.future.result()
+            except CancelledError:
+                continue
+            except BROKER_ERRORS as error:
+                log.warning("beat.publish_failed", left=len(sent.messages), reason=str(error))
+            else:
+                self._note(sent.messages, sent.refused, at)
+        self._under_way_before = 0
+        if not self._under_way:
+            self._has_failed = False
+
+    def _send(self, prepared: Sequence[Prepared]) -> datetime:
+        """Run beside the engine, which writes the next fires meanwhile; return when the messages were there."""
+        if self._has_failed:
+            raise CancelledError  # it would wait as long as the one before
+        try:
+            self._publisher.send(prepared)
+        except BROKER_ERRORS:
+            self._has_failed = True
+            raise
+        return self._clock.now()
 
     def _prepare_now(self, message: Message, now: datetime, refused: dict[UUID, str]) -> Prepared | None:
         try:
@@ -195,8 +243,7 @@ class Firing:
             refused[message.run_id] = str(error)
             return None
 
-    def _note(self, sent: Sequence[Message], refused: dict[UUID, str]) -> None:
-        at = self._clock.now()
+    def _note(self, sent: Sequence[Message], refused: dict[UUID, str], at: datetime) -> None:
         published = [Published(m.run_id, at, max(at - m.due, ZERO)) for m in sent if m.run_id not in refused]
         self._store.published(published)
         for fire in published:

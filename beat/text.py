@@ -1,9 +1,10 @@
 """Timings in words: what a person reads in a listing."""
 
 from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
+
+from beat.zones import zone_of
 
 WEEKDAYS = {"1-5": "weekdays", "MON-FRI": "weekdays", "0,6": "weekends", "6,0": "weekends", "6,7": "weekends"}
 DAYS = ("Sundays", "Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
@@ -23,7 +24,7 @@ def timing_text(kind: str, expression: str, zone: str) -> str:
     if kind == "every":
         return f"every {span_text(float(expression))}"
     if kind == "once":
-        return f"once {datetime.fromisoformat(expression).astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M:%S} {zone}"
+        return f"once {datetime.fromisoformat(expression).astimezone(zone_of(zone)):%Y-%m-%d %H:%M:%S} {zone}"
     return f"{_cron_text(expression)} {zone}"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlmodel import Session, col, select
 
@@ -73,6 +74,27 @@ def list_fires(session: Session, schedule: Schedule, limit: int) -> list[FireVie
         session.exec(select(Run.id, Run.state).where(col(Run.id).in_([str(fire.id) for fire in fires]))).all()
     )
     return [FireView(fire, states.get(str(fire.id), fire.state)) for fire in fires]
+
+
+def origin_of(session: Session, run_id: str) -> dict[str, Any]:
+    """
+    Return schedule, slot and lag of a run, by the fires that are kept; {} for a run that no schedule enqueued.
+
+    The schedule is None when it was removed.
+    """
+    try:
+        fire = session.get(ScheduleFire, UUID(run_id))
+    except ValueError:
+        return {}
+    if fire is None:
+        return {}
+    schedule = session.get(Schedule, fire.schedule_id)
+    return {
+        "schedule": schedule and schedule.name,
+        "slot": fire.slot,
+        "slot_lag_ms": fire.lag_ms,
+        "is_manual": fire.is_manual,
+    }
 
 
 def preview(definition: Definition, after: datetime, count: int = NEXT) -> list[datetime]:

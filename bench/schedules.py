@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,6 +27,7 @@ from migrations.schema import upgrade
 from tasks.app import app
 
 COUNT = 10_000
+START_UP = timedelta(seconds=20)  # slots that are due earlier are not counted: the leader has just begun
 
 
 def main() -> None:
@@ -59,12 +60,12 @@ def measure(count: int, seconds: int, *, together: bool) -> None:
     before = memory()
     engine = build_engine(app, current_settings(), ServerClock(), Pace())
     took = timed(engine.tick)
-    loaded = memory()
+    loaded, since = memory(), datetime.now(UTC) + START_UP
     worked = time.process_time()
     ticks = run(engine.tick, seconds)
     worked = time.process_time() - worked
     engine.close()
-    rows = lags(current_engine())
+    rows = lags(current_engine(), since)
     idle = [tick for tick in ticks if tick < 0.05] or [0.0]
     print(f"{'schedules':<34}{count:>12,}{'  (all due in one second of each minute)' if together else ''}")
     print(f"{'first tick: take over, load all':<34}{took:>10.2f} s")
@@ -111,10 +112,10 @@ def run(tick: Callable[[], float], seconds: int) -> list[float]:
     return ticks
 
 
-def lags(engine: Engine) -> list[int]:
-    """Read the lag of each published fire, milliseconds, sorted."""
+def lags(engine: Engine, since: datetime) -> list[int]:
+    """Read the lag of each published fire that was due since then, milliseconds, sorted."""
     with Session(engine) as session:
-        query = select(ScheduleFire.lag_ms).where(ScheduleFire.state == "published")
+        query = select(ScheduleFire.lag_ms).where(ScheduleFire.state == "published", ScheduleFire.due_at >= since)
         return sorted(lag for lag in session.exec(query) if lag is not None) or [0]
 
 

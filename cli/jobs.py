@@ -7,6 +7,7 @@ import click
 
 from audit.history import RunFilter, attempts_of, children_of, find_run, list_runs
 from audit.models import Attempt
+from beat.views import origin_of
 from broker.control import MessageNotFoundError
 from cli.exits import NotFoundError, OperatorCommand
 from cli.operations import logged, queue_control
@@ -72,11 +73,13 @@ def show(*, run_id: str, as_json: bool) -> None:
         if run is None:
             raise NotFoundError(f"no run {run_id}")
         attempts, children = attempts_of(session, run_id), children_of(session, run_id)
+        origin = origin_of(session, run_id)
     if as_json:
         listed = [attempt_facts(attempt) for attempt in attempts]
-        print_json({**run_facts(run), "attempt_list": listed, "children": [child.id for child in children]})
+        found = [child.id for child in children]
+        print_json({**run_facts(run), **origin, "attempt_list": listed, "children": found})
         return
-    print_facts({name: value for name, value in run_facts(run).items() if value is not None})
+    print_facts({name: value for name, value in {**run_facts(run), **origin}.items() if value is not None})
     if children:
         print_facts({"children": ", ".join(child.id for child in children)})
     click.echo()

@@ -5,11 +5,10 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import click
 
-from beat.definitions import MISFIRES, OVERLAPS, Definition, moment_of, span_of, zone_of
+from beat.definitions import MISFIRES, OVERLAPS, Definition, moment_of, span_of
 from beat.errors import (
     CodeOwnedError,
     InvalidScheduleError,
@@ -20,6 +19,7 @@ from beat.errors import (
 from beat.publisher import RefusedError
 from beat.text import timing_text
 from beat.views import FireView, ScheduleView, shown_args
+from beat.zones import zone_of
 from cli.exits import FailedError, NotFoundError, OperatorCommand
 
 KINDS = ("cron", "every", "at")  # options that say when; one of them
@@ -133,7 +133,7 @@ def wants_to_save(definition: Definition, slots: Sequence[datetime], *, yes: boo
 
 def print_preview(slots: Sequence[datetime], zone: str) -> None:
     """Print slots in UTC and in the schedule's zone."""
-    local = ZoneInfo(zone)
+    local = zone_of(zone)
     for slot in slots:
         beside = "" if zone == "UTC" else f"  = {slot.astimezone(local):%a %Y-%m-%d %H:%M:%S %Z} {zone}"
         click.echo(f"  {slot:%a %Y-%m-%d %H:%M:%S} UTC{beside}")

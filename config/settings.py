@@ -68,7 +68,7 @@ class Settings(BaseModel):
         timedelta(seconds=5), description="A beat process that does not renew its lease for so long loses the lead"
     )
     beat_ahead_seconds: BeatAhead = Field(
-        timedelta(seconds=1), description="Slots are enqueued so long before they are due; 0-60"
+        timedelta(seconds=1.5), description="Slots are enqueued so long before they are due; 0-60"
     )
     beat_grace_seconds: Seconds = Field(
         timedelta(seconds=60), description="Misfire policy skip: a last slot that is late by this still counts"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from beat import catalog
 from tests.beat.stage import Stage, gaps
 from tests.databases import Database
 from tests.servers import Sentinel, Server, TlsServer
@@ -71,3 +72,18 @@ def offset(client: redis.Redis) -> int:
     """How far a server has come with its log of writes."""
     info: Any = client.info("replication")
     return int(info["master_repl_offset"] if info["role"] == "master" else info["slave_repl_offset"])
+
+
+def test_stock_kombu_is_sent_nothing_that_the_task_refuses(database: Database, valkey: Server, tmp_path: Path) -> None:
+    """It takes no message that was made ahead, so the arguments are checked by themselves; the others are sent."""
+    with Stage(valkey, database, tmp_path) as stage:
+        for name in ("job", "wrong"):
+            stage.add(name)
+        with database.session() as session, session.begin():
+            catalog.find(session, "wrong").args = {"label": 5}
+        beat = stage.beat(TASKYARD_TRANSPORT="redis")
+        stage.wait_fires(3, "published")
+        [refused, *_] = stage.wait_fires(1, "refused", name="wrong")
+        assert "label" in str(refused.error)
+        stage.end(beat)
+        assert not stage.fires("wrong", "published")

@@ -4,13 +4,17 @@ import json
 from typing import Any
 
 import pytest
+import redis
 from sqlmodel import select
 
 from audit.operator_log import Operation
+from audit.writer import Writer
 from beat.models import Schedule, ScheduleFire
 from config.database import open_session
 from tests.beat.app import mark
 from tests.cli.conftest import Command
+from tests.databases import Database
+from tests.servers import Server
 
 WEEKDAYS = ("--cron", "0 8 * * 1-5", "--zone", "Europe/Rome")
 TASK = ("--task", mark.name, "--args", '{"label": "x"}')
@@ -56,6 +60,20 @@ def test_a_run_by_hand_has_its_own_slot_and_is_in_the_broker(command: Command) -
     assert saved()[0].fired == 2
     shown = json.loads(command("schedules", "show", "report", "--json").output)
     assert [fire["id"] for fire in shown["fires"]] == [second["run_id"], first["run_id"]]
+
+
+def test_the_record_of_a_run_names_its_schedule_and_slot(command: Command, valkey: Server, database: Database) -> None:
+    command("schedules", "add", "report", *TASK, *WEEKDAYS, "--yes")
+    run = json.loads(command("schedules", "run", "report", "--json").output)
+    with redis.Redis.from_url(valkey.url) as client:
+        Writer(client, database.engine, "taskyard:").drain()
+    shown = json.loads(command("jobs", "show", run["run_id"], "--json").output)
+    assert (shown["schedule"], shown["slot"], shown["is_manual"]) == ("report", run["slot"], True)
+    assert "schedule" in command("jobs", "show", run["run_id"]).output
+    other = mark.delay(label="x")
+    with redis.Redis.from_url(valkey.url) as client:
+        Writer(client, database.engine, "taskyard:").drain()
+    assert "slot" not in json.loads(command("jobs", "show", other.id, "--json").output)
 
 
 def test_a_run_by_hand_does_not_overlap_unless_forced(command: Command) -> None:
