@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlmodel import Session, col, select
 
@@ -73,6 +74,17 @@ def list_fires(session: Session, schedule: Schedule, limit: int) -> list[FireVie
         session.exec(select(Run.id, Run.state).where(col(Run.id).in_([str(fire.id) for fire in fires]))).all()
     )
     return [FireView(fire, states.get(str(fire.id), fire.state)) for fire in fires]
+
+
+def schedule_slot(session: Session, run_id: str) -> dict[str, Any] | None:
+    """Return which slot of which schedule a run is of; None: it is of none."""
+    try:
+        key = UUID(run_id)
+    except ValueError:
+        return None
+    query = select(Schedule.name, ScheduleFire.slot).join(Schedule, col(Schedule.id) == col(ScheduleFire.schedule_id))
+    row = session.exec(query.where(ScheduleFire.id == key)).first()
+    return {"schedule": row[0], "slot": row[1]} if row else None
 
 
 def preview(definition: Definition, after: datetime, count: int = NEXT) -> list[datetime]:

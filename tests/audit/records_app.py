@@ -1,15 +1,20 @@
-"""The platform's app with two small tasks, for tests that need a worker, a redrive or a task with a secret."""
+"""The platform's app with small tasks, for tests that need a worker, a redrive or a task with a secret."""
 
+import logging
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
+
+import structlog
 
 from config.queues import DEFAULT
 from tasks.app import app, task
 from tasks.errors import PermanentError
 from tasks.payloads import Hidden, Payload
-from tasks.policy import Policy
+from tasks.policy import Fixed, Policy
+from tasks.reporting import progress
 
-__all__ = ["Greet", "app", "greet"]  # `celery -A` looks for the app here
+__all__ = ["Chat", "Greet", "app", "chat", "greet"]  # `celery -A` looks for the app here
 
 
 class Greet(Payload):
@@ -33,6 +38,27 @@ def greet(payload: Greet) -> str:
     if payload.name == "nobody":
         raise PermanentError("there is nobody to greet")
     return f"hello {payload.name}"
+
+
+class Chat(Payload):
+    """How much to say."""
+
+    lines: int
+    secret: Annotated[str, Hidden()] = "none"
+    fail: bool = False
+
+
+@task("records.chat", Chat, queue=DEFAULT, policy=Policy(max_attempts=2, backoff=Fixed(timedelta(0))))
+def chat(payload: Chat) -> None:
+    """Log lines in both ways, say how far it has come, and fail if asked to."""
+    for number in range(payload.lines):
+        progress(number + 1, payload.lines, "lines")
+        if number % 2:
+            structlog.get_logger("records.chat").info("chat.line", number=number)
+        else:
+            logging.getLogger("records.chat").warning("line %s\x1b[2J", number)
+    if payload.fail:
+        raise RuntimeError("nothing more to say")
 
 
 def note(payload: Greet, line: str) -> None:

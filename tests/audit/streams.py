@@ -18,6 +18,8 @@ DETAILS: dict[str, dict[str, Any]] = {
     "succeeded": {"runtime": 0.25, "result": '"hello Ada"'},
     "failed": {"error": "ValueError", "message": "no such order 17", "traceback": "...", "runtime": 0.1},
     "stalled": {"stalls": 1},
+    "logged": {"lines": []},
+    "progress": {"done": 1, "total": None, "note": ""},
     "cancelled": {"by": "ada", "reason": "not wanted"},
 }
 
