@@ -14,7 +14,7 @@ from audit.operator_log import record_operation
 from cli.exits import FailedError, NotFoundError, OperatorCommand, PartlyDoneError
 from cli.operations import queue_control
 from cli.output import print_facts, print_json, print_table
-from cli.parameters import json_option
+from cli.parameters import json_option, reason_option
 from config.database import open_session
 from config.queues import MAINTENANCE
 from tasks.records.bulk import operation_key
@@ -31,7 +31,7 @@ COLUMNS = ("id", "verb", "state", "total", "done", "refused", "left", "who", "re
 @click.option("--resume", "is_resumed", is_flag=True, help="Enqueue OPERATION again, if the broker lost its task.")
 @click.option("--follow", is_flag=True, help="Wait until OPERATION is over.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Newest ones to list.")
-@click.option("--reason", default="", metavar="TEXT", help="Why; kept in the operator log.")
+@reason_option
 @json_option
 def operations(  # noqa: PLR0913 - an option each
     *,

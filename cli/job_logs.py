@@ -16,7 +16,7 @@ from broker.control import MessageBusyError, MessageNotFoundError
 from cli.exits import FailedError, NotFoundError, OperatorCommand
 from cli.operations import announced, logged, queue_control
 from cli.output import milliseconds, print_json, printable
-from cli.parameters import json_option
+from cli.parameters import json_option, reason_option
 from cli.run_forms import run_filter_options
 from cli.spans import Span
 from config.database import open_session
@@ -63,7 +63,7 @@ def tail(*, span: timedelta | None, **filters: Any) -> None:
 
 @click.command("retry", cls=OperatorCommand)
 @click.argument("run_id")
-@click.option("--reason", default="", metavar="TEXT", help="Why; kept in the operator log.")
+@reason_option
 @json_option
 def retry(*, run_id: str, reason: str, as_json: bool) -> None:
     """Run a failed run again (its dead letter is redriven), or a delayed one now."""

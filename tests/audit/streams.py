@@ -18,8 +18,6 @@ DETAILS: dict[str, dict[str, Any]] = {
     "succeeded": {"runtime": 0.25, "result": '"hello Ada"'},
     "failed": {"error": "ValueError", "message": "no such order 17", "traceback": "...", "runtime": 0.1},
     "stalled": {"stalls": 1},
-    "logged": {"lines": []},
-    "progress": {"done": 1, "total": None, "note": ""},
     "cancelled": {"by": "ada", "reason": "not wanted"},
 }
 
@@ -41,7 +39,7 @@ def append(  # noqa: PLR0913 - the fields of an event
         "q": "celery",
         "n": attempt,
         "at": BEGIN_MS + after_ms,
-        "d": json.dumps(DETAILS[kind] | facts),
+        "d": json.dumps(DETAILS.get(kind, {}) | facts),
     }
     client.xadd(stream_key(prefix), fields)
 
