@@ -52,6 +52,18 @@ def find_letter(session: Session, letter_id: UUID) -> DeadLetter | None:
     return session.get(DeadLetter, letter_id, populate_existing=True)
 
 
+def open_letter_of(session: Session, run_id: str) -> DeadLetter | None:
+    """Return the open dead letter of a run; None: there is none."""
+    query = select(DeadLetter).where(DeadLetter.run_id == run_id, DeadLetter.state == "open")
+    return session.exec(query.order_by(col(DeadLetter.attempt).desc()).limit(1)).first()
+
+
+def letters_of_run(session: Session, run_id: str) -> list[UUID]:
+    """Return the ids of a run's dead letters, the first one first."""
+    query = select(DeadLetter.id).where(DeadLetter.run_id == run_id).order_by(col(DeadLetter.attempt))
+    return list(session.exec(query).all())
+
+
 def list_letters(
     session: Session, wanted: LetterFilter, *, limit: int = PAGE, after: str | None = None
 ) -> Page[DeadLetter]:
@@ -69,7 +81,33 @@ def list_letters(
     rows = session.exec(query).all()
     more = len(rows) > limit
     rows = rows[:limit]
-    return Page(rows, write_cursor(rows[-1].failed_at, str(rows[-1].id)) if more else None)
+    end = write_cursor(rows[-1].failed_at, str(rows[-1].id)) if rows else None
+    return Page(rows, end if more else None, end)
+
+
+@dataclass(frozen=True, slots=True)
+class LetterGroup:
+    """Dead letters with one cause."""
+
+    signature: str
+    task: str | None
+    reason: str
+    error_type: str
+    error_message: str  # of one of them
+    count: int
+    oldest: datetime
+    newest: datetime
+
+
+def group_letters(session: Session, wanted: LetterFilter, *, limit: int = PAGE) -> list[LetterGroup]:
+    """Return the causes of dead letters, the most frequent first."""
+    letter = DeadLetter
+    keys = (letter.error_signature, letter.task, letter.reason, letter.error_type)
+    count = func.count().label("count")
+    facts = (func.max(letter.error_message), count, func.min(letter.failed_at), func.max(letter.failed_at))
+    query: Any = select(*keys, *facts)  # type: ignore[call-overload]  # SQLModel types four columns at most
+    query = query.where(*_conditions(wanted)).group_by(*keys).order_by(count.desc(), letter.error_signature)
+    return [LetterGroup(*row) for row in session.exec(query.limit(limit)).all()]
 
 
 def count_letters(session: Session, wanted: LetterFilter) -> int:
@@ -77,14 +115,17 @@ def count_letters(session: Session, wanted: LetterFilter) -> int:
     return session.exec(select(func.count()).select_from(DeadLetter).where(*_conditions(wanted))).one()
 
 
-def claim_for_redrive(session: Session, letter_id: UUID, run_id: str, *, by: str, reason: str) -> datetime | None:
+def claim_for_redrive(  # noqa: PLR0913 - what is kept of it
+    session: Session, letter_id: UUID, run_id: str, *, by: str, reason: str, operation_id: UUID | None = None
+) -> datetime | None:
     """
     Mark an open letter as redriven into `run_id`, and return the mark; None: it is not open.
 
     Of all who try at once, one gets a mark. The caller commits, sends, and calls :func:`confirm_sent`.
     """
     mark = utc_now()
-    claimed = _resolve(session, letter_id, by=by, reason=reason, mark=mark, state="redriven", redriven_run_id=run_id)
+    facts = {"state": "redriven", "redriven_run_id": run_id, "operation_id": operation_id}
+    claimed = _resolve(session, letter_id, by=by, reason=reason, mark=mark, **facts)
     return mark if claimed else None
 
 
@@ -117,13 +158,17 @@ def reopen(session: Session, letter_id: UUID, mark: datetime) -> None:
         col(DeadLetter.redrive_sent_at).is_(None),
         col(DeadLetter.resolved_at) == mark,
     )
-    nobody = {"redriven_run_id": None, "resolved_at": None, "resolved_by": None, "resolution": None}
+    names = ("redriven_run_id", "resolved_at", "resolved_by", "resolution", "operation_id")
+    nobody: dict[str, Any] = dict.fromkeys(names)
     _changes(session, statement.values(state="open", **nobody))
 
 
-def discard_letter(session: Session, letter_id: UUID, *, by: str, reason: str) -> bool:
+def discard_letter(
+    session: Session, letter_id: UUID, *, by: str, reason: str, operation_id: UUID | None = None
+) -> bool:
     """Close an open letter without running it again; False: it is not open. The caller commits."""
-    return _resolve(session, letter_id, by=by, reason=reason, mark=utc_now(), state="discarded")
+    facts = {"state": "discarded", "operation_id": operation_id}
+    return _resolve(session, letter_id, by=by, reason=reason, mark=utc_now(), **facts)
 
 
 def _resolve(session: Session, letter_id: UUID, *, by: str, reason: str, mark: datetime, **values: Any) -> bool:

@@ -10,8 +10,9 @@ from audit.texts import ERROR_BYTES, RESULT_BYTES, TRACEBACK_BYTES, clip, clip_m
 
 GROUP = "audit"  # consumer group of the writers
 CONSUMER = "writer"  # one name for all: only the holder of the lease reads, and it takes over what the last one left
+NOTES = ("logged", "progress")  # said by a handler while it runs: they change no state
 KINDS = frozenset(
-    ("queued", "scheduled", "started", "retrying", "snoozed", "succeeded", "failed", "stalled", "cancelled")
+    ("queued", "scheduled", "started", "retrying", "snoozed", "succeeded", "failed", "stalled", "cancelled", *NOTES)
 )
 MAX_ID = 155  # characters of a run id
 MAX_NAME = 255

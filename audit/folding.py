@@ -10,6 +10,7 @@ Each event has a *rank*, a text that orders the events of one run by how much th
 
 The event of the highest rank decides the state and what belongs to it. Facts of the enqueue come from the newest
 enqueue, errors from the highest-ranked failure, first starts are minima, attempts a maximum: none depends on the order.
+A word of progress changes nothing but the progress; the newest counts.
 The one sum, an attempt's snoozes, counts entries beyond the one that was counted last: right in the stream's order.
 """
 
@@ -21,7 +22,7 @@ from audit.events import LARGEST, MAX_ID, AuditEvent
 from audit.models import FINAL_STATES
 from audit.rows import AttemptRow, RunRow
 from audit.signatures import error_signature
-from audit.texts import ARGS_BYTES, clean_json
+from audit.texts import ARGS_BYTES, PROGRESS_BYTES, clean_json
 
 ENQUEUES = frozenset(("queued", "scheduled"))
 ERRORS = frozenset(("retrying", "failed", "cancelled"))
@@ -93,6 +94,11 @@ def _new_attempt(event: AuditEvent) -> AttemptRow:
 
 
 def _fold_into_run(run: RunRow, event: AuditEvent) -> None:
+    if event.kind == "progress":
+        if event.id > run.progress_event:
+            run.progress_event = event.id
+            run.progress = clean_json({**event.detail, "at": event.at.isoformat()}, PROGRESS_BYTES)
+        return
     if event.kind in ENQUEUES:
         if event.id > run.queued_event:
             _take_facts(run, event)

@@ -70,7 +70,7 @@ def each_run(session: Session, wanted: RunFilter, *, batch: int = LONGEST_PAGE) 
         query = select(Attempt).where(col(Attempt.run_id).in_(attempts)).order_by(col(Attempt.number))
         for attempt in session.exec(query).all():
             attempts[attempt.run_id].append(attempt)
-        session.rollback()  # SQLite: a look holds the write lock
+        session.commit()  # SQLite: a look holds the write lock
         for run in page.rows:
             yield run, attempts[run.id]
         session.expunge_all()

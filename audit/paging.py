@@ -21,6 +21,7 @@ class Page[Row]:
 
     rows: Sequence[Row]
     after: str | None  # cursor of the next page; None: this is the last one
+    end: str | None = None  # where this page ends, also when it is the last one; told by some listings
 
 
 def write_cursor(moment: datetime, key: str) -> str:

@@ -8,6 +8,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from audit.events import AuditEvent
 from audit.folding import Records, fold
+from audit.logs import keep_logs
 from audit.models import Attempt, Run
 from audit.rows import AttemptRow, RunRow
 
@@ -29,15 +30,17 @@ def record(engine: Engine, events: Sequence[AuditEvent]) -> None:
     with engine.begin() as connection:  # SQLite: takes the write lock at once
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": WRITER_LOCK})
-        records = _load(connection, events)
-        fold(records, events)
+        changes = [event for event in events if event.kind != "logged"]
+        records = _load(connection, changes)
+        fold(records, changes)
         _upsert(connection, RUNS, records.runs.values())
         _upsert(connection, ATTEMPTS, records.attempts.values())
+        keep_logs(connection, [event for event in events if event.kind == "logged"])
 
 
 def _load(connection: Connection, events: Sequence[AuditEvent]) -> Records:
     ids = list({event.run_id for event in events})
-    numbers = [event.attempt for event in events]
+    numbers = [event.attempt for event in events] or [1]
     near = ATTEMPTS.c.number.between(min(numbers) - 1, max(numbers) + 1)
     records = Records()
     for start in range(0, len(ids), IDS_PER_QUERY):

@@ -7,6 +7,8 @@ from typing import Any
 ERROR_BYTES = 4096  # of an error's message
 RESULT_BYTES = 4096
 TRACEBACK_BYTES = 16_384
+PROGRESS_BYTES = 2048
+LOG_BYTES = 262_144  # of the lines of one event as JSON
 ARGS_BYTES = 16_384  # of the masked arguments as JSON
 CUT = "\n... cut ...\n"
 

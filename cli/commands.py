@@ -2,7 +2,8 @@
 The command groups under `celery -A tasks`.
 
 Every `celery` command imports this module, so it imports nothing but Click; a group's own module is loaded when the
-group is used. To add a group: write `cli/<name>.py` with a Click group called `group`, name it here and in
+group is used. A command without verbs is a `LazyCommand`, called `command` in its module. To
+add a group: write `cli/<name>.py` with a Click group called `group`, name it here and in
 `[project.entry-points."celery.commands"]` of pyproject.toml.
 """
 
@@ -33,11 +34,31 @@ class LazyGroup(click.Group):
         return group
 
 
+class LazyCommand(click.Command):
+    """A command without verbs, in a module that is imported when it is wanted."""
+
+    def __init__(self, name: str, help: str) -> None:  # noqa: A002 - Click's name
+        super().__init__(name=name, help=help)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Let the command itself read its arguments; it is then what Click invokes."""
+        module: Any = import_module(f"cli.{self.name}")
+        command: click.Command = module.command
+        return command.make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it."""
+        return ctx.command.invoke(ctx)
+
+
 audit = LazyGroup("audit", "Records: write, stats, export, prune, and what operators changed.")
 backups = LazyGroup("backups", "Backup verification: verify, history, show, profiles, metrics.")
 db = LazyGroup("db", "The database's schema: upgrade, current.")
-dlq = LazyGroup("dlq", "Dead letters: list, show, run again, discard.")
-jobs = LazyGroup("jobs", "Runs and their attempts: list, show, explain, cancel.")
+dlq = LazyGroup("dlq", "Dead letters: list, show, run again, discard, export.")
+doctor = LazyCommand("doctor", "What is wrong with this deployment, and how to mend it.")
+jobs = LazyGroup("jobs", "Runs and their attempts: list, show, logs, tail, explain, retry, cancel.")
 markets = LazyGroup("markets", "Prediction markets: resolve, status, conflicts.")
 queues = LazyGroup("queues", "Queues: list, pause, limit, peek, drain.")
 recon = LazyGroup("recon", "Reconciliation with the chain: run, report, drifts.")

@@ -1,15 +1,19 @@
 """`celery -A tasks jobs`: runs and their attempts."""
 
 import getpass
+from datetime import timedelta
 from typing import Any
 
 import click
 
+from audit.dead_letters import letters_of_run
 from audit.history import RunFilter, attempts_of, children_of, find_run, list_runs
 from audit.models import Attempt
 from beat.views import origin_of
 from broker.control import MessageNotFoundError
+from cli import job_logs
 from cli.exits import NotFoundError, OperatorCommand
+from cli.job_logs import follow_runs, for_option, progress_text
 from cli.operations import logged, queue_control
 from cli.output import milliseconds, print_block, print_facts, print_json, print_table
 from cli.parameters import (
@@ -29,15 +33,28 @@ EXPLAINED = (
 
 @click.group("jobs")
 def group() -> None:
-    """Runs and their attempts: list, show, explain, cancel."""
+    """Runs and their attempts: list, show, logs, tail, explain, retry, cancel."""
+
+
+group.add_command(job_logs.logs)
+group.add_command(job_logs.tail)
+group.add_command(job_logs.retry)
 
 
 @group.command("ls", cls=OperatorCommand)
 @run_filter_options
+@click.option("--follow", is_flag=True, help="Go on with each change of these runs, as jobs tail does.")
+@for_option
 @page_options
 @json_option
-def ls(*, limit: int, after: str | None, as_json: bool, **filters: Any) -> None:
+def ls(*, limit: int, after: str | None, follow: bool, span: timedelta | None, as_json: bool, **filters: Any) -> None:
     """List runs, the newest first."""
+    if follow:
+        if as_json or after:
+            raise click.UsageError("--follow prints lines for people; it goes with filters only")
+        for line in follow_runs(RunFilter(**filters), span):
+            click.echo(line)
+        return
     with open_session() as session:
         page = list_runs(session, RunFilter(**filters), limit=limit, after=after)
     if as_json:
@@ -74,12 +91,16 @@ def show(*, run_id: str, as_json: bool) -> None:
             raise NotFoundError(f"no run {run_id}")
         attempts, children = attempts_of(session, run_id), children_of(session, run_id)
         origin = origin_of(session, run_id)
+        letters = letters_of_run(session, run_id)
     if as_json:
         listed = [attempt_facts(attempt) for attempt in attempts]
-        found = [child.id for child in children]
-        print_json({**run_facts(run), **origin, "attempt_list": listed, "children": found})
+        more = {"children": [child.id for child in children], "dead_letters": letters}
+        print_json({**run_facts(run), **origin, "attempt_list": listed, **more})
         return
-    print_facts({name: value for name, value in {**run_facts(run), **origin}.items() if value is not None})
+    shown = {**run_facts(run), **origin, "progress": progress_text(run.progress)}
+    print_facts({name: value for name, value in shown.items() if value is not None})
+    if letters:
+        print_facts({"dead letters": ", ".join(str(letter) for letter in letters)})
     if children:
         print_facts({"children": ", ".join(child.id for child in children)})
     click.echo()

@@ -50,6 +50,7 @@ class Cursor(click.ParamType[str]):
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON with a stable schema.")
+reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the operator log.")
 since_option = click.option("--since", type=Moment(), metavar="WHEN", help="Then or later: 2026-01-31T12:00, 2h, 7d.")
 until_option = click.option("--until", type=Moment(), metavar="WHEN", help="Before then.")
 

@@ -12,7 +12,7 @@ from broker.queue_facts import Limits, Peeked, QueueCounts
 from cli.exits import FailedError, NotFoundError, OperatorCommand
 from cli.operations import logged, queue_control
 from cli.output import milliseconds, print_json, print_table
-from cli.parameters import check_consent, destructive_options, json_option
+from cli.parameters import check_consent, destructive_options, json_option, reason_option
 from cli.rates import RateLimit, rate_text
 from cli.spans import Span
 from config.columns import utc_now
@@ -22,7 +22,6 @@ STATES = ("waiting", "delayed", "active", "dead")
 MOST_PEEKED = 1000
 NO_LIMIT = 0  # what `--concurrency none` reads as
 
-reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the operator log.")
 run_argument = click.argument("run_id")
 
 

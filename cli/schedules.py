@@ -12,7 +12,7 @@ from beat.definitions import checked
 from beat.manual import run_now
 from beat.views import STATES, ScheduleView, list_fires, list_schedules, preview, show_schedule
 from cli.output import milliseconds, print_facts, print_json, print_table
-from cli.parameters import Moment, check_consent, destructive_options, json_option
+from cli.parameters import Moment, check_consent, destructive_options, json_option, reason_option
 from cli.schedule_forms import (
     ScheduleCommand,
     changed_fields,
@@ -42,7 +42,6 @@ COLUMNS = (
     "missed",
 )
 name_argument = click.argument("name")
-reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the operator log.")
 yes_option = click.option("--yes", is_flag=True, help="Save without asking.")
 
 

@@ -7,8 +7,9 @@ from uuid import UUID
 
 import click
 
+from audit.operator_log import record_operation
 from cli.output import print_facts, print_json, print_table
-from cli.parameters import check_consent, destructive_options, json_option
+from cli.parameters import check_consent, destructive_options, json_option, reason_option
 from cli.spans import Spans
 from cli.webhook_errors import WebhookCommand
 from cli.webhook_sending import hand_over
@@ -83,6 +84,7 @@ def add(  # noqa: PLR0913 - an option each
     )
     with open_session() as session, session.begin():
         endpoint, secret = endpoints.register(session, current_settings(), url, patterns, options)
+        record_operation(session, "webhooks endpoints add", str(endpoint.id), facts={"events": list(patterns)})
         facts: dict[str, Any] = {"id": endpoint.id, "url": endpoint.url, "events": list(patterns), "secret": secret}
     if as_json:
         print_json(facts)
@@ -93,11 +95,14 @@ def add(  # noqa: PLR0913 - an option each
 
 @group.command("enable", cls=WebhookCommand)
 @endpoint_argument
+@reason_option
 @json_option
-def enable(*, endpoint_id: UUID, as_json: bool) -> None:
+def enable(*, endpoint_id: UUID, reason: str, as_json: bool) -> None:
     """Send to an endpoint again, starting with what was parked; its record of failures is cleared."""
     with open_session() as session, session.begin():
         released = endpoints.enable(session, endpoints.find(session, endpoint_id))
+        facts = {"released": len(released)}
+        record_operation(session, "webhooks endpoints enable", str(endpoint_id), reason=reason, facts=facts)
     _say(f"enabled, {len(released)} parked deliveries are due", endpoint_id, len(released), as_json=as_json)
     hand_over([Due(delivery_id, endpoint_id) for delivery_id in released])
 
@@ -116,6 +121,8 @@ def disable(*, endpoint_id: UUID, yes: bool, dry_run: bool, reason: str, as_json
             _say(f"would be disabled, parking {open_now} deliveries", endpoint_id, open_now, as_json=as_json)
             return
         parked = endpoints.disable(session, endpoint, reason)
+        facts = {"parked": parked}
+        record_operation(session, "webhooks endpoints disable", str(endpoint_id), reason=reason, facts=facts)
     _say(f"disabled, {parked} deliveries are parked", endpoint_id, parked, as_json=as_json)
 
 
@@ -123,12 +130,13 @@ def disable(*, endpoint_id: UUID, yes: bool, dry_run: bool, reason: str, as_json
 @endpoint_argument
 @destructive_options(needs_reason=False)
 @json_option
-def rm(*, endpoint_id: UUID, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:  # noqa: ARG001 - one set
+def rm(*, endpoint_id: UUID, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
     """Remove an endpoint that never had a delivery; disable one that had, so that its history stays."""
     check_consent(yes=yes, dry_run=dry_run)
     with open_session() as session:
         endpoints.remove(session, endpoint_id)
         if not dry_run:
+            record_operation(session, "webhooks endpoints rm", str(endpoint_id), reason=reason)
             session.commit()
     _say("would be removed" if dry_run else "removed", endpoint_id, 0, as_json=as_json)
 

@@ -13,7 +13,9 @@ import click
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
+from audit.operator_log import record_operation
 from cli.exits import FailedError, PartlyDoneError
+from cli.operations import announced
 from cli.output import print_json
 from cli.parameters import (
     check_consent,
@@ -50,6 +52,7 @@ def send_test(*, endpoint_id: UUID, wait_seconds: float, as_json: bool) -> None:
     """Send the event webhook.test to one endpoint, whatever it subscribed to."""
     with open_session() as session, session.begin():
         due = trial.add_test(session, endpoint_id)
+        record_operation(session, "webhooks send-test", str(endpoint_id))
     hand_over([due])
     _report_attempt(due.delivery_id, 0, wait_seconds, as_json=as_json)
 
@@ -73,7 +76,7 @@ def redeliver(  # noqa: PLR0913 - an option each
     wait_seconds: float,
     yes: bool,
     dry_run: bool,
-    reason: str,  # noqa: ARG001 - one set of options with the other verbs
+    reason: str,
     as_json: bool,
     **filters: Any,
 ) -> None:
@@ -82,7 +85,7 @@ def redeliver(  # noqa: PLR0913 - an option each
         raise click.UsageError("give a DELIVERY, or --failed with a filter")
     check_selection([delivery_id] if delivery_id else [], filters, everything=everything)
     if delivery_id is not None:
-        _redeliver_one(delivery_id, wait_seconds, as_json=as_json)
+        _redeliver_one(delivery_id, reason, wait_seconds, as_json=as_json)
         return
     check_consent(yes=yes, dry_run=dry_run)
     if filters["event_type"] is not None:
@@ -92,8 +95,10 @@ def redeliver(  # noqa: PLR0913 - an option each
         if wanted.endpoint_id is not None:
             endpoints.find(session, wanted.endpoint_id)
         total = recovery.count_failed(session, wanted)
-        session.rollback()
-        sent = total if dry_run else _send_batches(recovery.reopen_failed(session, wanted), total)
+    sent = total
+    if not dry_run:
+        with announced("webhooks redeliver", reason=reason, facts=_plain(filters)) as row, open_session() as session:
+            sent = row.count = _send_batches(recovery.reopen_failed(session, wanted), total)
     _report_many({"failed": sent}, dry_run=dry_run, as_json=as_json)
 
 
@@ -110,7 +115,7 @@ def recover(  # noqa: PLR0913 - an option each
     missing: bool,
     yes: bool,
     dry_run: bool,
-    reason: str,  # noqa: ARG001 - one set of options with the other verbs
+    reason: str,
     as_json: bool,
 ) -> None:
     """Send again all that failed for an endpoint since a moment."""
@@ -123,11 +128,15 @@ def recover(  # noqa: PLR0913 - an option each
         counts = {"failed": recovery.count_failed(session, wanted)}
         if missing:
             counts["missing"] = recovery.count_missing(session, endpoint_id, since)
-        session.rollback()
-        if not dry_run:
+    if not dry_run:
+        facts = {"since": since.isoformat(), "missing": missing}
+        with (
+            announced("webhooks recover", str(endpoint_id), reason=reason, facts=facts) as row,
+            open_session() as session,
+        ):
             batches = [recovery.reopen_failed(session, wanted)]
             batches += [recovery.add_missing(session, endpoint_id, since)] if missing else []
-            _send_batches(chain.from_iterable(batches), sum(counts.values()))
+            row.count = _send_batches(chain.from_iterable(batches), sum(counts.values()))
     _report_many(counts, dry_run=dry_run, as_json=as_json)
 
 
@@ -146,9 +155,15 @@ def hand_over(due: Sequence[Due]) -> None:
         ) from error
 
 
-def _redeliver_one(delivery_id: UUID, wait_seconds: float, *, as_json: bool) -> None:
-    with open_session() as session:
+def _plain(filters: dict[str, Any]) -> dict[str, str]:
+    """Return what was asked for as JSON values."""
+    return {name: str(value) for name, value in filters.items() if value is not None}
+
+
+def _redeliver_one(delivery_id: UUID, reason: str, wait_seconds: float, *, as_json: bool) -> None:
+    with open_session() as session, session.begin():
         before = recovery.find_delivery(session, delivery_id).attempts
+        record_operation(session, "webhooks redeliver", str(delivery_id), reason=reason)
     deliver.delay(delivery_id=delivery_id, manual_by=getpass.getuser())
     _report_attempt(delivery_id, before, wait_seconds, as_json=as_json)
 

@@ -5,10 +5,11 @@ from uuid import UUID
 
 import click
 
+from audit.operator_log import record_operation
 from cli import webhook_deliveries, webhook_endpoints, webhook_sending
 from cli.exits import OperatorCommand
 from cli.output import print_facts, print_json
-from cli.parameters import json_option
+from cli.parameters import json_option, reason_option
 from cli.spans import Span
 from cli.webhook_errors import WebhookCommand
 from config.columns import utc_now
@@ -39,11 +40,14 @@ group.add_command(webhook_sending.recover)
     show_default=True,
     help="How long the old secret signs beside the new one; at most 7d.",
 )
+@reason_option
 @json_option
-def rotate_secret(*, endpoint_id: UUID, overlap: timedelta, as_json: bool) -> None:
+def rotate_secret(*, endpoint_id: UUID, overlap: timedelta, reason: str, as_json: bool) -> None:
     """Give an endpoint a new secret; it is printed here, once."""
     with open_session() as session, session.begin():
         secret = endpoints.rotate_secret(session, current_settings(), endpoint_id, overlap)
+        seconds = {"overlap_seconds": overlap.total_seconds()}
+        record_operation(session, "webhooks rotate-secret", str(endpoint_id), reason=reason, facts=seconds)
     facts = {"endpoint_id": endpoint_id, "secret": secret, "old_signs_until": utc_now() + overlap}
     if as_json:
         print_json(facts)

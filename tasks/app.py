@@ -1,5 +1,6 @@
 """The composition root: the Celery app, the ``@task`` decorator, and the ways to enqueue."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol, Unpack, cast
@@ -19,6 +20,7 @@ from tasks.calls import CallOptions, Run, message_options
 from tasks.errors import UnknownTaskError
 from tasks.payloads import Payload
 from tasks.policy import Policy
+from tasks.reporting import AttemptLogs
 
 TASK_MODULES = (
     "tasks.backups.tasks",
@@ -179,6 +181,7 @@ def enqueue_many[**P, M: Payload](
 def _log_our_way(**_: Any) -> None:
     """Celery asks before it configures logging; with a receiver it leaves that to us."""
     configure_logging(current_settings())
+    logging.getLogger().addHandler(AttemptLogs())
 
 
 @beat_init.connect

@@ -16,6 +16,7 @@ from tasks.calls import Run, message_options
 from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze
 from tasks.payloads import Payload
 from tasks.policy import LONGEST_DELAY, Policy
+from tasks.reporting import reporting
 
 
 class PlatformTask(Task[..., Any]):
@@ -89,7 +90,8 @@ def settle(task: PlatformTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     the message on :class:`Redeliver`, and buries it on any other exception.
     """
     try:
-        return to_jsonable_python(task.handler(task.payload.from_wire(_no_positional(task, args, kwargs))))
+        with reporting(task.request.id, _queue_of(task), attempt_number(task)):
+            return to_jsonable_python(task.handler(task.payload.from_wire(_no_positional(task, args, kwargs))))
     except Snooze as error:
         raise Redeliver(_bounded(error.delay), error, uses_attempt=False) from error
     except PermanentError:
@@ -121,6 +123,10 @@ def _raise_if_last(task: PlatformTask, error: Exception) -> None:
 
 def _facts(task: PlatformTask) -> MessageFacts:
     return cast("MessageFacts", getattr(task.request, HEADER, None) or {})
+
+
+def _queue_of(task: PlatformTask) -> str:
+    return str((task.request.delivery_info or {}).get("routing_key") or task.home.name)
 
 
 def _bounded(delay: timedelta) -> float:

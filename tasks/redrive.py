@@ -79,7 +79,7 @@ def redrive(  # noqa: PLR0913 - who, why and the two exceptions from the rule, b
     run_id = redriven_run_id(letter_id)
     if letter.state == "redriven" and not _is_abandoned(letter, is_forced=is_forced):
         return _known_run(run_id)
-    order = _Order(session, letter, fields)
+    order = RedriveOrder(session, letter, fields)
     if letter.state == "open":
         mark = claim_for_redrive(session, letter_id, run_id, by=by, reason=reason)
     else:
@@ -127,14 +127,15 @@ def check_redrive(session: Session, letter: DeadLetter) -> None:
     Raises:
         NotRedrivableError: Its task is unknown, or its payload does not fit the task's model.
     """
-    _Order(session, letter, None)
+    RedriveOrder(session, letter, None)
 
 
-class _Order:
+class RedriveOrder:
     """What is sent for a dead letter, checked."""
 
     def __init__(self, session: Session, letter: DeadLetter, fields: Mapping[str, Any] | None) -> None:
         self._letter = letter
+        self.mark: datetime | None = None  # of the claim
         try:
             message = read_message(letter.body)
             self._task: PlatformTask = find_task(letter.task or "")
@@ -144,11 +145,12 @@ class _Order:
         origin = find_run(session, letter.run_id)
         self._options = self._options_of(message, origin.priority if origin else None)
 
-    def send(self, run_id: str) -> Run:
+    def send(self, run_id: str, producer: Any = None) -> Run:
         """Let the domain make its row ready, then send."""
         if self._task.on_redrive is not None:
             self._task.on_redrive(self._payload)
-        sent = Task.apply_async(self._task, (), self._payload.to_wire(), task_id=run_id, **self._options)
+        options = {**self._options, **({"producer": producer} if producer is not None else {})}
+        sent = Task.apply_async(self._task, (), self._payload.to_wire(), task_id=run_id, **options)
         return cast("Run", sent)
 
     def _options_of(self, message: Message, audited_priority: int | None) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from config.queues import MAINTENANCE
 from config.settings import current_settings
 from tasks.app import task
 from tasks.policy import Exponential, Policy
-from tasks.records import handlers
-from tasks.records.payloads import CleanUpAudit
+from tasks.records import bulk, handlers
+from tasks.records.payloads import CleanUpAudit, ResolveLetters
+from tasks.reporting import progress
 
 # A database that is away for two hours costs no clean-up its day.
 PATIENT = Policy(max_attempts=15, backoff=Exponential(base=timedelta(seconds=5), cap=timedelta(minutes=10)))
@@ -18,3 +19,9 @@ PATIENT = Policy(max_attempts=15, backoff=Exponential(base=timedelta(seconds=5),
 def cleanup(payload: CleanUpAudit) -> dict[str, int]:
     """Delete old records; see :func:`tasks.records.handlers.clean_up`."""
     return handlers.clean_up(payload, open_session, current_settings())
+
+
+@task("dead_letters.resolve", ResolveLetters, queue=MAINTENANCE, policy=PATIENT)
+def resolve_letters(payload: ResolveLetters) -> dict[str, int]:
+    """Redrive or discard many; see :func:`tasks.records.bulk.resolve_letters`."""
+    return bulk.resolve_letters(payload, open_session, progress)

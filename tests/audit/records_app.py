@@ -1,15 +1,33 @@
-"""The platform's app with two small tasks, for tests that need a worker, a redrive or a task with a secret."""
+"""The platform's app with small tasks, for tests that need a worker, a redrive or a task with a secret."""
 
+import logging
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
+import structlog
+
 from config.queues import DEFAULT
 from tasks.app import app, task
-from tasks.errors import PermanentError
+from tasks.errors import PermanentError, Snooze
 from tasks.payloads import Hidden, Payload
-from tasks.policy import Policy
+from tasks.policy import Exponential, Fixed, Policy
+from tasks.reporting import progress
 
-__all__ = ["Greet", "app", "greet"]  # `celery -A` looks for the app here
+__all__ = [
+    "Chat",
+    "Flaky",
+    "Greet",
+    "Mixed",
+    "app",
+    "chat",
+    "flaky",
+    "greet",
+    "mixed",
+]  # `celery -A` looks for the app here
+
+SECOND = timedelta(seconds=1)
 
 
 class Greet(Payload):
@@ -33,6 +51,67 @@ def greet(payload: Greet) -> str:
     if payload.name == "nobody":
         raise PermanentError("there is nobody to greet")
     return f"hello {payload.name}"
+
+
+class Chat(Payload):
+    """How much to say."""
+
+    lines: int
+    secret: Annotated[str, Hidden()] = "none"
+    fail: bool = False
+
+
+@task("records.chat", Chat, queue=DEFAULT, policy=Policy(max_attempts=2, backoff=Fixed(timedelta(0))))
+def chat(payload: Chat) -> None:
+    """Log lines in both ways, say how far it has come, and fail if asked to."""
+    for number in range(payload.lines):
+        progress(number + 1, payload.lines, "lines")
+        if number % 2:
+            structlog.get_logger("records.chat").info("chat.line", number=number)
+        else:
+            logging.getLogger("records.chat").warning("line %s\x1b[2J", number)
+    if payload.fail:
+        raise RuntimeError("nothing more to say")
+
+
+class Flaky(Payload):
+    """How often to fail, and where to note the starts."""
+
+    failures: int
+    diary: str
+
+
+@task("records.flaky", Flaky, queue=DEFAULT, policy=Policy(max_attempts=3, backoff=Exponential(SECOND, jitter=0)))
+def flaky(payload: Flaky) -> None:
+    """Fail the first `failures` times."""
+    with Path(payload.diary).open("a+") as diary:
+        diary.write(f"{time.time()}\n")
+        diary.seek(0)
+        if len(diary.readlines()) <= payload.failures:
+            raise ConnectionError("not yet")
+
+
+class Mixed(Payload):
+    """What becomes of it: ok, retry (once), snooze (once), permanent or exhausted."""
+
+    fate: str
+    folder: str
+    name: str
+
+
+@task("records.mixed", Mixed, queue=DEFAULT, policy=Policy(max_attempts=3, backoff=Fixed(timedelta(0))))
+def mixed(payload: Mixed) -> None:
+    """Meet the fate; a file remembers whether it was met before."""
+    if payload.fate == "permanent":
+        raise PermanentError("never")
+    if payload.fate == "exhausted":
+        raise RuntimeError("again and again")
+    mark = Path(payload.folder) / payload.name
+    if payload.fate in {"retry", "snooze"} and not mark.exists():
+        mark.touch()
+        if payload.fate == "snooze":
+            raise Snooze(timedelta(milliseconds=10))
+        raise RuntimeError("once")
 
 
 def note(payload: Greet, line: str) -> None:

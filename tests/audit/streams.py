@@ -39,7 +39,7 @@ def append(  # noqa: PLR0913 - the fields of an event
         "q": "celery",
         "n": attempt,
         "at": BEGIN_MS + after_ms,
-        "d": json.dumps(DETAILS[kind] | facts),
+        "d": json.dumps(DETAILS.get(kind, {}) | facts),
     }
     client.xadd(stream_key(prefix), fields)
 

@@ -9,6 +9,8 @@ from sqlmodel import Session
 
 from audit.dead_letters import LetterFilter, count_letters
 from audit.models import DeadLetter
+from audit.paging import write_cursor
+from config.columns import utc_now
 from config.database import open_engine
 from tests.audit import records_app  # noqa: F401 - declares the tasks
 from tests.audit.letters import put
@@ -20,7 +22,7 @@ from tests.servers import Server
 LETTER_KEYS = {
     "id", "run_id", "attempt", "task", "queue", "reason", "error_type", "error_message", "error_signature", "traceback",
     "first_failed_at", "failed_at", "state", "redriven_run_id", "redrive_sent_at", "resolved_at", "resolved_by",
-    "resolution",
+    "resolution", "operation_id",
 }  # fmt: skip
 SECRET = "hunter2"
 
@@ -42,7 +44,7 @@ def test_the_json_of_dlq_has_a_stable_schema_and_no_secret(command: Command, dat
 
     assert set(json.loads(listed.stdout)) == {"items", "next"}
     assert all(set(item) == LETTER_KEYS for item in json.loads(listed.stdout)["items"])
-    assert set(json.loads(shown.stdout)) == LETTER_KEYS | {"args", "body_bytes"}
+    assert set(json.loads(shown.stdout)) == LETTER_KEYS | {"args", "body_bytes", "attempt_list"}
     assert json.loads(shown.stdout)["args"]["token"] == "***"
     for result in (listed, shown, command("dlq", "ls"), command("dlq", "show", str(letter.id))):
         assert SECRET not in result.output
@@ -127,6 +129,38 @@ def test_an_unknown_letter_ends_with_code_3(command: Command, verb: str) -> None
 
     assert result.exit_code == 3
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_causes_are_listed_and_redriven_by_their_signature(command: Command, database: Database) -> None:
+    letters(database, 3, message="order 17 is gone")
+    letters(database, 1, message="order 4 is gone")
+    letters(database, 2, error="KeyError")
+    frequent, rare = json.loads(command("dlq", "ls", "--group", "--json").stdout)["items"]
+
+    assert (frequent["count"], rare["count"], rare["error_type"]) == (4, 2, "KeyError")
+    assert "ValueError: order" in command("dlq", "ls", "--group").stdout
+    assert command("dlq", "ls", "--group", "--after", write_cursor(utc_now(), "x")).exit_code == 2
+    done = command("dlq", "redrive", "--signature", frequent["signature"], "--yes", "--json")
+    assert len(json.loads(done.stdout)["redriven"]) == 4
+    assert open_letters(database) == 2
+    (logged,) = json.loads(command("audit", "ls", "--json").stdout)["items"]
+    assert (logged["verb"], logged["count"], logged["filter"]["signature"]) == ("dlq redrive", 4, frequent["signature"])
+
+
+def test_an_export_is_one_json_object_a_line_without_secrets(command: Command, database: Database) -> None:
+    letters(database, 3)
+    exported = command("dlq", "export", "--state", "any")
+
+    lines = [json.loads(line) for line in exported.stdout.splitlines()]
+    assert all(set(line) == LETTER_KEYS | {"args", "attempt_list"} for line in lines)
+    assert len(lines) == 3
+    assert SECRET not in exported.output
+
+
+def test_an_unknown_operation_is_code_3_and_a_missing_one_code_2(command: Command) -> None:
+    assert command("dlq", "operations", str(uuid4())).exit_code == 3
+    assert command("dlq", "operations", "--abort").exit_code == 2
+    assert json.loads(command("dlq", "operations", "--json").stdout) == {"items": []}
 
 
 def test_some_done_and_some_not_ends_with_code_4(command: Command, database: Database) -> None:

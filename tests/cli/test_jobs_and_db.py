@@ -8,6 +8,9 @@ import redis
 
 from audit.writer import Writer
 from config.columns import utc_now
+from tasks.redrive import redriven_run_id
+from tests.audit import records_app
+from tests.audit.letters import put
 from tests.audit.streams import BEGIN_MS, PREFIX, append, append_life
 from tests.cli.conftest import Command
 from tests.databases import Database
@@ -75,7 +78,7 @@ def test_the_json_of_jobs_has_a_stable_schema(command: Command) -> None:
 
     assert set(listed) == {"items", "next"}
     assert all(set(item) == RUN_KEYS for item in listed["items"])
-    assert set(shown) == RUN_KEYS | {"attempt_list", "children"}
+    assert set(shown) == RUN_KEYS | {"attempt_list", "children", "schedule", "dead_letters"}
     assert [attempt["state"] for attempt in shown["attempt_list"]] == ["retrying", "succeeded"]
     assert shown["enqueued_at"].startswith("2026-09-21T14:13:20")
 
@@ -88,6 +91,47 @@ def test_jobs_show_tells_the_story_of_a_run(command: Command) -> None:
     for part in ("succeeded", "retrying", "TimeoutError: after 3 s", "celery@host (4711)", "100 ms", "***"):
         assert part in result.stdout
     assert "run-4" in command("jobs", "show", "run-3").stdout
+
+
+@pytest.mark.usefixtures("history")
+def test_jobs_are_followed_as_they_change(command: Command) -> None:
+    tailed = command("jobs", "tail", "--state", "failed", "--for", "0s").stdout.splitlines()
+    followed = command("jobs", "ls", "--follow", "--for", "1s").stdout.splitlines()
+
+    assert len(tailed) == 1
+    assert "run-2" in tailed[0]
+    assert "ValueError: no such order 17" in tailed[0]
+    assert [line.split("  ")[1] for line in followed] == ["run-1", "run-2", "run-3", "run-4"], "each once"
+
+
+def test_a_failed_run_is_retried_through_its_dead_letter(command: Command, database: Database, valkey: Server) -> None:
+    with database.session() as session:
+        letter = put(session, run_id="run-9")
+    answer = json.loads(command("jobs", "retry", "run-9", "--reason", "repaired", "--json").stdout)
+
+    assert answer == {"run_id": "run-9", "result": "redriven", "new_run_id": redriven_run_id(letter.id)}
+    with valkey.client() as client:
+        assert client.zcard("taskyard:waiting:celery") == 1
+
+
+def test_a_delayed_run_is_retried_now(command: Command, valkey: Server, database: Database) -> None:
+    run_id = str(records_app.greet.apply_async(kwargs={"name": "Ada"}, countdown=3600).id)
+    with redis.Redis.from_url(valkey.url) as client:
+        Writer(client, database.engine, PREFIX).drain()
+
+    assert "promoted" in command("jobs", "retry", run_id).stdout
+    assert command("jobs", "retry", run_id).exit_code == 1, "it waits already"
+    with valkey.client() as client:
+        assert client.zcard("taskyard:waiting:celery") == 1
+
+
+@pytest.mark.usefixtures("history")
+def test_a_run_that_is_over_is_not_retried(command: Command) -> None:
+    answer = command("jobs", "retry", "run-1")
+
+    assert (answer.exit_code, "nothing to try again" in answer.stderr) == (1, True)
+    assert command("jobs", "retry", "nobody").exit_code == 3
+    assert command("jobs", "logs", "nobody").exit_code == 3
 
 
 @pytest.mark.usefixtures("history")

@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import pytest
+import redis
 
+from config.database import current_engine
+from config.settings import current_settings
+from monitor.doctor import examine
 from tests.audit import records_app
 from tests.databases import Database
 from tests.monitor.site import beating, fetch, free_port, value, worker
@@ -38,6 +42,9 @@ def test_two_workers_and_beat_share_a_port_and_a_killed_one_falsifies_nothing(
         wait_for(lambda: value(port, "taskyard_beat_leader") == 1, LIMIT, "beat's numbers are there")
         wait_for(lambda: value(port, "taskyard_dead_letters", queue="celery") == 3, LIMIT, "the letters are counted")
         wait_for(lambda: value(port, "taskyard_workers") == 2, LIMIT, "both workers are seen")
+        with redis.Redis.from_url(valkey.url) as client:
+            found = examine(client, current_engine(), current_settings())
+        assert [each for each in found if each.verdict != "ok"] == [], "a deployment that is whole has no finding"
         first.kill()
         wait_for(lambda: fetch(port, "/healthz")[0] == 200, LIMIT, "another process answers")
         assert (done("succeeded"), done("failed")) == (20, 3)

@@ -1,0 +1,122 @@
+"""Operations on many dead letters: what each is, how far it has come; how many are done, the letters themselves say."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import func, update
+from sqlmodel import Session, col, select
+
+from audit.dead_letters import LetterFilter, count_letters, list_letters
+from audit.models import BulkOperation, DeadLetter
+from audit.operator_log import record_operation
+from audit.paging import Page
+from config.columns import utc_now
+
+REFUSALS_KEPT = 20  # of an operation: the first ones, with their reasons
+
+type Verb = Literal["redrive", "discard"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far an operation has come."""
+
+    operation: BulkOperation
+    done: int  # letters that it resolved
+    unsent: int  # of them, marked for a redrive that is not known to be sent
+
+    @property
+    def left(self) -> int:
+        """How many it has not looked at; others may have resolved some of them."""
+        return max(self.operation.total - self.done - self.operation.refused_count, 0)
+
+
+def start_operation(session: Session, verb: Verb, wanted: LetterFilter, *, by: str, reason: str) -> BulkOperation:
+    """Add an operation, with its row in the operator log. The caller commits, and enqueues its task."""
+    facts = {name: _plain(value) for name, value in asdict(wanted).items() if value is not None}
+    total = count_letters(session, wanted)
+    operation = BulkOperation(verb=verb, filter=facts, who=by, reason=reason or None, total=total)
+    session.add(operation)
+    record_operation(session, f"dlq {verb}", str(operation.id), reason=reason, facts=facts, count=total)
+    return operation
+
+
+def find_operation(session: Session, operation_id: UUID) -> BulkOperation | None:
+    """Return the operation of this id, as it is now; None: unknown."""
+    return session.get(BulkOperation, operation_id, populate_existing=True)
+
+
+def standing_of(session: Session, operation: BulkOperation) -> Standing:
+    """Count what an operation has done."""
+    mine = col(DeadLetter.operation_id) == operation.id
+    done = session.exec(select(func.count()).where(mine, col(DeadLetter.state) != "open")).one()
+    unsent = session.exec(select(func.count()).where(mine, *_unsent())).one()
+    return Standing(operation, done - unsent, unsent)
+
+
+def list_bulk(session: Session, limit: int) -> Sequence[BulkOperation]:
+    """Return the newest operations."""
+    return session.exec(select(BulkOperation).order_by(col(BulkOperation.created_at).desc()).limit(limit)).all()
+
+
+def next_letters(session: Session, operation: BulkOperation, count: int) -> Page[DeadLetter]:
+    """Return the next open letters that an operation means: none that came after its start, none that it refused."""
+    given = dict(operation.filter or {})
+    for name in ("since", "until"):
+        if name in given:
+            given[name] = datetime.fromisoformat(given[name])
+    wanted = LetterFilter(**given)
+    until = min(wanted.until or operation.created_at, operation.created_at)
+    return list_letters(session, replace(wanted, state="open", until=until), limit=count, after=operation.place)
+
+
+def unsent_letters(session: Session, operation_id: UUID, count: int) -> Sequence[DeadLetter]:
+    """Return letters that a lost worker had marked for this operation, and not confirmed."""
+    query = select(DeadLetter).where(col(DeadLetter.operation_id) == operation_id, *_unsent())
+    return session.exec(query.limit(count)).all()
+
+
+def reopen_unsent(session: Session, operation_id: UUID) -> None:
+    """Open again what was marked and not confirmed, after an abort. The caller commits."""
+    nobody = dict.fromkeys(("redriven_run_id", "resolved_at", "resolved_by", "resolution", "operation_id"))
+    statement = update(DeadLetter).where(col(DeadLetter.operation_id) == operation_id, *_unsent())
+    session.connection().execute(statement.values(state="open", **nobody))
+
+
+def advance(session: Session, operation: BulkOperation, place: str | None, refused: Sequence[dict[str, str]]) -> None:
+    """Note how far it has come, and what could not be done. The caller commits."""
+    kept = [*(operation.refused or []), *refused][:REFUSALS_KEPT]
+    values: dict[str, Any] = {"refused": kept, "refused_count": operation.refused_count + len(refused)}
+    if place is not None:
+        values["place"] = place
+    session.connection().execute(update(BulkOperation).where(col(BulkOperation.id) == operation.id).values(**values))
+
+
+def finish(session: Session, operation_id: UUID) -> None:
+    """Mark a running operation as done. The caller commits."""
+    _end(session, operation_id, state="done")
+
+
+def abort(session: Session, operation_id: UUID, *, by: str, reason: str = "") -> bool:
+    """Let an operation stop after its present batch; False: it is over already. The caller commits."""
+    is_ours = _end(session, operation_id, state="aborted", aborted_by=by)
+    if is_ours:
+        record_operation(session, "dlq abort", str(operation_id), reason=reason)
+    return is_ours
+
+
+def _end(session: Session, operation_id: UUID, **values: Any) -> bool:
+    is_running = (col(BulkOperation.id) == operation_id, col(BulkOperation.state) == "running")
+    statement = update(BulkOperation).where(*is_running).values(finished_at=utc_now(), **values)
+    return bool(session.connection().execute(statement).rowcount)
+
+
+def _unsent() -> tuple[Any, Any]:
+    return col(DeadLetter.state) == "redriven", col(DeadLetter.redrive_sent_at).is_(None)
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -1,0 +1,197 @@
+"""What is wrong with this deployment, and how to mend it: more than readiness, for a person."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import SecretStr
+from redis import Redis, RedisError
+from sqlalchemy import Engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from audit.writer import backlog
+from beat.leader import current_leader
+from broker.control import QueueControl
+from config.queues import QUEUES
+from config.settings import Settings
+from migrations import schema
+from tasks.app import app
+from tasks.base import PlatformTask
+
+SKEW = timedelta(seconds=2)  # more between two clocks is told
+MASK = "***"
+
+type Verdict = Literal["ok", "warning", "fault"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    verdict: Verdict
+    note: str
+    fix: str = ""  # what to do; empty when it is in order
+
+
+def examine(client: Redis, engine: Engine, settings: Settings) -> list[Finding]:
+    """Look at everything; a server that does not answer is a finding, not an error."""
+    found: list[Finding] = []
+    for name, look in _looks(client, engine, settings).items():
+        try:
+            found += look()
+        except (RedisError, SQLAlchemyError, OSError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            fix = "is DATABASE_URL right, does the server run?" if isinstance(error, SQLAlchemyError) else _BROKER_FIX
+            found.append(Finding(name, "fault", f"no answer: {reason}", fix))
+    return found
+
+
+def shown_settings(settings: Settings) -> dict[str, Any]:
+    """Return all settings with secrets and passwords masked."""
+    return {name.upper(): _masked(getattr(settings, name)) for name in Settings.model_fields}
+
+
+_BROKER_FIX = "is REDIS_URL right, does the server run?"
+
+
+def _looks(client: Redis, engine: Engine, settings: Settings) -> dict[str, Callable[[], Iterator[Finding]]]:
+    prefix = settings.taskyard_key_prefix
+    control = QueueControl(client, prefix)
+    return {
+        "broker": lambda: _broker(client),
+        "broker's clock": lambda: _broker_clock(client),
+        "database": lambda: _database(engine),
+        "schema": lambda: _schema(engine),
+        "scheduler": lambda: _scheduler(client, prefix),
+        "queues": lambda: _queues(control, settings),
+        "tasks": _tasks,
+        "audit": lambda: _audit(client, settings),
+    }
+
+
+def _broker(client: Any) -> Iterator[Finding]:
+    server = client.info("server")
+    name = "Valkey" if server.get("server_name") == "valkey" or "valkey_version" in server else "Redis"
+    yield Finding("broker", "ok", f"{name} {server.get('valkey_version') or server['redis_version']}")
+    if client.info("persistence")["aof_enabled"]:
+        yield Finding("append-only file", "ok", "on")
+    else:
+        fix = "set appendonly yes: without it a restart of the broker loses the messages of its last minutes"
+        yield Finding("append-only file", "fault", "off", fix)
+    policy = client.info("memory").get("maxmemory_policy", "unknown")
+    if policy == "noeviction":
+        yield Finding("eviction", "ok", "never")
+    else:
+        fix = "set maxmemory-policy noeviction: any other one deletes messages when memory is short"
+        yield Finding("eviction", "fault", policy, fix)
+
+
+def _broker_clock(client: Any) -> Iterator[Finding]:
+    seconds, micros = client.time()
+    yield _clock("broker's clock", datetime.fromtimestamp(seconds + micros / 1_000_000, UTC))
+
+
+def _database(engine: Engine) -> Iterator[Finding]:
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            version = connection.execute(text("SELECT sqlite_version()")).scalar_one()
+            yield Finding("database", "ok", f"SQLite {version}; for production use PostgreSQL")
+            return
+        yield Finding("database", "ok", f"PostgreSQL {connection.execute(text('SHOW server_version')).scalar_one()}")
+        yield _clock("database's clock", connection.execute(text("SELECT clock_timestamp()")).scalar_one())
+        has_trigrams = connection.execute(text("SELECT 1 FROM pg_extension WHERE extname = 'pg_trgm'")).scalar()
+        if has_trigrams:
+            yield Finding("text search", "ok", "pg_trgm is there")
+        else:
+            fix = "let a superuser run CREATE EXTENSION pg_trgm, then the two indexes of migration 0007"
+            yield Finding("text search", "warning", "jobs ls --text reads all rows: pg_trgm is missing", fix)
+
+
+def _schema(engine: Engine) -> Iterator[Finding]:
+    seen = schema.standing(engine)
+    if seen.is_current:
+        yield Finding("schema", "ok", f"at {seen.current}")
+    else:
+        note = f"at {seen.current or 'nothing'}, the newest is {seen.head}"
+        yield Finding("schema", "fault", note, "celery -A tasks db upgrade")
+
+
+def _scheduler(client: Redis, prefix: str) -> Iterator[Finding]:
+    leader = current_leader(client, prefix)
+    if leader is None:
+        yield Finding("scheduler", "fault", "no beat process leads", "start celery -A tasks beat")
+    else:
+        yield Finding("scheduler", "ok", f"{leader.owner} leads")
+
+
+def _queues(control: QueueControl, settings: Settings) -> Iterator[Finding]:
+    if settings.taskyard_transport == "redis":
+        yield Finding("queues", "warning", "stock kombu does not say who listens", "unset TASKYARD_TRANSPORT")
+        return
+    for queue in QUEUES:
+        counts = control.counts(queue.name)
+        name = f"queue {queue.name}"
+        if not counts.consumers:
+            fix = f"celery -A tasks worker -Q {queue.name}"
+            yield Finding(name, "fault", f"no worker takes from it, {counts.waiting} wait", fix)
+        elif counts.is_paused:
+            fix = f"celery -A tasks queues resume {queue.name}, when the reason is over"
+            yield Finding(name, "warning", f"paused: {counts.limits.pause_reason or 'no reason given'}", fix)
+        else:
+            yield Finding(name, "ok", f"{counts.consumers} processes take from it, {counts.waiting} wait")
+
+
+def _tasks() -> Iterator[Finding]:
+    app.loader.import_default_modules()
+    ours = [task for task in app.tasks.values() if isinstance(task, PlatformTask)]
+    lost = sorted(task.name for task in ours if task.home not in QUEUES)
+    if lost:
+        fix = "add their queue to config/queues.py: no worker takes from one that is not declared"
+        yield Finding("tasks", "fault", f"without a declared queue: {', '.join(lost)}", fix)
+    else:
+        yield Finding("tasks", "ok", f"{len(ours)}, each with a declared queue")
+
+
+def _audit(client: Redis, settings: Settings) -> Iterator[Finding]:
+    if not settings.audit_enabled:
+        yield Finding("audit", "warning", "off: nothing is recorded", "unset AUDIT_ENABLED")
+        return
+    waiting = backlog(client, settings.taskyard_key_prefix)
+    if waiting > settings.audit_backlog_limit:
+        fix = "is the database up, does a worker or celery -A tasks audit write run?"
+        yield Finding("audit", "fault", f"{waiting} events are not in SQL yet", fix)
+    else:
+        yield Finding("audit", "ok", f"{waiting} events are not in SQL yet")
+
+
+def _clock(name: str, there: datetime) -> Finding:
+    skew = abs(datetime.now(UTC) - there.astimezone(UTC))
+    if skew <= SKEW:
+        return Finding(name, "ok", "agrees with ours")
+    return Finding(name, "warning", f"differs from ours by {skew.total_seconds():.1f} s", "let both hosts use NTP")
+
+
+def _without_password(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return MASK
+
+
+def _masked(value: Any) -> Any:
+    match value:
+        case SecretStr():
+            return MASK
+        case str() if "://" in value:
+            return _without_password(value)
+        case timedelta():
+            return value.total_seconds()
+        case tuple():
+            return [_masked(each) for each in value]
+        case None | bool() | int() | float() | str():
+            return value
+        case _:
+            return str(value)

@@ -1,0 +1,93 @@
+"""What a handler logs is kept with its attempt, bounded; how far it has come is told; both are shown."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audit.history import find_run
+from audit.logs import EVENTS_KEPT, lines_of
+from audit.writer import Writer
+from broker.client import shared_client
+from tasks.reporting import MOST_LINES, progress
+from tests.audit import records_app
+from tests.audit.streams import PREFIX, append
+from tests.cli.conftest import Command, command
+from tests.databases import Database
+from tests.monitor.site import worker
+from tests.servers import Server
+from tests.waiting import wait_for
+
+__all__ = ["command"]
+LIMIT = 40  # seconds
+
+
+def lines(database: Database, run_id: str, attempt: int | None = None) -> list[dict[str, Any]]:
+    with database.session() as session:
+        return [{"attempt": number, **line} for _, number, line in lines_of(session, run_id, attempt=attempt)]
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("pool", ["threads", "prefork", "solo"])
+def test_lines_and_progress_of_each_attempt_are_kept(
+    platform: Database, valkey: Server, tmp_path: Path, command: Command, pool: str
+) -> None:
+    env = {"DATABASE_URL": platform.url, "REDIS_URL": valkey.url}
+    pool = "processes" if pool == "prefork" else pool
+    with worker(tmp_path, env, "worker", "-P", pool, "-c", "2"):
+        failed = str(records_app.chat.delay(lines=3, fail=True, secret="hunter2").id)
+        long = str(records_app.chat.delay(lines=MOST_LINES + 100).id)
+        wait_for(lambda: len(lines(platform, failed)) == 6, LIMIT, "both attempts' lines are kept")
+        wait_for(lambda: len(lines(platform, long)) == MOST_LINES + 1, LIMIT, "a long one is cut")
+        wait_for(lambda: progress_of(platform, long) == MOST_LINES + 100, LIMIT, "the last word of progress is kept")
+
+    first = lines(platform, failed, 1)
+    assert [line["message"] for line in first] == ["line 0\x1b[2J", "chat.line number=1", "line 2\x1b[2J"]
+    assert [line["level"] for line in first] == ["warning", "info", "warning"]
+    assert {line["logger"] for line in first} == {"records.chat"}
+    assert lines(platform, long)[-1]["message"] == "100 more lines were not kept"
+    shown = command("jobs", "logs", failed)
+    assert shown.stdout.count("chat.line number=1") == 2
+    assert "\x1b" not in shown.stdout
+    assert len(json.loads(command("jobs", "logs", failed, "--attempt", "2", "--json").stdout)["items"]) == 3
+    assert command("jobs", "logs", failed, "--follow").stdout == shown.stdout, "it has ended"
+    assert "300 of 300 (100 %) lines" in command("jobs", "show", long).stdout
+    assert "hunter2" not in shown.output + command("jobs", "show", failed).output
+
+
+def progress_of(database: Database, run_id: str) -> int | None:
+    with database.session() as session:
+        run = find_run(session, run_id)
+        return run.progress["done"] if run and run.progress else None
+
+
+def test_logs_of_an_attempt_are_bounded_however_often_it_is_snoozed(platform: Database, valkey: Server) -> None:
+    client = shared_client(valkey.url)
+    for number in range(EVENTS_KEPT + 10):
+        append(client, "logged", "run-1", lines=[{"message": str(number)}])
+    append(client, "logged", "run-1", lines="no list")
+    Writer(client, platform.engine, PREFIX).drain()
+
+    kept = lines(platform, "run-1")
+    assert (len(kept), kept[-1]["message"]) == (EVENTS_KEPT - 1, str(EVENTS_KEPT + 9))
+    with platform.session() as session:
+        assert find_run(session, "run-1") is None, "a line makes no run"
+
+
+def test_a_word_of_progress_changes_nothing_else(platform: Database, valkey: Server) -> None:
+    client = shared_client(valkey.url)
+    append(client, "queued", "run-1")
+    append(client, "progress", "run-1", done=1, total=3)
+    append(client, "succeeded", "run-1")
+    append(client, "progress", "run-1", done=2, total=3)
+    Writer(client, platform.engine, PREFIX).drain()
+
+    with platform.session() as session:
+        run = find_run(session, "run-1")
+        assert run is not None
+        assert (run.state, run.progress["done"]) == ("succeeded", 2)
+
+
+def test_progress_outside_a_handler_does_nothing() -> None:
+    progress(1, 2, "nobody listens")
