@@ -144,14 +144,12 @@ class BeatStore:
         """
         with self._engine.begin() as connection:
             self.prove(connection, token)
-            connection.execute(
-                update(_fires).where(_fires.c.id.in_(fire_ids)).values(state=state, error=error and error[:1000])
-            )
+            _close(connection, fire_ids, state, error)
 
     def close_manual(self, fire_id: UUID, error: str) -> None:
         """End a person's fire that was refused."""
         with self._engine.begin() as connection:
-            connection.execute(update(_fires).where(_fires.c.id == fire_id).values(state="refused", error=error[:1000]))
+            _close(connection, [fire_id], "refused", error)
 
     def pending(self, before: datetime, limit: int) -> list[Row[Any]]:
         """Return fires recorded before this that have no message yet, the oldest first, with their schedules."""
@@ -237,6 +235,18 @@ def next_change(connection: Connection) -> int:
         update(_states).where(_states.c.name == CHANGES).values(value=_states.c.value + 1).returning(_states.c.value)
     ).scalar_one()
     return number
+
+
+def _close(connection: Connection, fire_ids: Sequence[UUID], state: str, error: str | None) -> None:
+    """End fires; one whose message was never sent does not count as fired any more."""
+    ended = _fires.c.id.in_(fire_ids)
+    unsent = select(_fires.c.schedule_id, func.count()).where(ended, _fires.c.state == "pending")
+    for schedule_id, count in connection.execute(unsent.group_by(_fires.c.schedule_id)).all():
+        numbers = {"fired": _schedules.c.fired - count}
+        if state == "missed":
+            numbers["missed"] = _schedules.c.missed + count
+        connection.execute(update(_schedules).where(_schedules.c.id == schedule_id).values(numbers))
+    connection.execute(update(_fires).where(ended).values(state=state, error=error and error[:1000]))
 
 
 def _insert_new(connection: Connection) -> Any:

@@ -177,13 +177,19 @@ class Stage:
         return published
 
     def end(self, *beats: Beat) -> None:
-        """Let the processes finish what is pending, and end them."""
-        names = self._names()
-        wait_for(
-            seldom(lambda: not [f for name in names for f in self.fires(name, "pending")]), 30, "nothing is pending"
-        )
+        """Let the processes finish what is pending, and end them; one that ended too early leaves it to one more."""
+        self._wait_nothing_pending()
         for beat in beats:
             beat.stop()
+        while self._pending():
+            with beats[0].start():
+                self._wait_nothing_pending()
+
+    def _wait_nothing_pending(self) -> None:
+        wait_for(seldom(lambda: not self._pending()), 30, "nothing is pending")
+
+    def _pending(self) -> list[ScheduleFire]:
+        return [fire for name in self._names() for fire in self.fires(name, "pending")]
 
     def _names(self) -> list[str]:
         with self.database.session() as session:

@@ -70,3 +70,22 @@ def test_a_broker_that_fails_leaves_the_fires_to_the_repair(desk: Desk, monkeypa
         engine.tick()
     counted = desk.enqueued()
     assert {counted[str(desk.fires(f"job-{number}")[0].id)] for number in range(CROWD)} == {1}
+
+
+def test_a_fire_that_could_never_be_sent_counts_as_missed_and_not_as_fired(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under `skip` it is given up after the grace; the schedule's numbers say so."""
+    desk.plant(expression="30", misfire="skip")
+    engine = desk.engine()
+    engine.tick()
+    with monkeypatch.context() as cut:
+        cut.setattr(CeleryPublisher, "send", lambda *_: (_ for _ in ()).throw(ConnectionError("the cable is cut")))
+        desk.clock.turn(30)
+        engine.tick()
+    desk.clock.turn(89)
+    engine.tick()
+    assert desk.slots(state="missed")[0] == 30
+    schedule, fires = desk.schedule(), desk.fires()
+    assert schedule.fired == len([fire for fire in fires if fire.state == "published"])
+    assert schedule.missed == sum(fire.slots for fire in fires if fire.state == "missed")
