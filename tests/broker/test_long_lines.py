@@ -93,7 +93,7 @@ def test_a_line_that_is_empty_again_keeps_no_memory(driver: Driver) -> None:
         assert control.drain("q") == 5_000
         assert driver.all_keys() == set()
         used.append(_used(driver.client))
-    assert used[-1] - used[0] < 50_000
+    assert used[-1] - used[0] < 400_000  # buffers of connections vary; one lost key per message would be over 500 kB
 
 
 def _used(client: redis.Redis) -> int:

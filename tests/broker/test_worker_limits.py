@@ -116,7 +116,7 @@ def test_a_limit_heals_when_a_worker_that_used_it_is_killed(valkey_bed: Bed) -> 
 def test_a_pause_under_load_holds_within_two_seconds_and_over_a_restart(valkey_bed: Bed, pool: str) -> None:
     bed = valkey_bed
     worker = bed.worker(pool, 2)
-    runs = [bed.send("record", "", 0.05) for _ in range(400)]
+    runs = [bed.send("record", "", 0.05) for _ in range(200)]
     bed.wait_started(5)
     bed.control.pause("celery")
     wait_for(lambda: bed.control.counts("celery").active == 0, 2, "nothing runs")
