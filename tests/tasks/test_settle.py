@@ -9,8 +9,8 @@ import pytest
 from broker.redelivery import Redeliver
 from broker.wire import HEADER
 from config.queues import MAINTENANCE
-from tasks.app import task
-from tasks.base import PlatformTask, settle
+from tasks.app import find_task, task
+from tasks.base import settle
 from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze
 from tasks.payloads import Payload
 from tasks.policy import LONGEST_DELAY, Fixed, Policy
@@ -52,7 +52,7 @@ def raising(error: Exception) -> Callable[[Count], Any]:
 @pytest.fixture
 def run() -> Iterator[Callable[..., Any]]:
     """Settle one execution, as attempt number ``attempt`` of a message with these facts."""
-    subject: PlatformTask = scripted._get_current_object()  # type: ignore[attr-defined]  # Celery's lazy proxy
+    subject = find_task(scripted.name)  # the task itself: what is imported is a lazy proxy until the app is finalized
 
     def once(attempt: int = 1, args: tuple[Any, ...] = (), **facts: Any) -> Any:
         subject.push_request(**{HEADER: {"attempt": attempt, **facts}})
