@@ -23,6 +23,7 @@ from sqlmodel import Session, col, select
 
 from audit.history import RunFilter, attempts_of, children_of, find_run, list_runs
 from audit.models import Run
+from audit.paging import write_cursor
 from broker.control import QueueControl
 from config.database import open_engine
 from migrations.schema import upgrade
@@ -172,8 +173,7 @@ def questions(chance: Random, ids: list[str]) -> dict[str, Callable[[Session], o
         return f"domain{number % 5}.verb{number}"
 
     def deep(session: Session) -> object:
-        page = list_runs(session, RunFilter(until=day()), limit=1000)
-        return list_runs(session, RunFilter(), after=page.after)
+        return list_runs(session, RunFilter(), after=write_cursor(day(), ids[0]))
 
     def show(session: Session) -> object:
         run_id = chance.choice(ids)
