@@ -172,13 +172,6 @@ def questions(chance: Random, ids: list[str]) -> dict[str, Callable[[Session], o
         number = chance.randrange(20)
         return f"domain{number % 5}.verb{number}"
 
-    def deep(session: Session) -> object:
-        return list_runs(session, RunFilter(), after=write_cursor(day(), ids[0]))
-
-    def show(session: Session) -> object:
-        run_id = chance.choice(ids)
-        return find_run(session, run_id), attempts_of(session, run_id), children_of(session, run_id)
-
     return {
         "jobs ls": listing(),
         "jobs ls --task": listing(task=task),
@@ -199,9 +192,14 @@ def questions(chance: Random, ids: list[str]) -> dict[str, Callable[[Session], o
         ),
         "jobs ls --queue --until": listing(queue=lambda: f"queue-{chance.randrange(6)}", until=day),
         "jobs ls --text --task": listing(text=lambda: f"mkt-{chance.randrange(20_000)}", task=task),
-        "jobs ls, a page far back": deep,
-        "jobs show": show,
+        "jobs ls, a page far back": lambda session: list_runs(session, RunFilter(), after=write_cursor(day(), ids[0])),
+        "jobs show": lambda session: show(session, chance.choice(ids)),
     }
+
+
+def show(session: Session, run_id: str) -> object:
+    """Ask what `jobs show` asks."""
+    return find_run(session, run_id), attempts_of(session, run_id), children_of(session, run_id)
 
 
 def timed(session: Session, ask: Callable[[Session], object]) -> float:
