@@ -8,6 +8,7 @@ changes nothing.
 """
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -51,6 +52,12 @@ class Pace:
     lease: timedelta = timedelta(seconds=10)  # after a crash another writer starts within this and `standby`
     standby: timedelta = timedelta(seconds=2)  # how often a writer without the lease asks for it
     longest_pause: timedelta = timedelta(seconds=5)  # between two tries while Redis or the database is down
+    share: float = 1.0  # of a processor, 0-1, that it may use while few events wait: beside work it holds back
+    hurry: int = 50_000  # events; when more wait, it works as fast as it can
+
+
+BESIDE_WORK = Pace(batch=500, share=0.15)
+LONGEST_REST = 2.0  # seconds after a batch; well below the lease
 
 
 class Writer:
@@ -110,9 +117,17 @@ class Writer:
         if not entries:
             self._next = ">"
             return
+        begin = time.thread_time()
         self._settle(entries)
+        self._rest(time.thread_time() - begin)
         if len(entries) < self._pace.batch:
             self._stop.wait(self._pace.gather.total_seconds())
+
+    def _rest(self, worked: float) -> None:
+        """Leave the processor to the tasks, unless too many events wait; `worked` in seconds of processor time."""
+        rest = min(worked * (1 / self._pace.share - 1), LONGEST_REST)
+        if rest > 0 and self._redis.xlen(self._stream) < self._pace.hurry:
+            self._stop.wait(rest)
 
     def _read(self, start: str, block: timedelta | None) -> list[Entry]:
         block_ms = None if block is None or start != ">" else int(block / timedelta(milliseconds=1))

@@ -29,12 +29,11 @@ def lines(database: Database, run_id: str, attempt: int | None = None) -> list[d
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("pool", ["threads", "prefork", "solo"])
+@pytest.mark.parametrize("pool", ["threads", "processes"])
 def test_lines_and_progress_of_each_attempt_are_kept(
     platform: Database, valkey: Server, tmp_path: Path, command: Command, pool: str
 ) -> None:
     env = {"DATABASE_URL": platform.url, "REDIS_URL": valkey.url}
-    pool = "processes" if pool == "prefork" else pool
     with worker(tmp_path, env, "worker", "-P", pool, "-c", "2"):
         failed = str(records_app.chat.delay(lines=3, fail=True, secret="hunter2").id)
         long = str(records_app.chat.delay(lines=MOST_LINES + 100).id)

@@ -61,7 +61,7 @@ class Load:
 
 @pytest.mark.timeout(240)
 def test_a_stopped_database_and_a_killed_broker_under_load(postgres: Postgres, valkey: Server, tmp_path: Path) -> None:
-    check_outages(postgres, valkey, tmp_path, database_seconds=6, broker_seconds=2)
+    check_outages(postgres, valkey, tmp_path, database_seconds=3, broker_seconds=1)
 
 
 @pytest.mark.chaos
