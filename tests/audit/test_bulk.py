@@ -66,6 +66,12 @@ def messages(valkey: Server) -> int:
         return int(client.zcard(WAITING))
 
 
+def unfinished(valkey: Server) -> int:
+    """Tasks of the maintenance queue that wait or run."""
+    with valkey.client() as client:
+        return sum(int(client.zcard(f"taskyard:{kind}:maintenance")) for kind in ("waiting", "active"))
+
+
 def state_of(database: Database, operation_id: UUID) -> BulkOperation:
     with database.session() as session:
         found = find_operation(session, operation_id)
@@ -168,7 +174,7 @@ def test_a_redrive_that_is_aborted_at_half_adds_up_and_the_rest_follows(
         first = json.loads(command(*arguments).stdout)["id"]
         wait_for(lambda: messages(valkey) >= total / 2, LIMIT, "half is done", working.tail)
         assert command("dlq", "operations", first, "--abort", "--reason", "too fast").exit_code == 0
-        wait_for(lambda: count(platform, "redriven") == messages(valkey), LIMIT, "its last batch is over")
+        wait_for(lambda: not unfinished(valkey), LIMIT, "its last batch is over")
         done, left = count(platform, "redriven"), count(platform, "open")
         assert total / 2 <= done < total
         assert done + left == total
