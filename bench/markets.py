@@ -19,8 +19,9 @@ from tasks.markets.models import Market, Prediction
 from tasks.reconciliation.models import MarketLine, Report
 from tasks.reconciliation.standin import CONTRACT, StandinNode, account
 from tests.databases import Database, Kind, Postgres
-from tests.markets.platform import Platform, environment, point_app_at
+from tests.markets.platform import Platform, environment
 from tests.markets.world import World, resolved_event
+from tests.pointing import point_app_at
 from tests.servers import Server
 from tests.waiting import wait_for
 

@@ -25,7 +25,7 @@ from scripts.demo.markets import ActError, chain_variables
 from scripts.demo.receivers import three_subscribers
 from scripts.demo.report import print_table, print_ways_on
 from scripts.demo.show import DemoError, run_show
-from scripts.demo.stage import Stage, StageError
+from scripts.demo.stage import Stage, StageError, interrupted
 from tasks.reconciliation.standin import StandinNode
 
 HOME = Path(".run/demo")  # kept after the demo, so that its records can be looked at; emptied by the next one
@@ -40,6 +40,7 @@ def main() -> int:
     console = Console()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))  # the acts speak for us
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
     home = HOME.resolve()
     try:
         with _alone(home):
@@ -102,6 +103,7 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    interrupted.set()
     raise KeyboardInterrupt
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from broker.embedded import EmbeddedValkey
 
 READY_LIMIT = 90.0  # seconds, on a slow and busy machine
 STOP_LIMIT = 15.0  # seconds until SIGKILL
+interrupted = threading.Event()  # an exception from a signal's handler is lost when it hits Python's own clean-up
 LONGEST_WORDS = 300  # characters of a log line in an error
 
 
@@ -136,7 +138,10 @@ class Stage:
 
         Raises:
             StageError: One ended.
+            KeyboardInterrupt: The demo is to end, and where that was first said nobody heard it.
         """
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         for program in self._programs:
             program.check()
         if not self._valkey.is_running:

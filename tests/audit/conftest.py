@@ -6,8 +6,8 @@ import pytest
 
 from config.database import current_engine
 from config.settings import current_settings
-from tasks.app import app
 from tests.databases import Database, database, empty_database, servers
+from tests.pointing import point_app_at
 from tests.servers import Server
 
 __all__ = ["database", "empty_database", "platform", "servers"]
@@ -20,7 +20,7 @@ def platform(database: Database, valkey: Server, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("REDIS_URL", valkey.url)
     current_settings.cache_clear()
     current_engine.cache_clear()
-    app.conf.update(broker_url=valkey.url, result_backend=valkey.url)
+    point_app_at(valkey.url)
     yield database
     current_engine().dispose()
     current_engine.cache_clear()

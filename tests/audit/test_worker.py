@@ -15,6 +15,7 @@ from tasks.app import app
 from tests.audit import records_app
 from tests.audit.letters import report
 from tests.databases import Database, Postgres, Servers, lent, migrate
+from tests.pointing import point_app_at
 from tests.servers import Server
 from tests.waiting import stays_true, wait_for
 from tests.workers import MINIMAL, Worker
@@ -102,7 +103,7 @@ def test_a_letter_waits_until_the_database_is_back(valkey: Server, tmp_path: Pat
         url = postgres.start().url.render_as_string(hide_password=False)
         migrate(url)
         postgres.stop()
-        app.conf.update(broker_url=valkey.url, result_backend=valkey.url)
+        point_app_at(valkey.url)
         with working("threads", url, valkey, tmp_path):
             runs = [records_app.greet.delay(name="nobody").id for _ in range(10)]
             wait_for(lambda: tried(valkey) >= 3, LIMIT, "the letters were tried")

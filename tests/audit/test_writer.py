@@ -10,7 +10,9 @@ import pytest
 import redis
 from sqlalchemy import func, text
 from sqlmodel import select
+from structlog.testing import CapturingLogger
 
+from audit import writer
 from audit.events import CONSUMER, GROUP, stream_key
 from audit.history import attempts_of, find_run
 from audit.models import Attempt, Run
@@ -163,8 +165,10 @@ def test_a_killed_broker_delays_events_and_loses_none(valkey: Server, client: re
 
 
 def test_a_database_outage_delays_events_loses_none_and_is_logged_once(
-    client: redis.Redis, capsys: pytest.CaptureFixture[str]
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said = CapturingLogger()
+    monkeypatch.setattr(writer, "log", said)
     postgres = Postgres()
     try:
         url = postgres.start().url.render_as_string(hide_password=False)
@@ -185,7 +189,7 @@ def test_a_database_outage_delays_events_loses_none_and_is_logged_once(
         engine.dispose()
     finally:
         postgres.remove()
-    assert "".join(capsys.readouterr()).count("audit.database_down") == 1
+    assert [call.args for call in said.calls].count(("audit.database_down",)) == 1
 
 
 def test_a_waiting_writer_stops_within_a_second(client: redis.Redis, database: Database) -> None:

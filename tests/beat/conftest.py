@@ -7,10 +7,10 @@ import pytest
 
 from config.database import current_engine
 from config.settings import current_settings
-from tasks.app import app
 from tests.beat.desk import Desk, TurnedClock
 from tests.beat.stage import Stage
 from tests.databases import Database, database, servers
+from tests.pointing import point_app_at
 from tests.servers import Server
 
 __all__ = ["database", "servers"]
@@ -30,7 +30,7 @@ def desk(valkey: Server, database: Database, tmp_path: Path, monkeypatch: pytest
         monkeypatch.setenv(name, value)
     current_settings.cache_clear()
     current_engine.cache_clear()
-    app.conf.update(broker_url=valkey.url, result_backend=valkey.url)
+    point_app_at(valkey.url)
     with Desk(valkey, database, tmp_path) as made:
         made.clock = TurnedClock()
         yield made

@@ -1,7 +1,6 @@
 """Databases for the tests of this folder, and the command line on a test's own servers."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -9,9 +8,9 @@ from click.testing import CliRunner, Result
 from cli import commands
 from config.database import current_engine
 from config.settings import current_settings
-from tasks.app import app
 from tests.cli.platform import Celery
 from tests.databases import Database, Servers, database, empty_database, servers
+from tests.pointing import point_app_at
 from tests.servers import Server
 
 __all__ = ["database", "empty_database", "servers"]
@@ -44,7 +43,7 @@ def _in_this_process(database_url: str, redis_url: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("REDIS_URL", redis_url)
     current_settings.cache_clear()
     current_engine.cache_clear()
-    _point_app_at(redis_url)
+    point_app_at(redis_url)
 
     def run(group: str, *arguments: str) -> Result:
         return CliRunner().invoke(getattr(commands, group), arguments)
@@ -53,11 +52,3 @@ def _in_this_process(database_url: str, redis_url: str, monkeypatch: pytest.Monk
     current_engine().dispose()
     current_engine.cache_clear()
     current_settings.cache_clear()
-
-
-def _point_app_at(redis_url: str) -> None:
-    """Celery reads its configuration once and keeps its connections; here each test has a broker of its own."""
-    app.conf.update(broker_url=redis_url)
-    kept: Any = app
-    kept.amqp._producer_pool = None
-    kept._pool = None

@@ -13,6 +13,7 @@ from tasks.calls import Run
 from tasks.webhooks.payloads import DeliverWebhook
 from tasks.webhooks.tasks import deliver
 from tests.cli.conftest import Command
+from tests.pointing import point_app_at
 from tests.servers import Server
 
 QUEUE = "webhook-deliveries"
@@ -21,7 +22,7 @@ QUEUE = "webhook-deliveries"
 @pytest.fixture
 def enqueued(command: Command, valkey: Server) -> Run:  # noqa: ARG001 - it sets the environment
     """A run that waits, since no worker is up; the app is pointed at the test's broker."""
-    app.conf.update(broker_url=valkey.url)
+    point_app_at(valkey.url)
     with app.connection_for_write() as connection, connection.Producer() as producer:
         return deliver.enqueue(DeliverWebhook(delivery_id=uuid4()), group_key="shop", producer=producer)  # type: ignore[call-arg]  # Celery's own option
 

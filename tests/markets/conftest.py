@@ -8,8 +8,9 @@ import pytest
 from config.database import current_engine
 from config.settings import current_settings
 from tests.databases import Database, database, empty_database, servers
-from tests.markets.platform import Platform, environment, point_app_at
+from tests.markets.platform import Platform, environment
 from tests.markets.world import World
+from tests.pointing import point_app_at
 from tests.servers import Server
 
 __all__ = ["database", "empty_database", "servers"]

@@ -6,7 +6,6 @@ from typing import Any
 
 from celery.result import AsyncResult
 from click.testing import CliRunner, Result
-from kombu import pools
 from redis import Redis
 from sqlalchemy import func, select
 from sqlmodel import Session, col
@@ -15,8 +14,7 @@ from audit.models import DeadLetter
 from broker.control import QueueControl
 from cli import commands
 from config.queues import QUEUES, Queue
-from config.settings import current_settings
-from tasks.app import app, send
+from tasks.app import send
 from tasks.webhooks.vault import new_master_key
 from tests.databases import Database
 from tests.servers import Server
@@ -98,12 +96,3 @@ def environment(valkey: Server, database: Database, folder: Path) -> dict[str, s
         "WEBHOOK_ALLOW_HTTP": "true",
         "WEBHOOK_ALLOW_NETS": "127.0.0.0/8",
     }
-
-
-def point_app_at(url: str) -> None:
-    """Let this process enqueue to the test's broker, whatever it enqueued to before."""
-    current_settings.cache_clear()
-    app.close()
-    pools.reset()
-    vars(app.amqp)["_producer_pool"] = None  # it remembers the connection of before, and has no method to forget it
-    app.conf.update(broker_url=url, broker_read_url=url, broker_write_url=url, result_backend=url)

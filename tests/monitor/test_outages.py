@@ -13,10 +13,10 @@ from sqlmodel import Session, col, select
 
 from audit.models import Run
 from config.database import open_engine
-from tasks.app import app
 from tests.audit import records_app
 from tests.databases import Postgres, migrate
 from tests.monitor.site import fetch, free_port, samples, worker
+from tests.pointing import point_app_at
 from tests.servers import Server
 from tests.waiting import stays_true, wait_for
 
@@ -74,7 +74,7 @@ def check_outages(
 ) -> None:
     url = postgres.url.render_as_string(hide_password=False)
     migrate(url)
-    app.conf.update(broker_url=valkey.url, result_backend=valkey.url)
+    point_app_at(valkey.url)
     port = free_port()
     env = {"DATABASE_URL": url, "REDIS_URL": valkey.url, "TASKYARD_DATA": str(folder / "data")}
     env |= {"METRICS_PORT": str(port), "METRICS_AUTH_TOKEN": TOKEN, "AUDIT_BACKLOG_LIMIT": "100"}

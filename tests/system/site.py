@@ -19,12 +19,12 @@ from sqlmodel import col
 from audit.models import DeadLetter
 from config.database import current_engine, open_session
 from config.settings import current_settings
-from tasks.app import app
 from tasks.redrive import redrive
 from tasks.webhooks.models import Delivery
 from tasks.webhooks.outbox import emit
 from tasks.webhooks.tasks import deliver, sweep
 from tests.databases import Database
+from tests.pointing import point_app_at
 from tests.servers import Server
 from tests.waiting import wait_for
 from tests.webhooks.stage import ENVIRONMENT, Stage
@@ -69,8 +69,7 @@ class Site:
             patch.setenv(name, value)
         self._open.callback(_forget_settings)
         _forget_settings()
-        app.conf.update(broker_url=self.valkey.url, result_backend=self.valkey.url)
-        app._after_fork()  # type: ignore[attr-defined]  # drops the connections to the broker of an earlier test
+        point_app_at(self.valkey.url)
         return self
 
     def __exit__(

@@ -21,7 +21,7 @@ from tests.webhooks.receivers import Hostile, Receiver, never_answers
 HEALTHY = 10
 QUEUED = 1_000
 SLOTS = 32
-ROUNDS = 3  # of each kind
+ROUNDS = 4  # of each kind
 EVENTS = 40  # in a round, each for all healthy endpoints
 PACE = 0.1  # seconds between events: a third of what two cores carry, so that no queue of its own blurs the view
 NOISE = 0.020  # seconds: what the machine itself moves a p95 by
@@ -33,15 +33,14 @@ def test_a_hanging_endpoint_with_a_thousand_deliveries_does_not_slow_ten_healthy
     Rounds without and with the hanging endpoint's thousand take turns, in one run on the same processes.
 
     The latency of a delivery is from `emit` (the envelope's timestamp) to its arrival; a round gives one p95 over 400
-    deliveries to ten endpoints. The median of the p95s with the hanging endpoint may be 20 % above the median of those
-    without, plus noise: 20 ms (on a quiet machine p95 lies near 20 ms, and 20 % of it is less than one time slice), or
-    what the rounds without it differ by among themselves where other work shares the machine.
+    deliveries to ten endpoints. Other work on the machine can only make a round slower, so the best round of each kind
+    counts: with the hanging endpoint it may be 20 % above the best without, plus 20 ms of noise (on a quiet machine p95
+    lies near 20 ms, and 20 % of it is less than one time slice).
     """
     site = server_sites(WEBHOOK_TOTAL_TIMEOUT="15", WEBHOOK_DISABLE_AFTER="100000")
     quiet, troubled = measured(site, ROUNDS)
 
-    noise = max(NOISE, max(quiet) - min(quiet))
-    assert median(troubled) <= 1.2 * median(quiet) + noise, f"p95 without {quiet}, with {troubled} seconds"
+    assert min(troubled) <= 1.2 * min(quiet) + NOISE, f"p95 without {quiet}, with {troubled} seconds"
 
 
 @pytest.mark.chaos

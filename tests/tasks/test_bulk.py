@@ -18,7 +18,7 @@ from tasks.app import enqueue_many, task
 from tasks.calls import CallOptions
 from tasks.errors import InvalidPayloadError
 from tasks.payloads import MAX_BYTES, Hidden, Payload
-from tests.markets.platform import point_app_at
+from tests.pointing import point_app_at
 from tests.servers import Server
 
 ENQUEUED = [f"item {number}" for number in range(5)]

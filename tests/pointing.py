@@ -1,0 +1,15 @@
+"""The app of a test process enqueues to one broker after the other."""
+
+from kombu import pools
+
+from config.settings import current_settings
+from tasks.app import app
+
+
+def point_app_at(url: str) -> None:
+    """Let this process enqueue to the test's broker, whatever it enqueued to before, and whoever closed its pools."""
+    current_settings.cache_clear()
+    app.close()
+    pools.reset()
+    vars(app.amqp)["_producer_pool"] = None  # it remembers the connection of before, and has no method to forget it
+    app.conf.update(broker_url=url, broker_read_url=url, broker_write_url=url, result_backend=url)
