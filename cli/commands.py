@@ -3,7 +3,7 @@ The command groups under `celery -A tasks`.
 
 Every `celery` command imports this module, so it imports nothing but Click; a group's own module is loaded when the
 group is used. To add a group: write `cli/<name>.py` with a Click group called `group`, name it here and in
-`[project.entry-points."celery.commands"]` of pyproject.toml.
+`[project.entry-points."celery.commands"]` of pyproject.toml. A single command is a Click command called `command`.
 """
 
 from importlib import import_module
@@ -33,6 +33,25 @@ class LazyGroup(click.Group):
         return group
 
 
+class LazyCommand(click.Command):
+    """A command whose module is imported when it is run or asked for help."""
+
+    def __init__(self, name: str, help: str) -> None:  # noqa: A002 - Click's name
+        super().__init__(name=name, help=help)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Let the real command read its words; it is then the one that runs."""
+        module: Any = import_module(f"cli.{self.name}")
+        command: click.Command = module.command
+        return command.make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the real command."""
+        return ctx.command.invoke(ctx)
+
+
 audit = LazyGroup("audit", "Records: write, stats, export, prune, and what operators changed.")
 backups = LazyGroup("backups", "Backup verification: verify, history, show, profiles, metrics.")
 db = LazyGroup("db", "The database's schema: upgrade, current.")
@@ -42,4 +61,5 @@ markets = LazyGroup("markets", "Prediction markets: resolve, status, conflicts."
 queues = LazyGroup("queues", "Queues: list, pause, limit, peek, drain.")
 recon = LazyGroup("recon", "Reconciliation with the chain: run, report, drifts.")
 schedules = LazyGroup("schedules", "Schedules: list, show, add, edit, pause, resume, run, remove, preview.")
+up = LazyCommand("up", "Start the whole platform and keep it running: workers, beat, Flower, Valkey.")
 webhooks = LazyGroup("webhooks", "Webhooks: endpoints, deliveries, send again.")

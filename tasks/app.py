@@ -47,6 +47,7 @@ def _to_its_queue(name: str, *_: Any, **__: Any) -> dict[str, str] | None:
 app = Celery("taskyard", include=TASK_MODULES)
 app.add_defaults(_configuration)
 app.steps["worker"].add("audit.bootstep:AuditWriter")  # by name: only a worker imports it
+app.steps["worker"].add("broker.soft_signals:SoftSignals")  # as above
 app.steps["worker"].add("monitor.in_worker:WorkerMonitor")  # as above
 
 

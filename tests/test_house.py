@@ -20,7 +20,8 @@ from scripts.settings_reference import ENV_EXAMPLE, TABLE, env_example, settings
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LINES = 300  # of a file
 MOST_FUNCTION_LINES = 40
-OUR_GROUPS = sorted(name for name, entry in vars(commands).items() if isinstance(entry, commands.LazyGroup))
+LAZY = (commands.LazyGroup, commands.LazyCommand)
+OUR_GROUPS = sorted(name for name, entry in vars(commands).items() if isinstance(entry, LAZY))
 WRITE_THEM = "run: .venv/bin/python -m scripts.settings_reference"
 
 
