@@ -9,6 +9,7 @@ from launch.children import Program, Stage
 
 BEAT_SECONDS = 5.0  # from SIGTERM to SIGKILL
 FLOWER_SECONDS = 5.0  # as above
+ASYNCIO_POOL = "pools.aio:TaskPool"
 GRACE = 5.0  # seconds that a worker gets beyond WORKER_SHUTDOWN_SECONDS, to return what still runs
 
 
@@ -39,7 +40,10 @@ def _worker(
     celery: tuple[str, ...], profile: Profile, number: int, settings: Settings, environment: Mapping[str, str]
 ) -> Program:
     name = f"{profile.name}-{number}"
-    options = ("--hostname", f"{name}@%h", "--pool", profile.pool, "--concurrency", str(profile.slots(settings)))
+    pool = "custom" if profile.pool == "asyncio" else profile.pool
+    options = ("--hostname", f"{name}@%h", "--pool", pool, "--concurrency", str(profile.slots(settings)))
     command = (*celery, "worker", *options, "--queues", ",".join(profile.queues))
+    if pool == "custom":
+        environment = {**environment, "CELERY_CUSTOM_WORKER_POOL": ASYNCIO_POOL}
     seconds = settings.worker_shutdown_seconds.total_seconds() + GRACE
     return Program(name, command, Stage.WORKERS, seconds, environment)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from inspect import iscoroutinefunction
 from typing import Any, Protocol, Unpack, cast
 
 from celery import Celery
@@ -60,6 +61,9 @@ class TypedTask[**P, M: Payload](Protocol):
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run:
         """Enqueue with these payload fields."""
 
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Run:
+        """As `delay`, for `async def` handlers."""
+
     def enqueue(self, payload: M, **options: Unpack[CallOptions]) -> Run:
         """Enqueue a payload with options."""
 
@@ -103,6 +107,7 @@ def task[**P, M: Payload](
         attributes: dict[str, Any] = {
             "payload": payload,
             "handler": staticmethod(handler),
+            "is_async": iscoroutinefunction(handler),
             "home": queue,
             "policy": granted,
             "on_redrive": on_redrive and staticmethod(on_redrive),
