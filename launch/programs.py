@@ -9,6 +9,8 @@ from launch.children import Program, Stage
 
 BEAT_SECONDS = 5.0  # from SIGTERM to SIGKILL
 FLOWER_SECONDS = 5.0  # as above
+# Celery takes `--pool prefork` for its own default and puts the configured pool, threads, in its place.
+CELERYS_NAMES = {"asyncio": "custom", "prefork": "processes"}
 ASYNCIO_POOL = "pools.aio:TaskPool"
 GRACE = 5.0  # seconds that a worker gets beyond WORKER_SHUTDOWN_SECONDS, to return what still runs
 
@@ -40,7 +42,7 @@ def _worker(
     celery: tuple[str, ...], profile: Profile, number: int, settings: Settings, environment: Mapping[str, str]
 ) -> Program:
     name = f"{profile.name}-{number}"
-    pool = "custom" if profile.pool == "asyncio" else profile.pool
+    pool = CELERYS_NAMES.get(profile.pool, profile.pool)
     options = ("--hostname", f"{name}@%h", "--pool", pool, "--concurrency", str(profile.slots(settings)))
     command = (*celery, "worker", *options, "--queues", ",".join(profile.queues))
     if pool == "custom":

@@ -9,7 +9,7 @@ import yaml
 
 from config.profiles import PROFILES
 from config.settings import Settings, load_settings
-from launch.programs import GRACE
+from launch.programs import CELERYS_NAMES, GRACE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -34,7 +34,7 @@ def test_the_workers_take_from_the_queues_of_their_profiles(services: dict[str, 
     for profile in PROFILES:
         command = services[f"worker-{profile.name}"]["command"]
         assert command[command.index("-Q") + 1].split(",") == list(profile.queues)
-        assert command[command.index("-P") + 1] == profile.pool
+        assert command[command.index("-P") + 1] == CELERYS_NAMES.get(profile.pool, profile.pool)
 
 
 def test_every_image_is_a_variable_and_no_secret_has_a_default(services: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from sqlmodel import select
 
 from audit.models import DeadLetter
 from broker.control import QueueControl
+from launch.programs import CELERYS_NAMES
 from tests.databases import Database
 from tests.servers import Server
 from tests.waiting import wait_for
@@ -35,7 +36,7 @@ class Site:
 
     def worker(self, pool: str = "asyncio", slots: int = 10, **environment: str) -> Worker:
         """A started worker."""
-        name = "custom" if pool == "asyncio" else pool
+        name = CELERYS_NAMES.get(pool, pool)
         options = ("-P", name, "-c", str(slots), "-Q", "celery,dead-letter", *MINIMAL)
         worker = Worker("tests.pools.app", self._folder, arguments=options, env={**self._env, **environment})
         self._stack.push(worker.start())
