@@ -13,6 +13,7 @@ import redis
 from celery.signals import worker_shutting_down
 from celery.worker import state
 
+CANCEL_SECONDS = 2.0  # for coroutines that are cancelled at the end of the shutdown's time
 log = logging.getLogger(__name__)
 
 
@@ -103,6 +104,8 @@ class Shutdown:
     def _leave(self) -> None:
         """No thread can be stopped from outside: return what it works on, and end the process."""
         log.warning("the time of the soft shutdown is over: what still runs goes back to its queue")
+        if hasattr(self._consumer.pool, "abandon"):  # the asyncio pool cancels its coroutines
+            self._consumer.pool.abandon(CANCEL_SECONDS)
         self._consumer.return_all()
         finish(self._consumer.leases)
         controller = self._consumer.controller

@@ -63,4 +63,5 @@ markets = LazyGroup("markets", "Prediction markets: resolve, status, conflicts."
 queues = LazyGroup("queues", "Queues: list, pause, limit, peek, drain.")
 recon = LazyGroup("recon", "Reconciliation with the chain: run, report, drifts.")
 schedules = LazyGroup("schedules", "Schedules: list, show, add, edit, pause, resume, run, remove, preview.")
+up = LazyCommand("up", "Start the whole platform and keep it running: workers, beat, Flower, Valkey.")
 webhooks = LazyGroup("webhooks", "Webhooks: endpoints, deliveries, send again.")

@@ -17,10 +17,9 @@ def configure_logging(settings: Settings) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     last: list[Any] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-        if as_json
+        if writes_json(settings)
         else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     handler = logging.StreamHandler()
@@ -42,3 +41,8 @@ def configure_logging(settings: Settings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def writes_json(settings: Settings) -> bool:
+    """Tell whether the log of this process is JSON."""
+    return settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())

@@ -59,6 +59,12 @@ class Settings(BaseModel):
     worker_shutdown_seconds: Seconds = Field(
         timedelta(seconds=25), description="SIGTERM: finish running tasks for so long, return the rest"
     )
+    worker_restart_delay: Seconds = Field(
+        timedelta(seconds=1), description="up: pause before a process that died starts again; doubles up to a minute"
+    )
+    worker_restart_limit: int = Field(
+        5, ge=0, le=1000, description="up: starts again in a row, each lived less than a minute, before all is ended"
+    )
     audit_log_retention_days: int = Field(30, ge=0, le=36_500, description="Days that runs are kept; 0 keeps all")
     audit_enabled: bool = Field(default=True, description="Record runs and attempts; off only to measure its cost")
     audit_backlog_limit: int = Field(

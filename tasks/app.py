@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from inspect import iscoroutinefunction
 from typing import Any, Protocol, Unpack, cast
 
 from celery import Celery
@@ -49,6 +50,7 @@ def _to_its_queue(name: str, *_: Any, **__: Any) -> dict[str, str] | None:
 app = Celery("taskyard", include=TASK_MODULES)
 app.add_defaults(_configuration)
 app.steps["worker"].add("audit.bootstep:AuditWriter")  # by name: only a worker imports it
+app.steps["worker"].add("broker.soft_signals:SoftSignals")  # as above
 app.steps["worker"].add("monitor.in_worker:WorkerMonitor")  # as above
 
 
@@ -60,6 +62,9 @@ class TypedTask[**P, M: Payload](Protocol):
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run:
         """Enqueue with these payload fields."""
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Run:
+        """As `delay`, for `async def` handlers."""
 
     def enqueue(self, payload: M, **options: Unpack[CallOptions]) -> Run:
         """Enqueue a payload with options."""
@@ -104,6 +109,7 @@ def task[**P, M: Payload](
         attributes: dict[str, Any] = {
             "payload": payload,
             "handler": staticmethod(handler),
+            "is_async": iscoroutinefunction(handler),
             "home": queue,
             "policy": granted,
             "on_redrive": on_redrive and staticmethod(on_redrive),

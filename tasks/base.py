@@ -1,5 +1,7 @@
 """The task class: typed calls at the caller's side, and `settle`, where every outcome is decided."""
 
+import asyncio
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast
@@ -12,6 +14,7 @@ from broker.redelivery import Redeliver
 from broker.wire import HEADER, MessageFacts
 from config.queues import Queue
 from config.settings import current_settings
+from pools.bridge import finish
 from tasks.calls import Run, message_options
 from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze
 from tasks.payloads import Payload
@@ -30,6 +33,7 @@ class PlatformTask(Task[..., Any]):
 
     payload: type[Payload]
     handler: Callable[[Any], Any]
+    is_async: bool = False  # the handler is `async def`: the asyncio pool runs it on its loop
     home: Queue
     policy: Policy
     on_redrive: Callable[[Any], None] | None = None  # makes the domain's row ready for fresh attempts
@@ -42,6 +46,10 @@ class PlatformTask(Task[..., Any]):
             InvalidPayloadError: The fields do not fit the model; nothing was sent.
         """
         return self.enqueue(self.payload.checked(**_no_positional(self, args, fields)))
+
+    async def adelay(self, *args: Any, **fields: Any) -> Run:
+        """As :meth:`delay`, from a coroutine: the loop goes on while the broker answers."""
+        return await asyncio.to_thread(self.delay, *args, **fields)
 
     def apply_async(  # type: ignore[override]  # the options are those of CallOptions, and pass through to Celery
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
@@ -91,7 +99,8 @@ def settle(task: PlatformTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     """
     try:
         with reporting(task.request.id, _queue_of(task), attempt_number(task)):
-            return to_jsonable_python(task.handler(task.payload.from_wire(_no_positional(task, args, kwargs))))
+            value = task.handler(task.payload.from_wire(_no_positional(task, args, kwargs)))
+            return to_jsonable_python(finish(value) if inspect.iscoroutine(value) else value)
     except Snooze as error:
         raise Redeliver(_bounded(error.delay), error, uses_attempt=False) from error
     except PermanentError:

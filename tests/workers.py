@@ -106,6 +106,10 @@ class Worker:
         """SIGTERM to the main process: a warm shutdown (soft with REMAP_SIGTERM=SIGQUIT)."""
         os.kill(self.pid, signal.SIGTERM)
 
+    def interrupt(self) -> None:
+        """SIGINT to all its processes, as Ctrl-C in a terminal does."""
+        self._signal_all(signal.SIGINT)
+
     def kill(self) -> None:
         """SIGKILL to all its processes at once, and wait for the main one."""
         self._signal_all(signal.SIGKILL)

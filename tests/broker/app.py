@@ -56,6 +56,8 @@ def make_app(settings: Settings, **more: Any) -> Celery:
     )
     if "SOFT_SHUTDOWN" in os.environ:
         app.conf.update(worker_soft_shutdown_timeout=float(os.environ["SOFT_SHUTDOWN"]))
+    if "OUR_SIGNALS" in os.environ:
+        app.steps["worker"].add("broker.soft_signals:SoftSignals")
     app.conf.update(more)
     return app
 

@@ -1,0 +1,29 @@
+# The platform's image: small, not root, built from the lock file. Needs no BuildKit.
+#   docker build --build-arg BASE_IMAGE=python:3.13-slim -t taskyard .
+ARG BASE_IMAGE=python:3.13-slim
+FROM ${BASE_IMAGE} AS build
+WORKDIR /src
+COPY requirements.lock ./
+RUN python3 -m venv /opt/taskyard \
+ && /opt/taskyard/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY audit audit
+COPY beat beat
+COPY broker broker
+COPY cli cli
+COPY config config
+COPY launch launch
+COPY migrations migrations
+COPY monitor monitor
+COPY pools pools
+COPY tasks tasks
+RUN /opt/taskyard/bin/pip install --no-cache-dir --no-deps .
+
+FROM ${BASE_IMAGE}
+RUN useradd --create-home --uid 10001 taskyard \
+ && install -d -o taskyard -g taskyard /app /data
+COPY --from=build /opt/taskyard /opt/taskyard
+ENV PATH=/opt/taskyard/bin:$PATH PYTHONUNBUFFERED=1 TASKYARD_DATA=/data
+USER taskyard
+WORKDIR /app
+CMD ["celery", "-A", "tasks", "up"]

@@ -1,0 +1,86 @@
+"""`celery -A tasks up`: the whole platform in one command."""
+
+import asyncio
+import os
+import secrets
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+import structlog
+
+from cli.exits import FailedError, OperatorCommand
+from config.database import current_engine
+from config.logging import configure_logging, writes_json
+from config.settings import Settings, current_settings
+from launch.children import Child, ProgramChild, ValkeyChild
+from launch.keeper import Keeper
+from launch.printing import Printer
+from launch.programs import programs
+from launch.restarts import Restarts
+from launch.servers import FolderInUseError, embedded_valkey
+from migrations import schema
+
+log = structlog.get_logger(__name__)
+
+
+@click.command("up", cls=OperatorCommand)
+@click.option("--flower/--no-flower", default=True, help="Start Flower, too (FLOWER_ADDRESS, FLOWER_PORT).")
+@click.pass_context
+def command(ctx: click.Context, *, flower: bool) -> None:
+    """
+    Start workers, beat, Flower and, without REDIS_URL, a Valkey; keep them running.
+
+    Ctrl-C or SIGTERM ends them in order, a second one hurries the workers, a third one kills.
+    """
+    settings = current_settings()
+    configure_logging(settings)
+    _prepare_database(settings)
+    environment = {"LOG_FORMAT": "json" if writes_json(settings) else "console"}
+    app = ctx.find_root().params.get("app")
+    with ExitStack() as stack:
+        children: list[Child] = []
+        if "redis_url" not in settings.model_fields_set:
+            try:
+                valkey = stack.enter_context(embedded_valkey(settings.taskyard_data / "valkey"))
+            except FolderInUseError as error:
+                raise FailedError(str(error)) from error
+            environment["REDIS_URL"] = valkey.url
+            children.append(ValkeyChild(valkey))
+            log.info("up.valkey", url=valkey.url, note="other commands find it with this REDIS_URL")
+        if flower:
+            environment |= _flower_access()
+        chosen = programs(app if isinstance(app, str) else None, settings, environment, flower=flower)
+        names = [program.name for program in chosen]
+        as_json = writes_json(settings)
+        printer = Printer(names, sys.stderr, as_json=as_json, in_colour=not as_json and sys.stderr.isatty())
+        children += [ProgramChild(program, printer) for program in chosen]
+        went_well = asyncio.run(_keep(children, settings))
+    if not went_well:
+        raise FailedError("a process did not stay up or had to be killed; the log above says which")
+
+
+async def _keep(children: list[Child], settings: Settings) -> bool:
+    pause, limit = settings.worker_restart_delay, settings.worker_restart_limit
+    return await Keeper(children, lambda: Restarts(pause, limit)).run()
+
+
+def _prepare_database(settings: Settings) -> None:
+    """Make the tables of the default database; one that was given is the operator's to upgrade."""
+    if "database_url" not in settings.model_fields_set:
+        Path(settings.taskyard_data).mkdir(parents=True, exist_ok=True)
+        schema.upgrade(current_engine())
+    elif not schema.standing(current_engine()).is_current:
+        raise FailedError("the database's schema is not the newest; run: celery -A tasks db upgrade")
+
+
+def _flower_access() -> dict[str, str]:
+    """Flower listens on loopback and asks for a password; one that we make up is printed once, and never logged."""
+    access = {"FLOWER_ADDRESS": os.environ.get("FLOWER_ADDRESS", "127.0.0.1")}
+    if not os.environ.get("FLOWER_BASIC_AUTH"):
+        password = secrets.token_urlsafe(12)
+        access["FLOWER_BASIC_AUTH"] = f"taskyard:{password}"
+        port = os.environ.get("FLOWER_PORT", "5555")
+        click.echo(f"Flower: http://{access['FLOWER_ADDRESS']}:{port} user taskyard, password {password}")
+    return access

@@ -1,0 +1,50 @@
+"""What the processes write, line by line, each with the name of its process."""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TextIO
+
+LONGEST_LINE = 1_048_576  # bytes that are kept for a line without an end
+COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # of ANSI terminals; none is red, which stands for errors
+
+
+class Printer:
+    """Writes `name | line`, coloured on a terminal; with JSON logs the name becomes a field, so a line stays JSON."""
+
+    def __init__(self, names: Sequence[str], out: TextIO, *, as_json: bool, in_colour: bool) -> None:
+        """`names` of all processes that will write."""
+        self._out, self._as_json = out, as_json
+        width = max(map(len, names), default=0)
+        self._prefixes = {name: f"{name:<{width}} | " for name in names}
+        if in_colour:
+            for number, name in enumerate(names):
+                colour = COLOURS[number % len(COLOURS)]
+                self._prefixes[name] = f"\x1b[{colour}m{self._prefixes[name]}\x1b[0m"
+        self._rests = dict.fromkeys(names, b"")
+
+    def feed(self, name: str, data: bytes) -> None:
+        """Take what a process wrote; whole lines are printed."""
+        *lines, rest = (self._rests[name] + data).split(b"\n")
+        if len(rest) > LONGEST_LINE:
+            lines, rest = [*lines, rest], b""
+        self._rests[name] = rest
+        self._print(name, lines)
+
+    def end(self, name: str) -> None:
+        """Print what is left of a process that ended."""
+        rest, self._rests[name] = self._rests[name], b""
+        self._print(name, [rest])
+
+    def _print(self, name: str, lines: list[bytes]) -> None:
+        texts = [line.decode(errors="replace").rstrip() for line in lines]
+        with suppress(OSError):  # the terminal is gone; the processes must still be ended in order
+            self._out.writelines(f"{self._shown(name, text)}\n" for text in texts if text)
+            self._out.flush()
+
+    def _shown(self, name: str, text: str) -> str:
+        if not self._as_json:
+            return self._prefixes[name] + text
+        if text.startswith('{"'):
+            return f'{{"process": {json.dumps(name)}, {text[1:]}'
+        return json.dumps({"process": name, "event": text})

@@ -1,0 +1,54 @@
+"""The platform's signals in each pool: SIGTERM and Ctrl-C alike end a worker softly, a second one ends it at once."""
+
+import pytest
+
+from tests.broker.bed import POOLS, Bed
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(300)
+SLOTS = 10
+WAITING = 500
+OURS = {"OUR_SIGNALS": "1"}
+CASES = [*((pool, "term") for pool in POOLS), ("threads", "interrupt"), ("prefork", "interrupt")]
+
+
+@pytest.mark.parametrize(("pool", "signal"), CASES)
+def test_ten_running_and_500_waiting_are_neither_lost_nor_run_twice(valkey_bed: Bed, pool: str, signal: str) -> None:
+    """Solo has one slot."""
+    bed = valkey_bed
+    slots = 1 if pool == "solo" else SLOTS
+    runs = [bed.send("hold") for _ in range(slots + WAITING)]
+    worker = bed.worker(pool, slots, SOFT_SHUTDOWN="60", **OURS)
+    bed.wait_started(slots)
+    getattr(worker, signal)()
+    wait_for(lambda: "shutdown (MainProcess)" in worker.tail(), 10, "the signal has come")
+    wait_for(lambda: bed.control.counts("celery").active == slots, 30, "only what runs is left")
+    bed.release()
+    assert worker.wait_ended(60) == 0
+    assert sorted(bed.started()) == sorted(bed.ended())
+    assert len(bed.started()) == slots
+    counts = bed.control.counts("celery")
+    assert (counts.waiting, counts.active) == (WAITING, 0)
+    waiting = {peeked.run_id for peeked in bed.control.peek("celery", count=WAITING)}
+    assert waiting | bed.ended() == set(runs)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("order", [("term", "interrupt"), ("interrupt", "term")], ids="-".join)
+def test_a_second_signal_of_either_kind_is_cold(valkey_bed: Bed, pool: str, order: tuple[str, str]) -> None:
+    bed = valkey_bed
+    worker, first, _ = bed.worker_with_four(pool, SOFT_SHUTDOWN="60", **OURS)
+    getattr(worker, order[0])()
+    wait_for(lambda: bed.control.counts("celery").active == 1, 10, "the shutdown has begun")
+    getattr(worker, order[1])()
+    assert worker.wait_ended(20) == 0
+    assert bed.control.peek("celery")[0].run_id == first
+    assert bed.control.counts("celery").active == 0
+
+
+def test_the_time_of_the_shutdown_is_that_of_the_settings(valkey_bed: Bed) -> None:
+    bed = valkey_bed
+    worker, first, rest = bed.worker_with_four("threads", SOFT_SHUTDOWN="1", **OURS)
+    worker.term()
+    assert worker.wait_ended(15) == 0
+    assert [peeked.run_id for peeked in bed.control.peek("celery")] == [first, *rest]

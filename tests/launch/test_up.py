@@ -1,0 +1,119 @@
+"""`celery -A ... up` for real: an embedded Valkey, workers and beat; a killed worker, a signal, and nothing lost."""
+
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from broker.control import QueueControl
+from config.profiles import PROFILES
+from config.queues import QUEUES
+from config.settings import load_settings
+from launch import servers
+from launch.programs import programs
+from tests.launch.app import app, hold
+from tests.launch.stage import Up, all_gone
+from tests.waiting import wait_for
+
+LIMIT = 100  # seconds, on a busy machine
+SLOTS = 5
+pytestmark = pytest.mark.timeout(300)
+
+
+def numbers(path: Path) -> list[int]:
+    return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    environment = {
+        "TASKYARD_DATA": str(tmp_path / "data"),
+        "WORKER_COUNT": "2",
+        "WORKER_QUEUE_CONCURRENCY": str(SLOTS),
+        "WORKER_QUEUE_STALLED_INTERVAL": "2000",
+        "WORKER_SHUTDOWN_SECONDS": "20",
+        "LOG_FORMAT": "json",
+    }
+    with Up(["-m", "celery", "-A", "tests.launch.app", "up", "--no-flower"], tmp_path, environment) as started:
+        yield started
+
+
+def test_a_worker_is_killed_and_up_is_ended_and_no_task_is_lost_or_run_twice(up: Up, tmp_path: Path) -> None:
+    """10 run and 500 wait: a SIGKILL runs its five again elsewhere, a SIGTERM runs none twice."""
+    url = up.wait_says("up.valkey")["url"]
+    app.conf.update(broker_url=url)
+    client = redis.Redis.from_url(url)
+    control = QueueControl(client)
+    wait_for(lambda: control.counts("celery").consumers == 2, LIMIT, "both workers listen", up.tail)
+    for number in range(510):
+        hold.delay(folder=str(tmp_path), number=number)
+    wait_for(lambda: len(numbers(tmp_path / "started")) == 10, LIMIT, "all slots are taken", up.tail)
+
+    os.kill(up.pid_of("io-1"), signal.SIGKILL)
+    up.wait_says("process.started", count=2, process="io-1")
+    wait_for(lambda: control.counts("celery").consumers == 2, LIMIT, "it listens again", up.tail)
+    wait_for(lambda: len(numbers(tmp_path / "started")) == 15, LIMIT, "its tasks run again", up.tail)
+    assert sorted(Counter(numbers(tmp_path / "started")).values()) == [1] * 5 + [2] * 5
+
+    family = up.family()
+    server = up.pid_of("valkey")
+    up.signal(signal.SIGTERM)
+    wait_for(lambda: up.says("process.ended", process="beat"), LIMIT, "beat is ended first", up.tail)
+    wait_for(lambda: control.counts("celery").active == 10, LIMIT, "only what runs is left", up.tail)
+    assert control.counts("celery").waiting == 500
+    (tmp_path / "go").touch()
+    wait_for(lambda: len(numbers(tmp_path / "ended")) == 10, LIMIT, "what ran has ended", up.tail)
+    assert up.wait_ended() == 0, up.tail()
+    assert len(numbers(tmp_path / "started")) == 15, "the rest did not start"
+    assert psutil.pid_exists(server) is False
+    assert all_gone(family)
+    client.close()
+
+
+def test_every_queue_is_served_by_a_profile() -> None:
+    served = [name for profile in PROFILES for name in profile.queues]
+    assert sorted(served) == sorted(queue.name for queue in QUEUES)
+
+
+def test_the_settings_say_how_many_processes_and_slots_there_are() -> None:
+    settings = load_settings({"WORKER_COUNT": "3", "WORKER_QUEUE_CONCURRENCY": "7"})
+    commands = {each.name: " ".join(each.command) for each in programs("shop", settings, {}, flower=True)}
+    assert list(commands) == ["io-1", "io-2", "io-3", "prefork-1", "beat", "flower"]
+    assert "-A shop --quiet worker --hostname io-2@%h --pool threads --concurrency 7 " in commands["io-2"]
+    assert "--pool processes --concurrency 3 --queues backup-verification" in commands["prefork-1"]
+
+
+def test_a_worker_has_its_shutdown_time_and_some_grace() -> None:
+    settings = load_settings({"WORKER_SHUTDOWN_SECONDS": "40"})
+    (worker, *_) = programs(None, settings, {}, flower=False)
+    assert timedelta(seconds=worker.stop_seconds) == timedelta(seconds=45)
+
+
+def test_a_second_up_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    """Two servers on one append-only file would destroy it."""
+    environment = {"TASKYARD_DATA": str(tmp_path / "data"), "LOG_FORMAT": "json", "WORKER_COUNT": "1"}
+    words = ["-m", "celery", "-A", "tests.launch.app", "up", "--no-flower"]
+    (tmp_path / "second").mkdir()
+    with Up(words, tmp_path, environment) as first:
+        first.wait_says("up.valkey")
+        with Up(words, tmp_path / "second", environment) as second:
+            assert second.wait_ended(LIMIT) == 1
+            assert "give this one its own TASKYARD_DATA" in second.tail()
+        first.signal()
+        first.wait_ended()
+
+
+def test_the_embedded_server_takes_another_port_when_the_usual_one_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setattr(servers, "USUAL_PORT", other.getsockname()[1])
+        with servers.embedded_valkey(tmp_path) as valkey:
+            assert valkey.port != servers.USUAL_PORT

@@ -1,0 +1,1 @@
+"""Tests of the asyncio pool and of `async def` handlers in every pool."""
