@@ -167,11 +167,13 @@ def enqueue_many[**P, M: Payload](
     Raises:
         InvalidPayloadError: A payload is too large; nothing was sent.
         ValueError: An option has no meaning; nothing was sent.
-        OperationalError: The broker did not answer; some of them may have been sent.
+        OperationalError, BatchPublishError: The broker did not answer; some of them may have been sent (both KombuError).
     """
     declared = find_task(target.name)
-    calls = [(payload.to_wire(), {**options, **(each(payload) if each else {})}) for payload in payloads]
-    messages = [(wire, message_options(declared.payload.mask(wire), call)) for wire, call in calls]
+    messages = []
+    for payload in payloads:
+        wire = payload.to_wire()
+        messages.append((wire, message_options(payload.mask(wire), {**options, **(each(payload) if each else {})})))
     with collect_duplicates() as duplicates, app.producer_or_acquire() as producer, producer.batch(PER_CALL) as batch:
         sent, copies, model = list[str](), None, None
         for wire, settings in messages:
