@@ -167,7 +167,7 @@ def enqueue_many[**P, M: Payload](
     Raises:
         InvalidPayloadError: A payload is too large; nothing was sent.
         ValueError: An option has no meaning; nothing was sent.
-        OperationalError, BatchPublishError: The broker did not answer; some of them may have been sent (both KombuError).
+        OperationalError, BatchPublishError: The broker did not answer; some may have been sent. Both are KombuError.
     """
     declared = find_task(target.name)
     messages = []
