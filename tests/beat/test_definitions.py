@@ -55,7 +55,7 @@ def test_a_wrong_definition_is_refused_in_one_line(fields: dict[str, Any], says:
         checked(definition(**fields))
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
-    assert len(str(refused.value)) < 400
+    assert len(str(refused.value)) < 1000, "it may list what is known"
 
 
 @pytest.mark.parametrize(

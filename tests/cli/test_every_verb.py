@@ -17,7 +17,7 @@ from tests.cli.conftest import Command
 ENTRIES = sorted(
     name for name, entry in vars(commands).items() if isinstance(entry, commands.LazyGroup | commands.LazyCommand)
 )
-ENDLESS = {("audit", "write"), ("jobs", "tail")}
+ENDLESS = {("audit", "write"), ("jobs", "tail"), ("up",)}
 NEVER_MISSING = {  # their argument is free text, a file's name, or a new name
     *(("webhooks", "endpoints", "add"), ("schedules", "add"), ("schedules", "preview"), ("backups", "verify")),
     *(("dlq", "redrive"), ("dlq", "discard"), ("dlq", "operations"), ("webhooks", "redeliver"), ("recon", "report")),
@@ -28,7 +28,7 @@ NEVER_MISSING = {  # their argument is free text, a file's name, or a new name
 def leaves() -> Iterator[tuple[tuple[str, ...], click.Command]]:
     def walk(words: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
         if isinstance(command, commands.LazyCommand):
-            context = command.make_context(command.name, ["--json"])
+            context = command.make_context(command.name, [])
             yield words, context.command
         elif isinstance(command, click.Group):
             context = click.Context(command)

@@ -45,6 +45,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
         yield started
 
 
+@pytest.mark.chaos
 def test_a_worker_is_killed_and_up_is_ended_and_no_task_is_lost_or_run_twice(up: Up, tmp_path: Path) -> None:
     """10 run and 500 wait: a SIGKILL runs its five again elsewhere, a SIGTERM runs none twice."""
     url = up.wait_says("up.valkey")["url"]

@@ -8,10 +8,13 @@ from threading import Event
 from uuid import UUID
 
 import pytest
+from sqlalchemy import func, select
+from sqlmodel import col
 
 from config.database import open_session
 from tasks.webhooks.endpoints import disable, enable, find
 from tasks.webhooks.handover import Due
+from tasks.webhooks.models import Delivery
 from tasks.webhooks.tasks import enqueue_deliveries
 from tests.system.conftest import Sites
 from tests.system.site import LIMIT, Site
@@ -27,6 +30,28 @@ PACE = 0.1  # seconds between events: a third of what two cores carry, so that n
 NOISE = 0.020  # seconds: what the machine itself moves a p95 by
 
 
+def test_healthy_endpoints_get_all_while_a_thousand_deliveries_hang(server_sites: Sites) -> None:
+    """The hanging endpoint holds its lane's ten slots and no more; what that costs in time, see below."""
+    site = server_sites(WEBHOOK_TOTAL_TIMEOUT="15", WEBHOOK_DISABLE_AFTER="100000", WEBHOOK_MAX_CONCURRENCY="10")
+    with Hostile(never_answers) as hanging, Receiver() as healthy:
+        site.stage.endpoint(("market.*",), healthy.url)
+        site.stage.endpoint(("hang",), hanging.url)
+        site.worker(slots=SLOTS)
+        site.emit_together(QUEUED, "hang")
+        wait_for(lambda: hanging.connections >= 10, LIMIT, "the hanging endpoint's lane is full")
+
+        site.emit_together(100)
+        healthy.wait_for(100, LIMIT)
+
+        wait_for(lambda: site.states()["delivered"] == 100, LIMIT, "all are recorded")
+        states = site.states()
+        assert states.get("pending", 0) + states.get("retrying", 0) >= QUEUED
+        with site.database.session() as session:
+            leased = session.scalar(select(func.count()).where(col(Delivery.lease_until).is_not(None)))
+        assert leased == 10
+
+
+@pytest.mark.chaos
 @pytest.mark.timeout(400)
 def test_a_hanging_endpoint_with_a_thousand_deliveries_does_not_slow_ten_healthy_ones(server_sites: Sites) -> None:
     """
