@@ -15,7 +15,7 @@ from tests.waiting import stays_true, wait_for
 SLEEPS = "import time; print('here'); time.sleep(600)"
 DIES = "raise SystemExit(3)"
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('here'); time.sleep(600)"
-HAS_A_CHILD = "import os, time; os.fork(); print('here'); time.sleep(600)"
+HAS_A_CHILD = "import os, time; os.fork(); os.write(1, b'here\\n'); time.sleep(600)"
 # Ends a moment after SIGTERM, and says when it was asked and when it has ended.
 SLOW = """
 import signal, sys, time
