@@ -16,7 +16,6 @@ from cli.webhook_sending import hand_over
 from config.database import open_session
 from config.settings import current_settings
 from tasks.webhooks import endpoints
-from tasks.webhooks.handover import Due
 from tasks.webhooks.listings import EndpointView, list_endpoints, show_endpoint
 
 endpoint_argument = click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
@@ -100,11 +99,12 @@ def add(  # noqa: PLR0913 - an option each
 def enable(*, endpoint_id: UUID, reason: str, as_json: bool) -> None:
     """Send to an endpoint again, starting with what was parked; its record of failures is cleared."""
     with open_session() as session, session.begin():
-        released = endpoints.enable(session, endpoints.find(session, endpoint_id))
-        facts = {"released": len(released)}
+        endpoint = endpoints.find(session, endpoint_id)
+        released, called = endpoints.enable(session, endpoint, current_settings())
+        facts = {"released": released}
         record_operation(session, "webhooks endpoints enable", str(endpoint_id), reason=reason, facts=facts)
-    _say(f"enabled, {len(released)} parked deliveries are due", endpoint_id, len(released), as_json=as_json)
-    hand_over([Due(delivery_id, endpoint_id) for delivery_id in released])
+    _say(f"enabled, {released} parked deliveries are due", endpoint_id, released, as_json=as_json)
+    hand_over(called)
 
 
 @group.command("disable", cls=WebhookCommand)

@@ -4,16 +4,19 @@ import math
 import os
 from datetime import timedelta
 from functools import lru_cache, partial
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError, OperationalError
 from sqlmodel import Session
 
 from config.settings import SettingsError, current_settings
 
 SQLITE_BUSY_MS = 30_000  # a writer waits so long for the one before it
+SQLITE_NAP_MS = 1  # between two tries of a writer that waits
+REST = 1.0  # seconds; a connection that was idle for longer is asked whether it lives before it is used
 MS = timedelta(milliseconds=1)
 
 
@@ -45,7 +48,7 @@ def open_engine(url: str, pool_size: int = 20, patience: timedelta | None = None
     busy_ms = SQLITE_BUSY_MS if patience is None else patience // MS
     engine = create_engine(parsed, connect_args={"timeout": busy_ms / 1000}, **options)
     event.listen(engine, "connect", partial(_prepare_sqlite, busy_ms))
-    event.listen(engine, "begin", _begin_immediate)
+    event.listen(engine, "begin", partial(_begin_immediate, busy_ms / 1000))
     return engine
 
 
@@ -62,7 +65,10 @@ def open_session() -> Session:
 
 def _open_postgresql(url: URL, options: dict[str, Any], patience: timedelta | None) -> Engine:
     if patience is None:
-        return create_engine(url, pool_pre_ping=True, **options)
+        engine = create_engine(url, **options)
+        event.listen(engine, "checkin", _note_time)
+        event.listen(engine, "checkout", partial(_ping_after_a_rest, engine))
+        return engine
     seconds = max(math.ceil(patience.total_seconds()), 1)
     network = {
         "connect_timeout": max(seconds, 2),  # libpq takes less as 2
@@ -76,6 +82,26 @@ def _open_postgresql(url: URL, options: dict[str, Any], patience: timedelta | No
     return engine
 
 
+def _note_time(_connection: Any, record: Any) -> None:
+    if record is not None:
+        record.info["rests_since"] = monotonic()
+
+
+def _ping_after_a_rest(engine: Engine, connection: Any, record: Any, _proxy: Any) -> None:
+    """
+    As `pool_pre_ping`, but without the round trip for a connection that worked within the last second.
+
+    Raises:
+        InvalidatePoolError: The server is gone; the pool opens new connections and goes on.
+    """
+    if monotonic() - record.info.get("rests_since", monotonic()) < REST:
+        return
+    try:
+        engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError from error
+
+
 def _limit_locks(limit_ms: int, connection: Any, _record: Any) -> None:
     with connection.cursor() as cursor:
         for name in ("idle_in_transaction_session_timeout", "lock_timeout"):
@@ -86,13 +112,29 @@ def _limit_locks(limit_ms: int, connection: Any, _record: Any) -> None:
 def _prepare_sqlite(busy_ms: int, connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy's "begin" event below says when a transaction starts
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={busy_ms}", "foreign_keys=ON"):
+    for pragma in (f"busy_timeout={busy_ms}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute(f"PRAGMA busy_timeout={SQLITE_NAP_MS}")  # from here on, only `_begin_immediate` waits
     cursor.close()
 
 
-def _begin_immediate(connection: Any) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin_immediate(patience: float, connection: Any) -> None:
+    """
+    Take the write lock, and ask for it often.
+
+    SQLite itself waits longer after each try, up to 100 ms: under load the lock is then free for most of the time, and
+    who came first waits longest.
+    """
+    deadline = monotonic() + patience
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except OperationalError as error:
+            if getattr(error.orig, "sqlite_errorname", "")[:11] != "SQLITE_BUSY" or monotonic() >= deadline:
+                raise
+            sleep(SQLITE_NAP_MS / 1000)
+        else:
+            return
 
 
 def _forget_after_fork() -> None:

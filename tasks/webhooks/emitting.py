@@ -2,11 +2,11 @@
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
-from sqlalchemy import select
+from sqlalchemy import Table, bindparam, insert, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlmodel import col
@@ -43,15 +43,10 @@ def add_event(
     first_id = _insert_event(session, event)
     if first_id != event.id:
         return first_id, []
-    wanted = (
-        select(col(Endpoint.id))
-        .join(Subscription, col(Subscription.endpoint_id) == col(Endpoint.id))
-        .where(col(Subscription.pattern).in_(patterns_for(event_type)), col(Endpoint.enabled))
-        .distinct()
-    )
-    deliveries = [delivery_of(event, endpoint_id) for endpoint_id in session.scalars(wanted)]
-    session.add_all(deliveries)
-    session.flush()
+    wanted = session.scalars(_WANTED, {"patterns": patterns_for(event_type)})
+    deliveries = [delivery_of(event, endpoint_id) for endpoint_id in wanted]
+    if deliveries:
+        session.execute(_INSERT_DELIVERIES, [delivery.model_dump() for delivery in deliveries])
     return event.id, deliveries
 
 
@@ -88,9 +83,23 @@ def _body(event_type: str, data: Any, now: datetime, max_bytes: int) -> bytes:
 
 def _insert_event(session: Session, event: Event) -> str:
     """Insert the row unless its idempotency key exists; return the id of the row that is there."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    insert = dialect.insert(Event).values(**event.model_dump())
-    session.execute(insert.on_conflict_do_nothing(index_elements=["idempotency_key"]))
+    session.execute(_INSERT_EVENT[session.get_bind().dialect.name], event.model_dump())
     if event.idempotency_key is None:
         return event.id
     return str(session.scalar(select(col(Event.id)).where(col(Event.idempotency_key) == event.idempotency_key)))
+
+
+# Made once: making a statement costs as much as running it.
+_WANTED = (
+    select(col(Endpoint.id))
+    .join(Subscription, col(Subscription.endpoint_id) == col(Endpoint.id))
+    .where(col(Subscription.pattern).in_(bindparam("patterns", expanding=True)), col(Endpoint.enabled))
+    .distinct()
+)
+_INSERT_DELIVERIES = insert(cast("Table", inspect(Delivery).local_table))
+_INSERT_EVENT = {
+    dialect.dialect.name: dialect.insert(cast("Table", inspect(Event).local_table)).on_conflict_do_nothing(
+        index_elements=["idempotency_key"]
+    )
+    for dialect in (postgresql, sqlite)
+}

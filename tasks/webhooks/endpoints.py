@@ -13,6 +13,7 @@ from config.columns import utc_now
 from config.settings import Settings
 from tasks.webhooks.addresses import check_url
 from tasks.webhooks.events import check_pattern
+from tasks.webhooks.handover import Due, call_next
 from tasks.webhooks.models import OPEN_STATES, Delivery, Endpoint, Secret, Subscription
 from tasks.webhooks.signing import SigningSecret, new_secret, parse_secret
 from tasks.webhooks.vault import Vault
@@ -157,21 +158,28 @@ def disable(session: Session, endpoint: Endpoint, reason: str) -> int:
     return len(parked.all())
 
 
-def enable(session: Session, endpoint: Endpoint) -> list[UUID]:
-    """Start sending again with a clean health record; return the parked deliveries, to hand to the broker."""
+def enable(session: Session, endpoint: Endpoint, settings: Settings) -> tuple[int, list[Due]]:
+    """
+    Start sending again with a clean health record.
+
+    Returns:
+        How many deliveries were parked and are due now; and those of them to hand to the broker: as many as the lane
+        has room for, which call the others when they are done.
+    """
     now = utc_now()
     endpoint.enabled = True
     endpoint.disabled_reason = endpoint.disabled_at = endpoint.paused_until = endpoint.failing_since = None
     endpoint.consecutive_failures = endpoint.consecutive_exhausted = endpoint.breaker_openings = 0
     endpoint.updated_at = now
     session.add(endpoint)
-    due = session.execute(
+    session.flush()  # locks the row
+    released = session.execute(
         update(Delivery)
         .where(col(Delivery.endpoint_id) == endpoint.id, col(Delivery.state) == "parked")
-        .values(state="retrying", next_attempt_at=now, enqueued_at=now)
+        .values(state="retrying", next_attempt_at=now, enqueued_at=None)
         .returning(col(Delivery.id))
     )
-    return list(due.scalars())
+    return len(released.all()), call_next(session, [endpoint], settings, now).get(endpoint.id, [])
 
 
 def remove(session: Session, endpoint_id: UUID) -> None:

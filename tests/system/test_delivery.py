@@ -113,7 +113,7 @@ def test_410_disables_the_endpoint_and_enabling_it_sends_what_was_parked(file_si
     assert len(receiver.requests) == 1
 
     with file_site.database.session() as session, session.begin():
-        enable(session, find(session, endpoint))
+        enable(session, find(session, endpoint), file_site.stage.settings)
 
     file_site.wait_for_states(exhausted=1, delivered=2, sweeping=True)
     assert len(receiver.requests) == 3

@@ -13,7 +13,6 @@ from sqlmodel import col
 
 from config.database import open_session
 from tasks.webhooks.endpoints import disable, enable, find
-from tasks.webhooks.handover import Due
 from tasks.webhooks.models import Delivery
 from tasks.webhooks.tasks import enqueue_deliveries
 from tests.system.conftest import Sites
@@ -24,10 +23,9 @@ from tests.webhooks.receivers import Hostile, Receiver, never_answers
 HEALTHY = 10
 QUEUED = 1_000
 SLOTS = 32
-ROUNDS = 4  # of each kind
+ROUNDS = 7  # of each kind
 EVENTS = 40  # in a round, each for all healthy endpoints
 PACE = 0.1  # seconds between events: a third of what two cores carry, so that no queue of its own blurs the view
-NOISE = 0.020  # seconds: what the machine itself moves a p95 by
 
 
 def test_healthy_endpoints_get_all_while_a_thousand_deliveries_hang(server_sites: Sites) -> None:
@@ -52,29 +50,17 @@ def test_healthy_endpoints_get_all_while_a_thousand_deliveries_hang(server_sites
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(400)
 def test_a_hanging_endpoint_with_a_thousand_deliveries_does_not_slow_ten_healthy_ones(server_sites: Sites) -> None:
     """
     Rounds without and with the hanging endpoint's thousand take turns, in one run on the same processes.
 
     The latency of a delivery is from `emit` (the envelope's timestamp) to its arrival; a round gives one p95 over 400
-    deliveries to ten endpoints. Other work on the machine can only make a round slower, so the best round of each kind
-    counts: with the hanging endpoint it may be 20 % above the best without, plus 20 ms of noise (on a quiet machine p95
-    lies near 20 ms, and 20 % of it is less than one time slice).
+    deliveries to ten endpoints, and the medians of the rounds are compared. It needs a quiet machine.
     """
     site = server_sites(WEBHOOK_TOTAL_TIMEOUT="15", WEBHOOK_DISABLE_AFTER="100000")
     quiet, troubled = measured(site, ROUNDS)
 
-    assert min(troubled) <= 1.2 * min(quiet) + NOISE, f"p95 without {quiet}, with {troubled} seconds"
-
-
-@pytest.mark.chaos
-def test_the_same_over_many_rounds(server_sites: Sites) -> None:
-    """As above over twelve rounds of each kind; here without an allowance for noise above 5 ms."""
-    site = server_sites(WEBHOOK_TOTAL_TIMEOUT="15", WEBHOOK_DISABLE_AFTER="100000")
-    quiet, troubled = measured(site, 12)
-
-    assert median(troubled) <= 1.2 * median(quiet) + 0.005, f"p95 without {quiet}, with {troubled} seconds"
+    assert median(troubled) <= 1.2 * median(quiet), f"p95 without {quiet}, with {troubled} seconds"
 
 
 def measured(site: Site, rounds: int) -> tuple[list[float], list[float]]:
@@ -113,9 +99,12 @@ def troubled_by(site: Site, hang: UUID) -> Iterator[None]:
 def switch(site: Site, endpoint: UUID, *, on: bool) -> None:
     with open_session() as session, session.begin():
         row = find(session, endpoint)
-        released = enable(session, row) if on else disable(session, row, "between two rounds")
-    if isinstance(released, list):
-        enqueue_deliveries([Due(delivery, endpoint) for delivery in released])
+        if on:
+            _, called = enable(session, row, site.stage.settings)
+        else:
+            called = []
+            disable(session, row, "between two rounds")
+    enqueue_deliveries(called)
     assert site.stage.lane(endpoint).enabled is on
 
 

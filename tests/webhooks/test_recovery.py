@@ -88,7 +88,7 @@ def test_what_an_endpoint_missed_while_it_was_disabled_can_be_sent(stage: Stage)
     with stage.database.session() as session, pytest.raises(EndpointDisabledError):
         list(add_missing(session, endpoint, utc_now() - PAST))
     with stage.database.session() as session, session.begin():
-        enable(session, find(session, endpoint))
+        enable(session, find(session, endpoint), stage.settings)
 
     with stage.database.session() as session:
         missed = [due.delivery_id for batch in add_missing(session, endpoint, utc_now() - PAST) for due in batch]

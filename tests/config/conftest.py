@@ -1,0 +1,5 @@
+"""Databases for the tests of this folder."""
+
+from tests.databases import servers
+
+__all__ = ["servers"]
