@@ -3,6 +3,7 @@
 import argparse
 import gc
 import os
+import sys
 import statistics
 import tempfile
 import time
@@ -30,16 +31,16 @@ COUNT = 10_000
 START_UP = timedelta(seconds=20)  # slots that are due earlier are not counted: the leader has just begun
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Start a Valkey and a database, make schedules, run an engine for a while, and print what was measured."""
-    words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("--count", type=int, default=COUNT, help="schedules")
-    words.add_argument("--seconds", type=int, default=90, help="length of the run")
-    words.add_argument("--database", default="", help="a migrated PostgreSQL; by default a new SQLite file")
-    words.add_argument(
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=COUNT, help="schedules")
+    parser.add_argument("--seconds", type=int, default=90, help="length of the run")
+    parser.add_argument("--database", default="", help="a migrated PostgreSQL; by default a new SQLite file")
+    parser.add_argument(
         "--together", action="store_true", help="all due in the same second of each minute: the worst case"
     )
-    options = words.parse_args()
+    options = parser.parse_args(words or [])
     with servers(options.database):
         measure(options.count, options.seconds, together=options.together)
 
@@ -133,5 +134,5 @@ def memory() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
     print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")

@@ -1,5 +1,6 @@
 """Run every system through the same measurements on one server, and print a Markdown table with ratios."""
 
+import argparse
 import contextlib
 import os
 import signal
@@ -46,19 +47,27 @@ ROWS: list[tuple[str, str]] = [  # key, title; higher is better unless the title
 ]
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Measure all and print the table."""
+    parser = argparse.ArgumentParser(prog="bench broker", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of which the medians are reported")
+    parser.add_argument("--only", metavar="NAMES", default="", help="such as Taskyard,BullMQ; ours comes first")
+    options = parser.parse_args(words or [])
     results: dict[str, Numbers] = {}
     folder = RUN / "valkey"
     with EmbeddedValkey(folder, appendfsync="everysec") as server:
         os.environ["BENCH_URL"] = server.url
         client = redis.Redis.from_url(server.url)
         version = client.info("server").get("valkey_version") or client.info("server")["redis_version"]
-        print(f"- server: Valkey {version}, AOF everysec; medians of {ROUNDS} rounds, interleaved\n", flush=True)
-        contestants = systems()
-        for number in range(ROUNDS):
+        print(
+            f"- server: Valkey {version}, AOF everysec; medians of {options.rounds} rounds, interleaved\n", flush=True
+        )
+        wanted = options.only.split(",") if options.only else []
+        contestants = [system for system in systems() if not wanted or system.name in wanted]
+        for number in range(options.rounds):
             for system in contestants:
-                measured = _measure(system, client, is_last=number == ROUNDS - 1)
+                measured = _measure(system, client, is_last=number == options.rounds - 1)
+                print(f"{system.name}: {measured}", file=sys.stderr, flush=True)
                 for key, value in measured.items():
                     results.setdefault(f"{system.name}:{key}", Numbers()).values[str(number)] = value
     print(_table([system.name for system in contestants], results))
@@ -66,7 +75,6 @@ def main() -> None:
 
 def _measure(system: System, client: redis.Redis, *, is_last: bool) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
-    print(f"{system.name} ...", file=sys.stderr, flush=True)
     drain, single = (DRAIN, SINGLE) if system.has_slots else (DRAIN // 10, SINGLE // 10)  # RQ forks for each job
     with _clean(client):
         before = client.info("memory")["used_memory"]
