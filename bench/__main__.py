@@ -8,7 +8,6 @@ import sys
 import bench
 from bench.machine import describe
 
-
 HELPERS = {"__main__", "machine", "receivers"}
 
 

@@ -3,8 +3,8 @@
 import argparse
 import gc
 import os
-import sys
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
