@@ -12,11 +12,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from beat.agenda import Agenda
 from beat.arming import armed_from, can_fire
 from beat.clock import Clock
-from beat.errors import InvalidScheduleError, StaleLeaderError
+from beat.errors import CursorMovedError, DefinitionsChangedError, InvalidScheduleError, StaleLeaderError
 from beat.firing import Firing
 from beat.leader import Lease
 from beat.metrics import BeatMetrics
-from beat.store import BeatStore, DefinitionsChangedError
+from beat.store import BeatStore
 
 BATCH = 500  # schedules that are settled in one transaction
 BATCHES = 50  # in one tick; then the loop gets a chance to end
@@ -82,6 +82,10 @@ class Engine:
         except DefinitionsChangedError:
             self._last.pop("poll", None)
             pause = 0.0
+        except CursorMovedError as error:
+            log.warning("beat.cursors_moved", reason=str(error))
+            self._changes, pause = -1, 0.0
+            self._last.pop("poll", None)
         except SQLAlchemyError as error:
             pause = self._database_failed(error)
         except RedisError as error:

@@ -27,3 +27,11 @@ class ScheduleStateError(ScheduleError):
 
 class StaleLeaderError(ScheduleError):
     """A newer leader has written to the database, so this process must not."""
+
+
+class DefinitionsChangedError(ScheduleError):
+    """A definition changed since the leader last read them: read again, then decide again."""
+
+
+class CursorMovedError(ScheduleError):
+    """Slots are settled that the leader does not know of, since the answer to its commit was lost: read again."""

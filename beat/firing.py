@@ -79,6 +79,7 @@ class Firing:
         Raises:
             StaleLeaderError: Another process leads; nothing was written or sent.
             DefinitionsChangedError: Decided on outdated definitions; nothing was written or sent.
+            CursorMovedError: Decided on outdated cursors; nothing was written or sent.
         """
         decisions = self._decide(batch, now)
         rows = [row for decision in decisions for row in self._rows(decision, now)]
@@ -261,6 +262,7 @@ def _advance(decision: _Decision, now: datetime) -> Advance:
     fires = decision.fires
     return Advance(
         schedule_id=decision.armed.id,
+        since=decision.armed.cursor,
         cursor=decision.plan.cursor,
         last_slot=fires[-1] if fires else None,
         last_run_id=run_id_of(decision.armed.id, fires[-1]) if fires else None,

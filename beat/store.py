@@ -1,5 +1,6 @@
 """The leader's SQL: each write first proves that no newer leader has written, and that no definition has changed."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, select,
 from sqlalchemy.dialects import postgresql, sqlite
 
 from audit.models import FINAL_STATES, Run
-from beat.errors import ScheduleError, StaleLeaderError
+from beat.errors import CursorMovedError, DefinitionsChangedError, StaleLeaderError
 from beat.models import BeatState, Schedule, ScheduleFire
 
 LEADER, CHANGES = "leader", "changes"
@@ -23,15 +24,12 @@ _states: Any = BeatState.__table__  # type: ignore[attr-defined]
 _runs: Any = Run.__table__  # type: ignore[attr-defined]
 
 
-class DefinitionsChangedError(ScheduleError):
-    """A definition changed since the leader last read them: read again, then decide again."""
-
-
 @dataclass(frozen=True, slots=True)
 class Advance:
     """How far one schedule has come with this tick, and what is added to its counters."""
 
     schedule_id: UUID
+    since: datetime  # the cursor that the leader decided on
     cursor: datetime
     last_slot: datetime | None  # None: nothing was fired
     last_run_id: UUID | None
@@ -111,9 +109,11 @@ class BeatStore:
         Raises:
             StaleLeaderError: A newer leader has written; nothing was.
             DefinitionsChangedError: The decision was made on outdated definitions; nothing was written.
+            CursorMovedError: The decision was made on outdated cursors; nothing was written.
         """
         with self._engine.begin() as connection:
             self.prove(connection, token, changes)
+            _compare(connection, advances)
             written: set[UUID] = set()
             for begin in range(0, len(fires), CHUNK):
                 inserted = connection.execute(_insert_new(connection), list(fires[begin : begin + CHUNK]))
@@ -249,6 +249,16 @@ def _close(connection: Connection, fire_ids: Sequence[UUID], state: str, error: 
     connection.execute(update(_fires).where(ended).values(state=state, error=error and error[:1000]))
 
 
+def _compare(connection: Connection, advances: Sequence[Advance]) -> None:
+    for begin in range(0, len(advances), CHUNK):
+        part = advances[begin : begin + CHUNK]
+        rows = connection.execute(_CURSORS, {"ids": [advance.schedule_id for advance in part]})
+        found = {row.id: row.cursor for row in rows}
+        moved = sum(found.get(advance.schedule_id, advance.since) != advance.since for advance in part)
+        if moved:
+            raise CursorMovedError(f"{moved} schedules have come further than was known")
+
+
 def _insert_new(connection: Connection) -> Any:
     dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
     return dialect.insert(_fires).on_conflict_do_nothing().returning(_fires.c.id)
@@ -261,16 +271,7 @@ def _ensure_states(connection: Connection) -> None:
 
 
 def _advance_values(advance: Advance) -> dict[str, Any]:
-    return {
-        "b_id": advance.schedule_id,
-        "b_cursor": advance.cursor,
-        "b_slot": advance.last_slot,
-        "b_run": advance.last_run_id,
-        "b_at": advance.fired_at,
-        "b_fired": advance.fired,
-        "b_skipped": advance.skipped,
-        "b_missed": advance.missed,
-    }
+    return {f"b_{field.name}": getattr(advance, field.name) for field in dataclasses.fields(advance)}
 
 
 _NEEDED = (
@@ -278,15 +279,16 @@ _NEEDED = (
     *("misfire", "misfire_limit", "overlap", "paused_at", "retired_at", "cursor", "last_run_id", "changes"),
 )
 _DEFINITIONS = select(*(_schedules.c[name] for name in _NEEDED)).where(_schedules.c.changes > bindparam("since"))
+_CURSORS = select(_schedules.c.id, _schedules.c.cursor).where(_schedules.c.id.in_(bindparam("ids", expanding=True)))
 _MOMENT = _schedules.c.cursor.type
 _ADVANCE = (
     update(_schedules)
-    .where(_schedules.c.id == bindparam("b_id"), _schedules.c.cursor < bindparam("b_cursor", type_=_MOMENT))
+    .where(_schedules.c.id == bindparam("b_schedule_id"), _schedules.c.cursor == bindparam("b_since", type_=_MOMENT))
     .values(
         cursor=bindparam("b_cursor", type_=_MOMENT),
-        last_slot=func.coalesce(bindparam("b_slot", type_=_MOMENT), _schedules.c.last_slot),
-        last_run_id=func.coalesce(bindparam("b_run", type_=_schedules.c.id.type), _schedules.c.last_run_id),
-        last_fired_at=func.coalesce(bindparam("b_at", type_=_MOMENT), _schedules.c.last_fired_at),
+        last_slot=func.coalesce(bindparam("b_last_slot", type_=_MOMENT), _schedules.c.last_slot),
+        last_run_id=func.coalesce(bindparam("b_last_run_id", type_=_schedules.c.id.type), _schedules.c.last_run_id),
+        last_fired_at=func.coalesce(bindparam("b_fired_at", type_=_MOMENT), _schedules.c.last_fired_at),
         fired=_schedules.c.fired + bindparam("b_fired"),
         skipped=_schedules.c.skipped + bindparam("b_skipped"),
         missed=_schedules.c.missed + bindparam("b_missed"),

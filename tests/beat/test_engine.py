@@ -1,16 +1,20 @@
 """The engine on real servers with a turned clock: outages, policies, overlap, repair, changes while it runs."""
 
 import time
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 
 from audit.operator_log import Operation, record_operation
 from beat import catalog
 from beat.models import Schedule
 from beat.store import BeatStore
-from tests.beat.desk import START, Desk, play
+from tests.beat.desk import EAGER, START, Desk, play
 
 
 def test_each_second_has_one_fire_and_one_message(desk: Desk) -> None:
@@ -120,6 +124,28 @@ def test_a_message_that_was_sent_but_not_noted_is_not_sent_twice(desk: Desk) -> 
     engine.tick()
     assert desk.outcomes() == [(10, "published")]
     assert desk.enqueued() == {str(desk.newest().id): 1}
+
+
+def test_slots_whose_commit_was_not_heard_of_are_counted_once(desk: Desk) -> None:
+    """The connection broke between the database's commit and its answer; the next decision knows what is settled."""
+    desk.plant(misfire="run_once")
+    engine = desk.engine(pace=replace(EAGER, patience=timedelta(seconds=60)))
+    engine.tick()
+    record = engine._store.record
+
+    def unheard(*words: Any) -> set[UUID]:
+        record(*words)
+        raise OperationalError("COMMIT", None, ConnectionResetError())
+
+    engine._store.record = unheard  # type: ignore[method-assign, assignment]
+    desk.clock.turn(100)
+    engine.tick()
+    engine._store.record = record  # type: ignore[method-assign]
+    play(desk, engine, 4)
+    engine.tick()
+    desk.check_books()
+    assert desk.outcomes() == [(98, "missed"), *((second, "published") for second in range(99, 105))]
+    assert (desk.schedule().fired, desk.schedule().missed) == (6, 98)
 
 
 def test_a_leader_whose_time_has_passed_writes_nothing(desk: Desk) -> None:
