@@ -1,7 +1,10 @@
 """Any order of operations keeps every message in exactly one place, and the counts true."""
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from broker.messages import Taken
 from tests.broker.driver import PREFIX, Driver
 from tests.servers import Server
 
+HOUR = timedelta(hours=1)
 GROUPS = (None, None, "g", "h")
 
 
@@ -32,14 +36,19 @@ class Broker(RuleBasedStateMachine):
         self.late: list[Taken] = []  # hand-outs whose lease was lost
         self.dead: set[str] = set()
         self.limit: int | None = None
+        self.key_limit: int | None = None
+        self.has_rate = self.has_key_rate = False  # one in an hour
+        self.is_spent = False  # the queue's one start of this hour was used
+        self.spent: set[str | None] = set()  # groups whose one start was used
         self.is_paused = False
 
-    @rule(priority=st.integers(0, 9), group=st.sampled_from(GROUPS), lifo=st.booleans())
-    def put(self, priority: int, group: str | None, lifo: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
-        """Put one."""
-        run = self.driver.next_id()
-        self.driver.put(run, priority=priority, group_key=group, lifo=lifo)
-        self.waiting[run] = group
+    @rule(count=st.integers(1, 4), priority=st.integers(0, 9), group=st.sampled_from(GROUPS), lifo=st.booleans())
+    def put(self, count: int, priority: int, group: str | None, lifo: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
+        """Put some."""
+        for _ in range(count):
+            run = self.driver.next_id()
+            self.driver.put(run, priority=priority, group_key=group, lifo=lifo)
+            self.waiting[run] = group
 
     @rule(group=st.sampled_from(GROUPS))
     def put_delayed(self, group: str | None) -> None:
@@ -54,54 +63,64 @@ class Broker(RuleBasedStateMachine):
         for run in self.delayed:
             self.driver.make_due(run)
 
-    @rule(want=st.integers(1, 5))
+    @rule(want=st.integers(1, 8))
     def take(self, want: int) -> None:
         """Take some, and expect just so many."""
         due = [run for run in self.delayed if (self.client.zscore(f"{PREFIX}delayed:q", run) or 0) <= 1]
         taken = self.driver.take(want)
         for run in due:
             self.waiting[run] = self.delayed.pop(run)
-        room = max(0, self.limit - len(self.held)) if self.limit is not None else want
-        expected = 0 if self.is_paused else min(want, room, len(self.waiting))
-        assert len(taken) == expected
+        assert len(taken) == self.expected(want)
+        self.is_spent |= self.has_rate and bool(taken)
         for message in taken:
-            self.held.append((message, self.waiting.pop(message.run_id)))
+            group = self.waiting.pop(message.run_id)
+            self.held.append((message, group))
+            if self.has_key_rate and group:
+                self.spent.add(group)
 
-    def members(self, kind: str) -> list[str]:
-        """The tags in one of the queue's sorted sets."""
-        tags: Any = self.client.zrange(f"{PREFIX}{kind}:q", 0, -1)
-        return [tag.decode() for tag in tags]
+    def expected(self, want: int) -> int:
+        """How many of those that wait may start now, by all limits."""
+        waiting = Counter(self.waiting.values())
+        may_start = waiting.pop(None, 0) + sum(min(count, self.room_of(group)) for group, count in waiting.items())
+        room = max(0, self.limit - len(self.held)) if self.limit is not None else want
+        allowed = (0 if self.is_spent else 1) if self.has_rate else want
+        return 0 if self.is_paused else min(want, room, allowed, may_start)
+
+    def room_of(self, group: str | None) -> int:
+        """How many of a group may start now."""
+        running = sum(1 for _, its_group in self.held if its_group == group)
+        room = max(0, self.key_limit - running) if self.key_limit is not None else 1000
+        return min(room, 0 if group in self.spent else 1) if self.has_key_rate else room
+
+    def places(self) -> dict[str, list[str]]:
+        """The tags in each of the queue's sorted sets."""
+        kinds = ("waiting", "grouped", "delayed", "active", "dead")
+        with self.client.pipeline() as pipeline:
+            for kind in kinds:
+                pipeline.zrange(f"{PREFIX}{kind}:q", 0, -1)
+            answers: Any = pipeline.execute()
+        return {kind: [tag.decode() for tag in tags] for kind, tags in zip(kinds, answers, strict=True)}
 
     def _pick(self, data: st.DataObject) -> tuple[Taken, str | None] | None:
         return self.held.pop(data.draw(st.integers(0, len(self.held) - 1))) if self.held else None
 
-    @rule(data=st.data())
-    def ack(self, data: st.DataObject) -> None:
-        """One is done."""
-        if picked := self._pick(data):
-            assert self.driver.done(picked[0])
-
-    @rule(data=st.data(), delay_ms=st.sampled_from([0, 3_600_000]))
-    def requeue(self, data: st.DataObject, delay_ms: int) -> None:
-        """One comes back now or later."""
-        if picked := self._pick(data):
-            message, group = picked
-            assert self.driver.again(message, delay_ms)
-            (self.delayed if delay_ms else self.waiting)[message.run_id] = group
-
-    @rule(data=st.data())
-    def give_back(self, data: st.DataObject) -> None:
-        """One is returned."""
-        if picked := self._pick(data):
-            assert self.driver.give_back(picked[0])
-            self.waiting[picked[0].run_id] = picked[1]
-
-    @rule(data=st.data())
-    def bury(self, data: st.DataObject) -> None:
-        """One is dead."""
-        if picked := self._pick(data):
-            assert self.driver.bury(picked[0])
-            self.dead.add(picked[0].run_id)
+    @rule(data=st.data(), how=st.sampled_from(["done", "now", "later", "returned", "dead"]))
+    def end(self, data: st.DataObject, how: str) -> None:
+        """One is done, comes back now or later, is returned, or is dead."""
+        if not (picked := self._pick(data)):
+            return
+        message, group = picked
+        if how == "done":
+            assert self.driver.done(message)
+        elif how == "dead":
+            assert self.driver.bury(message)
+            self.dead.add(message.run_id)
+        elif how == "later":
+            assert self.driver.again(message, 3_600_000)
+            self.delayed[message.run_id] = group
+        else:
+            assert self.driver.again(message) if how == "now" else self.driver.give_back(message)
+            self.waiting[message.run_id] = group
 
     @rule(data=st.data())
     def lease_ends(self, data: st.DataObject) -> None:
@@ -146,22 +165,44 @@ class Broker(RuleBasedStateMachine):
             self.waiting.pop(run, None)
             self.delayed.pop(run, None)
 
-    @rule(is_paused=st.booleans())
-    def pause(self, is_paused: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
-        """An operator pauses or resumes."""
-        (self.driver.control.pause if is_paused else self.driver.control.resume)("q")
-        self.is_paused = is_paused
+    @rule(
+        data=st.data(), what=st.sampled_from(["pause", "at once", "at once for each key", "rate", "rate of each key"])
+    )
+    def operate(self, data: st.DataObject, what: str) -> None:
+        """An operator pauses, resumes, sets a limit or lifts it; a rate is one start in an hour."""
+        control, is_on = self.driver.control, data.draw(st.booleans())
+        if what == "pause":
+            (control.pause if is_on else control.resume)("q")
+            self.is_paused = is_on
+        elif what == "at once":
+            self.limit = data.draw(st.integers(1, 3)) if is_on else None
+            control.set_concurrency("q", self.limit)
+        elif what == "at once for each key":
+            self.key_limit = data.draw(st.integers(1, 2)) if is_on else None
+            control.set_key_concurrency("q", self.key_limit)
+        elif what == "rate":
+            self.has_rate = is_on
+            control.set_rate_limit("q", 1 if is_on else None, per=HOUR)
+        else:
+            self.has_key_rate = is_on
+            control.set_key_rate_limit("q", 1 if is_on else None, per=HOUR)
 
-    @rule(limit=st.sampled_from([None, 1, 3]))
-    def limit_concurrency(self, limit: int | None) -> None:
-        """An operator limits."""
-        self.driver.control.set_concurrency("q", limit)
-        self.limit = limit
+    @rule()
+    def an_hour_passes(self) -> None:
+        """All limits of rate are fresh, and the groups that waited for that may run."""
+        for name in self.client.scan_iter(f"{PREFIX}rate:q*"):
+            self.client.delete(name)
+        parked: Any = self.client.zrange(f"{PREFIX}parked:q", 0, -1, withscores=True)
+        for group, until in parked:
+            if until != math.inf:
+                self.client.zadd(f"{PREFIX}parked:q", {group: 1})
+        self.is_spent = False
+        self.spent.clear()
 
     @invariant()
     def every_message_is_in_one_place_and_the_counts_are_true(self) -> None:
         """No message is lost or doubled."""
-        places = {kind: self.members(kind) for kind in ("waiting", "grouped", "delayed", "active", "dead")}
+        places = self.places()
         counts = self.driver.control.counts("q")
         assert sorted(places["waiting"] + places["grouped"]) == sorted(self.waiting)
         assert sorted(places["delayed"]) == sorted(self.delayed)
@@ -195,6 +236,6 @@ def test_every_message_is_always_in_exactly_one_place(broker_server: Server) -> 
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+                max_examples=50, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
             ),
         )
