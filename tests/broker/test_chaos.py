@@ -9,6 +9,7 @@ from tests.broker.bed import POOLS, Bed
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(1800)  # many processes start
+SLOTS = {"prefork": 4, "threads": 25, "solo": 1}
 
 
 def kill_at_random(bed: Bed, pool: str, tasks: int, kills: int) -> None:
@@ -42,10 +43,10 @@ def test_random_kills_lose_nothing(bed: Bed, pool: str) -> None:
     kill_at_random(bed, pool, 5000, 20)
 
 
-def due_together(bed: Bed, tasks: int) -> float:
+def due_together(bed: Bed, pool: str, tasks: int) -> float:
     """Seconds from the common due time until the last of `tasks` has started, with two workers."""
     for number in range(2):
-        bed.worker("threads", 25, name=f"w{number}")
+        bed.worker(pool, SLOTS[pool], name=f"w{number}", PREFETCH="4")
     bed.wait_listening(2)
     with bed.app.producer_or_acquire() as producer, producer.batch():
         first = bed.send("record", producer=producer, countdown=4)
@@ -63,9 +64,10 @@ def _moment(seconds: float) -> datetime:
 
 
 def test_three_hundred_tasks_with_one_eta_start_within_five_seconds(valkey_bed: Bed) -> None:
-    assert due_together(valkey_bed, 300) < 5
+    assert due_together(valkey_bed, "threads", 300) < 5
 
 
 @pytest.mark.chaos
-def test_three_thousand_tasks_with_one_eta_start_within_five_seconds(bed: Bed) -> None:
-    assert due_together(bed, 3000) < 5
+@pytest.mark.parametrize("pool", POOLS)
+def test_three_thousand_tasks_with_one_eta_start_within_five_seconds(bed: Bed, pool: str) -> None:
+    assert due_together(bed, pool, 3000) < 5

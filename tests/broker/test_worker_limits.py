@@ -85,6 +85,20 @@ def test_three_workers_never_start_more_than_eleven_of_one_key_in_any_second(bed
     assert max(every) - min(every) < 7  # 2.9 s are the least: the keys do not wait for each other
 
 
+def test_fifty_groups_take_turns_over_three_workers(bed: Bed) -> None:
+    """Each has ten tasks, put group by group; in the order in which the server hands them out, no group is ahead."""
+    with bed.app.producer_or_acquire() as producer, producer.batch():
+        groups = {
+            bed.send("record", producer=producer, headers={"taskyard": {"group_key": f"g{number // 10}"}}): number // 10
+            for number in range(500)
+        }
+    with watched_hand_outs(bed) as handed_out:
+        three_workers(bed, 5)
+        bed.wait_ended(groups)
+    order = [groups[run] for run in sorted(handed_out, key=lambda run: handed_out[run])]
+    assert [len(set(order[begin : begin + 50])) for begin in range(0, 500, 50)] == [50] * 10
+
+
 def test_of_three_workers_never_more_than_seven_tasks_run_at_once(bed: Bed) -> None:
     """Each task records its start within its lease, and its end before the lease ends: the list's order is true."""
     bed.control.set_concurrency("celery", 7)
