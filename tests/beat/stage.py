@@ -164,9 +164,13 @@ class Stage:
         schedule, fires = self.schedule(name), self.fires(name)
         assert not [fire for fire in fires if fire.state == "pending"]
         every = timedelta(seconds=float(schedule.expression))
-        settled = sum(fire.slots for fire in fires)
-        first = fires[0].slot - (fires[0].slots - 1) * every
-        assert settled == (schedule.cursor - first) / every + 1, "a slot was left out, or settled twice"
+        expected = fires[0].slot - (fires[0].slots - 1) * every
+        for fire in fires:
+            first = fire.slot - (fire.slots - 1) * every
+            is_counted = fire.error != "and more before"  # of a long outage, only so many slots are counted
+            assert first == expected if is_counted else first >= expected, f"not at {expected}: {fire}"
+            expected = fire.slot + every
+        assert schedule.cursor == expected - every, "the cursor is at the last settled slot"
         published = [fire for fire in fires if fire.state == "published"]
         counted = self.enqueued()
         assert {str(fire.id): 1 for fire in published} == {str(fire.id): counted[str(fire.id)] for fire in published}
