@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from celery import bootsteps
 
+from audit.helper import Helper
 from audit.writer import BESIDE_WORK, Writer
 from broker.client import shared_client
 from config.database import current_engine
@@ -29,9 +30,8 @@ class AuditWriter(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Start the thread."""
         settings = current_settings()
-        self._writer = Writer(
-            shared_client(settings.redis_url), current_engine(), settings.taskyard_key_prefix, BESIDE_WORK
-        )
+        client, prefix = shared_client(settings.redis_url), settings.taskyard_key_prefix
+        self._writer = Writer(client, current_engine(), prefix, BESIDE_WORK, relief=Helper().work)
         self._thread = threading.Thread(target=self._writer.run, name="audit-writer", daemon=True)
         self._thread.start()
 

@@ -108,7 +108,7 @@ def read_event(entry_id: bytes, fields: Mapping[bytes, bytes]) -> AuditEvent:
         MalformedEventError: A field is missing or holds no such value.
     """
     try:
-        detail = json.loads(fields.get(b"d") or b"{}")
+        detail = json.loads((fields.get(b"d") or b"{}").decode("utf-8", "surrogatepass"))
         event = AuditEvent(
             id=padded(entry_id.decode()),
             kind=fields[b"e"].decode(),

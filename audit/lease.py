@@ -24,17 +24,25 @@ return redis.call('DEL', KEYS[1])
 class Lease:
     """A lease on one key, held by this object or by nobody we know."""
 
-    def __init__(self, client: Redis, key: str, length: timedelta) -> None:
-        """Prepare, but do not take it; `length` must be well above the time between two renewals."""
+    def __init__(self, client: Redis, key: str, length: timedelta, token: str | None = None) -> None:
+        """
+        Prepare, but do not take it.
+
+        Args:
+            client: A connection to Redis.
+            key: The lease's key.
+            length: Must be well above the time between two renewals.
+            token: Of the lease that is shared with another process; None makes a new one.
+        """
         self._client: Any = client
         self._key = key
         self._length_ms = int(length / timedelta(milliseconds=1))
-        self._token = secrets.token_hex(16)
+        self.token = token or secrets.token_hex(16)
 
     def hold(self) -> bool:
         """Take or renew the lease; False: somebody else holds it."""
-        return bool(self._client.eval(HOLD, 1, self._key, self._token, self._length_ms))
+        return bool(self._client.eval(HOLD, 1, self._key, self.token, self._length_ms))
 
     def release(self) -> None:
         """Give it back, if it is ours."""
-        self._client.eval(RELEASE, 1, self._key, self._token)
+        self._client.eval(RELEASE, 1, self._key, self.token)

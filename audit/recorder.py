@@ -1,21 +1,15 @@
 """Write events into the tables of runs and attempts: load, fold, upsert, in one transaction."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from sqlalchemy import Connection, Engine, Table, select, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Engine, text
 
 from audit.events import AuditEvent
 from audit.folding import Records, fold
 from audit.logs import keep_logs
-from audit.models import Attempt, Run
-from audit.rows import AttemptRow, RunRow
+from audit.tables import ATTEMPTS, RUNS, Tables, tables_of
 
 WRITER_LOCK = 7_236_514_202  # of PostgreSQL's advisory locks: two writers must not fold into the same row at once
-RUNS: Table = Run.__table__  # type: ignore[attr-defined]  # SQLModel sets it on table models
-ATTEMPTS: Table = Attempt.__table__  # type: ignore[attr-defined]  # as above
-IDS_PER_QUERY = 500  # SQLite's limit for parameters is high, its query planner's patience is not
 
 
 def record(engine: Engine, events: Sequence[AuditEvent]) -> None:
@@ -31,38 +25,22 @@ def record(engine: Engine, events: Sequence[AuditEvent]) -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": WRITER_LOCK})
         changes = [event for event in events if event.kind != "logged"]
-        records = _load(connection, changes)
+        tables = tables_of(connection)
+        records = _load(tables, changes)
         fold(records, changes)
-        _upsert(connection, RUNS, records.runs.values())
-        _upsert(connection, ATTEMPTS, records.attempts.values())
+        tables.put(RUNS, records.runs.values())
+        tables.put(ATTEMPTS, records.attempts.values())
         keep_logs(connection, [event for event in events if event.kind == "logged"])
 
 
-def _load(connection: Connection, events: Sequence[AuditEvent]) -> Records:
-    ids = list({event.run_id for event in events})
-    numbers = [event.attempt for event in events] or [1]
-    near = ATTEMPTS.c.number.between(min(numbers) - 1, max(numbers) + 1)
+def _load(tables: Tables, events: Sequence[AuditEvent]) -> Records:
     records = Records()
-    for start in range(0, len(ids), IDS_PER_QUERY):
-        some = ids[start : start + IDS_PER_QUERY]
-        for row in connection.execute(select(RUNS).where(RUNS.c.id.in_(some))):
-            run = RunRow(*row)
-            records.runs[run.id] = run
-        for row in connection.execute(select(ATTEMPTS).where(ATTEMPTS.c.run_id.in_(some), near)):
-            attempt = AttemptRow(*row)
-            records.attempts[attempt.run_id, attempt.number] = attempt
+    if not events:
+        return records
+    ids = list({event.run_id for event in events})
+    numbers = [event.attempt for event in events]
+    for run in tables.runs(ids):
+        records.runs[run.id] = run
+    for attempt in tables.attempts(ids, min(numbers) - 1, max(numbers) + 1):
+        records.attempts[attempt.run_id, attempt.number] = attempt
     return records
-
-
-def _upsert(connection: Connection, table: Table, rows: Iterable[RunRow | AttemptRow]) -> None:
-    names = [column.name for column in table.columns]
-    values = [{name: getattr(row, name) for name in names} for row in rows]
-    if not values:
-        return
-    insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table)
-    statement = statement.on_conflict_do_update(
-        index_elements=list(table.primary_key.columns),
-        set_={name: statement.excluded[name] for name in names if not table.columns[name].primary_key},
-    )
-    connection.execute(statement, values)

@@ -32,6 +32,8 @@ def clip(text: str, limit: int) -> str:
     >>> clip("héllo", 3)
     'hé'
     """
+    if len(text) <= limit and text.isascii() and "\0" not in text:  # nearly all are: ids, names
+        return text
     raw = clean(text).encode()
     return raw.decode() if len(raw) <= limit else raw[:limit].decode(errors="ignore")
 

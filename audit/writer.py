@@ -9,7 +9,7 @@ changes nothing.
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -27,6 +27,7 @@ log = structlog.get_logger("audit.writer")
 
 type Entry = tuple[bytes, Mapping[bytes, bytes]]
 type Parsed = tuple[Entry, AuditEvent]
+type Relief = Callable[[str, threading.Event], bool]  # see `audit.helper.Helper.work`
 
 REFUSED_KEPT = 1000  # entries that could not be written, for a person to look at
 
@@ -53,28 +54,51 @@ class Pace:
     standby: timedelta = timedelta(seconds=2)  # how often a writer without the lease asks for it
     longest_pause: timedelta = timedelta(seconds=5)  # between two tries while Redis or the database is down
     share: float = 1.0  # of a processor, 0-1, that it may use while few events wait: beside work it holds back
+    busy: int = 5000  # events; when more wait, whoever can relieve it writes in its place
     hurry: int = 50_000  # events; when more wait, it works as fast as it can
+    idle: timedelta | None = None  # it ends when nothing came for so long; None: never
 
 
-BESIDE_WORK = Pace(batch=500, share=0.15)
+BESIDE_WORK = Pace(batch=500, share=0.05)
 LONGEST_REST = 2.0  # seconds after a batch; well below the lease
 
 
 class Writer:
     """Reads the stream until it is told to stop."""
 
-    def __init__(self, client: Redis, engine: Engine, prefix: str, pace: Pace | None = None) -> None:
-        """Prepare, but do nothing; `prefix` is put before every key."""
+    def __init__(  # noqa: PLR0913 - where from, where to, and how
+        self,
+        client: Redis,
+        engine: Engine,
+        prefix: str,
+        pace: Pace | None = None,
+        *,
+        token: str | None = None,
+        relief: Relief | None = None,
+    ) -> None:
+        """
+        Prepare, but do nothing.
+
+        Args:
+            client: Redis, with bytes as answers.
+            engine: The database.
+            prefix: Is put before every key.
+            pace: How often it does what.
+            token: Of a lease that it shares; None: it has one of its own.
+            relief: Writes in its place while much waits; None: nobody does.
+        """
         self._redis: Any = client
         self._engine = engine
         self._stream = stream_key(prefix)
         self._refused = f"{self._stream}:refused"
         self._pace = pace or Pace()
-        self._lease = Lease(client, f"{self._stream}:writer", self._pace.lease)
+        self._lease = Lease(client, f"{self._stream}:writer", self._pace.lease, token)
+        self._relief = relief
         self._stop = threading.Event()
         self._is_leading = False
         self._next = ">"  # "0": first what an earlier holder of the lease left behind
         self._failures = 0  # in a row
+        self._last_entries = time.monotonic()
 
     def run(self) -> None:
         """Write until `stop` is called; no outage ends it."""
@@ -106,6 +130,9 @@ class Writer:
 
     def _turn(self) -> None:
         """Hold the lease, read, write, acknowledge."""
+        if self._pace.idle is not None and time.monotonic() - self._last_entries > self._pace.idle.total_seconds():
+            self._stop.set()
+            return
         if not self._lease.hold():
             self._is_leading = False
             self._stop.wait(self._pace.standby.total_seconds())
@@ -119,15 +146,20 @@ class Writer:
             return
         begin = time.thread_time()
         self._settle(entries)
-        self._rest(time.thread_time() - begin)
+        worked = time.thread_time() - begin
+        self._last_entries = time.monotonic()
+        if self._pace.share < 1:
+            self._give_way(worked)
         if len(entries) < self._pace.batch:
             self._stop.wait(self._pace.gather.total_seconds())
 
-    def _rest(self, worked: float) -> None:
+    def _give_way(self, worked: float) -> None:
         """Leave the processor to the tasks, unless too many events wait; `worked` in seconds of processor time."""
-        rest = min(worked * (1 / self._pace.share - 1), LONGEST_REST)
-        if rest > 0 and self._redis.xlen(self._stream) < self._pace.hurry:
-            self._stop.wait(rest)
+        waiting = self._redis.xlen(self._stream)
+        if self._relief is not None and waiting >= self._pace.busy and self._relief(self._lease.token, self._stop):
+            self._is_leading = False  # it held the same lease, and may have left entries behind
+        elif waiting < self._pace.hurry:
+            self._stop.wait(min(worked * (1 / self._pace.share - 1), LONGEST_REST))
 
     def _read(self, start: str, block: timedelta | None) -> list[Entry]:
         block_ms = None if block is None or start != ">" else int(block / timedelta(milliseconds=1))

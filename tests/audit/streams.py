@@ -6,6 +6,7 @@ from typing import Any
 import redis
 
 from audit.events import stream_key
+from broker.scripting import Keyspace, run
 
 PREFIX = "taskyard:"
 BEGIN_MS = 1_790_000_000_000
@@ -51,3 +52,12 @@ def append_life(client: redis.Redis, run_id: str, *, prefix: str = PREFIX) -> No
     append(client, "retrying", run_id, after_ms=600, prefix=prefix)
     append(client, "started", run_id, attempt=2, after_ms=2700, prefix=prefix)
     append(client, "succeeded", run_id, attempt=2, after_ms=2950, prefix=prefix)
+
+
+def append_many(client: redis.Redis, runs: int) -> None:
+    """Append that many enqueues, a thousand at once."""
+    space = Keyspace(PREFIX, writes_events=True)
+    for begin in range(0, runs, 1000):
+        ids = (f"run-{number}" for number in range(begin, begin + 1000))
+        words = [word for each in ids for word in ("queued", each, "celery", 1, '{"task":"t"}', "", 0)]
+        run(client, space, "note", *words)

@@ -17,10 +17,8 @@ from audit.events import CONSUMER, GROUP, stream_key
 from audit.history import attempts_of, find_run
 from audit.models import Attempt, Run
 from audit.writer import Pace, Writer, backlog, backlog_age
-from broker.scripting import Keyspace
-from broker.scripting import run as run_script
 from config.database import open_engine
-from tests.audit.streams import PREFIX, append, append_life
+from tests.audit.streams import PREFIX, append, append_life, append_many
 from tests.databases import Database, Postgres, migrate
 from tests.servers import Server
 from tests.waiting import stays_true, wait_for
@@ -242,14 +240,6 @@ def test_more_events_than_the_stream_once_kept_wait_for_a_database_that_is_away(
 
     assert backlog(client, PREFIX) == 110_000
     assert backlog_age(client, PREFIX) > timedelta(0)
-
-
-def append_many(client: redis.Redis, runs: int) -> None:
-    space = Keyspace(PREFIX, writes_events=True)
-    for begin in range(0, runs, 1000):
-        ids = (f"run-{number}" for number in range(begin, begin + 1000))
-        words = [word for each in ids for word in ("queued", each, "celery", 1, '{"task":"t"}', "", 0)]
-        run_script(client, space, "note", *words)
 
 
 def test_what_is_not_written_is_never_trimmed(client: redis.Redis, database: Database) -> None:
