@@ -16,7 +16,8 @@ The one sum, an attempt's snoozes, counts entries beyond the one that was counte
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from audit.events import LARGEST, MAX_ID, AuditEvent
 from audit.models import FINAL_STATES
@@ -41,6 +42,7 @@ ATTEMPT_STATE_AFTER = {kind: kind for kind in ("retrying", "snoozed", "stalled",
     "started": "running"
 }
 PHASES = {"queued": 0, "scheduled": 0, "retrying": 2}  # within an attempt; all others 1
+EXECUTIONS_KEPT = 20  # starts and stalls of one attempt, the newest
 ANONYMOUS = ""  # task name of a run whose enqueue was not seen
 
 
@@ -140,13 +142,13 @@ def _take_facts(run: RunRow, event: AuditEvent) -> None:
 
 
 def _fold_into_attempt(attempt: AttemptRow, event: AuditEvent) -> None:
+    if event.kind in {"started", "stalled"}:
+        _note_execution(attempt, event)
     if event.kind == "started":
         attempt.started_at = min(_known(attempt.started_at, event.at))
         if event.id > attempt.started_event:
             attempt.started_event = event.id
-            attempt.worker = event.text("worker")
-            pid = event.number("pid")
-            attempt.pid = int(pid) if pid is not None and 0 <= pid <= LARGEST else None
+            attempt.worker, attempt.pid = event.text("worker"), _pid(event)
     if event.kind == "snoozed" and event.id > attempt.last_snooze:
         attempt.last_snooze = event.id
         attempt.snoozes += 1
@@ -159,6 +161,26 @@ def _fold_into_attempt(attempt: AttemptRow, event: AuditEvent) -> None:
         attempt.runtime_ms = event.runtime_ms
         attempt.error_type, attempt.error_message = _error(event) if event.kind in ERRORS else (None, None)
         attempt.traceback = event.traceback
+
+
+def _note_execution(attempt: AttemptRow, event: AuditEvent) -> None:
+    """Keep each start and stall, once there is more than one start: the columns hold just that one."""
+    noted = {entry["event"]: entry for entry in attempt.executions or ()}
+    if not noted and attempt.started_event and attempt.started_at:
+        only = (attempt.started_event, "started", attempt.started_at, attempt.worker, attempt.pid)
+        noted[attempt.started_event] = _execution(*only)
+    noted[event.id] = _execution(event.id, event.kind, event.at, event.text("worker"), _pid(event))
+    if len(noted) > 1 or event.kind == "stalled":
+        attempt.executions = [noted[key] for key in sorted(noted)[-EXECUTIONS_KEPT:]]
+
+
+def _execution(event: str, kind: str, at: datetime, worker: str | None, pid: int | None) -> dict[str, Any]:
+    return {"event": event, "kind": kind, "at": at.astimezone(UTC).isoformat(), "worker": worker, "pid": pid}
+
+
+def _pid(event: AuditEvent) -> int | None:
+    pid = event.number("pid")
+    return int(pid) if pid is not None and 0 <= pid <= LARGEST else None
 
 
 def _derive(attempt: AttemptRow, run: RunRow, before: AttemptRow | None) -> None:

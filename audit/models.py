@@ -81,6 +81,7 @@ class Attempt(SQLModel, table=True):
     error_type: str | None = Field(default=None, max_length=255)
     error_message: str | None = None
     traceback: str | None = None  # bounded text
+    executions: Any = Field(default=None, sa_column=Column(JsonColumn))  # starts and stalls, if not just one start
     started_event: str = Field(default="", max_length=40)  # stream id of the newest start
     last_snooze: str = Field(default="", max_length=40)  # stream id up to which snoozes are counted
     last_event: str = Field(default="", max_length=64)  # rank of the event that decided the state

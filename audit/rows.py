@@ -57,6 +57,7 @@ class AttemptRow:
     error_type: str | None = None
     error_message: str | None = None
     traceback: str | None = None
+    executions: Any = None
     started_event: str = ""
     last_snooze: str = ""
     last_event: str = ""

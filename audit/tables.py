@@ -45,7 +45,9 @@ RUNS = Shape(
     {"enqueued_at", "scheduled_for", "due_at", "started_at", "finished_at"},
     {"args", "progress"},
 )
-ATTEMPTS = Shape("attempts", AttemptRow, ("run_id", "number"), {"started_at", "finished_at", "next_try_at"}, set())
+ATTEMPTS = Shape(
+    "attempts", AttemptRow, ("run_id", "number"), {"started_at", "finished_at", "next_try_at"}, {"executions"}
+)
 
 
 class Tables(Protocol):

@@ -22,7 +22,7 @@ from cli.parameters import (
     json_option,
     page_options,
 )
-from cli.run_forms import attempt_facts, run_facts, run_filter_options
+from cli.run_forms import attempt_facts, executions_text, run_facts, run_filter_options
 from config.database import open_session
 from tasks import app
 
@@ -109,6 +109,8 @@ def show(*, run_id: str, as_json: bool) -> None:
         [_attempt_row(attempt) for attempt in attempts],
     )
     for attempt in attempts:
+        if attempt.executions:
+            print_block(f"executions of attempt {attempt.number}", executions_text(attempt))
         if attempt.traceback:
             print_block(f"traceback of attempt {attempt.number}", attempt.traceback)
 

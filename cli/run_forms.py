@@ -1,6 +1,7 @@
 """Runs and attempts on the command line: the filters that mean some, and the facts that are shown of each."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import click
@@ -33,6 +34,18 @@ def run_filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def run_facts(run: Run) -> dict[str, Any]:
     """Return what is shown of a run."""
     return {name: getattr(run, name) for name in RUN_FIELDS}
+
+
+def executions_text(attempt: Attempt) -> str:
+    """Return the starts and stalls of an attempt that lost a worker or started again, a line for each."""
+    lines = []
+    for entry in attempt.executions or ():
+        at = datetime.fromisoformat(entry["at"]).strftime("%Y-%m-%d %H:%M:%S")
+        is_start = entry["kind"] == "started"
+        lines.append(
+            f"{at} started on {entry['worker']} ({entry['pid']})" if is_start else f"{at} stalled: its lease ended"
+        )
+    return "\n".join(lines)
 
 
 def attempt_facts(attempt: Attempt) -> dict[str, Any]:

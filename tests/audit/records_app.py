@@ -24,6 +24,7 @@ __all__ = [
     "chat",
     "flaky",
     "greet",
+    "linger",
     "mixed",
 ]  # `celery -A` looks for the app here
 
@@ -72,6 +73,22 @@ def chat(payload: Chat) -> None:
             logging.getLogger("records.chat").warning("line %s\x1b[2J", number)
     if payload.fail:
         raise RuntimeError("nothing more to say")
+
+
+class Linger(Payload):
+    """Where to note each start, and what to wait for."""
+
+    starts: str
+    until: str
+
+
+@task("records.linger", Linger, queue=DEFAULT, policy=Policy(max_attempts=1))
+def linger(payload: Linger) -> None:
+    """Note the start, and wait until a file is there."""
+    with Path(payload.starts).open("a") as file:
+        file.write("start\n")
+    while not Path(payload.until).exists():
+        time.sleep(0.02)
 
 
 class Flaky(Payload):

@@ -1,0 +1,74 @@
+"""A worker that lost its lease: the audit shows who had the task, and who finished it."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from audit.history import attempts_of
+from cli.jobs import group as jobs
+from tests.audit import records_app
+from tests.audit.test_worker import state_of
+from tests.databases import Database, Servers, lent
+from tests.servers import Server
+from tests.waiting import stays_true, wait_for
+from tests.workers import MINIMAL, Worker
+
+pytestmark = pytest.mark.timeout(300)
+LIMIT = 60  # seconds; the machine may be busy
+LEASE = 2.0  # seconds
+
+
+@pytest.fixture
+def database(servers: Servers) -> Iterator[Database]:
+    """SQLite: what differs between databases is tested without a worker."""
+    yield from lent("sqlite", servers, migrated=True)
+
+
+@pytest.mark.parametrize("pool", ["processes", "threads", "solo"])
+def test_the_audit_shows_both_executions_of_a_task_whose_worker_was_suspended(
+    platform: Database, valkey: Server, tmp_path: Path, pool: str
+) -> None:
+    starts, until = tmp_path / "starts", tmp_path / "until"
+    with ExitStack() as ends:
+
+        def worker(name: str) -> Worker:
+            env = {
+                "DATABASE_URL": platform.url,
+                "REDIS_URL": valkey.url,
+                "TASKYARD_DATA": str(tmp_path),
+                "WORKER_QUEUE_STALLED_INTERVAL": str(int(LEASE * 1000)),
+            }
+            options = ("-P", pool, "-c", "1", "-Q", "celery,dead-letter", *MINIMAL)
+            made = Worker("tests.audit.records_app", tmp_path, name=name, arguments=options, env=env)
+            ends.push(made)
+            return made.start(wait_ready=False)
+
+        def started(times: int) -> bool:
+            return starts.exists() and len(starts.read_text().splitlines()) == times
+
+        def executions() -> list[tuple[str, str | None]]:
+            with platform.session() as session:
+                (attempt,) = attempts_of(session, str(run.id))
+                return [(entry["kind"], entry["worker"]) for entry in attempt.executions or ()]
+
+        sleeper = worker("sleeper")
+        run = records_app.linger.delay(starts=str(starts), until=str(until))
+        wait_for(lambda: started(1) and state_of(platform, run.id) == "running", LIMIT, "it runs, and this is told")
+        sleeper.suspend()
+        worker("heir")
+        wait_for(lambda: started(2), LIMIT, "it runs elsewhere")
+        stays_true(lambda: sleeper.is_running, 2 * LEASE, "it is suspended")
+        sleeper.resume()
+        wait_for(lambda: "lease lost" in sleeper.log.read_text(), LIMIT, "it learns that its lease is gone")
+        until.touch()
+
+        wait_for(lambda: len(executions()) == 3, LIMIT, "the audit knows all")
+        assert executions() == [("started", "sleeper@test"), ("stalled", None), ("started", "heir@test")]
+        wait_for(lambda: state_of(platform, run.id) == "succeeded", LIMIT, "its end is known")
+    shown = CliRunner().invoke(jobs, ["show", str(run.id)])
+    assert shown.exit_code == 0
+    assert "stalled: its lease ended" in shown.output
+    assert shown.output.index("started on sleeper@test") < shown.output.index("started on heir@test")
