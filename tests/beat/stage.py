@@ -190,7 +190,7 @@ class Stage:
                 self._wait_nothing_pending()
 
     def _wait_nothing_pending(self) -> None:
-        wait_for(seldom(lambda: not self._pending()), 30, "nothing is pending")
+        wait_for(seldom(lambda: not self._pending()), 90, "nothing is pending")
 
     def _pending(self) -> list[ScheduleFire]:
         return [fire for name in self._names() for fire in self.fires(name, "pending")]
