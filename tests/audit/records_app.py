@@ -1,6 +1,8 @@
 """The platform's app with small tasks, for tests that need a worker, a redrive or a task with a secret."""
 
 import logging
+import os
+import signal
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -20,10 +22,13 @@ __all__ = [
     "Flaky",
     "Greet",
     "Mixed",
+    "Nothing",
     "app",
     "chat",
+    "die",
     "flaky",
     "greet",
+    "late",
     "linger",
     "mixed",
 ]  # `celery -A` looks for the app here
@@ -129,6 +134,22 @@ def mixed(payload: Mixed) -> None:
         if payload.fate == "snooze":
             raise Snooze(timedelta(milliseconds=10))
         raise RuntimeError("once")
+
+
+class Nothing(Payload):
+    """No facts."""
+
+
+@task("records.late", Nothing, queue=DEFAULT, policy=Policy(max_attempts=1, hard_limit=SECOND))
+def late(_payload: Nothing) -> None:
+    """Work for longer than the limit."""
+    time.sleep(3)
+
+
+@task("records.die", Nothing, queue=DEFAULT, policy=Policy(max_attempts=1))
+def die(_payload: Nothing) -> None:
+    """Take the process along, as a lack of memory does."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def note(payload: Greet, line: str) -> None:

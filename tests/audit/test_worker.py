@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlmodel import Session, func, select
 
-from audit.history import attempts_of, find_run
+from audit.history import find_run
 from audit.models import DeadLetter, Run
 from config.database import open_engine
 from tasks.app import app
@@ -58,27 +58,6 @@ def state_of(database: Database, run_id: str | None) -> str | None:
 def letters_of(database: Database, run_id: str | None) -> Sequence[DeadLetter]:
     with database.session() as session:
         return session.exec(select(DeadLetter).where(DeadLetter.run_id == run_id)).all()
-
-
-@pytest.mark.parametrize("pool", ["solo", "threads", "prefork"])
-def test_a_worker_writes_what_its_tasks_did_and_buries_what_failed(
-    platform: Database, valkey: Server, tmp_path: Path, pool: str
-) -> None:
-    with working(pool, platform.url, valkey, tmp_path):
-        done = records_app.greet.delay(name="Ada", token="hunter2")
-        failed = records_app.greet.delay(name="nobody", token="hunter2")
-        wait_for(lambda: state_of(platform, done.id) == "succeeded", LIMIT, "the audit knows the first run's end")
-        wait_for(lambda: state_of(platform, failed.id) == "failed", LIMIT, "the audit knows the second run's end")
-        wait_for(lambda: letters_of(platform, failed.id), LIMIT, "the failed run is buried")
-
-    with platform.session() as session:
-        run, (attempt,) = find_run(session, str(done.id)), attempts_of(session, str(done.id))
-    (letter,) = letters_of(platform, failed.id)
-    assert run is not None
-    assert (run.task, run.queue, run.attempts) == ("records.greet", "celery", 1)
-    assert run.args == {"name": "Ada", "token": "***", "diary": None}
-    assert (attempt.state, attempt.worker) == ("succeeded", "worker@test")
-    assert (letter.task, letter.reason) == ("records.greet", "permanent")
 
 
 def test_a_worker_ends_with_its_writer_and_the_next_one_writes_the_rest(
