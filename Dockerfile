@@ -17,11 +17,15 @@ COPY migrations migrations
 COPY monitor monitor
 COPY pools pools
 COPY tasks tasks
-RUN /opt/taskyard/bin/pip install --no-cache-dir --no-deps .
+RUN /opt/taskyard/bin/pip install --no-cache-dir --no-deps . \
+ && /opt/taskyard/bin/pip uninstall --quiet --yes pip
 
 FROM ${BASE_IMAGE}
+# Base images carry no bytecode of the standard library, and our user may not write any: each start would compile it.
 RUN useradd --create-home --uid 10001 taskyard \
- && install -d -o taskyard -g taskyard /app /data
+ && install -d -o taskyard -g taskyard /app /data \
+ && python3 -m compileall -q -x '/(ensurepip|idlelib|pydoc_data|site-packages|test|tkinter|turtledemo)/' \
+    "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=build /opt/taskyard /opt/taskyard
 ENV PATH=/opt/taskyard/bin:$PATH PYTHONUNBUFFERED=1 TASKYARD_DATA=/data
 USER taskyard

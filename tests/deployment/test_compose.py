@@ -1,6 +1,7 @@
 """The compose file and the Dockerfile as papers: services, queues, variables, limits. No engine runs here."""
 
 import re
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,11 @@ def test_the_image_is_not_root_has_every_package_and_takes_its_base_as_an_argume
     for package in re.findall(r'"(\w+)"', packages[1]):
         assert f"COPY {package} {package}" in lines
     assert not [line for line in lines if "--mount" in line], "classic builders must do"
+
+
+def test_the_image_gets_what_kombus_redis_transport_needs() -> None:
+    """The development lock has more packages than the image, so a missing one shows only there."""
+    locked = re.findall(r"^([\w-]+)(?:\[\w+\])?==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    needed = [each for each in requires("kombu") or () if each.endswith('extra == "redis"')]
+    assert len(needed) >= 2
+    assert {re.split(r"[^\w-]", each)[0].lower() for each in needed} <= set(locked)
