@@ -49,7 +49,8 @@ def plan(series: Timing, shift: timedelta, policy: tuple[Misfire, int], cursor: 
     - `run_all`: all are made up for, the newest first when there are more than the limit.
     """
     misfire, limit = policy
-    keep = limit + math.ceil((horizon.ahead + ON_TIME) / ON_TIME) + 1
+    on_time_at_most = math.ceil((horizon.ahead + ON_TIME) / ON_TIME) + 1  # slots are a second apart or more
+    keep = limit + on_time_at_most + 1  # one more is the newest missed
     due = slots_between(series, cursor, horizon.now + horizon.ahead - shift, keep)
     if not due.count:
         return Plan((), 0, None, is_exact=True, cursor=cursor)

@@ -158,7 +158,7 @@ def slots_between(series: Timing, after: datetime, until: datetime, keep: int) -
             return Due(tuple(newest), count, is_exact=True)
         newest.append(slot)
         count, moment = count + 1, slot
-    return Due(_newest(series, moment, until, keep) or tuple(newest), count, is_exact=False)
+    return Due(_newest(series, after, until, keep), count, is_exact=False)
 
 
 def first_real(local: datetime, zone: ZoneInfo) -> datetime:

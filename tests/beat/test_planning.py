@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from beat.definitions import MISFIRES, Misfire
@@ -60,10 +60,11 @@ def test_slots_ahead_are_fired_before_they_are_due() -> None:
 @given(
     st.sampled_from(MISFIRES),
     st.integers(1, 100),
-    st.floats(0, 400),
+    st.floats(0, 400) | st.integers(0, 400),
     st.sampled_from((1, 2, 3, 4, 5, 6, 10, 12, 15, 20)),  # noon is a slot of each
-    st.floats(0, 10),
+    st.floats(0, 10) | st.integers(0, 10),
 )
+@example("run_all", 100, 400, 1, 0)  # two slots are on time, and more slots passed than are counted
 def test_each_slot_is_fired_or_counted_and_none_is_touched_twice(
     misfire: Misfire, limit: int, seconds: float, every: int, ahead: float
 ) -> None:
@@ -73,6 +74,9 @@ def test_each_slot_is_fired_or_counted_and_none_is_touched_twice(
     total = (timedelta(seconds=seconds) + timedelta(seconds=ahead)) // timedelta(seconds=every)
     assert len(found.fires) + found.missed == min(total, COUNT_LIMIT)
     assert list(found.fires) == sorted(set(found.fires))
+    assert (found.newest_missed is None) == (found.missed == 0)
+    if found.newest_missed and found.fires:
+        assert found.newest_missed < found.fires[0]
     assert all(NOON < slot <= found.cursor for slot in found.fires)
     assert (found.newest_missed is not None) == (found.missed > 0)
     assert found.newest_missed not in found.fires
