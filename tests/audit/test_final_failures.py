@@ -58,7 +58,7 @@ def test_each_final_failure_is_one_dead_letter_and_a_failed_run(
 def send_all(valkey: Server) -> dict[str, str]:
     """Send one of each that fails in every pool alike; return the reasons by run."""
     with valkey.client() as client:
-        client.hset(f"taskyard:message:{BROKEN}", "m", b"\xff\xfe not json")  # type: ignore[arg-type]  # bytes go too
+        client.hset(f"taskyard:message:{BROKEN}", "m", b"\xff\xfe not json")
         client.hset(f"taskyard:message:{BROKEN}", mapping={"q": "celery", "p": "5", "i": BROKEN, "n": BROKEN, "t": "1"})
         client.zadd("taskyard:waiting:celery", {BROKEN: 1})
     sent = {
