@@ -28,7 +28,7 @@ log = structlog.get_logger("audit.helper")
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOK_EVERY = 0.2  # seconds between two looks at whether it lives
-STOP_LIMIT = 1.0  # seconds from SIGTERM to SIGKILL
+STOP_LIMIT = 0.5  # seconds from SIGTERM to SIGKILL; the worker waits for our thread a second in all
 AFTER_A_FAILURE = 60.0  # seconds until the next one is started
 NICENESS = 5  # gives it a quarter of a processor beside a worker that wants the whole of it
 PACE = replace(Pace(), idle=timedelta(seconds=30))

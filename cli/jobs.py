@@ -15,7 +15,7 @@ from cli import job_logs
 from cli.exits import NotFoundError, OperatorCommand
 from cli.job_logs import follow_runs, for_option, progress_text
 from cli.operations import logged, queue_control
-from cli.output import milliseconds, print_block, print_facts, print_json, print_table
+from cli.output import answer, milliseconds, print_block, print_facts, print_json, print_table
 from cli.parameters import (
     check_consent,
     destructive_options,
@@ -136,11 +136,12 @@ def explain(*, run_id: str, as_json: bool) -> None:
 @group.command("cancel", cls=OperatorCommand)
 @click.argument("run_id")
 @destructive_options(needs_reason=True)
-def cancel(*, run_id: str, yes: bool, dry_run: bool, reason: str) -> None:
+@json_option
+def cancel(*, run_id: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
     """Let a run never start again; one that is running is asked to stop where its pool can."""
     check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
     if dry_run:
-        click.echo(f"{run_id} would be cancelled")
+        answer(f"{run_id} would be cancelled", as_json=as_json, run_id=run_id, was=None, dry_run=True)
         return
     with logged("jobs cancel", run_id, reason=reason):
         state = queue_control().cancel(run_id, by=getpass.getuser(), reason=reason)
@@ -148,7 +149,7 @@ def cancel(*, run_id: str, yes: bool, dry_run: bool, reason: str) -> None:
             raise NotFoundError(f"no message of run {run_id} is in the broker; see: celery -A tasks jobs show {run_id}")
         if state == "active":
             app.control.revoke(run_id, terminate=True)
-    click.echo(f"{run_id} is cancelled; it was {state}")
+    answer(f"{run_id} is cancelled; it was {state}", as_json=as_json, run_id=run_id, was=state, dry_run=False)
 
 
 def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:

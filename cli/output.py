@@ -19,6 +19,14 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, default=as_json_value, indent=2, ensure_ascii=False))
 
 
+def answer(text: str, *, as_json: bool, **facts: Any) -> None:
+    """Say what a command did: as a line for people, or its facts as JSON."""
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo(text)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print rows below their column names."""
     cells = [[printable(value) for value in row] for row in rows]

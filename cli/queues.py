@@ -11,7 +11,7 @@ from broker.control import MessageBusyError, MessageNotFoundError, QueueControl
 from broker.queue_facts import Limits, Peeked, QueueCounts
 from cli.exits import FailedError, NotFoundError, OperatorCommand
 from cli.operations import logged, queue_control
-from cli.output import milliseconds, print_json, print_table
+from cli.output import answer, milliseconds, print_json, print_table
 from cli.parameters import check_consent, destructive_options, json_option, reason_option
 from cli.rates import RateLimit, rate_text
 from cli.spans import Span
@@ -78,22 +78,25 @@ def ls(*, as_json: bool) -> None:
     "--for", "span", type=Span(), metavar="TIME", help="Resume by itself after 30m, 2h ...; else: until resume."
 )
 @reason_option
-def pause(*, queue: str, span: timedelta | None, reason: str) -> None:
+@json_option
+def pause(*, queue: str, span: timedelta | None, reason: str, as_json: bool) -> None:
     """Hand out nothing more of a queue; what runs goes on."""
     until = utc_now() + span if span else None
     with logged("queues pause", queue, reason=reason, facts={"until": until.isoformat() if until else None}):
         queue_control().pause(queue, by=getpass.getuser(), reason=reason, until=until)
-    click.echo(f"{queue} is paused" + (f" until {until:%Y-%m-%d %H:%M:%S} UTC" if until else ""))
+    text = f"{queue} is paused" + (f" until {until:%Y-%m-%d %H:%M:%S} UTC" if until else "")
+    answer(text, as_json=as_json, queue=queue, paused=True, until=until)
 
 
 @group.command("resume", cls=OperatorCommand)
 @queue_argument
 @reason_option
-def resume(*, queue: str, reason: str) -> None:
+@json_option
+def resume(*, queue: str, reason: str, as_json: bool) -> None:
     """End a pause."""
     with logged("queues resume", queue, reason=reason):
         queue_control().resume(queue)
-    click.echo(f"{queue} is handed out again")
+    answer(f"{queue} is handed out again", as_json=as_json, queue=queue, paused=False, until=None)
 
 
 @group.command("limit", cls=OperatorCommand)
@@ -103,7 +106,8 @@ def resume(*, queue: str, reason: str) -> None:
 @click.option("--concurrency", type=Count(), metavar="N", help="Running at once over all workers, or none.")
 @click.option("--key-concurrency", type=Count(), metavar="N", help="The same for each group key.")
 @reason_option
-def limit(*, queue: str, reason: str, **wanted: Any) -> None:
+@json_option
+def limit(*, queue: str, reason: str, as_json: bool, **wanted: Any) -> None:
     """Change limits of a queue; those that are not named stay."""
     given = {name: value for name, value in wanted.items() if value is not None}
     if not given:
@@ -111,7 +115,8 @@ def limit(*, queue: str, reason: str, **wanted: Any) -> None:
     facts = {name: rate_text(value) if name.endswith("rate") else value or None for name, value in given.items()}
     with logged("queues limit", queue, reason=reason, facts=facts):
         _set_limits(queue_control(), queue, given)
-    click.echo(f"{queue}: {_holds(queue_control().limits(queue)) or 'no limits'}")
+    holds = _holds(queue_control().limits(queue))
+    answer(f"{queue}: {holds or 'no limits'}", as_json=as_json, queue=queue, changed=facts, holds=holds)
 
 
 @group.command("peek", cls=OperatorCommand)
@@ -132,49 +137,57 @@ def peek(*, queue: str, state: Any, count: int, as_json: bool) -> None:
 @group.command("drain", cls=OperatorCommand)
 @queue_argument
 @destructive_options(needs_reason=True)
-def drain(*, queue: str, yes: bool, dry_run: bool, reason: str) -> None:
+@json_option
+def drain(*, queue: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
     """Remove all waiting messages of a queue; their runs are cancelled."""
     check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
     if dry_run:
-        click.echo(f"{queue_control().counts(queue).waiting} waiting messages of {queue} would be removed")
+        waiting = queue_control().counts(queue).waiting
+        text = f"{waiting} waiting messages of {queue} would be removed"
+        answer(text, as_json=as_json, queue=queue, removed=waiting, dry_run=True)
         return
     with logged("queues drain", queue, reason=reason) as row:
         row.count = queue_control().drain(queue, by=getpass.getuser(), reason=reason)
-    click.echo(f"{row.count} waiting messages of {queue} were removed")
+    text = f"{row.count} waiting messages of {queue} were removed"
+    answer(text, as_json=as_json, queue=queue, removed=row.count, dry_run=False)
 
 
 @group.command("promote", cls=OperatorCommand)
 @run_argument
 @reason_option
-def promote(*, run_id: str, reason: str) -> None:
+@json_option
+def promote(*, run_id: str, reason: str, as_json: bool) -> None:
     """Let a delayed run wait in line now."""
     _on_message("queues promote", run_id, reason, lambda control: control.promote(run_id))
-    click.echo(f"{run_id} waits in line now")
+    answer(f"{run_id} waits in line now", as_json=as_json, run_id=run_id, state="waiting")
 
 
 @group.command("move", cls=OperatorCommand)
 @run_argument
 @queue_argument
 @reason_option
-def move(*, run_id: str, queue: str, reason: str) -> None:
+@json_option
+def move(*, run_id: str, queue: str, reason: str, as_json: bool) -> None:
     """Let a waiting or delayed run wait in another queue."""
     _on_message("queues move", run_id, reason, lambda control: control.move(run_id, queue))
-    click.echo(f"{run_id} waits in {queue} now")
+    answer(f"{run_id} waits in {queue} now", as_json=as_json, run_id=run_id, queue=queue)
 
 
 @group.command("remove", cls=OperatorCommand)
 @run_argument
 @destructive_options(needs_reason=True)
-def remove(*, run_id: str, yes: bool, dry_run: bool, reason: str) -> None:
+@json_option
+def remove(*, run_id: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
     """Remove a run that no worker has; it is cancelled."""
     check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
     if dry_run:
         explained = _found(lambda: queue_control().explain(run_id))
-        click.echo(f"{run_id} ({explained.state} in {explained.queue}) would be removed")
+        text = f"{run_id} ({explained.state} in {explained.queue}) would be removed"
+        answer(text, as_json=as_json, run_id=run_id, dry_run=True)
         return
     who = getpass.getuser()
     _on_message("queues remove", run_id, reason, lambda control: control.remove(run_id, by=who, reason=reason))
-    click.echo(f"{run_id} was removed")
+    answer(f"{run_id} was removed", as_json=as_json, run_id=run_id, dry_run=False)
 
 
 def _on_message(verb: str, run_id: str, reason: str, change: Any) -> None:

@@ -29,16 +29,16 @@ def celery(servers: Servers, valkey: Server) -> Iterator[Celery]:
 @pytest.fixture
 def command(database: Database, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     """Our groups in this process, which is quicker: `command("jobs", "ls")`; on each kind of database in turn."""
-    yield from _in_this_process(database.url, valkey.url, monkeypatch)
+    yield from in_this_process(database.url, valkey.url, monkeypatch)
 
 
 @pytest.fixture
 def empty_command(empty_database: Database, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     """As `command`, on a database without tables."""
-    yield from _in_this_process(empty_database.url, valkey.url, monkeypatch)
+    yield from in_this_process(empty_database.url, valkey.url, monkeypatch)
 
 
-def _in_this_process(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+def in_this_process(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
     current_settings.cache_clear()
