@@ -1,12 +1,11 @@
 """
-pytest-celery's fixtures on our transport, with processes in place of its containers.
+pytest-celery's fixtures on our transport: processes in place of its containers, or containers with CELERY_NODES=docker.
 
 An app of ours that tests with pytest-celery needs one line: its setup class takes `transport_settings` in
 `update_app_config`, as below.
 """
 
-import os
-import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,58 +26,12 @@ from pytest_celery.vendors.worker import tasks as theirs
 from broker.options import transport_settings
 from broker.transport import Transport
 from tests.broker.app import Settings
+from tests.broker.boxes import IN_CONTAINERS, QUEUE, ProcessBox, broker_box, worker_box
+from tests.engine import require_engine
 from tests.servers import Server
 from tests.workers import Worker
 
 pytestmark = pytest.mark.timeout(300)  # many processes start
-QUEUE = "celery"
-
-
-class Box:
-    """What pytest-celery asks of a container, kept by a process."""
-
-    id = "process"
-    name = "process"
-
-    def __init__(self, process: Server | Worker, config: dict[str, Any]) -> None:
-        self.process = process
-        self.celeryconfig = config
-
-    @property
-    def status(self) -> str:
-        """As Docker names it."""
-        return "running" if self.process.is_running else "exited"
-
-    def ready(self) -> bool:
-        """Whether it is up."""
-        return self.process.is_running
-
-    def logs(self) -> str:
-        """What it has written."""
-        return self.process.log.read_text(errors="replace")
-
-    def kill(self, signal: str) -> None:
-        """Send the signal and wait for the end."""
-        _end(self.process, signal)
-
-    def restart(self, timeout: float) -> None:  # noqa: ARG002 - pytest-celery's signature
-        """Start it again."""
-        self.process.start()
-
-    def reload(self) -> None:
-        """Nothing is cached."""
-
-    def teardown(self) -> None:
-        """End it."""
-        self.process.stop()
-
-    def worker_queue(self) -> str:
-        """What the worker takes from."""
-        return QUEUE
-
-    def worker_name(self) -> str:
-        """The worker's node name."""
-        return "worker"
 
 
 class Setup(CeleryTestSetup):  # type: ignore[misc]  # pytest-celery ships no types
@@ -90,13 +43,6 @@ class Setup(CeleryTestSetup):  # type: ignore[misc]  # pytest-celery ships no ty
         app.conf.update(transport_settings(Settings(str(app.conf.broker_url))))
 
 
-def _end(process: Server | Worker, name: str) -> None:
-    if name == "SIGKILL":
-        process.kill()
-    else:
-        os.kill(process.pid, signal.Signals[name])
-
-
 @pytest.fixture
 def celery_setup_cls() -> type[CeleryTestSetup]:
     """Our setup."""
@@ -104,23 +50,41 @@ def celery_setup_cls() -> type[CeleryTestSetup]:
 
 
 @pytest.fixture
-def celery_broker(valkey: Server) -> CeleryTestBroker:
-    """A Valkey process."""
-    return CeleryTestBroker(_box(valkey))
+def broker_node(valkey: Server) -> Iterator[Any]:
+    """A Valkey: a process, or a container on a port of its own."""
+    if not IN_CONTAINERS:
+        yield ProcessBox(valkey, {"url": valkey.url, "host_url": valkey.url})
+        return
+    require_engine()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    box = broker_box(f"redis://127.0.0.1:{port}/0", port)
+    yield box
+    box.teardown()
 
 
 @pytest.fixture
-def celery_backend(valkey: Server) -> CeleryTestBackend:
-    """The same process."""
-    return CeleryTestBackend(_box(valkey))
+def celery_broker(broker_node: Any) -> CeleryTestBroker:
+    """The Valkey."""
+    return CeleryTestBroker(broker_node)
+
+
+@pytest.fixture
+def celery_backend(broker_node: Any) -> CeleryTestBackend:
+    """The same."""
+    return CeleryTestBackend(broker_node)
 
 
 @pytest.fixture(params=["prefork", "threads"])
-def celery_worker(request: pytest.FixtureRequest, valkey: Server, tmp_path: Path) -> Iterator[CeleryTestWorker]:
-    """A worker process with pytest-celery's own tasks."""
+def celery_worker(request: pytest.FixtureRequest, broker_node: Any, tmp_path: Path) -> Iterator[CeleryTestWorker]:
+    """A worker with pytest-celery's own tasks."""
     arguments = ["-P", request.param, "-c", "2", "-Q", QUEUE, "--include", theirs.__name__]
-    env = {"TEST_BROKER_URL": valkey.url, "LEASE_MS": "1000", "IGNORE_RESULTS": "0"}
-    box: Any = Box(Worker("tests.broker.app", tmp_path, arguments=arguments, env=env).start(), {})
+    env = {"TEST_BROKER_URL": broker_node.celeryconfig["url"], "LEASE_MS": "1000", "IGNORE_RESULTS": "0"}
+    box: Any
+    if IN_CONTAINERS:
+        box = worker_box(arguments, env)
+    else:
+        box = ProcessBox(Worker("tests.broker.app", tmp_path, arguments=arguments, env=env).start(), {})
     node = CeleryTestWorker(box, None)
     yield node
     node.teardown()
@@ -132,10 +96,6 @@ def celery_setup_app(celery_setup_app: Celery) -> Iterator[Celery]:
     yield celery_setup_app
     celery_setup_app.close()
     kombu.pools.reset()
-
-
-def _box(server: Server) -> Any:
-    return Box(server, {"url": server.url, "host_url": server.url})
 
 
 def kill_and_restart(node: CeleryTestNode) -> None:

@@ -3,14 +3,11 @@
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-import pytest
 
 from tests.waiting import wait_for
 
@@ -19,17 +16,6 @@ FILES = ("docker-compose.yml", "tests/deployment/with_receiver.yml")
 BUILD_LIMIT = 900  # seconds; packages are fetched when nothing is cached
 LIMIT = 300  # seconds, for all else
 IMAGE = "taskyard:tests"
-
-
-def require_engine() -> None:
-    """Skip the test where no Docker engine answers; with REQUIRE_DOCKER=1 it fails."""
-    docker = shutil.which("docker")
-    if docker and subprocess.run([docker, "info"], capture_output=True, check=False, timeout=60).returncode == 0:
-        return
-    reason = "no Docker engine answers `docker info`: start one, or see scripts/docker-engine"
-    if os.environ.get("REQUIRE_DOCKER") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 class Stack:
