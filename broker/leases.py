@@ -112,6 +112,8 @@ class Leases:
     def orphan(self, delivery_tags: Iterable[str]) -> None:
         """Their channel is gone, their work goes on."""
         self.orphans.update((tag, None) for tag in delivery_tags if tag in self._held)
+        for tag in set(self.orphans) - self._held.keys():  # another thread has just ended it
+            self.orphans.pop(tag, None)
 
     def give_back(self, delivery_tags: Iterable[str]) -> None:
         """Return messages to the head of their queues, the one that was taken first to the very head."""
