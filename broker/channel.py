@@ -13,6 +13,7 @@ from broker import durable_cancel
 from broker.batch import PublishBatch, Routed
 from broker.duplicates import report_duplicate
 from broker.endings import NOT_ITS_FAULT, Buried, Done, Lease, detail
+from broker.incoming import Message
 from broker.leases import Leases
 from broker.messages import NORMAL_PRIORITY, Taken, envelope_of, new_nonce, put_words, read_taken
 from broker.qos import QoS
@@ -35,6 +36,7 @@ class Channel(Upkeep):
     """
 
     QoS = QoS
+    Message = Message
     key_prefix = "taskyard:"
     lease_ms = 30_000
     max_stalls = 3
@@ -214,11 +216,9 @@ class Channel(Upkeep):
 
     def _hold_all(self, messages: list[Taken]) -> None:
         """Renew all leases at once: a consumer may be busy with the first message for long (solo)."""
-        for taken in messages:
-            lease = taken.to_lease()
-            if lease is not None:
-                self.taken[taken.delivery_tag] = lease
-                self.leases.hold(lease)
+        leases = [lease for lease in map(Taken.to_lease, messages) if lease is not None]
+        self.leases.hold(leases)
+        self.taken.update((lease.delivery_tag, lease) for lease in leases)
 
     def _return_rest(self, messages: list[Taken]) -> None:
         """The loop ends in the middle of a batch: what has not started goes back to the head."""

@@ -10,13 +10,17 @@ from celery.worker import state
 from broker.endings import Buried, Lease, detail
 from broker.leases import Leases
 from broker.qos import lease_of
+from broker.receiving import task_handler
 from broker.shutdown import Shutdown, finish
-from broker.untyped import ENDING_STATES, CeleryConsumer
+from broker.threads import Threads
+from broker.untyped import ENDING_STATES, CeleryConsumer, ThreadPool
 
 log = get_logger(__name__)
 
 CELERYS_REQUEST = "celery.worker.request:Request"
 OUR_REQUEST = "broker.request:Request"
+CELERYS_STRATEGY = "celery.worker.strategy:default"
+OUR_STRATEGY = "broker.strategy:strategy"
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # see broker/untyped.py
@@ -26,17 +30,28 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see broker/untyped.py
         super().__init__(*args, **options)
         self.leases: list[Leases] = []  # of our channels, also of lost connections
         self._shutdown = Shutdown(self) if self.controller is not None else None
+        if type(self.pool) is ThreadPool and not isinstance(self.pool.executor, Threads):
+            self.pool.executor = Threads(self.pool.limit)
 
     def update_strategies(self) -> None:
-        """Give plain tasks our request class, too."""
+        """Give plain tasks our request class and our strategy, too."""
         for task in self.app.tasks.values():
             if task.Request == CELERYS_REQUEST:
                 task.Request = OUR_REQUEST
+            if task.Strategy == CELERYS_STRATEGY:
+                task.Strategy = OUR_STRATEGY
         super().update_strategies()
         for channel in self._our_channels():
             if channel.leases not in self.leases:
                 self.leases.append(channel.leases)
             channel.leases.on_lost = self._on_lost
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Any:
+        """Take the short way where the loop is Celery's and the transport ours."""
+        celerys = super().create_task_handler(*args, **options)
+        if self.hub is None or not self._our_channels():
+            return celerys
+        return task_handler(self, celerys)
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Keep what is being worked on: a lease needs no connection."""

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import redis
 from kombu.exceptions import OperationalError
@@ -13,14 +13,22 @@ NOT_ITS_FAULT = (redis.RedisError, OSError, OperationalError, MemoryError)  # er
 
 type Outcome = Literal["succeeded", "failed", "cancelled", ""]
 
+_encoder = json.JSONEncoder(default=str, separators=(",", ":"))  # json.dumps would make one for each call
+
 
 def detail(**facts: Any) -> str:
     """The detail of an event, as compact JSON."""
-    return json.dumps(facts, default=str, separators=(",", ":"))
+    return _encoder.encode(facts)
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+def success(runtime: float | None, result: str | None) -> str:
+    """The detail of a success, the most frequent event: `runtime` in seconds, `result` as text."""
+    if result is None or runtime is None:
+        return detail(runtime=runtime, result=result)
+    return f'{{"runtime":{runtime!r},"result":{_encoder.encode(result)}}}'
+
+
+class Lease(NamedTuple):
     """One hand-out of one message to this process."""
 
     queue: str
@@ -28,11 +36,7 @@ class Lease:
     number: int
     run_id: str  # "" for a message that is no task
     attempt: int
-
-    @property
-    def delivery_tag(self) -> str:
-        """What kombu knows it by."""
-        return f"{self.tag}:{self.number}"
+    delivery_tag: str  # what kombu knows it by
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,9 @@ class Done:
     outcome: Outcome
     detail: str = ""
 
-    def words(self, lease: Lease) -> tuple[str | int, ...]:
-        """The words of ack.lua; many go in one call."""
-        return (lease.queue, lease.tag, lease.number, self.outcome, self.detail)
+    def words(self, lease: Lease, started: str) -> tuple[str | int, ...]:
+        """The words of ack.lua, many go in one call; `started` is the detail of an unsent event, or ""."""
+        return (lease.queue, lease.tag, lease.number, self.outcome, self.detail, started)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,26 +6,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import redis
 
 from broker.endings import Done, Ending, Lease, Returned
-from broker.scripting import Call, Keyspace, run, run_all
+from broker.outbox import Outbox
+from broker.scripting import Keyspace, run
 
 log = logging.getLogger(__name__)
 
 LINGER = 0.02  # seconds that an ending may wait for company before the keeper thread sends it
 RETRY_PAUSE = 0.5  # seconds between tries while the server is away
-ACKS_PER_CALL = 200
-
-
-class Note(NamedTuple):
-    """An event that belongs to no move of the message."""
-
-    event: str
-    lease: Lease
-    detail: str
 
 
 class Leases:
@@ -52,21 +43,20 @@ class Leases:
         self._started: set[str] = set()  # delivery tags whose execution has begun
         self.orphans: dict[str, None] = {}  # delivery tags whose channel is gone, in order
         self._endings: dict[str, Ending] = {}  # decided by the request class before Celery acknowledges
-        self._ended: list[tuple[Lease, Ending]] = []
-        self._notes: list[Note] = []
+        self._outbox = Outbox(self.space, self.max_stalls)
         self._first_at = 0.0  # monotonic seconds of the oldest unsent ending
         self._queues: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._sending = threading.Lock()
         self._wake = threading.Event()
         self._is_away = False
         self._keeper: threading.Thread | None = None
         self._worker = f"{socket.gethostname()}:{self._pid}"
 
-    def hold(self, lease: Lease) -> None:
-        """Renew this lease from now on."""
+    def hold(self, leases: Iterable[Lease]) -> None:
+        """Renew these leases from now on."""
         self._start_keeper()
-        self._held[lease.delivery_tag] = lease
+        for lease in leases:
+            self._held[lease.delivery_tag] = lease
 
     def get(self, delivery_tag: str) -> Lease | None:
         """The lease, or None when it is not (or no more) ours."""
@@ -104,20 +94,26 @@ class Leases:
         self.orphans.pop(delivery_tag, None)
         self._started.discard(delivery_tag)
         if lease is not None:
-            with self._lock:
-                self._ended.append((lease, decided or ending or Done("")))
+            self._outbox.end(lease, decided or ending or Done(""))
+            self._hurry()
+
+    def note_start(self, lease: Lease, detail: str) -> None:
+        """Append the event that its execution began, with the next batch."""
+        if self.space.writes_events:
+            self._outbox.start(lease, detail)
             self._hurry()
 
     def note(self, event: str, lease: Lease, detail: str) -> None:
         """Append an event with the next batch."""
         if self.space.writes_events:
-            with self._lock:
-                self._notes.append(Note(event, lease, detail))
+            self._outbox.note(event, lease, detail)
             self._hurry()
 
     def orphan(self, delivery_tags: Iterable[str]) -> None:
         """Their channel is gone, their work goes on."""
         self.orphans.update((tag, None) for tag in delivery_tags if tag in self._held)
+        for tag in set(self.orphans) - self._held.keys():  # another thread has just ended it
+            self.orphans.pop(tag, None)
 
     def give_back(self, delivery_tags: Iterable[str]) -> None:
         """Return messages to the head of their queues, the one that was taken first to the very head."""
@@ -132,7 +128,8 @@ class Leases:
             named = set(delivery_tags) - self._started
             found = [self._held.pop(tag, None) for tag in list(self._held) if tag in named]
             leases = [lease for lease in found if lease is not None]
-            self._ended += [(lease, Returned()) for lease in reversed(leases)]
+            for lease in reversed(leases):
+                self._outbox.end(lease, Returned())
         for lease in leases:
             self._endings.pop(lease.delivery_tag, None)
             self.orphans.pop(lease.delivery_tag, None)
@@ -142,7 +139,7 @@ class Leases:
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be sent."""
-        return not self._ended and not self._notes
+        return self._outbox.is_empty
 
     def flush(self) -> None:
         """
@@ -161,40 +158,8 @@ class Leases:
         Raises:
             redis.RedisError: As `flush`.
         """
-        if self._pid != os.getpid():
-            return
-        with self._sending:
-            with self._lock:
-                ended, self._ended = self._ended, []
-                notes, self._notes = self._notes, []
-            try:
-                if ended or notes:
-                    self._send(ended, notes)
-            except (redis.RedisError, OSError) as error:
-                with self._lock:
-                    self._ended[:0], self._notes[:0] = ended, notes
-                log.debug("%d endings wait for the broker: %s", len(ended), error)
-                raise
-
-    def _send(self, ended: list[tuple[Lease, Ending]], notes: list[Note]) -> None:
-        done = [(lease, ending) for lease, ending in ended if isinstance(ending, Done)]
-        chunks = [done[start : start + ACKS_PER_CALL] for start in range(0, len(done), ACKS_PER_CALL)]
-        others = [(lease, ending) for lease, ending in ended if not isinstance(ending, Done)]
-        calls = [_notes_call(notes)] if notes else []
-        calls += [
-            Call("ack", tuple(word for lease, ending in chunk for word in ending.words(lease))) for chunk in chunks
-        ]
-        calls += [ending.call(lease, self.max_stalls) for lease, ending in others]
-        answers = run_all(self._own_client(), self.space, calls)[len(calls) - len(chunks) - len(others) :]
-        lost = [chunk[index][0] for chunk, answer in zip(chunks, answers, strict=False) for index in answer]
-        lost += [lease for (lease, _), answer in zip(others, answers[len(chunks) :], strict=True) if not answer]
-        for lease in lost:  # also said once too often when the answer to an earlier try was lost
-            log.warning(
-                "late answer refused: run %s on %s, lease %d had ended",
-                lease.run_id or lease.tag,
-                lease.queue,
-                lease.number,
-            )
+        if self._pid == os.getpid():
+            self._outbox.send(self._own_client())
 
     def _own_client(self) -> redis.Redis:
         if self._client is None:
@@ -266,19 +231,3 @@ class Leases:
             log.warning("lease lost: run %s on %s was taken back", lease.run_id or lease.tag, lease.queue)
         if lost and self.on_lost is not None:
             self.on_lost(lost)
-
-
-def _notes_call(notes: list[Note]) -> Call:
-    words = (
-        (
-            note.event,
-            note.lease.run_id,
-            note.lease.queue,
-            note.lease.attempt,
-            note.detail,
-            note.lease.tag,
-            note.lease.number,
-        )
-        for note in notes
-    )
-    return Call("note", tuple(word for seven in words for word in seven))

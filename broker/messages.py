@@ -4,12 +4,12 @@ import base64
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from secrets import token_hex
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from kombu.utils.json import dumps, loads
 
-from broker.endings import Lease
+from broker.endings import Lease, detail
 from broker.scripting import Word
 from broker.wire import BURY_TASK, HEADER
 
@@ -36,14 +36,13 @@ class Taken(NamedTuple):
     dead: tuple[bytes, ...]  # for a letter: what it reports
     waited_ms: int  # since it was put, due, or taken back
 
-    @property
-    def delivery_tag(self) -> str:
-        """Unique for each hand-out, so that a late answer to an earlier one is told apart."""
-        return f"{self.tag}:{self.lease}"
+    delivery_tag: str  # unique for each hand-out, so that a late answer to an earlier one is told apart
 
     def to_lease(self) -> Lease | None:
         """What this process has to answer for; None when it needs no acknowledgement."""
-        return Lease(self.queue, self.tag, self.lease, self.run_id, self.attempt) if self.lease else None
+        if not self.lease:
+            return None
+        return Lease(self.queue, self.tag, self.lease, self.run_id, self.attempt, self.delivery_tag)
 
 
 def put_words(queue: str, message: dict[str, Any], expiry_ms: int = 0) -> tuple[Word, ...]:
@@ -104,27 +103,37 @@ def due_ms(eta: Any) -> int:
 def queued_detail(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
     """The detail of a `queued` or `scheduled` event: from our header, else from Celery's."""
     options: Mapping[str, Any] = headers.get(HEADER) or {}
-    detail = {
-        "task": headers.get("task"),
-        "args": options.get("args") or headers.get("kwargsrepr"),
-        "user_id": options.get("user_id"),
-        "priority": priority_of(properties.get("priority")),
-        "parent_id": headers.get("parent_id"),
-        "root_id": headers.get("root_id"),
-        "correlation_id": properties.get("correlation_id"),
-        "eta": headers.get("eta"),
-        "group_key": options.get("group_key"),
-        "redrive_of": options.get("redrive_of"),
-    }
-    return json.dumps(detail, default=str, separators=(",", ":"))
+    return detail(
+        task=headers.get("task"),
+        args=options.get("args") or headers.get("kwargsrepr"),
+        user_id=options.get("user_id"),
+        priority=priority_of(properties.get("priority")),
+        parent_id=headers.get("parent_id"),
+        root_id=headers.get("root_id"),
+        correlation_id=properties.get("correlation_id"),
+        eta=headers.get("eta"),
+        group_key=options.get("group_key"),
+        redrive_of=options.get("redrive_of"),
+    )
 
 
 def read_taken(answer: list[Any]) -> Taken:
     """One message of the answer of take.lua."""
     queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead, waited = answer
-    counts = int(attempt), int(retries), int(stalls)
+    name = tag.decode()
     return Taken(
-        queue.decode(), tag.decode(), lease, payload, *counts, cancelled.decode(), run_id.decode(), tuple(dead), waited
+        queue.decode(),
+        name,
+        lease,
+        payload,
+        int(attempt),
+        int(retries),
+        int(stalls),
+        cancelled.decode(),
+        run_id.decode(),
+        tuple(dead),
+        waited,
+        f"{name}:{lease}",
     )
 
 
@@ -156,7 +165,8 @@ def envelope_of(taken: Taken) -> dict[str, Any]:
 
 def _decode(payload: bytes) -> dict[str, Any]:
     # kombu's decoder calls a hook for every object; it is needed only where its encoder left a mark.
-    message = loads(payload.decode()) if b"__type__" in payload else json.loads(payload)
+    text = payload.decode()
+    message = loads(text) if "__type__" in text else json.loads(text)
     if not isinstance(message, dict):
         raise MalformedEnvelopeError(f"an envelope is an object, not a {type(message).__name__}")
     headers, properties = message.get("headers"), message.get("properties")
@@ -218,4 +228,4 @@ def _headers_of(payload: bytes) -> dict[str, Any] | None:
 
 def new_nonce() -> str:
     """A name for one publication: the same for all its repeated puts."""
-    return uuid4().hex
+    return token_hex(16)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import cache
 from time import monotonic
 from typing import Any, Literal
 
 from billiard.einfo import ExceptionInfo
+from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker import state
 
 from broker import stock
-from broker.endings import NOT_ITS_FAULT, Again, Buried, Done, Ending, Lost, detail
+from broker.endings import NOT_ITS_FAULT, Again, Buried, Done, Ending, Lost, detail, success
 from broker.qos import is_withdrawn, lease_of
 from broker.redelivery import Redeliver
 from broker.untyped import CeleryRequest, ExceptionWithTraceback
@@ -22,6 +24,7 @@ from broker.wire import BURY_TASK, HEADER
 log = logging.getLogger(__name__)
 
 LONGEST_TEXT = 8192  # characters of an error's message or traceback in an event
+CELERYS_HEADERS = frozenset(Context.__dict__) | {"lang", "task", "argsrepr", "kwargsrepr", "compression"}
 LETTER_PAUSE_MS = 30_000  # between tries to store a dead letter
 
 
@@ -42,13 +45,17 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
         super().__init_subclass__(**options)
         if cls.__qualname__.startswith("create_request_cls."):
             del cls.on_success
-            cls.execute_using_pool = _watched(cls.execute_using_pool)
+            cls.execute_using_pool = watched(cls.execute_using_pool)
 
     def __init__(self, message: Any, *args: Any, **options: Any) -> None:
         super().__init__(message, *args, **options)
         self._lease = lease_of(message)
         self._tag = message.delivery_tag
         self._facts: dict[str, Any] = self._request_dict.get(HEADER) or {}
+        if "headers" not in self._request_dict:  # else Celery's context looks for them itself, each time with all names
+            self._request_dict["headers"] = {
+                name: value for name, value in self._request_dict.items() if name not in CELERYS_HEADERS
+            } or None
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """
@@ -62,7 +69,10 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
             self._drop()
             raise TaskRevokedError(self.id)
         self._accepted_at = time_accepted
-        self._note("started", detail(worker=self._hostname, pid=pid))
+        if self._lease is None:
+            stock.append(self, "started", _start(self._hostname, pid))
+        else:
+            self._message.channel.leases.note_start(self._lease, _start(self._hostname, pid))
         for watcher in watchers:
             watcher.started(self._execution())
         super().on_accepted(pid, time_accepted)
@@ -78,8 +88,12 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
             if isinstance(error, (SystemExit, KeyboardInterrupt)):
                 raise error
             return self.on_failure(value, return_ok=True)
-        self._decide(Done("succeeded", detail(runtime=self._runtime, result=value)))
-        return super().on_success((failed, value, self._runtime))
+        self._decide(Done("succeeded", success(self._runtime, value)))
+        state.task_ready(self, successful=True)
+        if self.task.acks_late:
+            self.acknowledge()
+        self.send_event("task-succeeded", result=value, runtime=self._runtime)
+        return None
 
     def on_thread_end(self, future: Any) -> None:
         """A thread's execution raised before the task began or while it ended: else nobody would learn it."""
@@ -222,6 +236,11 @@ class PlatformRequest(Request):
     buries_failures = True
 
 
+@cache
+def _start(worker: str, pid: int) -> str:
+    return detail(worker=worker, pid=pid)
+
+
 def _result_of(ending: Ending) -> Result:
     match ending:
         case Again(event=event):
@@ -234,7 +253,9 @@ def _result_of(ending: Ending) -> Result:
             return "stalled"
 
 
-def _watched(execute: Any) -> Any:
+def watched(execute: Any) -> Any:
+    """Wrap `execute_using_pool`: a message whose headers the pool cannot work with is buried."""
+
     def execute_using_pool(self: Any, pool: Any, **options: Any) -> Any:
         try:
             result = execute(self, pool, **options)

@@ -80,20 +80,35 @@ def run(client: redis.Redis, space: Keyspace, name: ScriptName, *words: Word) ->
 
 def run_all(client: redis.Redis, space: Keyspace, calls: Sequence[Call]) -> list[Any]:
     """
-    Run scripts in their order with one round trip; not a transaction.
+    Run scripts in their order with one round trip; not a transaction, and sent once only.
 
     Raises:
         redis.RedisError: The first error of a call, or of the connection; earlier calls may have taken effect.
     """
-    if len(calls) == 1:
-        return [run(client, space, calls[0].name, *calls[0].words)]
-    pipeline: Any = client.pipeline(transaction=False)
-    for call in calls:
-        pipeline.execute_command("EVALSHA", *evalsha_words(space, call))
-    answers: list[Any] = pipeline.execute(raise_on_error=False)
+    answers = _exchange(client.connection_pool, [("EVALSHA", *evalsha_words(space, call)) for call in calls])
     for index, (call, answer) in enumerate(zip(calls, answers, strict=True)):
         if isinstance(answer, redis.exceptions.NoScriptError):
             answers[index] = run(client, space, call.name, *call.words)
         elif isinstance(answer, Exception):
             raise answer
     return answers
+
+
+def _exchange(pool: Any, commands: Sequence[tuple[Word, ...]]) -> list[Any]:
+    """As a pipeline of the client, at a fraction of its cost: what it does around each command is not needed here."""
+    connection = pool.get_connection()
+    try:
+        connection.send_packed_command(connection.pack_commands(commands))
+        return [_answer_or_error(connection) for _ in commands]
+    except BaseException:
+        connection.disconnect()  # what is still to be read belongs to nobody
+        raise
+    finally:
+        pool.release(connection)
+
+
+def _answer_or_error(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except redis.ResponseError as error:
+        return error

@@ -4,6 +4,7 @@ from typing import Any
 
 import billiard.einfo
 import celery.bootsteps
+import celery.concurrency.thread
 import celery.worker.consumer
 import celery.worker.request
 import kombu.exceptions
@@ -14,6 +15,8 @@ _redis: Any = kombu.transport.redis
 _bootsteps: Any = celery.bootsteps
 _exceptions: Any = kombu.exceptions
 _einfo: Any = billiard.einfo
+_request: Any = celery.worker.request
+_thread: Any = celery.concurrency.thread
 
 RedisChannel: Any = _redis.Channel
 RedisSentinelChannel: Any = _redis.SentinelChannel
@@ -21,9 +24,12 @@ RedisTransport: Any = _redis.Transport
 RedisPoller: Any = _redis.MultiChannelPoller
 RedisPublishBatch: Any = _redis.PublishBatch
 VirtualQoS: Any = kombu.transport.virtual.QoS
+VirtualMessage: Any = kombu.transport.virtual.Message
 BatchPublishError: Any = _exceptions.BatchPublishError
 CeleryRequest: Any = celery.worker.request.Request
 CeleryConsumer: Any = celery.worker.consumer.Consumer
+ThreadPool: Any = _thread.TaskPool
+create_request_cls: Any = _request.create_request_cls
 ExceptionWithTraceback: Any = _einfo.ExceptionWithTraceback
 SENTINEL_PORT: int = _redis.SentinelTransport.default_port
 ENDING_STATES: tuple[int, int] = (_bootsteps.CLOSE, _bootsteps.TERMINATE)

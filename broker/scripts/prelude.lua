@@ -58,7 +58,8 @@ local function take_turn(queue, group)
   end
 end
 
-local function wait_in_line(queue, tag, priority, group, at_head)
+-- `is_quiet`: the caller wakes a consumer itself, once for many.
+local function wait_in_line(queue, tag, priority, group, at_head, is_quiet)
   local place = call('INCR', key('seq', queue))
   local score = (9 - tonumber(priority or 5)) * BAND + (at_head and -place or place)
   if has(group) then
@@ -68,7 +69,7 @@ local function wait_in_line(queue, tag, priority, group, at_head)
   else
     call('ZADD', key('waiting', queue), score, tag)
   end
-  wake(queue)
+  if not is_quiet then wake(queue) end
 end
 
 -- Forget what only an unempty line needs.

@@ -5,7 +5,7 @@
 --            keys of a temporary queue (ms; 0: none), attempt, retries
 -- Returns    per message '' or the id of the run that already holds its dedup key
 local STRIDE = 16
-local answers = {}
+local answers, woken = {}, {}
 
 -- The tag that holds the dedup key, '' if there is none (any more).
 local function holder_of(dedup, mode)
@@ -54,7 +54,8 @@ local function put(queue, tag, nonce, payload, priority, group, due, lifo, dedup
     if call('ZRANGE', key('delayed', queue), 0, 0)[1] == tag then wake(queue) end
     event('scheduled', run, queue, attempt, detail)
   else
-    wait_in_line(queue, tag, priority, group, lifo)
+    wait_in_line(queue, tag, priority, group, lifo, expiry == 0) -- what expires is made before its expiry is set
+    if expiry == 0 then woken[queue] = true end
     event('queued', run, queue, attempt, detail)
   end
   if expiry > 0 then
@@ -68,4 +69,5 @@ for i = 3, #ARGV, STRIDE do
   answers[#answers + 1] = put(a[i], a[i + 1], a[i + 2], a[i + 3], a[i + 4], a[i + 5], tonumber(a[i + 6]), a[i + 7] == '1',
     a[i + 8], a[i + 9], tonumber(a[i + 10]), a[i + 11], a[i + 12], tonumber(a[i + 13]), a[i + 14], a[i + 15])
 end
+for queue in pairs(woken) do wake(queue) end
 return answers

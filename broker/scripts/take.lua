@@ -10,7 +10,9 @@
 local lease_ms, max_stalls, want = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local DUE_AT_ONCE, STALLED_AT_ONCE, PARKED_AT_ONCE = 1000, 100, 200
 local TOLERANCE = 20 -- ms by which a start may come early when one before it came late
+local CANCELLED = 8 -- position in a message of the answer
 local out, next_look = {}, -1
+local asked, cancels = {}, {} -- positions in `out` whose run may have been cancelled before it had a message, and the keys that tell
 
 local function look_again(ms)
   ms = math.max(0, math.ceil(ms))
@@ -116,8 +118,8 @@ local function report_of(tag)
   return { tag, f[1], f[2], f[3] or '', f[4] or '1', f[5] or '0', f[6] or '', f[7] or '', f[8] or '0' }
 end
 
--- Returns false when the message is gone (a temporary queue's, expired).
-local function hand_out(queue, tag, no_ack)
+-- Adds to `leases` (words of ZADD) unless no lease is needed. Returns false when the message is gone (a temporary queue's, expired).
+local function hand_out(queue, tag, no_ack, leases)
   local mk = message(tag)
   local f = call('HMGET', mk, 'm', 'a', 'r', 's', 'c', 'i', 'b', 'g', 'w', 't')
   if not f[1] then
@@ -129,11 +131,15 @@ local function hand_out(queue, tag, no_ack)
     call('DEL', mk)
   else
     lease = call('HINCRBY', mk, 'd', 1)
-    call('ZADD', key('active', queue), now + lease_ms, tag)
+    leases[#leases + 1] = now + lease_ms
+    leases[#leases + 1] = tag
   end
-  local cancelled = f[5] or (has(f[6]) and call('GET', key('cancel', f[6]))) or ''
-  out[#out + 1] = { queue, tag, lease, f[1], f[2] or '1', f[3] or '0', f[4] or '0', cancelled, f[6] or '', report_of(f[7]),
+  out[#out + 1] = { queue, tag, lease, f[1], f[2] or '1', f[3] or '0', f[4] or '0', f[5] or '', f[6] or '', report_of(f[7]),
     math.max(0, now - tonumber(f[9] or f[10] or now)) }
+  if not f[5] and has(f[6]) then
+    asked[#asked + 1] = #out
+    cancels[#cancels + 1] = key('cancel', f[6])
+  end
   return true
 end
 
@@ -145,19 +151,26 @@ local function limits_of(queue)
     key_concurrency = tonumber(f[6]), key_rate = tonumber(f[7]), key_per = tonumber(f[8]) }
 end
 
-local function serve_plainly(queue, room, no_ack)
+local function mark_cancelled()
+  if #asked == 0 then return end
+  for i, by in ipairs(call('MGET', unpack(cancels))) do
+    if by then out[asked[i]][CANCELLED] = by end
+  end
+end
+
+local function serve_plainly(queue, room, no_ack, leases)
   local popped = call('ZPOPMIN', key('waiting', queue), room)
-  for i = 1, #popped, 2 do hand_out(queue, popped[i], no_ack) end
+  for i = 1, #popped, 2 do hand_out(queue, popped[i], no_ack, leases) end
 end
 
 local function serve(queue, room, no_ack)
   local limits = limits_of(queue)
   if limits.paused then return end
-  local before = #out
+  local before, leases = #out, {}
   if limits.concurrency then room = math.min(room, limits.concurrency - call('ZCARD', key('active', queue))) end
   unpark(queue)
   if not limits.rate and call('EXISTS', key('turns', queue)) == 0 then
-    if room > 0 then serve_plainly(queue, room, no_ack) end
+    if room > 0 then serve_plainly(queue, room, no_ack, leases) end
   else
     while room > 0 do
       local wait, arrival = 0, nil
@@ -168,12 +181,13 @@ local function serve(queue, room, no_ack)
       end
       local tag = pop(queue, limits)
       if not tag then break end
-      if hand_out(queue, tag, no_ack) then
+      if hand_out(queue, tag, no_ack, leases) then
         room = room - 1
         if arrival then charge(key('rate', queue), arrival) end
       end
     end
   end
+  if #leases > 0 then call('ZADD', key('active', queue), unpack(leases)) end
   local first_parked = call('ZRANGE', key('parked', queue), 0, 0, 'WITHSCORES')
   if first_parked[2] and first_parked[2] ~= 'inf' then look_again(tonumber(first_parked[2]) - now) end
   if #out > before then offer(queue) end -- one call more by another worker finds out whether a limit holds the rest
@@ -190,4 +204,5 @@ end
 for i = 6, #ARGV, 2 do
   if queues > 1 and #out < want then serve(ARGV[i], want - #out, ARGV[i + 1] == '1') end
 end
+mark_cancelled()
 return { next_look, unpack(out) }

@@ -68,7 +68,7 @@ class Driver:
         lease = taken.to_lease()
         assert isinstance(lease, Lease)
         if isinstance(ending, Done):
-            return not run(self.client, self.space, "ack", *ending.words(lease))
+            return not run(self.client, self.space, "ack", *ending.words(lease, ""))
         call: Call = ending.call(lease, self.max_stalls)
         return bool(run(self.client, self.space, call.name, *call.words))
 

@@ -15,6 +15,7 @@ AT_ONCE = 1000  # messages per call
 LOGARITHMIC = {  # O(log n) at most in the length of a line, with the bounded ranges that the scripts ask for
     "time", "get", "set", "del", "exists", "incr", "pexpire", "hget", "hmget", "hset", "hgetall", "hincrby", "scard",
     "sadd", "srem", "zadd", "zcard", "zcount", "zpopmin", "zrange", "zrangebyscore", "zrank", "zrem", "zscore", "xadd",
+    "mget",  # as many as were taken
     "zremrangebyscore",  # of workers that are gone
 }  # fmt: skip
 OURS = {"evalsha", "eval", "info", "config", "client", "hello", "select", "auth", "script", "ping"}

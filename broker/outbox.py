@@ -1,0 +1,117 @@
+"""What a process has still to tell the broker of its executions: how they began and ended."""
+
+import logging
+import threading
+from typing import NamedTuple
+
+import redis
+
+from broker.endings import Done, Ending, Lease
+from broker.scripting import Call, Keyspace, run_all
+
+log = logging.getLogger(__name__)
+
+ACKS_PER_CALL = 200
+
+
+class Note(NamedTuple):
+    """An event that belongs to no move of the message."""
+
+    event: str
+    lease: Lease
+    detail: str
+
+
+type Ended = tuple[Lease, Ending]
+
+
+class Outbox:
+    """Collects in any thread; one thread at a time sends all there is, in one round trip."""
+
+    def __init__(self, space: Keyspace, max_stalls: int) -> None:
+        """`max_stalls` -1 means never dead."""
+        self._space = space
+        self._max_stalls = max_stalls
+        self._ended: list[Ended] = []
+        self._notes: list[Note] = []
+        self._starts: dict[str, Note] = {}  # by delivery tag: the start of what may end before it is sent
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return not (self._ended or self._notes or self._starts)
+
+    def end(self, lease: Lease, ending: Ending) -> None:
+        """Tell how an execution ended."""
+        with self._lock:
+            self._ended.append((lease, ending))
+
+    def start(self, lease: Lease, detail: str) -> None:
+        """Tell that an execution began."""
+        with self._lock:
+            self._starts[lease.delivery_tag] = Note("started", lease, detail)
+
+    def note(self, event: str, lease: Lease, detail: str) -> None:
+        """Tell what happened in between."""
+        with self._lock:
+            start = self._starts.pop(lease.delivery_tag, None)
+            self._notes += [Note(event, lease, detail)] if start is None else [start, Note(event, lease, detail)]
+
+    def send(self, client: redis.Redis) -> None:
+        """
+        Send all, after what another thread is sending.
+
+        Raises:
+            redis.RedisError: The server is away; what was not sent stays.
+        """
+        with self._sending:
+            with self._lock:
+                ended, self._ended = self._ended, []
+                notes, self._notes = self._notes, []
+                starts, self._starts = self._starts, {}
+            try:
+                if ended or notes or starts:
+                    self._send(client, ended, notes, starts)
+            except (redis.RedisError, OSError) as error:
+                with self._lock:
+                    self._ended[:0], self._notes[:0] = ended, notes
+                    self._starts = starts | self._starts
+                log.debug("%d endings wait for the broker: %s", len(ended), error)
+                raise
+
+    def _send(self, client: redis.Redis, ended: list[Ended], notes: list[Note], starts: dict[str, Note]) -> None:
+        done = [(lease, ending) for lease, ending in ended if isinstance(ending, Done)]
+        chunks = [done[start : start + ACKS_PER_CALL] for start in range(0, len(done), ACKS_PER_CALL)]
+        others = [(lease, ending) for lease, ending in ended if not isinstance(ending, Done)]
+        over = {lease.delivery_tag for lease, _ in done}
+        notes = notes + [start for tag, start in starts.items() if tag not in over]
+        calls = [_notes_call(notes)] if notes else []
+        calls += [_ack_call(chunk, starts) for chunk in chunks]
+        calls += [ending.call(lease, self._max_stalls) for lease, ending in others]
+        answers = run_all(client, self._space, calls)[len(calls) - len(chunks) - len(others) :]
+        lost = [chunk[index][0] for chunk, answer in zip(chunks, answers, strict=False) for index in answer]
+        lost += [lease for (lease, _), answer in zip(others, answers[len(chunks) :], strict=True) if not answer]
+        for lease in lost:  # also said once too often when the answer to an earlier try was lost
+            log.warning(
+                "late answer refused: run %s on %s, lease %d had ended",
+                lease.run_id or lease.tag,
+                lease.queue,
+                lease.number,
+            )
+
+
+def _ack_call(done: list[tuple[Lease, Done]], starts: dict[str, Note]) -> Call:
+    words: list[str | int] = []
+    for lease, ending in done:
+        start = starts.get(lease.delivery_tag)
+        words += ending.words(lease, "" if start is None else start.detail)
+    return Call("ack", tuple(words))
+
+
+def _notes_call(notes: list[Note]) -> Call:
+    words: list[str | int] = []
+    for event, lease, detail in notes:
+        words += (event, lease.run_id, lease.queue, lease.attempt, detail, lease.tag, lease.number)
+    return Call("note", tuple(words))

@@ -1,0 +1,59 @@
+"""What Celery's consumer does with each message before the task's strategy, without promises and turns of the loop."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import Any
+
+from celery.exceptions import InvalidTaskError
+from kombu.exceptions import ContentDisallowed, DecodeError
+
+
+class Bell:
+    """Wakes the loop for the thread that has just freed a slot; once is enough for all until the loop has woken."""
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+        self._thread = threading.get_ident()  # the loop's
+        self._is_rung = False
+
+    def ring(self) -> None:
+        """Wake the loop, unless this is its thread."""
+        if not self._is_rung and threading.get_ident() != self._thread:
+            self._is_rung = True
+            self._hub.call_soon(self._reset)
+
+    def _reset(self) -> None:
+        """Called at the start of the turn that sends what has ended."""
+        self._is_rung = False
+
+
+def task_handler(consumer: Any, celerys: Any) -> Any:
+    """
+    Return the handler of all task messages; `celerys` is that of Celery, for whatever is no ordinary task message.
+
+    An acknowledgement takes effect where it is made, also in a thread of the pool: it ends a lease, and the loop, which
+    owns the connection, only has to be woken to send it.
+    """
+    strategies, callbacks, bell = consumer.strategies, consumer.on_task_message, Bell(consumer.hub)
+
+    def handle(message: Any) -> Any:
+        headers = message.headers
+        strategy = strategies.get(headers.get("task")) if isinstance(headers, dict) else None
+        if strategy is None:
+            return celerys(message)
+
+        def acknowledge(logger: Any, errors: Any) -> None:
+            message.ack_log_error(logger, errors)
+            bell.ring()
+
+        reject = partial(consumer.call_soon_ack, message.reject_log_error)
+        try:
+            return strategy(message, None, acknowledge, reject, callbacks)
+        except (InvalidTaskError, ContentDisallowed) as error:
+            return consumer.on_invalid_task(None, message, error)
+        except DecodeError as error:
+            return consumer.on_decode_error(message, error)
+
+    return handle
