@@ -45,7 +45,8 @@ class Helper:
         Let a process write, with the lease of this token, until it ends or `stop` is set.
 
         Returns:
-            False: there was none; it failed, now or a short while ago.
+            Whether there was one, however it ended: it may have read entries and not written them. After a failure
+            there is none for a while.
         """
         if monotonic() < self._not_before:
             return False
@@ -56,17 +57,19 @@ class Helper:
         try:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)  # noqa: S603 - a fixed program, no shell
         except OSError as error:
-            return self._give_up(str(error))
+            self._give_up(str(error))
+            return False
         while process.poll() is None:
             if stop.wait(LOOK_EVERY):
                 _end(process)
                 return True
-        return process.returncode == 0 or self._give_up(f"exit code {process.returncode}")
+        if process.returncode != 0:
+            self._give_up(f"exit code {process.returncode}")
+        return True
 
-    def _give_up(self, reason: str) -> bool:
+    def _give_up(self, reason: str) -> None:
         self._not_before = monotonic() + AFTER_A_FAILURE
         log.warning("audit.helper_failed", reason=reason)
-        return False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

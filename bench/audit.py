@@ -119,6 +119,7 @@ def drain(database: Database, valkey: Server, folder: Path, tasks: int, *, is_on
     enqueue_many(records_app.greet, [records_app.Greet(name="Ada")] * tasks)
     env = {"DATABASE_URL": database.url, "REDIS_URL": valkey.url, "AUDIT_ENABLED": str(is_on).lower()}
     env |= {"LOG_LEVEL": "warning", "TASKYARD_DATA": str(folder)}
+    env |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode")}  # as when installed
     arguments = ("-P", "threads", "-c", str(SLOTS), "-Q", "celery", *MINIMAL)
     worker = Worker("tests.audit.records_app", folder, arguments=arguments, env=env)
     with redis.Redis.from_url(valkey.url) as client:

@@ -12,6 +12,7 @@ import pytest
 import redis
 from sqlmodel import func, select
 
+from audit.events import CONSUMER, GROUP, stream_key
 from audit.helper import Helper
 from audit.models import Run
 from audit.writer import BESIDE_WORK, Writer, backlog
@@ -52,6 +53,9 @@ def test_what_a_killed_helper_leaves_is_written_by_the_thread(platform: Database
         wait_for(lambda: helpers(os.getpid()), LIMIT, "the helper runs")
         (helper,) = helpers(os.getpid())
         wait_for(lambda: written(platform) > BESIDE_WORK.batch, LIMIT, "it writes")
+        helper.suspend()
+        append_many(client, MUCH)  # the same runs once more
+        client.xreadgroup(GROUP, CONSUMER, {stream_key(PREFIX): ">"}, count=10)  # as one that dies before it writes
         helper.kill()
         append(client, "queued", "one more")
         wait_for(lambda: backlog(client, PREFIX) == 0, LIMIT, "the stream is empty")
