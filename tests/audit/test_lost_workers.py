@@ -1,6 +1,6 @@
 """A worker that lost its lease: the audit shows who had the task, and who finished it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,48 +27,53 @@ def database(servers: Servers) -> Iterator[Database]:
     yield from lent("sqlite", servers, migrated=True)
 
 
-@pytest.mark.parametrize("pool", ["processes", "threads", "solo"])
-def test_the_audit_shows_both_executions_of_a_task_whose_worker_was_suspended(
-    platform: Database, valkey: Server, tmp_path: Path, pool: str
-) -> None:
-    starts, until = tmp_path / "starts", tmp_path / "until"
+@pytest.fixture
+def workers(platform: Database, valkey: Server, tmp_path: Path) -> Iterator[Callable[[str, str], Worker]]:
+    """Starts workers of one slot, each with a name and a pool; ends them."""
+    env = {
+        "DATABASE_URL": platform.url,
+        "REDIS_URL": valkey.url,
+        "TASKYARD_DATA": str(tmp_path),
+        "WORKER_QUEUE_STALLED_INTERVAL": str(int(LEASE * 1000)),
+    }
     with ExitStack() as ends:
 
-        def worker(name: str) -> Worker:
-            env = {
-                "DATABASE_URL": platform.url,
-                "REDIS_URL": valkey.url,
-                "TASKYARD_DATA": str(tmp_path),
-                "WORKER_QUEUE_STALLED_INTERVAL": str(int(LEASE * 1000)),
-            }
+        def start(name: str, pool: str) -> Worker:
             options = ("-P", pool, "-c", "1", "-Q", "celery,dead-letter", *MINIMAL)
-            made = Worker("tests.audit.records_app", tmp_path, name=name, arguments=options, env=env)
-            ends.push(made)
-            return made.start(wait_ready=False)
+            worker = Worker("tests.audit.records_app", tmp_path, name=name, arguments=options, env=env)
+            ends.push(worker)
+            return worker.start(wait_ready=False)
 
-        def started(times: int) -> bool:
-            return starts.exists() and len(starts.read_text().splitlines()) == times
+        yield start
 
-        def executions() -> list[tuple[str, str | None]]:
-            with platform.session() as session:
-                (attempt,) = attempts_of(session, str(run.id))
-                return [(entry["kind"], entry["worker"]) for entry in attempt.executions or ()]
 
-        sleeper = worker("sleeper")
-        run = records_app.linger.delay(starts=str(starts), until=str(until))
-        wait_for(lambda: started(1) and state_of(platform, run.id) == "running", LIMIT, "it runs, and this is told")
-        sleeper.suspend()
-        worker("heir")
-        wait_for(lambda: started(2), LIMIT, "it runs elsewhere")
-        stays_true(lambda: sleeper.is_running, 2 * LEASE, "it is suspended")
-        sleeper.resume()
-        wait_for(lambda: "lease lost" in sleeper.log.read_text(), LIMIT, "it learns that its lease is gone")
-        until.touch()
+def executions(database: Database, run_id: str) -> list[tuple[str, str | None]]:
+    with database.session() as session:
+        (attempt,) = attempts_of(session, run_id)
+        return [(entry["kind"], entry["worker"]) for entry in attempt.executions or ()]
 
-        wait_for(lambda: len(executions()) == 3, LIMIT, "the audit knows all")
-        assert executions() == [("started", "sleeper@test"), ("stalled", None), ("started", "heir@test")]
-        wait_for(lambda: state_of(platform, run.id) == "succeeded", LIMIT, "its end is known")
-    shown = CliRunner().invoke(jobs, ["show", str(run.id)])
+
+@pytest.mark.parametrize("pool", ["processes", "threads", "solo"])
+def test_the_audit_shows_both_executions_of_a_task_whose_worker_was_suspended(
+    platform: Database, workers: Callable[[str, str], Worker], tmp_path: Path, pool: str
+) -> None:
+    starts, until = tmp_path / "starts", tmp_path / "until"
+    sleeper = workers("sleeper", pool)
+    run = str(records_app.linger.delay(starts=str(starts), until=str(until)).id)
+    wait_for(starts.exists, LIMIT, "it runs")
+    wait_for(lambda: state_of(platform, run) == "running", LIMIT, "this is told")
+    sleeper.suspend()
+    workers("heir", pool)
+    wait_for(lambda: starts.read_text() == "start\n" * 2, LIMIT, "it runs elsewhere")
+    stays_true(lambda: sleeper.is_running, 2 * LEASE, "it is suspended")
+    sleeper.resume()
+    wait_for(lambda: "lease lost" in sleeper.log.read_text(), LIMIT, "it learns that its lease is gone")
+    until.touch()
+
+    wait_for(lambda: len(executions(platform, run)) == 3, LIMIT, "the audit knows all")
+    assert executions(platform, run) == [("started", "sleeper@test"), ("stalled", None), ("started", "heir@test")]
+    wait_for(lambda: state_of(platform, run) == "succeeded", LIMIT, "its end is known")
+    shown = CliRunner().invoke(jobs, ["show", run])
     assert shown.exit_code == 0
     assert "stalled: its lease ended" in shown.output
     assert shown.output.index("started on sleeper@test") < shown.output.index("started on heir@test")

@@ -82,6 +82,7 @@ def test_a_worker_that_wakes_after_its_lease_cannot_acknowledge(valkey_bed: Bed,
     bed = valkey_bed
     sleeper = bed.worker(pool, 1)
     run = bed.send("hold")
+    bed.wait_started()
     wait_for(lambda: bed.states(run) == ["queued", "started"], 30, "it has said that it began")
     sleeper.suspend()
     bed.worker(pool, 1, name="other")
