@@ -25,12 +25,11 @@ from audit.history import RunFilter, attempts_of, children_of, find_run, list_ru
 from audit.models import Run
 from audit.paging import write_cursor
 from audit.writer import backlog
+from bench.databases import durable_database
 from broker.control import QueueControl
-from config.database import open_engine
-from migrations.schema import upgrade
 from tasks.app import app, enqueue_many
 from tests.audit import records_app
-from tests.databases import Database, Postgres
+from tests.databases import Database
 from tests.servers import Server
 from tests.waiting import wait_for
 from tests.workers import MINIMAL, Worker
@@ -83,13 +82,7 @@ def servers() -> Iterator[tuple[Database, Server, Path]]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         valkey = stack.enter_context(Server(folder / "valkey", appendfsync="everysec"))
-        server = Postgres(durable=True).start()
-        stack.callback(server.remove)
-        url = server.url.render_as_string(hide_password=False)
-        engine = open_engine(url)
-        stack.callback(engine.dispose)
-        upgrade(engine)
-        yield Database("postgresql", url, engine), valkey, folder
+        yield stack.enter_context(durable_database("postgresql", folder)), valkey, folder
 
 
 def throughput(database: Database, valkey: Server, folder: Path, tasks: int, rounds: int) -> None:

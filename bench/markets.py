@@ -13,12 +13,11 @@ from pathlib import Path
 from random import Random
 from time import monotonic, process_time
 
-from config.database import open_engine
-from migrations.schema import upgrade
+from bench.databases import durable_database
 from tasks.markets.models import Market, Prediction
 from tasks.reconciliation.models import MarketLine, Report
 from tasks.reconciliation.standin import CONTRACT, StandinNode, account
-from tests.databases import Database, Kind, Postgres
+from tests.databases import Database, Kind
 from tests.markets.platform import Platform, environment
 from tests.markets.world import World, resolved_event
 from tests.pointing import point_app_at
@@ -119,17 +118,8 @@ def _platform(database: Database) -> Iterator[tuple[Platform, StandinNode]]:
 
 @contextmanager
 def _database(kind: Kind) -> Iterator[Database]:
-    with ExitStack() as stack:
-        if kind == "sqlite":
-            url = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/bench.db"
-        else:
-            server = Postgres(durable=True).start()
-            stack.callback(server.remove)
-            url = server.url.render_as_string(hide_password=False)
-        engine = open_engine(url)
-        stack.callback(engine.dispose)
-        upgrade(engine)
-        yield Database(kind, url, engine)
+    with tempfile.TemporaryDirectory() as folder, durable_database(kind, Path(folder)) as database:
+        yield database
 
 
 if __name__ == "__main__":

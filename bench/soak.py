@@ -23,15 +23,14 @@ import psutil
 import redis
 from sqlalchemy import text
 
+from bench.databases import durable_database
 from bench.machine import describe
 from bench.soak_tasks import TASKS, Work
 from broker.control import QueueControl
-from config.database import open_engine
 from config.queues import BACKUPS, DEFAULT, WEBHOOKS
 from launch.programs import ASYNCIO_POOL
-from migrations.schema import upgrade
 from tasks.app import enqueue_many
-from tests.databases import Database, Postgres
+from tests.databases import Database
 from tests.pointing import point_app_at
 from tests.servers import Server
 from tests.waiting import wait_for
@@ -154,13 +153,8 @@ def platform() -> Iterator[Site]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="taskyard-soak-")))
         valkey = stack.enter_context(Server(folder / "valkey", appendfsync="everysec"))
-        postgres = Postgres(durable=True).start()
-        stack.callback(postgres.remove)
-        url = postgres.url.render_as_string(hide_password=False)
-        engine = open_engine(url)
-        stack.callback(engine.dispose)
-        upgrade(engine)
-        env = {**SETTINGS, "REDIS_URL": valkey.url, "DATABASE_URL": url, "TASKYARD_DATA": str(folder)}
+        database = stack.enter_context(durable_database("postgresql", folder))
+        env = {**SETTINGS, "REDIS_URL": valkey.url, "DATABASE_URL": database.url, "TASKYARD_DATA": str(folder)}
         logs = folder / "logs"
         workers = {
             name: stack.enter_context(
@@ -173,7 +167,7 @@ def platform() -> Iterator[Site]:
         control = QueueControl(stack.enter_context(redis.Redis.from_url(valkey.url)))
         wait_for(lambda: all(control.counts(queue).consumers for queue in QUEUES), LIMIT, "all queues are served")
         pids = {f"worker, {name}": worker.pid for name, worker in workers.items()}
-        yield Site(Database("postgresql", url, engine), control, logs, {**pids, "beat": beat.pid, "valkey": valkey.pid})
+        yield Site(database, control, logs, {**pids, "beat": beat.pid, "valkey": valkey.pid})
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def compute(payload: Work) -> None:
 @task("soak.block", Work, queue=DEFAULT)
 def block(payload: Work) -> None:  # noqa: ARG001 - it only waits
     """Block for 20 ms, as a query does."""
-    time.sleep(0.02)
+    time.sleep(0.02)  # is the work
 
 
 @task("soak.wait", Work, queue=WEBHOOKS)

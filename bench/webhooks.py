@@ -17,11 +17,10 @@ from statistics import quantiles
 from threading import Event
 from time import monotonic
 
+from bench.databases import durable_database
 from bench.machine import describe
 from bench.receivers import Receivers, receivers
-from config.database import open_engine
-from migrations.schema import upgrade
-from tests.databases import Database, Kind, Postgres
+from tests.databases import Kind
 from tests.servers import Server
 from tests.system.site import Site
 from tests.waiting import wait_for
@@ -97,15 +96,8 @@ def platform(kind: Kind) -> Iterator[Site]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskyard-bench-")))
         valkey = stack.enter_context(Server(folder / "valkey"))
-        url = f"sqlite:///{folder / 'bench.db'}"
-        if kind == "postgresql":
-            postgres = Postgres(durable=True).start()
-            stack.callback(postgres.remove)
-            url = postgres.url.render_as_string(hide_password=False)
-        engine = open_engine(url)
-        stack.callback(engine.dispose)
-        upgrade(engine)
-        yield stack.enter_context(Site(Database(kind, url, engine), valkey, folder, **SETTINGS))
+        database = stack.enter_context(durable_database(kind, folder))
+        yield stack.enter_context(Site(database, valkey, folder, **SETTINGS))
 
 
 if __name__ == "__main__":

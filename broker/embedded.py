@@ -143,7 +143,7 @@ class EmbeddedValkey:
         while self.is_running and time.monotonic() < deadline:
             if self._answers():
                 return True
-            time.sleep(0.02)
+            time.sleep(0.02)  # a server that starts tells nobody: it is asked until it answers
         return False
 
     def _answers(self) -> bool:

@@ -21,7 +21,7 @@ from tasks.records.bulk import operation_key
 from tasks.records.payloads import ResolveLetters
 from tasks.records.tasks import resolve_letters
 
-LOOK_EVERY = 0.3  # seconds
+LOOK_EVERY = 0.3  # seconds between two looks at SQL, which tells nobody when it changes
 COLUMNS = ("id", "verb", "state", "total", "done", "refused", "left", "who", "reason", "created_at", "finished_at")
 
 

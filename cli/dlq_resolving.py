@@ -19,7 +19,7 @@ from cli.dlq_operations import run_operation
 from cli.exits import OperatorCommand
 from cli.letter_forms import filter_options, letter_filter
 from cli.operations import announced
-from cli.parameters import check_consent, check_selection, destructive_options, json_option
+from cli.parameters import check_consent, check_selection, destructive_options, json_option, read_json_object
 from config.database import open_session
 from tasks.redrive import DeadLetterNotFoundError, NotRedrivableError, check_redrive, discard, redrive
 
@@ -166,10 +166,4 @@ def _read_payload(text: str | None, ids: tuple[UUID, ...]) -> dict[str, Any] | N
         return None
     if len(ids) != 1:
         raise click.UsageError("--payload goes with exactly one id")
-    try:
-        fields = json.loads(text)
-    except ValueError as error:
-        raise click.UsageError(f"--payload is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise click.UsageError("--payload must be a JSON object")
-    return fields
+    return read_json_object(text, "--payload")

@@ -22,7 +22,7 @@ from cli.spans import Span
 from config.database import open_session
 from tasks.redrive import NotRedrivableError, redrive
 
-LOOK_EVERY = 0.5  # seconds
+LOOK_EVERY = 0.5  # seconds between two looks at SQL, which tells nobody when it changes
 SEEN_AT_ONCE = 500  # newest runs that are watched
 
 for_option = click.option("--for", "span", type=Span(), metavar="TIME", help="Follow for so long; else until Ctrl-C.")

@@ -1,5 +1,6 @@
 """Options that several commands share, and how their text is read."""
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -102,3 +103,19 @@ def check_selection(ids: Sequence[UUID], filters: Mapping[str, Any], *, everythi
         raise click.UsageError("give ids, or a filter, or --all; not two of them")
     if not ids and not has_filter and not everything:
         raise click.UsageError("say which: ids, a filter, or --all")
+
+
+def read_json_object(text: str, option: str) -> dict[str, Any]:
+    """
+    Read the fields of a payload as an option gives them.
+
+    Raises:
+        click.UsageError: It is no JSON object.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(f"{option}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise click.UsageError(f"{option}: not a JSON object of the payload's fields")
+    return value

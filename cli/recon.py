@@ -19,7 +19,7 @@ from tasks.reconciliation.diff import ALERTING
 from tasks.reconciliation.payloads import Reconcile
 from tasks.reconciliation.tasks import reconcile, report_id_of
 
-LOOK_EVERY = 0.2  # seconds
+LOOK_EVERY = 0.2  # seconds between two looks at SQL, which tells nobody when it changes
 LINES = 50  # of a report, without --all
 
 

@@ -1,6 +1,5 @@
 """How a schedule is written on the command line, and how it is shown."""
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -21,6 +20,7 @@ from beat.text import timing_text
 from beat.views import FireView, ScheduleView, shown_args
 from beat.zones import zone_of
 from cli.exits import FailedError, NotFoundError, OperatorCommand
+from cli.parameters import read_json_object
 
 KINDS = ("cron", "every", "at")  # options that say when; one of them
 PLAIN = (
@@ -110,7 +110,7 @@ def changed_fields(options: dict[str, Any]) -> dict[str, Any]:
         if name in given:
             fields[name] = moment_of(name, given[name], zone_of(given.get("zone", "UTC")))
     if "args_json" in given:
-        fields["args"] = _json_object(given["args_json"])
+        fields["args"] = read_json_object(given["args_json"], "--args")
     return fields
 
 
@@ -161,13 +161,3 @@ def facts_of(view: ScheduleView) -> dict[str, Any]:
 def fire_facts(view: FireView) -> dict[str, Any]:
     """Return a fire as names and values."""
     return {**view.fire.model_dump(exclude={"schedule_id", "fence"}), "outcome": view.outcome}
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise click.UsageError(f"--args: not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise click.UsageError("--args: not a JSON object of the payload's fields")
-    return value

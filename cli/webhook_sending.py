@@ -33,7 +33,7 @@ from tasks.webhooks.handover import Due
 from tasks.webhooks.listings import AttemptView, show_delivery
 from tasks.webhooks.tasks import deliver, enqueue_deliveries
 
-LOOK_EVERY = 0.1  # seconds
+LOOK_EVERY = 0.1  # seconds between two looks at SQL, which tells nobody when it changes
 wait_option = click.option(
     "--wait",
     "wait_seconds",

@@ -172,7 +172,7 @@ class _Sender:
                 self._is_away = False
             except (RedisError, OSError):  # the worker's connection says so in the log
                 self._is_away = True
-                time.sleep(SEND_EVERY)
+                time.sleep(SEND_EVERY)  # our own thread; the broker is away
                 self._wake.set()
 
     def _send_all(self) -> None:

@@ -34,7 +34,7 @@ def main() -> None:
             publish_all(nap if what == "nap" else noop, int(count), producer)
         elif what == "paced":
             for number in range(int(count)):
-                time.sleep(max(0.0, started + number / 50 - time.perf_counter()))
+                time.sleep(max(0.0, started + number / 50 - time.perf_counter()))  # an even pace
                 stamp.apply_async((time.time(),), producer=producer)
         elif what == "hold":
             hold.apply_async((count,), producer=producer)

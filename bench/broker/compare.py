@@ -110,7 +110,7 @@ def _recovery(system: System, client: redis.Redis) -> float:
         _produce(system, "hold", 60)
         _until(lambda: _notes().llen("bench:starts") == 1)
         with _workers(system, 1, 1):
-            time.sleep(5)
+            time.sleep(5)  # the second one is up, and its first look at the queue is over
             killed = time.time()
             _kill(first, signal.SIGKILL)
             _until(lambda: _notes().llen("bench:starts") == 2)
@@ -170,9 +170,9 @@ def _resident(process: psutil.Process) -> float:
 
 def _idle(processes: list[psutil.Process]) -> float:
     """CPU percent of one process over 10 s without work."""
-    time.sleep(2)
+    time.sleep(2)  # the last acknowledgements are sent
     before = [_cpu(process) for process in processes]
-    time.sleep(10)
+    time.sleep(10)  # the time that is measured
     return statistics.mean(_cpu(process) - start for process, start in zip(processes, before, strict=True)) * 10
 
 

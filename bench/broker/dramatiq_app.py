@@ -23,7 +23,7 @@ def noop() -> None:
 @dramatiq.actor(queue_name="bench", max_retries=3)
 def nap() -> None:
     """Wait 50 ms."""
-    time.sleep(0.05)
+    time.sleep(0.05)  # is the work
 
 
 @dramatiq.actor(queue_name="bench", max_retries=3)
@@ -36,7 +36,7 @@ def stamp(sent: float) -> None:
 def hold(seconds: float) -> None:
     """Note the start, then hold on."""
     client.rpush("bench:starts", time.time())
-    time.sleep(seconds)
+    time.sleep(seconds)  # is the work
 
 
 if __name__ == "__main__":
@@ -49,7 +49,7 @@ if __name__ == "__main__":
             (nap if what == "nap" else noop).send()
     elif what == "paced":
         for number in range(int(count)):
-            time.sleep(max(0.0, started + number / 50 - time.perf_counter()))
+            time.sleep(max(0.0, started + number / 50 - time.perf_counter()))  # an even pace
             stamp.send(time.time())
     elif what == "hold":
         hold.send(count)

@@ -31,6 +31,6 @@ if __name__ == "__main__":
         queue.enqueue_many([Queue.prepare_data("bench.broker.rq_app.noop") for _ in range(count)])
     elif what == "paced":
         for number in range(count):
-            time.sleep(max(0.0, started + number / 50 - time.perf_counter()))
+            time.sleep(max(0.0, started + number / 50 - time.perf_counter()))  # an even pace
             queue.enqueue("bench.broker.rq_app.stamp", time.time())
     print(time.perf_counter() - started)

@@ -70,7 +70,7 @@ class JsonRpc:
             except NodeUnreachableError:
                 if number == self._limits.tries:
                     raise
-                time.sleep(PAUSE * 2 ** (number - 1))
+                time.sleep(PAUSE * 2 ** (number - 1))  # the node gets time to recover
         raise AssertionError("there is at least one try")
 
     def _call_once(self, method: str, params: Any) -> Any:

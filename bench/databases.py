@@ -1,0 +1,24 @@
+"""Databases for measurements: migrated, and durable as in production."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from config.database import open_engine
+from migrations.schema import upgrade
+from tests.databases import Database, Kind, Postgres
+
+
+@contextmanager
+def durable_database(kind: Kind, folder: Path) -> Iterator[Database]:
+    """A PostgreSQL that waits for the disk at each commit, or a SQLite file in `folder`; gone with the block."""
+    with ExitStack() as stack:
+        url = f"sqlite:///{folder / 'bench.db'}"
+        if kind == "postgresql":
+            server = Postgres(durable=True).start()
+            stack.callback(server.remove)
+            url = server.url.render_as_string(hide_password=False)
+        engine = open_engine(url)
+        stack.callback(engine.dispose)
+        upgrade(engine)
+        yield Database(kind, url, engine)
