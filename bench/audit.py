@@ -87,7 +87,7 @@ def servers() -> Iterator[tuple[Database, Server, Path]]:
 
 def throughput(database: Database, valkey: Server, folder: Path, tasks: int, rounds: int) -> None:
     """Drain no-op tasks with and without audit, in turn, and print the ratio."""
-    app.conf.update(broker_url=valkey.url, result_backend=valkey.url)
+    point_app_at(valkey.url)
     rates: dict[bool, list[float]] = {True: [], False: []}
     waiting: list[int] = []
     for number in range(rounds):

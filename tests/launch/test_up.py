@@ -18,8 +18,9 @@ from config.queues import QUEUES
 from config.settings import load_settings
 from launch import servers
 from launch.programs import programs
-from tests.launch.app import app, hold
+from tests.launch.app import hold
 from tests.launch.stage import Up, all_gone
+from tests.pointing import point_app_at
 from tests.waiting import wait_for
 
 LIMIT = 100  # seconds, on a busy machine
@@ -50,7 +51,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
 def test_a_worker_is_killed_and_up_is_ended_and_no_task_is_lost_or_run_twice(up: Up, tmp_path: Path) -> None:
     """10 run and 500 wait: a SIGKILL runs its five again elsewhere, a SIGTERM runs none twice."""
     url = up.wait_says("up.valkey")["url"]
-    app.conf.update(broker_url=url)
+    point_app_at(url)
     client = redis.Redis.from_url(url)
     control = QueueControl(client)
     wait_for(lambda: control.counts("celery").consumers == 2, LIMIT, "both workers listen", up.tail)

@@ -7,7 +7,7 @@ import pytest
 
 from config.database import open_engine
 from tests.databases import Database, Servers, servers
-from tests.pools.app import app
+from tests.pointing import point_app_at
 from tests.pools.site import Site
 from tests.servers import Server
 
@@ -26,7 +26,7 @@ def site(valkey: Server, _notes: Server, servers: Servers, tmp_path: Path) -> It
     _notes.flush()
     url = servers.make("sqlite")
     engine = open_engine(url)
-    app.conf.update(broker_url=valkey.url)
+    point_app_at(valkey.url)
     with Site(valkey, _notes, Database("sqlite", url, engine), tmp_path) as made:
         yield made
     engine.dispose()
