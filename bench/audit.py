@@ -30,6 +30,7 @@ from broker.control import QueueControl
 from tasks.app import app, enqueue_many
 from tests.audit import records_app
 from tests.databases import Database
+from tests.pointing import point_app_at
 from tests.servers import Server
 from tests.waiting import wait_for
 from tests.workers import MINIMAL, Worker
