@@ -68,7 +68,7 @@ class Channel(Upkeep):
             *sorted((name, str(value)) for name, value in settings.items()),
         )
         if identity not in _leases:
-            _leases[identity] = Leases(self._client_of_its_own, self.space, self.lease_ms, self.max_stalls)
+            _leases[identity] = Leases(self._client_of_its_own(), self.space, self.lease_ms, self.max_stalls)
         return _leases[identity]
 
     def _client_of_its_own(self) -> redis.Redis:

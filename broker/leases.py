@@ -27,9 +27,9 @@ class Leases:
     Thread-safe; a forked child starts with none.
     """
 
-    def __init__(self, connect: Callable[[], redis.Redis], space: Keyspace, lease_ms: int, max_stalls: int) -> None:
-        """`connect` makes a client of its own for this object; `max_stalls` -1 means never dead."""
-        self._connect = connect
+    def __init__(self, client: redis.Redis, space: Keyspace, lease_ms: int, max_stalls: int) -> None:
+        """`client` is for this object alone, and outlives all channels; `max_stalls` -1 means never dead."""
+        self._client = client
         self.space = space
         self.lease_ms = lease_ms
         self.max_stalls = max_stalls
@@ -38,7 +38,6 @@ class Leases:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._client: redis.Redis | None = None
         self._held: dict[str, Lease] = {}
         self._started: set[str] = set()  # delivery tags whose execution has begun
         self.orphans: dict[str, None] = {}  # delivery tags whose channel is gone, in order
@@ -159,12 +158,7 @@ class Leases:
             redis.RedisError: As `flush`.
         """
         if self._pid == os.getpid():
-            self._outbox.send(self._own_client())
-
-    def _own_client(self) -> redis.Redis:
-        if self._client is None:
-            self._client = self._connect()
-        return self._client
+            self._outbox.send(self._client)
 
     def _hurry(self) -> None:
         if not self._wake.is_set():
@@ -223,7 +217,7 @@ class Leases:
         if not leases and not queues:
             return
         words = [word for lease in leases for word in (lease.queue, lease.tag, lease.number)]
-        answer = run(self._own_client(), self.space, "renew", self.lease_ms, self._worker, len(queues), *queues, *words)
+        answer = run(self._client, self.space, "renew", self.lease_ms, self._worker, len(queues), *queues, *words)
         lost = [leases[index] for index in answer if self._held.pop(leases[index].delivery_tag, None)]
         for lease in lost:
             self.orphans.pop(lease.delivery_tag, None)

@@ -84,4 +84,4 @@ def test_messages_that_wait_behind_a_long_task_in_one_worker_keep_their_leases(v
 def test_an_idle_worker_ends_at_once(valkey_bed: Bed) -> None:
     worker = valkey_bed.worker("threads", 2, SOFT_SHUTDOWN="60", **SOFTLY)
     worker.term()
-    assert worker.wait_ended(10) == 0
+    assert worker.wait_ended(10) == 0, worker.tail()
