@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import batched, chain
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from beat.errors import ScheduleError
+from broker.batch import PER_CALL
 from broker.durable_cancel import cancel
 from broker.scripting import Keyspace, run
 from broker.untyped import BatchPublishError
@@ -109,11 +111,11 @@ class CeleryPublisher:
         return Prepared(message, tuple(str(word).encode() for word in words))
 
     def send(self, prepared: Sequence[Prepared]) -> None:
-        """Put all messages with one call; see :class:`Publisher`."""
+        """Put all messages with few calls; see :class:`Publisher`."""
         if self._knows_runs:
-            words = [word for one in prepared for word in one.words]
-            if words:  # a slot that is there already is left as it is
-                run(self._client, self._space, "put", *words)
+            made = [one.words for one in prepared if one.words]
+            for part in batched(made, PER_CALL, strict=False):  # a slot that is there already is left as it is
+                run(self._client, self._space, "put", *chain.from_iterable(part))
             return
         with self._fresh_after_errors():
             producer = self._open_producer()

@@ -1,6 +1,5 @@
 """Bulk publishing: the first message goes all of Celery's way, the others are copies of it with what differs."""
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,9 +7,11 @@ from typing import Any
 from celery import Celery
 from celery.signals import after_task_publish, before_task_publish
 from celery.utils import uuid
+from kombu.utils.json import dumps
 
 from broker.batch import PublishBatch, Routed
-from broker.messages import give_normal_priority, new_nonce
+from broker.json_text import dump, load
+from broker.messages import give_normal_priority
 from broker.wire import HEADER
 
 _DIFFERENT = frozenset({"headers", "kwargsrepr", "priority", "countdown", "eta"})  # from copy to copy
@@ -21,9 +22,9 @@ class Copies:
 
     def __init__(self, batch: PublishBatch, model: Routed) -> None:
         self._batch = batch
-        self._routed, self._model = model, model.message
-        self._args, _, embed = json.loads(self._model["body"])
-        self._embed = json.dumps(embed, separators=(",", ":"))
+        self._routed = model
+        self._model = load(dumps(model.message))  # plain JSON: kombu has marked what is not
+        self._args, _, self._embed = load(self._model["body"])
         headers = self._model["headers"]
         self._is_root = headers["root_id"] == headers["id"]
 
@@ -49,13 +50,13 @@ class Copies:
             headers["root_id"] = run_id
         properties = self._model["properties"] | {
             "correlation_id": run_id,
-            "delivery_tag": new_nonce(),
+            "delivery_tag": run_id,  # new as well, so it names this publication
             "priority": options["priority"],
             "kwargsrepr": options["kwargsrepr"],  # Celery puts it here too
         }
-        body = f"[{json.dumps(self._args)},{json.dumps(kwargs, separators=(',', ':'))},{self._embed}]"
+        body = dump([self._args, kwargs, self._embed])
         message = {**self._model, "headers": headers, "properties": properties, "body": body}
-        self._batch.put(self._routed._replace(message=message))
+        self._batch.put(Routed(self._routed.queue, message, self._routed.expiry_ms), dump)
         return run_id
 
 

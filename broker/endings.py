@@ -1,31 +1,29 @@
 """How an execution can end, as the broker sees it: done, again, lost, buried, or returned."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import redis
 from kombu.exceptions import OperationalError
 
+from broker.json_text import dump
 from broker.scripting import Call
 
 NOT_ITS_FAULT = (redis.RedisError, OSError, OperationalError, MemoryError)  # errors that say nothing of a message
 
 type Outcome = Literal["succeeded", "failed", "cancelled", ""]
 
-_encoder = json.JSONEncoder(default=str, separators=(",", ":"))  # json.dumps would make one for each call
-
 
 def detail(**facts: Any) -> str:
     """The detail of an event, as compact JSON."""
-    return _encoder.encode(facts)
+    return dump(facts)
 
 
 def success(runtime: float | None, result: str | None) -> str:
     """The detail of a success, the most frequent event: `runtime` in seconds, `result` as text."""
     if result is None or runtime is None:
         return detail(runtime=runtime, result=result)
-    return f'{{"runtime":{runtime!r},"result":{_encoder.encode(result)}}}'
+    return f'{{"runtime":{runtime!r},"result":{dump(result)}}}'
 
 
 class Lease(NamedTuple):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from broker.json_text import load
 from broker.untyped import VirtualMessage
 
 JSON = "application/json"
@@ -37,7 +37,7 @@ class Message(VirtualMessage):  # type: ignore[misc]  # see broker/untyped.py
         is_plain = self.content_type == JSON and self.content_encoding == "utf-8" and MARK not in self.body
         if is_plain and self.accept is not None and JSON in self.accept:
             try:
-                return json.loads(self.body)
+                return load(self.body)
             except (ValueError, RecursionError):
                 return super()._decode()  # raises what kombu raises
         return super()._decode()

@@ -1,8 +1,7 @@
 """The wire format: kombu's envelope and our header, to the words of `put` and back from the answer of `take`."""
 
 import base64
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from kombu.utils.json import dumps, loads
 
 from broker.endings import Lease, detail
+from broker.json_text import dump, load
 from broker.scripting import Word
 from broker.wire import BURY_TASK, HEADER
 
@@ -45,7 +45,9 @@ class Taken(NamedTuple):
         return Lease(self.queue, self.tag, self.lease, self.run_id, self.attempt, self.delivery_tag)
 
 
-def put_words(queue: str, message: dict[str, Any], expiry_ms: int = 0) -> tuple[Word, ...]:
+def put_words(
+    queue: str, message: dict[str, Any], expiry_ms: int = 0, encode: Callable[[Any], str] = dumps
+) -> tuple[Word, ...]:
     """The words of put.lua for one message; `expiry_ms` is that of a temporary queue, 0 for none."""
     headers: dict[str, Any] = message.get("headers") or {}
     properties: dict[str, Any] = message["properties"]
@@ -57,7 +59,7 @@ def put_words(queue: str, message: dict[str, Any], expiry_ms: int = 0) -> tuple[
         queue,
         run_id or nonce,
         nonce,
-        dumps(message),
+        encode(message),
         priority_of(properties.get("priority")),
         options.get("group_key") or "",
         due_ms(headers.get("eta")),
@@ -166,7 +168,7 @@ def envelope_of(taken: Taken) -> dict[str, Any]:
 def _decode(payload: bytes) -> dict[str, Any]:
     # kombu's decoder calls a hook for every object; it is needed only where its encoder left a mark.
     text = payload.decode()
-    message = loads(text) if "__type__" in text else json.loads(text)
+    message = loads(text) if "__type__" in text else load(text)
     if not isinstance(message, dict):
         raise MalformedEnvelopeError(f"an envelope is an object, not a {type(message).__name__}")
     headers, properties = message.get("headers"), message.get("properties")
@@ -178,7 +180,7 @@ def _decode(payload: bytes) -> dict[str, Any]:
 
 
 def _letter_envelope(taken: Taken) -> dict[str, Any]:
-    body = json.dumps([[], letter_of(taken.dead), {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+    body = dump([[], letter_of(taken.dead), {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
     run_id = taken.run_id
     return {
         "body": body,
@@ -201,7 +203,7 @@ def _letter_envelope(taken: Taken) -> dict[str, Any]:
 def letter_of(dead: tuple[bytes, ...]) -> dict[str, Any]:
     """The keyword arguments of `dead_letter.bury` for a message that the broker buried."""
     tag, payload, queue, run_id, attempt, stalls, reason, facts, died_ms = dead
-    known = json.loads(facts or b"{}")
+    known = load(facts or b"{}")
     headers = _headers_of(payload)
     return {
         "run_id": run_id.decode() or tag.decode(errors="replace"),

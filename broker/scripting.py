@@ -78,6 +78,49 @@ def run(client: redis.Redis, space: Keyspace, name: ScriptName, *words: Word) ->
         return execute("EVAL", script(name).text, *sent[1:])
 
 
+class Started:
+    """One script call that the server works on while this process goes on; it holds a connection until it is ended."""
+
+    def __init__(self, client: Any, space: Keyspace, call: Call) -> None:
+        """
+        Send the call.
+
+        Raises:
+            redis.RedisError: It could not be sent whole.
+        """
+        self._client, self._space, self._call = client, space, call
+        self._pool = client.connection_pool
+        self._connection = self._pool.get_connection()
+        try:
+            words = ("EVALSHA", *evalsha_words(space, call))
+            self._connection.send_packed_command(self._connection.pack_command(*words))
+        except BaseException:
+            self._abandon()
+            raise
+
+    def answer(self) -> Any:
+        """
+        Wait for the answer; to be called once.
+
+        Raises:
+            redis.RedisError: As the client does; the call may have taken effect.
+        """
+        try:
+            answer = self._connection.read_response()
+        except redis.exceptions.NoScriptError:
+            self._pool.release(self._connection)
+            return run(self._client, self._space, self._call.name, *self._call.words)
+        except BaseException:
+            self._abandon()
+            raise
+        self._pool.release(self._connection)
+        return answer
+
+    def _abandon(self) -> None:
+        self._connection.disconnect()  # what is still to be read belongs to nobody
+        self._pool.release(self._connection)
+
+
 def run_all(client: redis.Redis, space: Keyspace, calls: Sequence[Call]) -> list[Any]:
     """
     Run scripts in their order with one round trip; not a transaction, and sent once only.

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Unpack, cast
 from celery import Celery
 from celery.signals import beat_init, setup_logging
 
+from broker.batch import PER_CALL
 from broker.copies import copies_of, fixed_options
 from broker.duplicates import collect_duplicates
 from broker.options import transport_settings
@@ -31,7 +32,6 @@ TASK_MODULES = (
     "tasks.records.tasks",
     "tasks.webhooks.tasks",
 )
-PER_CALL = 500  # messages of one call to the broker
 _declared: set[str] = set()
 
 

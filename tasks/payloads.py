@@ -1,12 +1,11 @@
 """Payloads: what a task is given. Checked where a task is enqueued, and again where it runs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Self, TypeAliasType, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from tasks.errors import InvalidPayloadError
 
@@ -64,13 +63,13 @@ class Payload(BaseModel):
         Raises:
             InvalidPayloadError: Larger than 256 KiB; store the data and send its id.
         """
-        text = self.model_dump_json()
-        if len(text.encode()) > MAX_BYTES:
+        text = self.model_dump_json().encode()
+        if len(text) > MAX_BYTES:
             raise InvalidPayloadError(
-                f"{type(self).__name__}: {len(text.encode())} bytes, at most {MAX_BYTES} may travel; "
+                f"{type(self).__name__}: {len(text)} bytes, at most {MAX_BYTES} may travel; "
                 "store the data and send its id"
             )
-        wire: dict[str, Any] = json.loads(text)
+        wire: dict[str, Any] = from_json(text)
         return wire
 
     def shown(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from celery import Celery
 
+from broker.batch import PER_CALL
 from broker.copies import copies_of
 from tasks.calls import message_options
 from tasks.payloads import Payload
@@ -20,7 +21,7 @@ def enqueue_many(app: Celery, task: Any, count: int, producer: Any) -> None:
     Raises:
         RuntimeError: Something listens to Celery's publish signals, so that no copies can be made.
     """
-    with producer.batch(500) as batch:
+    with producer.batch(PER_CALL) as batch:
         task.apply_async(producer=producer)
         copies = copies_of(batch.state.session, app)
         if copies is None:

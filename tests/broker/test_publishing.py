@@ -1,9 +1,15 @@
 """What a producer sees: duplicates by name, batches in one call, an error instead of silence."""
 
+import json
+import math
+from typing import Any
+
 import pytest
 from kombu.exceptions import OperationalError
 
 from broker.duplicates import collect_duplicates
+from broker.json_text import dump, load
+from broker.untyped import BatchPublishError
 from tests.broker.bed import Bed
 
 
@@ -25,6 +31,76 @@ def test_a_batch_stores_all_in_order_and_tells_of_duplicates(bed: Bed) -> None:
             first, second = (bed.send("record", producer=producer, headers=header) for _ in range(2))
         assert duplicates == {second: first}
     assert [peeked.run_id for peeked in bed.control.peek("celery", count=100)] == [*runs, first]
+
+
+def test_a_server_that_forgot_the_scripts_still_gets_every_call_of_a_batch(bed: Bed) -> None:
+    with bed.app.producer_or_acquire() as producer, producer.batch(max_size=2):
+        runs = [bed.send("record", producer=producer) for _ in range(3)]
+        bed.broker.script_flush()
+        runs += [bed.send("record", producer=producer) for _ in range(4)]
+    assert [peeked.run_id for peeked in bed.control.peek("celery")] == runs
+
+
+def test_an_abandoned_batch_leaves_what_was_sent_and_its_answers_to_nobody(bed: Bed) -> None:
+    runs: list[str] = []
+
+    def fail_after_two_and_one(producer: Any) -> None:
+        with producer.batch(max_size=2):
+            runs.extend(bed.send("record", producer=producer) for _ in range(2))  # on their way at once
+            bed.send("record", producer=producer)  # only collected
+            raise ZeroDivisionError
+
+    with bed.app.producer_or_acquire() as producer:
+        with pytest.raises(ZeroDivisionError):
+            fail_after_two_and_one(producer)
+        runs.append(bed.send("record", producer=producer))
+    assert [peeked.run_id for peeked in bed.control.peek("celery")] == runs
+
+
+def test_a_batch_whose_broker_dies_says_so_and_the_next_one_works(valkey_bed: Bed) -> None:
+    bed = valkey_bed
+
+    runs: list[str] = []
+
+    def send(count: int, killed_after: int = -1) -> None:
+        with bed.app.producer_or_acquire() as producer, producer.batch(max_size=2):
+            for number in range(count):
+                runs.append(bed.send("record", producer=producer))
+                if number == killed_after:
+                    bed.server.kill()
+
+    with pytest.raises(BatchPublishError):
+        send(6, killed_after=3)  # the first call was answered before the second was sent
+    bed.server.start()
+    before = [peeked.run_id for peeked in bed.control.peek("celery")]
+    assert before in (runs[:2], runs[:4])
+    refused = len(runs)
+    send(3)
+    assert [peeked.run_id for peeked in bed.control.peek("celery")] == before + runs[refused:]
+
+
+def test_leases_can_be_ended_when_the_channel_that_made_them_is_closed_already(bed: Bed) -> None:
+    """A worker that is ended right after its start has sent nothing yet."""
+    options = {**bed.app.conf.broker_transport_options, "lease_ms": 4321}
+    with bed.app.connection_for_write(transport_options=options) as connection:
+        channel: Any = connection.default_channel
+        leases = channel.leases
+    leases.finish()
+    leases.renew()
+
+
+@pytest.mark.parametrize("value", [{"a": [1, "ä", None]}, "lone \ud800", [10**30, 1.5], {"x": {"y": "\x00"}}])
+def test_json_comes_back_as_it_was(value: Any) -> None:
+    assert load(dump(value)) == json.loads(dump(value)) == value
+    assert load(json.dumps(value)) == value
+
+
+def test_what_is_no_json_becomes_text_and_broken_json_is_an_error() -> None:
+    assert load(dump({"x": object})) == {"x": str(object)}
+    assert math.isnan(load(dump(math.nan)))
+    for broken in ("", "{", b"\xff", "[" * 100_000):
+        with pytest.raises((ValueError, RecursionError)):
+            load(broken)
 
 
 def test_a_task_without_priority_is_normal_and_an_explicit_zero_is_last(bed: Bed) -> None:
