@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from audit.texts import ERROR_BYTES, RESULT_BYTES, TRACEBACK_BYTES, clip, clip_middle
+from broker.json_text import load
 
 GROUP = "audit"  # consumer group of the writers
 CONSUMER = "writer"  # one name for all: only the holder of the lease reads, and it takes over what the last one left
@@ -108,7 +109,7 @@ def read_event(entry_id: bytes, fields: Mapping[bytes, bytes]) -> AuditEvent:
         MalformedEventError: A field is missing or holds no such value.
     """
     try:
-        detail = json.loads((fields.get(b"d") or b"{}").decode("utf-8", "surrogatepass"))
+        detail = load(fields.get(b"d") or b"{}")
         event = AuditEvent(
             id=padded(entry_id.decode()),
             kind=fields[b"e"].decode(),

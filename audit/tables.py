@@ -5,7 +5,6 @@ Thousands of rows a second go this way, beside tasks that want the same processo
 several times as much of it, most of that to convert values one by one.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from audit.rows import AttemptRow, RunRow
+from broker.json_text import dump, load
 
 
 class Shape[R]:
@@ -89,7 +89,7 @@ class PostgresTables:
         """Insert the rows, or write them over those of the same key."""
         objects = [dict(zip(shape.names, shape.values_of(row), strict=True)) for row in rows]
         if objects:
-            text = json.dumps(objects, ensure_ascii=False, default=datetime.isoformat)
+            text = dump(objects)
             self.connection.exec_driver_sql(shape.upsert.format(source=shape.from_json), (text,))
 
 
@@ -101,12 +101,12 @@ class SqliteTables:
 
     def runs(self, ids: Sequence[str]) -> Iterable[RunRow]:
         """Read the runs of these ids that exist."""
-        return self._read(RUNS, "WHERE id IN (SELECT value FROM json_each(?))", json.dumps(ids))
+        return self._read(RUNS, "WHERE id IN (SELECT value FROM json_each(?))", dump(list(ids)))
 
     def attempts(self, ids: Sequence[str], first: int, last: int) -> Iterable[AttemptRow]:
         """Read the attempts of these runs whose numbers are between `first` and `last`, both included."""
         where = "WHERE run_id IN (SELECT value FROM json_each(?)) AND number BETWEEN ? AND ?"
-        return self._read(ATTEMPTS, where, json.dumps(ids), first, last)
+        return self._read(ATTEMPTS, where, dump(list(ids)), first, last)
 
     def put[R](self, shape: Shape[R], rows: Iterable[R]) -> None:
         """Insert the rows, or write them over those of the same key."""
@@ -122,7 +122,7 @@ class SqliteTables:
                     facts[place] = datetime.fromisoformat(facts[place]).replace(tzinfo=UTC)
             for place in shape.documents:
                 if facts[place] is not None:
-                    facts[place] = json.loads(facts[place])
+                    facts[place] = load(facts[place])
             yield shape.row(*facts)
 
 
@@ -134,5 +134,5 @@ def _to_sqlite(shape: Shape[Any], row: Any) -> tuple[Any, ...]:
             facts[place] = facts[place].astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
     for place in shape.documents:
         if facts[place] is not None:
-            facts[place] = json.dumps(facts[place])
+            facts[place] = dump(facts[place])
     return tuple(facts)

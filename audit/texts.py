@@ -1,8 +1,9 @@
 """Make foreign text and JSON fit to be stored: bounded, without what a database refuses."""
 
-import json
 import math
 from typing import Any
+
+from broker.json_text import dump
 
 ERROR_BYTES = 4096  # of an error's message
 RESULT_BYTES = 4096
@@ -51,7 +52,7 @@ def clip_middle(text: str, limit: int) -> str:
 def clean_json(value: Any, limit: int) -> Any:
     """Return a JSON value that both databases can hold; one above `limit` bytes becomes its clipped JSON text."""
     cleaned = _clean_value(value)
-    text = json.dumps(cleaned, ensure_ascii=False)
+    text = dump(cleaned)
     return cleaned if len(text.encode()) <= limit else clip(text, limit)
 
 
