@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from billiard.einfo import ExceptionInfo
 from celery import signals
@@ -19,6 +20,7 @@ from celery.worker.strategy import default
 from broker.request import Request, watched
 from broker.threads import Threads
 from broker.untyped import ThreadPool, create_request_cls
+from pools.aio import TaskPool as LoopPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +33,7 @@ def strategy(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[..., Any]
     """
     Return what handles the messages of one task.
 
-    Celery's own does, for pools of processes and coroutines, with task events, rate limits of the worker, foreign
+    Celery's own does, for pools of processes, with task events, rate limits of the worker, foreign
     request classes and messages of protocol 1. Otherwise the body is decoded once instead of twice, and the pool gets
     the request itself.
     """
@@ -106,8 +108,26 @@ def _execute_of(pool: Any, app: Any) -> Callable[..., None] | None:
         check(request)
         pool.executor.run(lambda: _end_of(request, run))
 
+    def run_on_loop(request: Any, pool: Any, **_: Any) -> Any:
+        check(request)
+        hard, soft = request.time_limits
+        job = pool.apply_async(
+            trace,
+            args=(request.type, request.id, request.request_dict, request.body, None, None),
+            accept_callback=request.on_accepted,
+            timeout_callback=request.on_timeout,
+            callback=request.on_success,
+            error_callback=request.on_failure,
+            soft_timeout=soft or request.task.soft_time_limit,
+            timeout=hard or request.task.time_limit,
+        )
+        request._apply_result = ref(job)  # noqa: SLF001 - where `revoke` with `terminate` looks
+        return job
+
     if type(pool) is SoloPool:
         return run_here
+    if isinstance(pool, LoopPool):
+        return run_on_loop
     if type(pool) is ThreadPool and isinstance(pool.executor, Threads):
         return run_in_thread
     return None
