@@ -7,6 +7,7 @@ from typing import Any
 from celery.utils.log import get_logger
 from celery.worker import state
 
+from broker.collector import tune
 from broker.endings import Buried, Lease, detail
 from broker.leases import Leases
 from broker.qos import lease_of
@@ -32,6 +33,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see broker/untyped.py
         self._shutdown = Shutdown(self) if self.controller is not None else None
         if type(self.pool) is ThreadPool and not isinstance(self.pool.executor, Threads):
             self.pool.executor = Threads(self.pool.limit)
+        tune()
 
     def update_strategies(self) -> None:
         """Give plain tasks our request class and our strategy, too."""
