@@ -110,19 +110,7 @@ def _execute_of(pool: Any, app: Any) -> Callable[..., None] | None:
 
     def run_on_loop(request: Any, pool: Any, **_: Any) -> Any:
         check(request)
-        hard, soft = request.time_limits
-        job = pool.apply_async(
-            trace,
-            args=(request.type, request.id, request.request_dict, request.body, None, None),
-            accept_callback=request.on_accepted,
-            timeout_callback=request.on_timeout,
-            callback=request.on_success,
-            error_callback=request.on_failure,
-            soft_timeout=soft or request.task.soft_time_limit,
-            timeout=hard or request.task.time_limit,
-        )
-        request._apply_result = ref(job)  # noqa: SLF001 - where `revoke` with `terminate` looks
-        return job
+        return _apply_on_loop(request, pool, trace)
 
     if type(pool) is SoloPool:
         return run_here
@@ -131,6 +119,22 @@ def _execute_of(pool: Any, app: Any) -> Callable[..., None] | None:
     if type(pool) is ThreadPool and isinstance(pool.executor, Threads):
         return run_in_thread
     return None
+
+
+def _apply_on_loop(request: Any, pool: LoopPool, trace: Callable[..., Any]) -> Any:
+    hard, soft = request.time_limits
+    job = pool.apply_async(
+        trace,
+        args=(request.type, request.id, request.request_dict, request.body, None, None),
+        accept_callback=request.on_accepted,
+        timeout_callback=request.on_timeout,
+        callback=request.on_success,
+        error_callback=request.on_failure,
+        soft_timeout=soft or request.task.soft_time_limit,
+        timeout=hard or request.task.time_limit,
+    )
+    request._apply_result = ref(job)  # noqa: SLF001 - where `revoke` with `terminate` looks
+    return job
 
 
 def _end_of(request: Any, run: Callable[[Any], None]) -> None:

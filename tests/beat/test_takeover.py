@@ -180,7 +180,7 @@ def test_a_leader_whose_clock_is_moved_by_two_hours_goes_on_as_if_nothing_was(st
     stage.end(leader, heir)
     published = stage.check_books()
     assert gaps(published) == {timedelta(seconds=1)}
-    assert max(fire.lag_ms or 0 for fire in published if fire.slot > before) < 3000
+    assert max(fire.lag_ms or 0 for fire in published if fire.slot > before) < 30_000  # not hours
 
 
 def need_faketime() -> str:
