@@ -102,10 +102,10 @@ class Leases:
             self._outbox.start(lease, detail)
             self._hurry()
 
-    def note(self, event: str, lease: Lease, detail: str) -> None:
-        """Append an event with the next batch."""
+    def note(self, event: str, lease: Lease, detail: str, *, outlives_lease: bool = False) -> None:
+        """Append an event with the next batch, after those of this lease; if the lease has ended, only if it may."""
         if self.space.writes_events:
-            self._outbox.note(event, lease, detail)
+            self._outbox.note(event, lease, detail, outlives_lease=outlives_lease)
             self._hurry()
 
     def orphan(self, delivery_tags: Iterable[str]) -> None:

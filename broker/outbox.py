@@ -20,6 +20,7 @@ class Note(NamedTuple):
     event: str
     lease: Lease
     detail: str
+    outlives_lease: bool = False  # it may be told after the end of the lease
 
 
 type Ended = tuple[Lease, Ending]
@@ -53,11 +54,12 @@ class Outbox:
         with self._lock:
             self._starts[lease.delivery_tag] = Note("started", lease, detail)
 
-    def note(self, event: str, lease: Lease, detail: str) -> None:
-        """Tell what happened in between."""
+    def note(self, event: str, lease: Lease, detail: str, *, outlives_lease: bool = False) -> None:
+        """Tell what happened in between, or after an early end."""
+        note = Note(event, lease, detail, outlives_lease)
         with self._lock:
             start = self._starts.pop(lease.delivery_tag, None)
-            self._notes += [Note(event, lease, detail)] if start is None else [start, Note(event, lease, detail)]
+            self._notes += [note] if start is None else [start, note]
 
     def send(self, client: redis.Redis) -> None:
         """
@@ -112,6 +114,7 @@ def _ack_call(done: list[tuple[Lease, Done]], starts: dict[str, Note]) -> Call:
 
 def _notes_call(notes: list[Note]) -> Call:
     words: list[str | int] = []
-    for event, lease, detail in notes:
-        words += (event, lease.run_id, lease.queue, lease.attempt, detail, lease.tag, lease.number)
+    for event, lease, detail, outlives_lease in notes:
+        tag = "" if outlives_lease else lease.tag
+        words += (event, lease.run_id, lease.queue, lease.attempt, detail, tag, lease.number)
     return Call("note", tuple(words))

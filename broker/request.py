@@ -62,11 +62,13 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
         The pool starts it.
 
         Raises:
-            TaskRevokedError: The message was withdrawn while it waited in this process's pool; it does not run.
+            TaskRevokedError: It was withdrawn or revoked, or expired, while it waited in this process's pool.
         """
         may_start = self._lease is None or self._message.channel.leases.start(self._tag)
         if not may_start and pid == os.getpid():  # another process has started it already
             self._drop()
+            raise TaskRevokedError(self.id)
+        if pid == os.getpid() and (self.expires or self.id in state.revoked) and self.revoked():
             raise TaskRevokedError(self.id)
         self._accepted_at = time_accepted
         if self._lease is None:
@@ -113,7 +115,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
         if isinstance(error, Redeliver):
             self._redeliver(error, exc_info)
         else:  # Celery's own retry has sent a new message with the same id
-            self._note("retrying", self._failure_detail(exc_info, delay=None))
+            self.note("retrying", self._failure_detail(exc_info, delay=None))
             self._decide(Done(""))
         super().on_retry(exc_info)
 
@@ -154,6 +156,13 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
         self._decide(Done("cancelled", cancelled))
         super()._announce_revoked(reason, terminated, signum, expired)
 
+    def note(self, event: str, facts: str) -> None:
+        """Append an event of this execution; its message may have been acknowledged early."""
+        if self._lease is None:
+            stock.append(self, event, facts)
+        else:
+            self._message.channel.leases.note(event, self._lease, facts, outlives_lease=self.acknowledged)
+
     def _drop(self) -> None:
         """Forget a message that is not ours any more."""
         state.task_ready(self)
@@ -176,12 +185,6 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
         runtime = self._seconds_since_accepted() if self._runtime is None else self._runtime
         queue = (self.delivery_info or {}).get("routing_key") or ""
         return Execution(self.name, queue, None if waited is None else waited / 1000, runtime)
-
-    def _note(self, event: str, facts: str) -> None:
-        if self._lease is None:
-            stock.append(self, event, facts)
-        else:
-            self._message.channel.leases.note(event, self._lease, facts)
 
     def _seconds_since_accepted(self) -> float | None:
         return None if self._accepted_at is None else monotonic() - self._accepted_at

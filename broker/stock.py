@@ -36,9 +36,9 @@ def append_ending(request: Request, ending: Ending) -> None:
     """Append the event of an ending that no script writes; a burial is sent as an ordinary letter."""
     if isinstance(ending, Done):
         if ending.outcome:
-            append(request, ending.outcome, ending.detail)
+            request.note(ending.outcome, ending.detail)
     elif isinstance(ending, Buried):
-        append(request, "failed", ending.facts)
+        request.note("failed", ending.facts)
         send_letter(request, ending)
 
 

@@ -31,6 +31,12 @@ def broker_server(request: Any, server_pool: dict[Kind, Server], tmp_path_factor
     return _ready(request.param, server_pool, tmp_path_factory)
 
 
+@pytest.fixture(params=["valkey9", pytest.param("redis7", marks=pytest.mark.chaos)])
+def costly_server(request: Any, server_pool: dict[Kind, Server], tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """An empty Valkey 9, in `make chaos` Redis 7: for promises of both whose tests take more than three seconds."""
+    return _ready(request.param, server_pool, tmp_path_factory)
+
+
 def _ready(kind: Kind, pool: dict[Kind, Server], folders: pytest.TempPathFactory) -> Server:
     if kind not in pool:
         pool[kind] = make_server(kind, folders.mktemp(kind), appendfsync="always")

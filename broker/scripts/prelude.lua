@@ -47,12 +47,13 @@ local function event(kind, run, queue, attempt, detail)
   end
 end
 
+local function band_of(place) return math.floor((tonumber(place) + BAND / 2) / BAND) end
+
 -- Give a group its next turn, at the end of the line of its first message's priority.
 local function take_turn(queue, group)
   local first = call('ZRANGE', group_key('group', queue, group), 0, 0, 'WITHSCORES')
   if first[2] then
-    local band = math.floor((tonumber(first[2]) + BAND / 2) / BAND)
-    call('ZADD', key('turns', queue), band * BAND + call('INCR', key('seq', queue)), group)
+    call('ZADD', key('turns', queue), band_of(first[2]) * BAND + call('INCR', key('seq', queue)), group)
   else
     call('ZREM', key('turns', queue), group)
   end
@@ -79,6 +80,13 @@ local function tidy(queue)
   end
 end
 
+-- After its first message went without a turn: the next one may have a lower priority.
+local function correct_turn(queue, group, members)
+  local turn = call('ZSCORE', key('turns', queue), group)
+  local first = call('ZRANGE', members, 0, 0, 'WITHSCORES')
+  if turn and band_of(turn) ~= band_of(first[2]) then take_turn(queue, group) end
+end
+
 local function leave_line(queue, tag, group)
   if not has(group) then
     if call('ZREM', key('waiting', queue), tag) == 0 then return false end
@@ -89,6 +97,8 @@ local function leave_line(queue, tag, group)
     if call('EXISTS', members) == 0 then
       call('ZREM', key('turns', queue), group)
       call('ZREM', key('parked', queue), group)
+    else
+      correct_turn(queue, group, members)
     end
   end
   tidy(queue)

@@ -129,6 +129,7 @@ local function hand_out(queue, tag, no_ack, leases)
   local lease = 0
   if no_ack then
     call('DEL', mk)
+    if has(f[8]) then call('SREM', group_key('running', queue, f[8]), tag) end
   else
     lease = call('HINCRBY', mk, 'd', 1)
     leases[#leases + 1] = now + lease_ms

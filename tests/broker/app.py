@@ -151,7 +151,7 @@ def slow() -> None:
     time.sleep(30)
 
 
-@app.task(name=BURY_TASK, queue=DEAD_LETTER_QUEUE)
+@app.task(name=BURY_TASK, queue=DEAD_LETTER_QUEUE, shared=False)  # else the platform's app, in one process, has two
 def store_dead_letter(**letter: Any) -> None:
     """Record a dead letter."""
     records.rpush("letters", f"{letter['run_id']} {letter['reason']} {letter['error']} {letter['body']}")

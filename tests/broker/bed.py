@@ -38,10 +38,17 @@ class Bed:
         self._stack = ExitStack()
 
     def worker(self, pool: str = "threads", concurrency: int = 4, **options: Any) -> Worker:
-        """A started worker; `name`, `url`, `queues`, `lease_ms`, `wait_ready` and environment variables as options."""
+        """
+        A started worker.
+
+        `name`, `url`, `queues`, `lease_ms`, `wait_ready`, `module` (of the app), `more` (arguments) and environment
+        variables as options.
+        """
         lease_ms = options.pop("lease_ms", int(self.settings.worker_queue_stalled_interval / timedelta(milliseconds=1)))
         name, queues = options.pop("name", "worker"), options.pop("queues", QUEUES)
         ready, minimal = options.pop("wait_ready", True), options.pop("minimal", True)
+        more = (*(MINIMAL if minimal else ()), *options.pop("more", ()))
+        module = options.pop("module", "tests.broker.app")
         env = {
             "TEST_BROKER_URL": options.pop("url", self.url),
             "RECORDS_URL": self._recorder.url,
@@ -51,8 +58,8 @@ class Bed:
             "KEY_PREFIX": self.prefix,
             **options,
         }
-        arguments = ["-P", pool, "-c", str(concurrency), "-Q", queues, *(MINIMAL if minimal else ())]
-        worker = Worker("tests.broker.app", self._folder, name=name, arguments=arguments, env=env)
+        arguments = ["-P", pool, "-c", str(concurrency), "-Q", queues, *more]
+        worker = Worker(module, self._folder, name=name, arguments=arguments, env=env)
         worker.start(wait_ready=ready)
         self._stack.push(worker)
         return worker

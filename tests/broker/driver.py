@@ -102,6 +102,11 @@ class Driver:
         """Let its lease end now."""
         self.client.zadd(f"{PREFIX}active:{taken.queue}", {taken.tag: 1})
 
+    def handed_out_at(self, taken: Taken) -> float:
+        """When the server handed it out, in seconds of its clock: its lease says so until it is renewed."""
+        ends: Any = self.client.zscore(f"{PREFIX}active:{taken.queue}", taken.tag)
+        return (float(ends) - self.lease_ms) / 1000
+
     def make_due(self, run_id: str) -> None:
         """Let its delay end now."""
         self.client.zadd(f"{PREFIX}delayed:{self.queue}", {run_id: 1}, xx=True)

@@ -50,8 +50,8 @@ def test_the_transport_follows_from_the_url(url: str, transport: str) -> None:
     assert transport_settings(Settings(url))["broker_transport"] == transport
 
 
-def test_stock_kombu_is_one_setting_away(valkey: Server, recorder: Server, tmp_path: Path) -> None:
-    with Bed(valkey, recorder, tmp_path, taskyard_transport="redis") as bed:
+def test_stock_kombu_is_one_setting_away(costly_server: Server, recorder: Server, tmp_path: Path) -> None:
+    with Bed(costly_server, recorder, tmp_path, taskyard_transport="redis") as bed:
         assert "broker_transport" not in transport_settings(bed.settings)
         run, again, dead = bed.send("record"), bed.send("redeliver", 0.05, 2), bed.send("bury")
         bed.worker("threads", 2)
@@ -64,8 +64,8 @@ def test_stock_kombu_is_one_setting_away(valkey: Server, recorder: Server, tmp_p
         wait_for(lambda: bed.states(again)[-1:] == ["succeeded"], 10, "its end is recorded")
 
 
-def test_celerys_own_tools_work(valkey_bed: Bed) -> None:
-    bed = valkey_bed
+def test_celerys_own_tools_work(costly_bed: Bed) -> None:
+    bed = costly_bed
     bed.worker("prefork", 1, minimal=False)
     assert bed.app.control.inspect(timeout=20, limit=1).ping() == {"worker@test": {"ok": "pong"}}
     queues: Any = bed.app.control.inspect(timeout=20, limit=1).active_queues()

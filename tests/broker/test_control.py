@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from broker.control import MessageBusyError, MessageNotFoundError
-from tests.broker.driver import Driver
+from tests.broker.driver import PREFIX, Driver
 
 FAR = "2999-01-01T00:00:00+00:00"
 
@@ -62,6 +62,23 @@ def test_a_removed_message_is_recorded_as_cancelled(driver: Driver) -> None:
     assert driver.events()[-2:] == [("a", "cancelled"), ("b", "cancelled")]
     assert driver.details("a")[-1] == {"by": "ann", "reason": "wrong"}
     assert driver.all_keys() == set()
+
+
+def test_a_group_whose_last_message_is_removed_is_forgotten(driver: Driver) -> None:
+    driver.control.set_key_concurrency("q", 1)
+    for run in "abc":
+        driver.put(run, group_key=None if run == "c" else "g", priority=0 if run == "c" else 5)
+    (first,) = driver.take()
+    driver.control.pause("q")
+    driver.control.resume("q")
+    assert driver.ids() == ["c"]  # the group waits for the end of its first one
+    driver.put("d")
+    driver.control.remove("b")
+    names = {name for name in driver.all_keys() if not name.startswith(f"{PREFIX}message:")}
+    assert names == {
+        f"{PREFIX}{name}" for name in ("active:q", "limits:q", "marker:q", "running:q:g", "seq:q", "waiting:q")
+    }
+    assert driver.done(first)
 
 
 def test_what_a_worker_has_cannot_be_moved_promoted_or_removed(driver: Driver) -> None:

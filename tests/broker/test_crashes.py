@@ -66,8 +66,8 @@ def test_messages_that_a_worker_took_and_never_read_are_not_lost(bed: Bed, pool:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_messages_that_a_killed_worker_had_not_started_are_not_lost(valkey_bed: Bed, pool: str) -> None:
-    bed = valkey_bed
+def test_messages_that_a_killed_worker_had_not_started_are_not_lost(costly_bed: Bed, pool: str) -> None:
+    bed = costly_bed
     victim, first, rest = bed.worker_with_four(pool)
     victim.kill()
     bed.release()

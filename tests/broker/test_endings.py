@@ -15,9 +15,9 @@ pytestmark = pytest.mark.timeout(300)  # many processes start
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_every_ending_leaves_its_events_and_no_key(valkey_bed: Bed, pool: str) -> None:
+def test_every_ending_leaves_its_events_and_no_key(costly_bed: Bed, pool: str) -> None:
     """One worker, one of each: a success, Celery's retry, a retry, a snooze, a failure, a dead letter."""
-    bed = valkey_bed
+    bed = costly_bed
     done, later = bed.send("nothing"), bed.send("record", countdown=0.5)
     retried, again = bed.send("retry", 0.05, 2), bed.send("redeliver", 0.05, 2)
     snoozed, failed, dead = bed.send("snooze", 0.05, 2), bed.send("fail"), bed.send("bury")
@@ -36,8 +36,7 @@ def test_every_ending_leaves_its_events_and_no_key(valkey_bed: Bed, pool: str) -
     assert {line.split()[2] for line in bed.lines() if line.startswith(f"try {retried}")} == {"0", "1", "2"}
 
 
-def test_details_of_events_tell_what_the_audit_needs(valkey_bed: Bed) -> None:
-    bed = valkey_bed
+def test_details_of_events_tell_what_the_audit_needs(bed: Bed) -> None:
     bed.worker("threads", 1)
     failed = bed.send("fail", "oh no")
     wait_for(lambda: bed.states(failed)[-1:] == ["failed"], 60, "it failed")
@@ -49,8 +48,8 @@ def test_details_of_events_tell_what_the_audit_needs(valkey_bed: Bed) -> None:
     assert ended["runtime"] >= 0
 
 
-def test_a_dead_letter_holds_the_original_message(valkey_bed: Bed) -> None:
-    bed = valkey_bed
+def test_a_dead_letter_holds_the_original_message(costly_bed: Bed) -> None:
+    bed = costly_bed
     run = bed.send("bury", "why")
     (before,) = bed.control.peek("celery")
     bed.worker("threads", 1)
@@ -60,8 +59,8 @@ def test_a_dead_letter_holds_the_original_message(valkey_bed: Bed) -> None:
     assert base64.b64decode(body) == before.payload
 
 
-def test_a_hard_time_limit_is_a_dead_letter_at_once(valkey_bed: Bed) -> None:
-    bed = valkey_bed
+def test_a_hard_time_limit_is_a_dead_letter_at_once(costly_bed: Bed) -> None:
+    bed = costly_bed
     run = bed.send("slow")
     bed.worker("prefork", 1)
     (letter,) = wait_for(bed.letters, 60, "the letter was stored")
@@ -95,9 +94,9 @@ def test_what_no_worker_can_read_goes_to_the_dead_letters_and_the_worker_goes_on
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_task_that_leaves_its_process_is_not_stuck(valkey_bed: Bed, pool: str) -> None:
+def test_a_task_that_leaves_its_process_is_not_stuck(costly_bed: Bed, pool: str) -> None:
     """`sys.exit` in a task ends no worker, and the message does not stay with it for ever."""
-    bed = valkey_bed
+    bed = costly_bed
     bed.settings = replace(bed.settings, worker_max_stalls=1)
     worker = bed.worker(pool, 1)
     leaving, good = bed.send("leave"), bed.send("record")
@@ -110,9 +109,9 @@ def test_a_task_that_leaves_its_process_is_not_stuck(valkey_bed: Bed, pool: str)
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_revoked_run_never_starts_whoever_was_there_to_hear_it(valkey_bed: Bed, pool: str) -> None:
+def test_a_revoked_run_never_starts_whoever_was_there_to_hear_it(costly_bed: Bed, pool: str) -> None:
     """Nobody listens when the waiting and the delayed one are revoked; the workers start later."""
-    bed = valkey_bed
+    bed = costly_bed
     waiting, delayed = bed.send("record"), bed.send("record", countdown=3600)
     expired, kept = bed.send("record", expires=0.01), bed.send("record")
     for run in (waiting, delayed):
@@ -126,8 +125,7 @@ def test_a_revoked_run_never_starts_whoever_was_there_to_hear_it(valkey_bed: Bed
     assert bed.states(expired) == ["queued", "cancelled"]
 
 
-def test_a_running_task_is_terminated_and_recorded_as_cancelled(valkey_bed: Bed) -> None:
-    bed = valkey_bed
+def test_a_running_task_is_terminated_and_recorded_as_cancelled(bed: Bed) -> None:
     run = bed.send("hold")
     bed.worker("prefork", 1)
     bed.wait_started()

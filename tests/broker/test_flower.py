@@ -83,8 +83,8 @@ def test_flower_shows_true_lengths_workers_and_tasks(bed: Bed, tmp_path: Path) -
         assert worker.is_running
 
 
-def test_flower_asks_for_the_password(valkey_bed: Bed, tmp_path: Path) -> None:
-    with running_flower(valkey_bed, tmp_path) as flower:
+def test_flower_asks_for_the_password(costly_bed: Bed, tmp_path: Path) -> None:
+    with running_flower(costly_bed, tmp_path) as flower:
         for user in (None, "ann:guess"):
             with pytest.raises(urllib.error.HTTPError, match="401"):
                 flower.get("/api/queues/length", user=user)

@@ -36,6 +36,18 @@ def test_a_lost_lease_is_known_at_renewal(driver: Driver) -> None:
     assert driver.renew(first, other, now) == [0]
 
 
+def test_a_renewal_takes_nothing_out_of_the_line(driver: Driver) -> None:
+    """Its lease was taken back, and nobody has taken it since."""
+    driver.put("a")
+    (late,) = driver.take()
+    driver.expire(late)
+    driver.control.pause("q")
+    driver.take()
+    assert driver.renew(late) == [0]
+    counts = driver.control.counts("q")
+    assert (counts.waiting, counts.active) == (1, 0)
+
+
 def test_a_renewed_lease_is_not_taken_back(driver: Driver) -> None:
     driver.put("a")
     (taken,) = driver.take(lease_ms=1)

@@ -1,11 +1,14 @@
 """Pause, rates and concurrency, decided where messages are handed out."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
 import pytest
 
-from tests.broker.driver import Driver
+from broker.messages import Taken
+from broker.scripting import run
+from tests.broker.driver import PREFIX, Driver
 from tests.waiting import wait_for
 
 
@@ -79,7 +82,7 @@ def test_no_sliding_window_holds_more_starts_than_the_limit_and_one(driver: Driv
     starts: list[float] = []
     end = monotonic() + 1.4
     while monotonic() < end:
-        starts += [monotonic()] * len(driver.take(10))
+        starts += [driver.handed_out_at(taken) for taken in driver.take(10)]
     most = max(sum(1 for at in starts if since <= at < since + window) for since in starts)
     assert most <= limit + 1
     assert len(starts) > limit  # it slows, and does not stop
@@ -92,6 +95,31 @@ def test_a_rate_limit_tells_when_to_look_again(driver: Driver) -> None:
     driver.take()
     assert driver.take() == []
     assert 5_000 < driver.next_look <= 10_000
+
+
+@pytest.mark.parametrize("is_per_key", [False, True])
+@pytest.mark.parametrize("ending", [Driver.again, Driver.give_back, Driver.lose, Driver.expire, Driver.done])
+def test_an_execution_that_ends_gives_its_start_back_to_no_rate(
+    driver: Driver,
+    ending: Callable[[Driver, Taken], object],
+    is_per_key: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    set_limit = driver.control.set_key_rate_limit if is_per_key else driver.control.set_rate_limit
+    set_limit("q", 1, timedelta(hours=1))
+    driver.put(group_key="g")
+    (taken,) = driver.take()
+    ending(driver, taken)
+    driver.put(group_key="g")
+    assert driver.take() == []
+
+
+def test_a_message_that_needs_no_acknowledgement_holds_no_slot(driver: Driver) -> None:
+    driver.control.set_key_concurrency("q", 1)
+    for _ in range(3):
+        driver.put(group_key="g")
+        taken = run(driver.client, driver.space, "take", driver.lease_ms, driver.max_stalls, 5, "q", "1")[1:]
+        assert len(taken) == 1
+    assert driver.all_keys() == {f"{PREFIX}limits:q"}
 
 
 def test_limits_leave_no_key_when_they_are_lifted(driver: Driver) -> None:

@@ -1,5 +1,10 @@
 """Who is next: priority, arrival, LIFO, groups, and several queues."""
 
+from collections.abc import Callable
+
+import pytest
+
+from broker.messages import Taken
 from tests.broker.driver import Driver
 
 
@@ -61,6 +66,14 @@ def test_a_high_message_of_a_group_overtakes_all_other_groups(driver: Driver) ->
     assert driver.ids() == ["b-high", "a", "single", "b-low"]
 
 
+def test_a_group_whose_high_message_was_removed_waits_at_the_priority_of_the_next_one(driver: Driver) -> None:
+    driver.put("high", priority=9, group_key="g")
+    driver.put("low", priority=1, group_key="g")
+    driver.put("single")
+    driver.control.remove("high")
+    assert driver.ids() == ["single", "low"]
+
+
 def test_a_returned_message_is_next_again(driver: Driver) -> None:
     for name in "abc":
         driver.put(name)
@@ -68,6 +81,20 @@ def test_a_returned_message_is_next_again(driver: Driver) -> None:
     driver.give_back(second)
     driver.give_back(first)
     assert driver.ids() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+@pytest.mark.parametrize("ending", [Driver.again, Driver.give_back, Driver.lose, Driver.expire])
+def test_what_comes_back_keeps_its_priority(
+    driver: Driver, ending: Callable[[Driver, Taken], object], group: str | None
+) -> None:
+    driver.put("high", priority=9, group_key=group)
+    driver.put("low", priority=1, group_key=group)
+    taken = driver.take(2)
+    driver.put("normal", group_key=group)
+    for one in taken:
+        ending(driver, one)
+    assert driver.ids() == ["high", "normal", "low"]
 
 
 def test_two_queues_share_what_a_worker_takes(driver: Driver) -> None:

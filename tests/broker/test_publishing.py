@@ -108,11 +108,11 @@ def test_a_task_without_priority_is_normal_and_an_explicit_zero_is_last(bed: Bed
     assert [(one.run_id, one.priority) for one in bed.control.peek("celery")] == [(nine, 9), (plain, 5), (zero, 0)]
 
 
-def test_a_producer_without_a_broker_gets_an_error(valkey_bed: Bed) -> None:
-    valkey_bed.send("record")
-    valkey_bed.server.stop()
+def test_a_producer_without_a_broker_gets_an_error(bed: Bed) -> None:
+    bed.send("record")
+    bed.server.stop()
     with pytest.raises(OperationalError):
-        valkey_bed.send("record")
+        bed.send("record")
 
 
 def test_headers_of_the_platform_reach_put(bed: Bed) -> None:

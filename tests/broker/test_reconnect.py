@@ -134,15 +134,8 @@ def any_far_bed(broker_server: Server, any_proxy: Proxy, recorder: Server, tmp_p
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_broker_restart_under_load_loses_nothing(valkey_bed: Bed, pool: str, how: signal.Signals) -> None:
-    restart_under_load(valkey_bed, pool, how)
-
-
-@pytest.mark.chaos
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("pool", POOLS)
-def test_a_restart_of_each_broker_loses_nothing(bed: Bed, pool: str, how: signal.Signals) -> None:
-    restart_under_load(bed, pool, how)
+def test_a_broker_restart_under_load_loses_nothing(costly_bed: Bed, pool: str, how: signal.Signals) -> None:
+    restart_under_load(costly_bed, pool, how)
 
 
 @pytest.mark.parametrize("pool", POOLS)

@@ -13,9 +13,9 @@ SOFTLY = {"REMAP_SIGTERM": "SIGQUIT"}
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("options", [{}, {**SOFTLY, "SOFT_SHUTDOWN": "60"}], ids=["warm", "soft"])
 def test_what_has_not_started_goes_back_at_once_and_in_order(
-    valkey_bed: Bed, pool: str, options: dict[str, str]
+    costly_bed: Bed, pool: str, options: dict[str, str]
 ) -> None:
-    bed = valkey_bed
+    bed = costly_bed
     worker, first, rest = bed.worker_with_four(pool, **options)
     bed.send("record", "last")
     worker.term()
@@ -30,9 +30,9 @@ def test_what_has_not_started_goes_back_at_once_and_in_order(
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_task_that_ends_in_the_time_of_a_soft_shutdown_does_not_run_again(valkey_bed: Bed, pool: str) -> None:
+def test_a_task_that_ends_in_the_time_of_a_soft_shutdown_does_not_run_again(costly_bed: Bed, pool: str) -> None:
     """It may take as long as it likes, up to that time; then the worker ends at once, not when the time is over."""
-    bed = valkey_bed
+    bed = costly_bed
     run = bed.send("hold")
     worker = bed.worker(pool, 1, SOFT_SHUTDOWN="60", **SOFTLY)
     bed.wait_started()
@@ -45,8 +45,8 @@ def test_a_task_that_ends_in_the_time_of_a_soft_shutdown_does_not_run_again(valk
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_soft_shutdown_returns_what_still_runs(valkey_bed: Bed, pool: str) -> None:
-    bed = valkey_bed
+def test_a_soft_shutdown_returns_what_still_runs(costly_bed: Bed, pool: str) -> None:
+    bed = costly_bed
     worker, first, rest = bed.worker_with_four(pool, SOFT_SHUTDOWN="1", **SOFTLY)
     worker.term()
     assert worker.wait_ended(15) == 0
@@ -58,8 +58,8 @@ def test_a_soft_shutdown_returns_what_still_runs(valkey_bed: Bed, pool: str) -> 
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_second_signal_ends_the_time_of_a_soft_shutdown(valkey_bed: Bed, pool: str) -> None:
-    bed = valkey_bed
+def test_a_second_signal_ends_the_time_of_a_soft_shutdown(costly_bed: Bed, pool: str) -> None:
+    bed = costly_bed
     worker, first, _ = bed.worker_with_four(pool, SOFT_SHUTDOWN="60", **SOFTLY)
     worker.term()
     wait_for(lambda: bed.control.counts("celery").active == 1, AT_ONCE, "the shutdown has begun")
@@ -70,9 +70,9 @@ def test_a_second_signal_ends_the_time_of_a_soft_shutdown(valkey_bed: Bed, pool:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_messages_that_wait_behind_a_long_task_in_one_worker_keep_their_leases(valkey_bed: Bed, pool: str) -> None:
+def test_messages_that_wait_behind_a_long_task_in_one_worker_keep_their_leases(costly_bed: Bed, pool: str) -> None:
     """Solo reads the second message only when the first task has ended."""
-    bed = valkey_bed
+    bed = costly_bed
     _, _, rest = bed.worker_with_four(pool)
     stays_true(lambda: bed.control.counts("celery").active == 4, 3.5, "no lease of one second ends")
     bed.release()
@@ -81,7 +81,7 @@ def test_messages_that_wait_behind_a_long_task_in_one_worker_keep_their_leases(v
     assert all(bed.states(run) == ["queued", "started", "succeeded"] for run in rest)
 
 
-def test_an_idle_worker_ends_at_once(valkey_bed: Bed) -> None:
-    worker = valkey_bed.worker("threads", 2, SOFT_SHUTDOWN="60", **SOFTLY)
+def test_an_idle_worker_ends_at_once(costly_bed: Bed) -> None:
+    worker = costly_bed.worker("threads", 2, SOFT_SHUTDOWN="60", **SOFTLY)
     worker.term()
     assert worker.wait_ended(10) == 0, worker.tail()

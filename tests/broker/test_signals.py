@@ -13,9 +13,9 @@ CASES = [*((pool, "term") for pool in POOLS), ("threads", "interrupt"), ("prefor
 
 
 @pytest.mark.parametrize(("pool", "signal"), CASES)
-def test_ten_running_and_500_waiting_are_neither_lost_nor_run_twice(valkey_bed: Bed, pool: str, signal: str) -> None:
+def test_ten_running_and_500_waiting_are_neither_lost_nor_run_twice(costly_bed: Bed, pool: str, signal: str) -> None:
     """Solo has one slot."""
-    bed = valkey_bed
+    bed = costly_bed
     slots = 1 if pool == "solo" else SLOTS
     runs = [bed.send("hold") for _ in range(slots + WAITING)]
     worker = bed.worker(pool, slots, SOFT_SHUTDOWN="60", **OURS)
@@ -35,8 +35,8 @@ def test_ten_running_and_500_waiting_are_neither_lost_nor_run_twice(valkey_bed: 
 
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("order", [("term", "interrupt"), ("interrupt", "term")], ids="-".join)
-def test_a_second_signal_of_either_kind_is_cold(valkey_bed: Bed, pool: str, order: tuple[str, str]) -> None:
-    bed = valkey_bed
+def test_a_second_signal_of_either_kind_is_cold(costly_bed: Bed, pool: str, order: tuple[str, str]) -> None:
+    bed = costly_bed
     worker, first, _ = bed.worker_with_four(pool, SOFT_SHUTDOWN="60", **OURS)
     getattr(worker, order[0])()
     wait_for(lambda: bed.control.counts("celery").active == 1, 10, "the shutdown has begun")
@@ -46,8 +46,8 @@ def test_a_second_signal_of_either_kind_is_cold(valkey_bed: Bed, pool: str, orde
     assert bed.control.counts("celery").active == 0
 
 
-def test_the_time_of_the_shutdown_is_that_of_the_settings(valkey_bed: Bed) -> None:
-    bed = valkey_bed
+def test_the_time_of_the_shutdown_is_that_of_the_settings(costly_bed: Bed) -> None:
+    bed = costly_bed
     worker, first, rest = bed.worker_with_four("threads", SOFT_SHUTDOWN="1", **OURS)
     worker.term()
     assert worker.wait_ended(15) == 0

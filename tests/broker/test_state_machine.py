@@ -11,14 +11,16 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from broker.messages import Taken
 from tests.broker.driver import PREFIX, Driver
 from tests.servers import Server
 
 HOUR = timedelta(hours=1)
-GROUPS = (None, None, "g", "h")
+LIMITS = ("at once", "at once for each key", "rate", "rate of each key")
+GROUP_KEYS = ("g", "h")
+GROUPS = (None, None, *GROUP_KEYS)
 
 
 class Broker(RuleBasedStateMachine):
@@ -30,6 +32,7 @@ class Broker(RuleBasedStateMachine):
         super().__init__()
         self.client.flushall()
         self.driver = Driver(self.client, max_stalls=2)
+        self.priorities: dict[str, int] = {}
         self.waiting: dict[str, str | None] = {}  # run -> group
         self.delayed: dict[str, str | None] = {}
         self.held: list[tuple[Taken, str | None]] = []
@@ -49,13 +52,15 @@ class Broker(RuleBasedStateMachine):
             run = self.driver.next_id()
             self.driver.put(run, priority=priority, group_key=group, lifo=lifo)
             self.waiting[run] = group
+            self.priorities[run] = priority
 
-    @rule(group=st.sampled_from(GROUPS))
-    def put_delayed(self, group: str | None) -> None:
+    @rule(priority=st.integers(0, 9), group=st.sampled_from(GROUPS))
+    def put_delayed(self, priority: int, group: str | None) -> None:
         """Put one that is due in a thousand years."""
         run = self.driver.next_id()
-        self.driver.put(run, eta="2999-01-01T00:00:00+00:00", group_key=group)
+        self.driver.put(run, priority=priority, eta="2999-01-01T00:00:00+00:00", group_key=group)
         self.delayed[run] = group
+        self.priorities[run] = priority
 
     @rule()
     def time_passes(self) -> None:
@@ -65,7 +70,7 @@ class Broker(RuleBasedStateMachine):
 
     @rule(want=st.integers(1, 8))
     def take(self, want: int) -> None:
-        """Take some, and expect just so many."""
+        """Take some, and expect just so many, none of which overtakes one of a higher priority that may start."""
         due = [run for run in self.delayed if (self.client.zscore(f"{PREFIX}delayed:q", run) or 0) <= 1]
         taken = self.driver.take(want)
         for run in due:
@@ -73,6 +78,8 @@ class Broker(RuleBasedStateMachine):
         assert len(taken) == self.expected(want)
         self.is_spent |= self.has_rate and bool(taken)
         for message in taken:
+            may_start = [run for run, its_group in self.waiting.items() if self.room_of(its_group)]
+            assert self.priorities[message.run_id] == max(self.priorities[run] for run in may_start)
             group = self.waiting.pop(message.run_id)
             self.held.append((message, group))
             if self.has_key_rate and group:
@@ -88,6 +95,8 @@ class Broker(RuleBasedStateMachine):
 
     def room_of(self, group: str | None) -> int:
         """How many of a group may start now."""
+        if group is None:
+            return 1000
         running = sum(1 for _, its_group in self.held if its_group == group)
         room = max(0, self.key_limit - running) if self.key_limit is not None else 1000
         return min(room, 0 if group in self.spent else 1) if self.has_key_rate else room
@@ -149,6 +158,7 @@ class Broker(RuleBasedStateMachine):
             message = data.draw(st.sampled_from(self.late))
             answer = data.draw(st.sampled_from([self.driver.done, self.driver.again, self.driver.bury]))
             assert not answer(message)
+            assert self.driver.renew(message) == [0]
 
     @rule()
     def renew(self) -> None:
@@ -165,21 +175,28 @@ class Broker(RuleBasedStateMachine):
             self.waiting.pop(run, None)
             self.delayed.pop(run, None)
 
-    @rule(
-        data=st.data(), what=st.sampled_from(["pause", "at once", "at once for each key", "rate", "rate of each key"])
-    )
-    def operate(self, data: st.DataObject, what: str) -> None:
-        """An operator pauses, resumes, sets a limit or lifts it; a rate is one start in an hour."""
-        control, is_on = self.driver.control, data.draw(st.booleans())
+    @initialize(limits=st.sets(st.sampled_from(LIMITS)), number=st.integers(1, 2))
+    def begin_with_limits(self, limits: set[str], number: int) -> None:
+        """Most errors need a limit to show."""
+        for limit in sorted(limits):
+            self._set(limit, number)
+
+    @rule(what=st.sampled_from(("pause", *LIMITS)), number=st.one_of(st.none(), st.integers(1, 3)))
+    def operate(self, what: str, number: int | None) -> None:
+        """An operator pauses, resumes, sets a limit or lifts it (None); a rate is one start in an hour."""
+        self._set(what, number)
+
+    def _set(self, what: str, number: int | None) -> None:
+        control, is_on = self.driver.control, number is not None
         if what == "pause":
             (control.pause if is_on else control.resume)("q")
             self.is_paused = is_on
         elif what == "at once":
-            self.limit = data.draw(st.integers(1, 3)) if is_on else None
-            control.set_concurrency("q", self.limit)
+            self.limit = number
+            control.set_concurrency("q", number)
         elif what == "at once for each key":
-            self.key_limit = data.draw(st.integers(1, 2)) if is_on else None
-            control.set_key_concurrency("q", self.key_limit)
+            self.key_limit = number
+            control.set_key_concurrency("q", number)
         elif what == "rate":
             self.has_rate = is_on
             control.set_rate_limit("q", 1 if is_on else None, per=HOUR)
@@ -210,6 +227,23 @@ class Broker(RuleBasedStateMachine):
         assert set(places["dead"]) == self.dead
         assert counts.waiting == len(self.waiting)
         assert (counts.delayed, counts.active, counts.dead) == (len(self.delayed), len(self.held), len(self.dead))
+
+    @invariant()
+    def every_group_has_its_turn_or_waits_for_what_will_come(self) -> None:
+        """No group is forgotten, and what runs of it is counted, no more."""
+        with self.client.pipeline() as pipeline:
+            for kind in ("turns", "parked"):
+                pipeline.zrange(f"{PREFIX}{kind}:q", 0, -1, withscores=True)
+            for group in GROUP_KEYS:
+                pipeline.smembers(f"{PREFIX}running:q:{group}")
+            turns, parked, *running = pipeline.execute()
+        assert sorted(name.decode() for name, _ in turns + parked) == sorted(
+            {group for group in self.waiting.values() if group is not None}
+        )
+        for group, tags in zip(GROUP_KEYS, running, strict=True):
+            held = {message.run_id for message, its_group in self.held if its_group == group}
+            assert {tag.decode() for tag in tags} == held
+            assert held or dict(parked).get(group.encode()) != math.inf  # else no end of a lease would wake it
 
     @invariant()
     def no_message_is_without_a_place(self) -> None:

@@ -110,9 +110,9 @@ def test_of_three_workers_never_more_than_seven_tasks_run_at_once(bed: Bed) -> N
     assert running[-1] == 0
 
 
-def test_a_limit_heals_when_a_worker_that_used_it_is_killed(valkey_bed: Bed) -> None:
+def test_a_limit_heals_when_a_worker_that_used_it_is_killed(costly_bed: Bed) -> None:
     """Leases are counted, no counter can stay wrong."""
-    bed = valkey_bed
+    bed = costly_bed
     bed.control.set_concurrency("celery", 3)
     victim = bed.worker("prefork", 3)
     for _ in range(3):
@@ -127,8 +127,8 @@ def test_a_limit_heals_when_a_worker_that_used_it_is_killed(valkey_bed: Bed) -> 
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_pause_under_load_holds_within_two_seconds_and_over_a_restart(valkey_bed: Bed, pool: str) -> None:
-    bed = valkey_bed
+def test_a_pause_under_load_holds_within_two_seconds_and_over_a_restart(costly_bed: Bed, pool: str) -> None:
+    bed = costly_bed
     worker = bed.worker(pool, 2)
     runs = [bed.send("record", "", 0.05) for _ in range(200)]
     bed.wait_started(5)
@@ -146,8 +146,8 @@ def test_a_pause_under_load_holds_within_two_seconds_and_over_a_restart(valkey_b
     bed.control.drain("celery")
 
 
-def test_a_limited_queue_does_not_slow_another_one(valkey_bed: Bed) -> None:
-    bed = valkey_bed
+def test_a_limited_queue_does_not_slow_another_one(costly_bed: Bed) -> None:
+    bed = costly_bed
     bed.control.set_rate_limit("slow", 1)
     for _ in range(20):
         bed.send("record", "slow", queue="slow")
@@ -157,8 +157,7 @@ def test_a_limited_queue_does_not_slow_another_one(valkey_bed: Bed) -> None:
     assert bed.control.counts("slow").waiting > 0
 
 
-def test_one_high_task_behind_fifty_low_ones_starts_next_or_second(valkey_bed: Bed) -> None:
-    bed = valkey_bed
+def test_one_high_task_behind_fifty_low_ones_starts_next_or_second(bed: Bed) -> None:
     low = [bed.send("hold" if number == 0 else "record", priority=1) for number in range(50)]
     bed.worker("threads", 1)
     bed.wait_started()
