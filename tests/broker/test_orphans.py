@@ -16,7 +16,7 @@ from tests.servers import Server
 def leases(broker_server: Server, driver: Driver) -> Iterator[Leases]:
     """The leases of a process."""
     with redis.Redis(port=broker_server.port) as client:
-        yield Leases(lambda: client, driver.space, driver.lease_ms, driver.max_stalls)
+        yield Leases(client, driver.space, driver.lease_ms, driver.max_stalls)
 
 
 def hold(leases: Leases, driver: Driver, runs: str) -> list[str]:
