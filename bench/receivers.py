@@ -1,5 +1,5 @@
 """
-The outside world of the webhook benchmark: receivers in a process of their own that answer 200 at once.
+The outside world of the webhook benchmarks: receivers in a process of their own that answer 200, at once or later.
 
 They keep nothing but times, so that they take as little as possible of the machine that is measured.
 """
@@ -37,11 +37,11 @@ class Receivers:
 
 
 @contextmanager
-def receivers(number: int) -> Iterator[Receivers]:
-    """Start so many receivers on loopback; they end with the block."""
+def receivers(number: int, thinking: float = 0) -> Iterator[Receivers]:
+    """Start so many receivers on loopback that answer after `thinking` seconds; they end with the block."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, number), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, number, thinking), daemon=True)
     process.start()
     try:
         if not ours.poll(STARTS):
@@ -55,8 +55,8 @@ def receivers(number: int) -> Iterator[Receivers]:
 class _Receiver(asyncio.Protocol):
     """One kept connection: requests with a `Content-Length`, one after the other."""
 
-    def __init__(self, latencies: list[float]) -> None:
-        self._latencies = latencies
+    def __init__(self, latencies: list[float], thinking: float) -> None:
+        self._latencies, self._thinking = latencies, thinking
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -71,7 +71,10 @@ class _Receiver(asyncio.Protocol):
                 return
             self._note(self._data[end + 4 : whole])
             self._data = self._data[whole:]
-            self._transport.write(ANSWER)
+            if self._thinking:
+                asyncio.get_running_loop().call_later(self._thinking, self._transport.write, ANSWER)
+            else:
+                self._transport.write(ANSWER)
 
     def _note(self, body: bytes) -> None:
         emitted = body.split(b'"timestamp":"', 1)[1].split(b'"', 1)[0].decode()
@@ -79,14 +82,17 @@ class _Receiver(asyncio.Protocol):
         self._latencies.append((datetime.now(since.tzinfo) - since).total_seconds())
 
 
-def _serve(pipe: Connection, number: int) -> None:
-    asyncio.run(_listen(pipe, number))
+def _serve(pipe: Connection, number: int, thinking: float) -> None:
+    asyncio.run(_listen(pipe, number, thinking))
 
 
-async def _listen(pipe: Connection, number: int) -> None:
+async def _listen(pipe: Connection, number: int, thinking: float) -> None:
     loop = asyncio.get_running_loop()
     latencies: list[float] = []
-    servers = [await loop.create_server(lambda: _Receiver(latencies), "127.0.0.1", 0) for _ in range(number)]
+    servers = [
+        await loop.create_server(lambda: _Receiver(latencies, thinking), "127.0.0.1", 0, backlog=1000)
+        for _ in range(number)
+    ]
 
     def answer() -> None:
         if pipe.recv() == "count":

@@ -91,13 +91,13 @@ def latencies(site: Site, outside: Receivers, seconds: int) -> tuple[float, floa
 
 
 @contextmanager
-def platform(kind: Kind) -> Iterator[Site]:
+def platform(kind: Kind, **environ: str) -> Iterator[Site]:
     """Broker and database of our own, gone at the end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskyard-bench-")))
         valkey = stack.enter_context(Server(folder / "valkey"))
         database = stack.enter_context(durable_database(kind, folder))
-        yield stack.enter_context(Site(database, valkey, folder, **SETTINGS))
+        yield stack.enter_context(Site(database, valkey, folder, **SETTINGS | environ))
 
 
 if __name__ == "__main__":

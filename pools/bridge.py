@@ -55,6 +55,11 @@ def drive(coroutine: Coroutine[Any, Any, Any], limit: SoftLimit) -> Generator[An
             error = raised
 
 
+def is_on_loop() -> bool:
+    """Whether Celery's tracer runs on the asyncio pool's loop here: what blocks would block all."""
+    return isinstance(getcurrent(), TracerGreenlet)
+
+
 def finish(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """
     Return what the coroutine returns: on the pool's loop, or in the other pools on a loop of its own.

@@ -4,6 +4,7 @@ What a handler says while it runs: its log lines, and how far it has come. Both 
 A thread sends both to the event stream, so that no handler waits for the broker; what cannot be sent is dropped.
 """
 
+import asyncio
 import logging
 import os
 import threading
@@ -21,6 +22,7 @@ from broker.client import shared_client
 from broker.endings import detail
 from broker.scripting import Keyspace, run
 from config.settings import current_settings
+from pools.bridge import finish, is_on_loop
 
 MOST_LINES = 200  # of one execution; the last one says how many more there were
 LONGEST_LINE = 2000  # characters
@@ -71,7 +73,9 @@ class Reporter:
                 self._add("warning", __name__, f"{self._count - MOST_LINES} more lines were not kept")
             self._send_lines()
             self._send_progress()
-        if self._has_spoken:
+        if self._has_spoken and is_on_loop():
+            finish(asyncio.to_thread(_sender().wait_sent, LAST_WORDS))
+        elif self._has_spoken:
             _sender().wait_sent(LAST_WORDS)
 
     def _add(self, level: str, logger: str, message: str) -> None:

@@ -36,6 +36,7 @@ class Worker:
         arguments: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
     ) -> None:
+        """Prepare, but do not start; `PYTHONPATH` in `env` is the folder of another release that it runs."""
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / f"{name}.log"
         self._command = [
@@ -81,7 +82,7 @@ class Worker:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 env=self._env,
-                cwd=ROOT,
+                cwd=self._env["PYTHONPATH"],
                 start_new_session=True,
             )
         if wait_ready:

@@ -1,6 +1,7 @@
 """The platform's app with handlers that await, block and overstay; each notes what happens to it in a list."""
 
 import asyncio
+import logging
 import os
 import time
 from datetime import timedelta
@@ -52,6 +53,16 @@ async def hold(payload: Label) -> None:
         note("cancelled", payload.label)
         raise
     note("end", payload.label)
+
+
+@task("pools.talk", Label, queue=DEFAULT)
+async def talk(payload: Label) -> None:
+    """Wait for the key `go`, and log a line."""
+    note("start", payload.label)
+    while not records.exists("go"):  # noqa: ASYNC110 - the test sets it from another process
+        await asyncio.sleep(0.05)
+    logging.getLogger(__name__).warning("said")
+    note("said", payload.label)
 
 
 @task("pools.identify", Label, queue=DEFAULT, policy=Policy(max_attempts=2, backoff=Fixed(timedelta(milliseconds=10))))
@@ -118,6 +129,7 @@ def block(payload: Label) -> None:
 @task("pools.tick", Label, queue=DEFAULT)
 async def tick(payload: Label) -> None:
     """Note the longest time by which a pause of 5 ms was late, over so many seconds."""
+    note("start", payload.label)
     end, worst = time.monotonic() + payload.seconds, 0.0
     while (now := time.monotonic()) < end:
         await asyncio.sleep(0.005)

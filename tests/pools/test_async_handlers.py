@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.pools.app import block, fail, hard, hold, identify, nap, parent, soft, stall, tick
+from tests.pools.app import block, fail, hard, hold, identify, nap, parent, soft, stall, talk, tick
 from tests.pools.site import LIMIT, POOLS, Site
+from tests.servers import Server
 from tests.waiting import stays_true, wait_for
 
 pytestmark = pytest.mark.timeout(300)
@@ -63,6 +64,24 @@ def test_a_def_that_blocks_does_not_delay_its_neighbours_on_the_loop(site: Site)
     (line,) = site.wait_notes("worst")
     assert site.notes("end") == [], "it blocked all the time"
     assert float(line.split()[1]) < 0.05
+
+
+def test_the_loop_goes_on_while_words_of_handlers_are_sent(site: Site, valkey: Server) -> None:
+    """Each end waits a moment for its lines, here for a broker that stands still: ten one after the other took 2 s."""
+    site.worker(slots=11)
+    for number in range(10):
+        talk.delay(label=str(number))
+    tick.delay(label="neighbour", seconds=4)
+    site.wait_notes("start", 11)
+    valkey.suspend()
+    try:
+        site.records.set("go", 1)
+        (line,) = site.wait_notes("worst")
+        assert len(site.notes("said")) == 10
+    finally:
+        valkey.resume()
+    assert float(line.split()[1]) < 1
+    site.wait_done()
 
 
 def test_a_blocked_loop_is_measured_and_warned_about(site: Site) -> None:

@@ -19,6 +19,7 @@ from sqlmodel import col
 from audit.models import DeadLetter
 from config.database import current_engine, open_session
 from config.settings import current_settings
+from launch.programs import ASYNCIO_POOL, CELERYS_NAMES
 from tasks.redrive import redrive
 from tasks.webhooks.models import Delivery
 from tasks.webhooks.outbox import emit
@@ -77,10 +78,11 @@ class Site:
     ) -> None:
         self._open.close()
 
-    def worker(self, name: str = "worker", slots: int = 8) -> Worker:
-        """Start a worker for all our queues; it takes its first task when it is ready, in a few seconds."""
-        arguments = ["-Q", QUEUES, "-c", str(slots), *MINIMAL]
-        worker = Worker("tasks", self.folder, name=name, arguments=arguments, env=self.env)
+    def worker(self, name: str = "worker", slots: int = 8, pool: str = "threads", *, root: Path = ROOT) -> Worker:
+        """Start a worker for all our queues, on the code in `root`; it takes its first task in a few seconds."""
+        arguments = ["-P", CELERYS_NAMES.get(pool, pool), "-Q", QUEUES, "-c", str(slots), *MINIMAL]
+        env = {**self.env, "CELERY_CUSTOM_WORKER_POOL": ASYNCIO_POOL, "PYTHONPATH": str(root)}
+        worker = Worker("tasks", self.folder, name=name, arguments=arguments, env=env)
         self._open.callback(_end, worker)
         return worker.start(wait_ready=False)
 

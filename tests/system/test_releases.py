@@ -1,0 +1,122 @@
+"""A rolling deploy: the last release's worker beside this one's, on the same broker and on this release's schema."""
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from redis import Redis
+from sqlalchemy import select
+from sqlmodel import col
+
+from audit.events import stream_key
+from audit.models import Attempt, Run
+from broker.control import QueueControl
+from tests.system.conftest import Sites
+from tests.system.site import LIMIT, Site
+from tests.waiting import wait_for
+from tests.webhooks.receivers import Captured, Receiver, Reply
+from tests.workers import ROOT
+
+# A landed state with the schema of revision 0007, other scripts in the broker, and Celery's own path to the pool.
+LAST_RELEASE = "5efeafeb3f00"
+QUEUE = "webhook-deliveries"
+OF_EACH = 20  # deliveries that each release enqueues; each fails once, so that one release's retry is the other's task
+REQUESTS = OF_EACH * 2 * 2
+THINKING = 0.2  # seconds of the receiver: a worker would have to stand still for two to miss one release's messages
+EMIT = """
+import sys
+from config.database import open_session
+from tasks.webhooks.outbox import emit
+for number in range(int(sys.argv[1])):
+    with open_session() as session, session.begin():
+        print(emit(session, "market.resolved", {"n": number}))
+"""
+
+
+@pytest.fixture
+def last_release(tmp_path: Path) -> Path:
+    """The folder of the last release's code."""
+    command = ["git", "-C", str(ROOT), "archive", "--format=tar", LAST_RELEASE]
+    archive = subprocess.run(command, capture_output=True, check=False)
+    assert archive.returncode == 0, (
+        f"this test needs the history back to commit {LAST_RELEASE}, in a clone that is not shallow: "
+        f"{archive.stderr.decode().strip()}"
+    )
+    folder = tmp_path / "last-release"
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+    return folder
+
+
+def test_old_and_new_workers_share_the_work_and_the_old_one_ends_in_the_middle(
+    server_sites: Sites, receiver: Receiver, last_release: Path
+) -> None:
+    """Each runs what both have enqueued and records it; nothing is lost and nothing happens twice."""
+    site = server_sites(WORKER_SHUTDOWN_SECONDS="20")
+    site.stage.endpoint(url=receiver.url)
+    receiver.decides(fails_once())
+    with Redis.from_url(site.valkey.url) as client:
+        control = QueueControl(client)
+        control.pause(QUEUE)
+        old = site.worker("old", slots=2, root=last_release)
+        by_old = emit_with(last_release)
+        by_new = site.emit(OF_EACH)
+        old.wait_ready()  # before the other starts, so that it writes the audit until it ends
+        site.worker("new", slots=2).wait_ready()
+        control.resume(QUEUE)
+
+        receiver.wait_for(REQUESTS - 8, timeout=LIMIT)  # each has four requests or so to go
+        old.term()
+        assert old.wait_ended(LIMIT) == 0
+        site.wait_for_states(delivered=OF_EACH * 2)
+
+        wait_for(lambda: len(endings(site)) == OF_EACH * 2, LIMIT, "the audit knows how all ended")
+        assert client.xlen(f"{stream_key('taskyard:')}:refused") == 0, "each writer can write what both tell"
+    assert set(endings(site)) == {("succeeded", 2)}
+    assert Counter(request.webhook_id for request in receiver.requests) == dict.fromkeys(by_old + by_new, 2)
+    assert site.letters() == []
+    pairs = who_ran_whose(site, old_ones={site.delivery_of(event_id) for event_id in by_old})
+    assert pairs == {("old", "old@test"), ("old", "new@test"), ("new", "old@test"), ("new", "new@test")}
+
+
+def fails_once() -> Callable[[Captured], Reply]:
+    """Answer the first attempt of each delivery with 500."""
+    seen: set[str] = set()
+
+    def reply(request: Captured) -> Reply:
+        is_first = request.webhook_id not in seen
+        seen.add(request.webhook_id)
+        return Reply(500 if is_first else 200, delay=THINKING)
+
+    return reply
+
+
+def emit_with(release: Path) -> list[str]:
+    """Let an app of that release emit; return the events' ids."""
+    command = [sys.executable, "-c", EMIT, str(OF_EACH)]
+    env = {**os.environ, "PYTHONPATH": str(release)}
+    said = subprocess.run(command, env=env, cwd=release, capture_output=True, check=True, text=True, timeout=LIMIT)
+    return said.stdout.split()
+
+
+def endings(site: Site) -> list[tuple[str, int]]:
+    """State and attempts of each run that has ended."""
+    with site.database.session() as session:
+        runs = session.scalars(select(Run).where(col(Run.finished_at).is_not(None)))
+        return [(run.state, run.attempts) for run in runs]
+
+
+def who_ran_whose(site: Site, old_ones: set[UUID]) -> set[tuple[str, str | None]]:
+    """Pairs of the release that enqueued and the worker that ran it."""
+    with site.database.session() as session:
+        rows = session.execute(
+            select(col(Run.args), col(Attempt.worker)).join(Attempt, col(Attempt.run_id) == col(Run.id))
+        )
+        return {("old" if UUID(args["delivery_id"]) in old_ones else "new", worker) for args, worker in rows}
