@@ -36,7 +36,7 @@ class Worker:
         arguments: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """Prepare, but do not start; `PYTHONPATH` in `env` is the folder of another release that it runs."""
+        """Prepare, but do not start; it runs in the first folder of `PYTHONPATH`, if `env` has one."""
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / f"{name}.log"
         self._command = [
@@ -82,7 +82,7 @@ class Worker:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 env=self._env,
-                cwd=self._env["PYTHONPATH"],
+                cwd=self._env["PYTHONPATH"].split(os.pathsep)[0],
                 start_new_session=True,
             )
         if wait_ready:
