@@ -15,7 +15,7 @@ from tests.broker.bed import POOLS, Bed
 from tests.waiting import stays_true, wait_for
 
 pytestmark = pytest.mark.timeout(300)  # many processes start
-HANDED_OUT = re.compile(r"HINCRBY taskyard:message:(\S+) d 1$")  # each hand-out has a number
+HANDED_OUT = re.compile(r"ZADD taskyard:active:celery (.+)$")  # pairs of the lease's end (ms) and the run; renewals too
 
 
 def three_workers(bed: Bed, slots: int) -> None:
@@ -27,7 +27,11 @@ def three_workers(bed: Bed, slots: int) -> None:
 
 @contextmanager
 def watched_hand_outs(bed: Bed) -> Iterator[dict[str, float]]:
-    """The server's time (seconds) at which it handed out each run, as its own MONITOR tells."""
+    """
+    The time (seconds, from an arbitrary point) at which the server handed out each run: the end of its first lease.
+
+    MONITOR tells what the script writes; its own times are later by as long as the script was held up.
+    """
     found: dict[str, float] = {}
     client: Any = redis.Redis(port=bed.server.port, socket_timeout=60)
     stream = client.monitor()
@@ -35,7 +39,9 @@ def watched_hand_outs(bed: Bed) -> Iterator[dict[str, float]]:
     def watch() -> None:
         for command in stream.listen():
             if match := HANDED_OUT.match(command["command"]):
-                found[match.group(1)] = command["time"]
+                words = match.group(1).split()
+                for lease_end, run in zip(words[::2], words[1::2], strict=True):
+                    found.setdefault(run, int(lease_end) / 1000)
             if command["command"].startswith("PING the end"):
                 return
 

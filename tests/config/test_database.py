@@ -84,7 +84,7 @@ def backend(engine: Engine) -> int:
 
 def end_backend(url: str, pid: int) -> None:
     other = open_engine(url)
-    with other.connect() as connection:
+    with other.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:  # else it sees one moment
         connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
         alive = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
         wait_for(lambda: connection.execute(alive, {"pid": pid}).scalar_one() == 0, 10, "the backend has ended")
