@@ -25,5 +25,5 @@ def load(text: str | bytes) -> Any:
     """
     try:
         return from_json(text)
-    except ValueError:
+    except (TypeError, ValueError):  # a text with lone surrogates is no text to it
         return json.loads(text)

@@ -61,15 +61,18 @@ class Payload(BaseModel):
         Return the JSON values that travel as the message's keyword arguments.
 
         Raises:
-            InvalidPayloadError: Larger than 256 KiB; store the data and send its id.
+            InvalidPayloadError: Larger than 256 KiB, nested deeper than 200, or not to be written as JSON.
         """
-        text = self.model_dump_json().encode()
+        try:
+            text = self.model_dump_json().encode()
+            wire: dict[str, Any] = from_json(text)  # as the worker reads it, so it refuses what the worker would
+        except ValueError as error:
+            raise InvalidPayloadError(f"{type(self).__name__}: {error}; store the data and send its id") from None
         if len(text) > MAX_BYTES:
             raise InvalidPayloadError(
                 f"{type(self).__name__}: {len(text)} bytes, at most {MAX_BYTES} may travel; "
                 "store the data and send its id"
             )
-        wire: dict[str, Any] = from_json(text)
         return wire
 
     def shown(self) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def _until(condition: Callable[[], bool], every: float = 0.02) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not done within {LIMIT:.0f} s")
-        time.sleep(every)
+        time.sleep(every)  # the other systems tell nobody when they are done
 
 
 def _table(names: list[str], results: dict[str, Numbers]) -> str:

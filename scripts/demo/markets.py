@@ -26,7 +26,7 @@ from tasks.webhooks import endpoints
 from tasks.webhooks.capture import Receiver
 
 LIMIT = 60.0  # seconds for each act
-PAUSE = 0.05  # seconds between two looks
+PAUSE = 0.05  # seconds between two looks at SQL, which tells nobody when it changes
 USERS = 12
 PLANTED = 1_000  # smallest units that the chain lacks in the first market
 

@@ -92,7 +92,7 @@ def test_leases_can_be_ended_when_the_channel_that_made_them_is_closed_already(b
 @pytest.mark.parametrize("value", [{"a": [1, "ä", None]}, "lone \ud800", [10**30, 1.5], {"x": {"y": "\x00"}}])
 def test_json_comes_back_as_it_was(value: Any) -> None:
     assert load(dump(value)) == json.loads(dump(value)) == value
-    assert load(json.dumps(value)) == value
+    assert load(json.dumps(value)) == load(json.dumps(value, ensure_ascii=False)) == value
 
 
 def test_what_is_no_json_becomes_text_and_broken_json_is_an_error() -> None:

@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -86,3 +86,23 @@ def test_hidden_fields_are_masked_where_they_are_shown() -> None:
 def test_a_payload_over_the_cap_is_refused_with_its_size() -> None:
     with pytest.raises(InvalidPayloadError, match=rf"at most {MAX_BYTES} may travel"):
         a_transfer(note="x" * MAX_BYTES).to_wire()
+
+
+class Anything(Payload):
+    """A field without a shape."""
+
+    value: Any
+
+
+@pytest.mark.parametrize("depth", [210, 300])
+def test_a_payload_that_no_worker_could_read_is_refused_where_it_is_enqueued(depth: int) -> None:
+    value: Any = None
+    for _ in range(depth):
+        value = [value]
+    with pytest.raises(InvalidPayloadError, match=r"Anything: .*; store the data and send its id"):
+        Anything(value=value).to_wire()
+
+
+def test_text_that_is_no_unicode_is_refused_where_it_is_enqueued() -> None:
+    with pytest.raises(InvalidPayloadError, match="Anything: "):
+        Anything(value="lone \ud800").to_wire()
