@@ -48,7 +48,7 @@ def reject(self: Task[..., Any], *, requeue: bool) -> str:
 
 
 def _record(signal: str, run: str, /, **facts: Any) -> None:
-    line = json.dumps({"signal": signal, **facts}, default=str)
+    line = json.dumps([os.getpid(), {"signal": signal, **facts}], default=str)
     records.rpush(f"signals:{run}", line)
 
 

@@ -87,7 +87,7 @@ class Side:
         said = [line for line in self.worker.log.read_text().splitlines() if run in line and BURY_TASK not in line]
         found = {
             "events": events,
-            "signals": [json.loads(line) for line in bed.records.lrange(f"signals:{run}", 0, -1)],
+            "signals": _by_process([json.loads(line) for line in bed.records.lrange(f"signals:{run}", 0, -1)]),
             "result": None if meta is None else json.loads(str(meta)),
             "letters": [letter.split()[1:3] for letter in bed.letters() if letter.startswith(run)],
             "started": bed.started().count(run),
@@ -110,6 +110,12 @@ class Side:
         text = text.replace(self.name, "<side>")
         text = re.sub(r"((?:waited_ms|expiration)\W+)\d+", r"\1N", text)
         return re.sub(r"\d[\d.e-]*s\b", "Ns", text)
+
+
+def _by_process(signals: list[Any]) -> list[list[Any]]:
+    """The signals of the worker's main process and those of its pool's: which of two processes is first is chance."""
+    mains = signals[0][0] if signals else None
+    return [[facts for pid, facts in signals if (pid == mains) is is_main] for is_main in (True, False)]
 
 
 def send_work(side: Side) -> None:
