@@ -21,7 +21,8 @@ from bench.databases import durable_database
 from bench.machine import describe
 from bench.receivers import Receivers, receivers
 from tests.databases import Kind
-from tests.servers import Server
+from tests.nodes.nodes import start_broker
+from tests.nodes.processes import ProcessClient
 from tests.system.site import Site
 from tests.waiting import wait_for
 
@@ -95,9 +96,11 @@ def platform(kind: Kind, **environ: str) -> Iterator[Site]:
     """Broker and database of our own, gone at the end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskyard-bench-")))
-        valkey = stack.enter_context(Server(folder / "valkey"))
+        client = ProcessClient()
+        broker = start_broker(client, appendfsync="everysec")
+        stack.callback(broker.teardown)
         database = stack.enter_context(durable_database(kind, folder))
-        yield stack.enter_context(Site(database, valkey, folder, **SETTINGS | environ))
+        yield stack.enter_context(Site(database, broker, client, folder, **SETTINGS | environ))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+import docker
 import pytest
 
+from tests.engine import require_engine
+from tests.nodes.nodes import IN_CONTAINERS, Broker, start_broker
+from tests.nodes.processes import ProcessClient
 from tests.servers import Kind, Server, make_server
 
 KINDS: tuple[Kind, ...] = ("valkey9", "redis7")
@@ -35,6 +39,23 @@ def broker_server(request: Any, server_pool: dict[Kind, Server], tmp_path_factor
 def costly_server(request: Any, server_pool: dict[Kind, Server], tmp_path_factory: pytest.TempPathFactory) -> Server:
     """An empty Valkey 9, in `make chaos` Redis 7: for promises of both whose tests take more than three seconds."""
     return _ready(request.param, server_pool, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def docker_client() -> Any:
+    """What pytest-celery's nodes are run with: Docker with CELERY_NODES=docker, else processes of this machine."""
+    if not IN_CONTAINERS:
+        return ProcessClient()
+    require_engine()
+    return docker.from_env()
+
+
+@pytest.fixture
+def celery_broker(docker_client: Any) -> Iterator[Broker]:
+    """A Valkey of the test's own, as a node of pytest-celery."""
+    broker = start_broker(docker_client)
+    yield broker
+    broker.teardown()
 
 
 def _ready(kind: Kind, pool: dict[Kind, Server], folders: pytest.TempPathFactory) -> Server:

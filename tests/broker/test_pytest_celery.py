@@ -1,13 +1,11 @@
 """
-pytest-celery's fixtures on our transport: processes in place of its containers, or containers with CELERY_NODES=docker.
+pytest-celery's fixtures on our transport.
 
 An app of ours that tests with pytest-celery needs one line: its setup class takes `transport_settings` in
 `update_app_config`, as below.
 """
 
-import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import kombu.pools
@@ -16,7 +14,6 @@ from celery import Celery, chord, group
 from pytest_celery import (
     RESULT_TIMEOUT,
     CeleryTestBackend,
-    CeleryTestBroker,
     CeleryTestNode,
     CeleryTestSetup,
     CeleryTestWorker,
@@ -26,12 +23,10 @@ from pytest_celery.vendors.worker import tasks as theirs
 from broker.options import transport_settings
 from broker.transport import Transport
 from tests.broker.app import Settings
-from tests.broker.boxes import IN_CONTAINERS, QUEUE, ProcessBox, broker_box, worker_box
-from tests.engine import require_engine
-from tests.servers import Server
-from tests.workers import Worker
+from tests.nodes.nodes import Broker, start_worker
 
 pytestmark = pytest.mark.timeout(300)  # many processes start
+QUEUE = "celery"
 
 
 class Setup(CeleryTestSetup):  # type: ignore[misc]  # pytest-celery ships no types
@@ -50,44 +45,22 @@ def celery_setup_cls() -> type[CeleryTestSetup]:
 
 
 @pytest.fixture
-def broker_node(valkey: Server) -> Iterator[Any]:
-    """A Valkey: a process, or a container on a port of its own."""
-    if not IN_CONTAINERS:
-        yield ProcessBox(valkey, {"url": valkey.url, "host_url": valkey.url})
-        return
-    require_engine()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
-    box = broker_box(f"redis://127.0.0.1:{port}/0", port)
-    yield box
-    box.teardown()
-
-
-@pytest.fixture
-def celery_broker(broker_node: Any) -> CeleryTestBroker:
-    """The Valkey."""
-    return CeleryTestBroker(broker_node)
-
-
-@pytest.fixture
-def celery_backend(broker_node: Any) -> CeleryTestBackend:
-    """The same."""
-    return CeleryTestBackend(broker_node)
+def celery_backend(celery_broker: Broker) -> CeleryTestBackend:
+    """The Valkey that is the broker."""
+    return CeleryTestBackend(celery_broker.container)
 
 
 @pytest.fixture(params=["prefork", "threads"])
-def celery_worker(request: pytest.FixtureRequest, broker_node: Any, tmp_path: Path) -> Iterator[CeleryTestWorker]:
+def celery_worker(
+    request: pytest.FixtureRequest, docker_client: Any, celery_broker: Broker
+) -> Iterator[CeleryTestWorker]:
     """A worker with pytest-celery's own tasks."""
-    arguments = ["-P", request.param, "-c", "2", "-Q", QUEUE, "--include", theirs.__name__]
-    env = {"TEST_BROKER_URL": broker_node.celeryconfig["url"], "LEASE_MS": "1000", "IGNORE_RESULTS": "0"}
-    box: Any
-    if IN_CONTAINERS:
-        box = worker_box(arguments, env)
-    else:
-        box = ProcessBox(Worker("tests.broker.app", tmp_path, arguments=arguments, env=env).start(), {})
-    node = CeleryTestWorker(box, None)
-    yield node
-    node.teardown()
+    words = ["-A", "tests.broker.app", "worker", "-n", "worker@test", "-l", "INFO"]
+    words += ["-P", request.param, "-c", "2", "-Q", QUEUE, "--include", theirs.__name__]
+    env = {"TEST_BROKER_URL": celery_broker.url, "LEASE_MS": "1000", "IGNORE_RESULTS": "0"}
+    worker = start_worker(docker_client, words, env)
+    yield worker
+    worker.teardown()
 
 
 @pytest.fixture

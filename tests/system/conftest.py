@@ -1,14 +1,14 @@
 """A platform for each test of this folder."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from config.database import open_engine
-from tests.databases import Database, Kind, Servers, database, servers
-from tests.servers import Server
+from tests.databases import Database, Kind, Servers, database, lent, servers
+from tests.nodes.nodes import Broker
 from tests.system.site import Site
 from tests.webhooks.receivers import Receiver
 
@@ -18,16 +18,24 @@ type Sites = Callable[..., Site]
 
 
 @pytest.fixture
-def site(database: Database, valkey: Server, tmp_path: Path) -> Iterator[Site]:
-    """A platform with short waits on a database of each kind in turn."""
-    with Site(database, valkey, tmp_path) as site:
-        yield site
+def make_site(celery_broker: Broker, docker_client: Any, tmp_path: Path) -> Iterator[Sites]:
+    """Makes a platform on a database, with settings of the test's choice."""
+    with ExitStack() as stack:
+        yield lambda database, **environ: stack.enter_context(
+            Site(database, celery_broker, docker_client, tmp_path, **environ)
+        )
 
 
 @pytest.fixture
-def file_sites(servers: Servers, valkey: Server, tmp_path: Path) -> Iterator[Sites]:
+def site(make_site: Sites, database: Database) -> Site:
+    """A platform with short waits on a database of each kind in turn."""
+    return make_site(database)
+
+
+@pytest.fixture
+def file_sites(make_site: Sites, servers: Servers) -> Iterator[Sites]:
     """Makes a platform on SQLite, with settings of the test's choice."""
-    yield from _sites("sqlite", servers, valkey, tmp_path)
+    yield from _sites("sqlite", servers, make_site)
 
 
 @pytest.fixture
@@ -37,9 +45,9 @@ def file_site(file_sites: Sites) -> Site:
 
 
 @pytest.fixture
-def server_sites(servers: Servers, valkey: Server, tmp_path: Path) -> Iterator[Sites]:
+def server_sites(make_site: Sites, servers: Servers) -> Iterator[Sites]:
     """Makes a platform on PostgreSQL, with settings of the test's choice."""
-    yield from _sites("postgresql", servers, valkey, tmp_path)
+    yield from _sites("postgresql", servers, make_site)
 
 
 @pytest.fixture
@@ -49,10 +57,6 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def _sites(kind: Kind, servers: Servers, valkey: Server, folder: Path) -> Iterator[Sites]:
-    url = servers.make(kind)
-    engine = open_engine(url)
-    with ExitStack() as stack:
-        yield lambda **environ: stack.enter_context(Site(Database(kind, url, engine), valkey, folder, **environ))
-    engine.dispose()
-    servers.drop(url)
+def _sites(kind: Kind, servers: Servers, make_site: Sites) -> Iterator[Sites]:
+    with contextmanager(lent)(kind, servers, migrated=True) as made:
+        yield lambda **environ: make_site(made, **environ)

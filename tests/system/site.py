@@ -25,11 +25,11 @@ from tasks.webhooks.models import Delivery
 from tasks.webhooks.outbox import emit
 from tasks.webhooks.tasks import deliver, sweep
 from tests.databases import Database
+from tests.nodes.nodes import Broker, WorkerNode, start_worker
 from tests.pointing import point_app_at
-from tests.servers import Server
 from tests.waiting import wait_for
 from tests.webhooks.stage import ENVIRONMENT, Stage
-from tests.workers import MINIMAL, ROOT, Worker
+from tests.workers import MINIMAL, ROOT
 
 QUEUES = "webhook-deliveries,maintenance,dead-letter"
 FAST = {
@@ -50,14 +50,15 @@ SWEEP_EVERY = 25  # looks of `wait_for`: half a second
 class Site:
     """What a test needs of the platform; a context manager that ends all that it started."""
 
-    def __init__(self, database: Database, valkey: Server, folder: Path, **environ: str) -> None:
-        self.database, self.valkey, self.folder = database, valkey, folder
+    def __init__(self, database: Database, broker: Broker, client: Any, folder: Path, **environ: str) -> None:
+        self.database, self.broker, self.folder = database, broker, folder
+        self._client = client
         tuning = {**FAST, **environ}
         self.stage = Stage(database, **tuning)
         self.env = {
             **ENVIRONMENT,
             **tuning,
-            "REDIS_URL": valkey.url,
+            "REDIS_URL": broker.url,
             "DATABASE_URL": database.url,
             "TASKYARD_DATA": str(folder),
         }
@@ -70,7 +71,7 @@ class Site:
             patch.setenv(name, value)
         self._open.callback(_forget_settings)
         _forget_settings()
-        point_app_at(self.valkey.url)
+        point_app_at(self.broker.url)
         return self
 
     def __exit__(
@@ -78,13 +79,14 @@ class Site:
     ) -> None:
         self._open.close()
 
-    def worker(self, name: str = "worker", slots: int = 8, pool: str = "threads", *, root: Path = ROOT) -> Worker:
+    def worker(self, name: str = "worker", slots: int = 8, pool: str = "threads", *, root: Path = ROOT) -> WorkerNode:
         """Start a worker for all our queues, on the code in `root`; it takes its first task in a few seconds."""
-        arguments = ["-P", CELERYS_NAMES.get(pool, pool), "-Q", QUEUES, "-c", str(slots), *MINIMAL]
-        env = {**self.env, "CELERY_CUSTOM_WORKER_POOL": ASYNCIO_POOL, "PYTHONPATH": str(root)}
-        worker = Worker("tasks", self.folder, name=name, arguments=arguments, env=env)
-        self._open.callback(_end, worker)
-        return worker.start(wait_ready=False)
+        words = ["-A", "tasks", "worker", "-n", f"{name}@test", "-l", "INFO", *MINIMAL]
+        words += ["-P", CELERYS_NAMES.get(pool, pool), "-Q", QUEUES, "-c", str(slots)]
+        env = {**self.env, "CELERY_CUSTOM_WORKER_POOL": ASYNCIO_POOL}
+        worker = start_worker(self._client, words, env, root)
+        self._open.callback(self._end, worker, name)
+        return worker
 
     def emit(self, times: int = 1, event_type: str = "market.resolved", data: Any = None) -> list[str]:
         """Emit events, each in a transaction of its own; return their ids."""
@@ -160,10 +162,9 @@ class Site:
             sweep.delay()
         return True
 
-
-def _end(worker: Worker) -> None:
-    if worker.is_running:
-        worker.kill()
+    def _end(self, worker: WorkerNode, name: str) -> None:
+        (self.folder / f"{name}.log").write_text(worker.logs())  # for whoever looks into a failure
+        worker.teardown()
 
 
 def _forget_settings() -> None:

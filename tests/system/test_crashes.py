@@ -92,10 +92,10 @@ def test_a_worker_killed_between_the_last_record_and_the_dead_letter(site: Site,
     first = site.worker("first")
     site.emit()
     receiver.wait_for(1, timeout=LIMIT)
-    site.valkey.suspend()
+    site.broker.container.suspend()
     site.wait_for_states(exhausted=1)
     first.kill()
-    site.valkey.resume()
+    site.broker.container.resume()
 
     site.worker("second")
 
@@ -121,7 +121,7 @@ def test_a_broker_flushed_with_a_hundred_pending_deliveries(site: Site, receiver
     site.emit_together(100)
     assert messages_in(site) == 100
 
-    site.valkey.flush()
+    site.broker.flush()
 
     site.worker()
     site.wait_for_states(delivered=100, sweeping=True)
@@ -136,7 +136,7 @@ def test_a_broker_flushed_while_they_wait_for_their_retry(file_site: Site, recei
     receiver.wait_for(20, timeout=LIMIT)
     file_site.wait_for_states(retrying=20)
 
-    file_site.valkey.flush()
+    file_site.broker.flush()
 
     file_site.wait_for_states(delivered=20, sweeping=True)
     assert len(receiver.requests) == 40
@@ -145,7 +145,7 @@ def test_a_broker_flushed_while_they_wait_for_their_retry(file_site: Site, recei
 def test_a_broker_that_takes_nothing_more_does_not_fail_the_apps_commit(site: Site, receiver: Receiver) -> None:
     """Out of memory, it refuses each message; the rows are there, and the sweeper hands them over later."""
     site.stage.endpoint(url=receiver.url)
-    with Redis.from_url(site.valkey.url) as client:
+    with Redis.from_url(site.broker.url) as client:
         client.config_set("maxmemory", 1)
         site.emit(3)
         client.config_set("maxmemory", 0)
@@ -183,7 +183,7 @@ def answers_of(site: Site, delivery: UUID) -> list[tuple[str | None, int | None]
 
 
 def messages_in(site: Site) -> int:
-    with Redis.from_url(site.valkey.url) as client:
+    with Redis.from_url(site.broker.url) as client:
         return QueueControl(client).counts("webhook-deliveries").waiting
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 
+from tests.nodes.nodes import WorkerNode
 from tests.system.conftest import Sites
 from tests.system.site import LIMIT, Site
 from tests.waiting import wait_for
@@ -17,14 +17,14 @@ def test_no_more_requests_are_in_flight_than_the_endpoint_allows(server_sites: S
     site = server_sites()
     site.stage.endpoint(url=receiver.url, max_concurrency=4)
     receiver.decides(lambda _: Reply(200, delay=THINKING))
-    logs = start_workers(site)
+    workers = start_workers(site)
 
     site.emit_together(80)
     site.wait_for_states(delivered=80)
 
     assert len(receiver.requests) == 80
     assert most_in_flight(receiver.requests) <= 4
-    assert all(b"webhook.attempted" in log.read_bytes() for log in logs), "all three processes sent"
+    assert all("webhook.attempted" in worker.logs() for worker in workers), "all three processes sent"
 
 
 def test_no_more_requests_start_than_the_rate_allows(server_sites: Sites, receiver: Receiver) -> None:
@@ -80,12 +80,12 @@ def test_a_thousand_deliveries_through_a_narrow_lane_need_few_claims(file_site: 
     file_site.emit_together(150)
     file_site.wait_for_states(delivered=150)
 
-    runs = worker.log.read_text().count("webhooks.deliver[") // 2  # received and succeeded
+    runs = worker.logs().count("webhooks.deliver[") // 2  # received and succeeded
     assert runs <= 2 * 150 + 50, "each ran once to be refused, and once to be sent"
 
 
-def start_workers(site: Site) -> list[Path]:
-    return [site.worker(f"worker-{number}").log for number in range(WORKERS)]
+def start_workers(site: Site) -> list[WorkerNode]:
+    return [site.worker(f"worker-{number}") for number in range(WORKERS)]
 
 
 def wait_until_probed(site: Site, receiver: Receiver, opened: int) -> None:

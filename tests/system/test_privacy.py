@@ -55,8 +55,8 @@ def test_secrets_and_bodies_are_in_no_message_log_event_listing_or_foreign_table
 
     assert IN_BODY.encode() in receiver.requests[0].body, "the receiver got it"
     assert_free_of(bytes(traffic), [*markers, *forms(IN_ANSWER)], "broker traffic")
-    assert_free_of(contents_of(site.valkey.url), [*markers, *forms(IN_ANSWER)], "broker contents")
-    assert_free_of(worker.log.read_bytes(), [*markers, *forms(IN_ANSWER)], "worker log")
+    assert_free_of(contents_of(site.broker.url), [*markers, *forms(IN_ANSWER)], "broker contents")
+    assert_free_of(worker.logs().encode(), [*markers, *forms(IN_ANSWER)], "worker log")
     assert_free_of(listings.encode(), markers, "command line")
     for table, column, value in columns_of(site):
         if (table, column) not in PRIVATE_COLUMNS:
@@ -65,12 +65,12 @@ def test_secrets_and_bodies_are_in_no_message_log_event_listing_or_foreign_table
 
 def test_the_search_would_find_a_marker_in_every_form(file_site: Site) -> None:
     """The test of the test: plain and base64 at any offset, in the broker and in the database."""
-    with file_site.valkey.client() as client:
+    with file_site.broker.client() as client:
         client.rpush("a-list", "x" + base64.b64encode(f"ab{IN_BODY}".encode()).decode())
     file_site.stage.endpoint(description=IN_BODY)
 
     with pytest.raises(AssertionError, match="broker contents"):
-        assert_free_of(contents_of(file_site.valkey.url), forms(IN_BODY), "broker contents")
+        assert_free_of(contents_of(file_site.broker.url), forms(IN_BODY), "broker contents")
     assert any(IN_BODY.encode() in value for _, _, value in columns_of(file_site))
 
 
@@ -91,7 +91,7 @@ def assert_free_of(data: bytes, markers: list[bytes], place: str) -> None:
 def monitored(site: Site) -> Iterator[bytearray]:
     """Collect every command that the broker's server is given, those of its scripts too."""
     seen = bytearray()
-    with socket.create_connection(("127.0.0.1", site.valkey.port)) as line:
+    with socket.create_connection(("127.0.0.1", site.broker.port)) as line:
 
         def listen() -> None:
             while data := line.recv(65536):

@@ -60,19 +60,19 @@ def test_old_and_new_workers_share_the_work_and_the_old_one_ends_in_the_middle(
     site = server_sites(WORKER_SHUTDOWN_SECONDS="20")
     site.stage.endpoint(url=receiver.url)
     receiver.decides(fails_once())
-    with Redis.from_url(site.valkey.url) as client:
+    with Redis.from_url(site.broker.url) as client:
         control = QueueControl(client)
         control.pause(QUEUE)
         old = site.worker("old", slots=2, root=last_release)
         by_old = emit_with(last_release)
         by_new = site.emit(OF_EACH)
-        old.wait_ready()  # before the other starts, so that it writes the audit until it ends
-        site.worker("new", slots=2).wait_ready()
+        old.ready()  # before the other starts, so that it writes the audit until it ends
+        site.worker("new", slots=2).ready()
         control.resume(QUEUE)
 
         receiver.wait_for(REQUESTS - 8, timeout=LIMIT)  # each has four requests or so to go
         old.term()
-        assert old.wait_ended(LIMIT) == 0
+        assert old.container.wait_ended(LIMIT) == 0
         site.wait_for_states(delivered=OF_EACH * 2)
 
         wait_for(lambda: len(endings(site)) == OF_EACH * 2, LIMIT, "the audit knows how all ended")
