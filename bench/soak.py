@@ -10,8 +10,9 @@ import argparse
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import linear_regression
@@ -43,6 +44,7 @@ BATCH = 1500  # tasks of each kind, to measure the capacity
 WARM_UP = 1 / 3  # of the time
 TEXT = "x" * 200
 QUEUES = (BACKUPS.name, DEFAULT.name, WEBHOOKS.name)
+WRITER = "audit.helper"  # the audit's writer, a child of one of the workers while much waits
 BAD = ("error", "critical")  # levels of lines
 POOLS = {
     "processes": ("-P", "processes", "-c", "2", "-Q", "backup-verification"),
@@ -74,10 +76,15 @@ class Site:
         counts = [self.control.counts(queue) for queue in QUEUES]
         return sum(each.waiting + each.active + each.delayed for each in counts)
 
-    def memory(self, name: str) -> float:
-        """KiB of a process and its pool's processes; those that fork share some, which is then counted twice."""
-        main = psutil.Process(self.pids[name])
-        return sum(each.memory_info().rss for each in (main, *main.children(recursive=True))) / 1024
+    def memory(self) -> dict[str, float]:
+        """KiB of each process with its pool's processes; those that fork share some, which is then counted twice."""
+        sizes = dict.fromkeys((*self.pids, WRITER), 0.0)
+        for name, pid in self.pids.items():
+            main = psutil.Process(pid)
+            for each in (main, *main.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):  # the writer ends when nothing comes
+                    sizes[WRITER if WRITER in each.cmdline() else name] += each.memory_info().rss / 1024
+        return sizes
 
 
 def main(words: list[str] | None = None) -> None:
@@ -106,7 +113,7 @@ def drain(site: Site) -> float:
 
 def load(site: Site, rate: float, seconds: float) -> dict[str, list[tuple[float, float]]]:
     """Enqueue at an even pace, each kind in turn; return the looks at each process: seconds and KiB."""
-    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in site.pids}
+    seen: dict[str, list[tuple[float, float]]] = defaultdict(list)
     pacer, began, sent, most = Event(), monotonic(), 0, 0
     for look in range(1, int(seconds) + 1):
         while sent < rate * look:
@@ -115,8 +122,8 @@ def load(site: Site, rate: float, seconds: float) -> dict[str, list[tuple[float,
                 task.delay(number=sent, text=TEXT)
             sent += len(TASKS)
         most = max(most, site.left())
-        for name, looks in seen.items():
-            looks.append((monotonic() - began, site.memory(name)))
+        for name, size in site.memory().items():
+            seen[name].append((monotonic() - began, size))
     took = monotonic() - began
     print(f"{sent:,} tasks in {took:.0f} s ({sent / took:.0f}/s), at most {most} of them not yet done\n", flush=True)
     return seen

@@ -1,7 +1,9 @@
 """A plain Celery app on the transport, set up by the environment; its tasks record in Redis what happens to them."""
 
+import gc
 import os
 import time
+import weakref
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, cast
@@ -149,6 +151,19 @@ def leave() -> None:
 def slow() -> None:
     """Exceed a hard time limit."""
     time.sleep(30)
+
+
+@app.task(name="litter")
+def litter(number: int) -> None:
+    """Leave so many cycles behind; record how many are still there, and what the collector never looks at."""
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.me = self
+
+    traces = [weakref.ref(Cycle()) for _ in range(number)]
+    kept = sum(trace() is not None for trace in traces)
+    records.rpush(RECORDS, f"litter {kept} {gc.get_freeze_count()}")
 
 
 @app.task(name=BURY_TASK, queue=DEAD_LETTER_QUEUE, shared=False)  # else the platform's app, in one process, has two

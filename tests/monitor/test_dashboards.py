@@ -73,9 +73,17 @@ def dashboard_expressions() -> Iterator[str]:
     yield from (variable["query"]["query"] for variable in board["templating"]["list"] if variable["type"] == "query")
 
 
+def scaling_expressions() -> Iterator[str]:
+    for manifest in yaml.safe_load_all((FOLDER.parent / "docs" / "kubernetes.yml").read_text()):
+        if manifest["kind"] == "ScaledObject":
+            yield from (trigger["metadata"]["query"] for trigger in manifest["spec"]["triggers"])
+
+
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_every_name_and_label_that_is_used_is_exported(exported: dict[str, set[str]]) -> None:
-    for expression in [*(rule["expr"] for rule in rules()), *dashboard_expressions()]:
+    scaling = list(scaling_expressions())
+    assert scaling
+    for expression in [*(rule["expr"] for rule in rules()), *dashboard_expressions(), *scaling]:
         used = NAME.findall(expression)
         assert used, expression
         for each in used:
