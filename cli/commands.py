@@ -7,6 +7,7 @@ add a group: write `cli/<name>.py` with a Click group called `group`, name it he
 `[project.entry-points."celery.commands"]` of pyproject.toml.
 """
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -65,3 +66,6 @@ recon = LazyGroup("recon", "Reconciliation with the chain: run, report, drifts."
 schedules = LazyGroup("schedules", "Schedules: list, show, add, edit, pause, resume, run, remove, preview.")
 up = LazyCommand("up", "Start the whole platform and keep it running: workers, beat, Flower, Valkey.")
 webhooks = LazyGroup("webhooks", "Webhooks: endpoints, deliveries, send again.")
+
+if "celery.bin.worker" in sys.modules:  # inside the `celery` command
+    import_module("cli.pools").take_pools_at_their_word()

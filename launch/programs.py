@@ -9,8 +9,7 @@ from launch.children import Program, Stage
 
 BEAT_SECONDS = 5.0  # from SIGTERM to SIGKILL
 FLOWER_SECONDS = 5.0  # as above
-# Celery takes `--pool prefork` for its own default and puts the configured pool, threads, in its place.
-CELERYS_NAMES = {"asyncio": "custom", "prefork": "processes"}
+CELERYS_NAMES = {"asyncio": "custom"}  # where Celery has another name for a pool
 ASYNCIO_POOL = "pools.aio:TaskPool"
 GRACE = 5.0  # seconds that a worker gets beyond WORKER_SHUTDOWN_SECONDS, to return what still runs
 

@@ -26,8 +26,7 @@ def enqueue(stage: Stage, valkey: Server) -> None:
 
 def a_worker(stage: Stage, valkey: Server, name: str, folder: Path) -> Worker:
     env = environment(stage, REDIS_URL=valkey.url, WORKER_QUEUE_STALLED_INTERVAL="2000")
-    # Celery takes "-P prefork" for its own default, and then the configured pool
-    arguments = ["-P", "processes", "-c", "1", "-Q", BACKUPS.name, "--without-gossip", "--without-mingle"]
+    arguments = ["-P", "prefork", "-c", "1", "-Q", BACKUPS.name, "--without-gossip", "--without-mingle"]
     return Worker("tasks", folder, name=name, arguments=arguments, env=env)
 
 

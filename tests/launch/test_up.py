@@ -94,7 +94,7 @@ def test_the_settings_say_how_many_processes_and_slots_there_are() -> None:
     commands = {each.name: " ".join(each.command) for each in programs("shop", settings, {}, flower=True)}
     assert list(commands) == ["io-1", "io-2", "io-3", "prefork-1", "beat", "flower"]
     assert "-A shop --quiet worker --hostname io-2@%h --pool threads --concurrency 7 " in commands["io-2"]
-    assert "--pool processes --concurrency 3 --queues backup-verification" in commands["prefork-1"]
+    assert "--pool prefork --concurrency 3 --queues backup-verification" in commands["prefork-1"]
 
 
 def test_a_worker_has_its_shutdown_time_and_some_grace() -> None:
