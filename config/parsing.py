@@ -4,6 +4,9 @@ import os
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
+from urllib.parse import urlsplit
+
+BROKER_SCHEMES = frozenset({"redis", "rediss", "unix", "sentinel"})
 
 
 def seconds(value: Any) -> Any:
@@ -35,9 +38,29 @@ def networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(ip_network(word)) for word in value)
 
 
+def broker_url(value: str) -> str:
+    """Check what redis-py and kombu would read differently, or only when they connect; the text may hold a password."""
+    for part in value.partition("?")[0].split(";"):
+        if not _is_broker_url(part):
+            raise ValueError("not a broker's URL; use redis://host:6379/0, or rediss, unix or sentinel before ://")
+    return value
+
+
 def worker_count(value: Any) -> Any:
     """Read a number, or ``cpus`` for one process per core."""
     return (os.cpu_count() or 1) if value == "cpus" else value
+
+
+def _is_broker_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port  # raises when it is no port
+    except ValueError:
+        return False
+    if parts.scheme not in BROKER_SCHEMES or port == 0 or any(character.isspace() for character in text):
+        return False
+    database = parts.path.strip("/")
+    return parts.scheme == "unix" or not database or (database.isascii() and database.isdigit())
 
 
 def _duration(value: Any, *, unit: str) -> Any:

@@ -48,7 +48,17 @@ def test_all_errors_come_at_once_with_the_known_names() -> None:
         ("WORKER_QUEUE_STALLED_INTERVAL", "-1"),
         ("WORKER_QUEUE_STALLED_INTERVAL", "nan"),
         ("WORKER_QUEUE_STALLED_INTERVAL", "1e300"),
+        ("WORKER_QUEUE_STALLED_INTERVAL", "0"),
         ("WORKER_QUEUE_JOB_ATTEMPTS", "0"),
+        ("REDIS_URL", "localhost:6379"),
+        ("REDIS_URL", "http://localhost"),
+        ("REDIS_URL", "redis://localhost:99999/0"),
+        ("REDIS_URL", "redis://localhost:6379/jobs"),
+        ("REDIS_URL", "redis://:secret/word@localhost:6379/0"),
+        ("REDIS_URL", "sentinel://a:26379;b:26379/0"),
+        ("WEBHOOK_TOTAL_TIMEOUT", "0"),
+        ("WEBHOOK_CONNECT_TIMEOUT", "0"),
+        ("CHAIN_TIMEOUT", "0"),
         ("LOG_FORMAT", "xml"),
         ("WEBHOOK_RETRY_DELAYS", "1,two"),
         ("METRICS_PORT", "70000"),
@@ -75,3 +85,24 @@ def test_a_wrong_secret_is_not_repeated_in_the_error() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().log_level = "debug"  # type: ignore[misc]  # the subject
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://",
+        "redis://localhost",
+        "redis://:p%2Fw@localhost:6379/0",
+        "rediss://user:pw@[::1]:6380/3?ssl_cert_reqs=required",
+        "unix:///run/valkey.sock?db=1",
+        "sentinel://a:26379;sentinel://b:26379/0?master_name=main",
+    ],
+)
+def test_every_kind_of_broker_is_accepted(url: str) -> None:
+    assert load_settings({"REDIS_URL": url}).redis_url == url
+
+
+def test_a_broker_url_that_is_refused_shows_no_password() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"REDIS_URL": "redis://:secret/word@localhost:6379/0"})
+    assert "secret" not in str(caught.value)
