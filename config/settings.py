@@ -11,7 +11,17 @@ import click
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from config.parsing import broker_url, csv_seconds, csv_words, milliseconds, networks, seconds, worker_count
+from config.parsing import (
+    broker_url,
+    csv_seconds,
+    csv_words,
+    http_codes,
+    master_keys,
+    milliseconds,
+    networks,
+    seconds,
+    worker_count,
+)
 
 OUR_PREFIXES = (
     *("AUDIT_", "BACKUP_", "BEAT_", "CHAIN_", "MARKET_", "METRICS_"),
@@ -28,6 +38,8 @@ type Milliseconds = Annotated[timedelta, BeforeValidator(milliseconds)]
 type SecondsList = Annotated[tuple[timedelta, ...], BeforeValidator(csv_seconds)]
 type WorkerCount = Annotated[int, BeforeValidator(worker_count)]
 type Words = Annotated[tuple[str, ...], BeforeValidator(csv_words)]
+type HttpCodes = Annotated[tuple[str, ...], BeforeValidator(csv_words), AfterValidator(http_codes)]
+type MasterKeys = Annotated[SecretStr, AfterValidator(master_keys)]
 type Networks = Annotated[tuple[str, ...], BeforeValidator(csv_words), AfterValidator(networks)]
 
 
@@ -100,7 +112,7 @@ class Settings(BaseModel):
         description="Put before every key in Redis; on a cluster with one hash tag, such as {taskyard}:",
     )
     taskyard_data: Path = Field(Path(".run"), description="Folder of the embedded servers and of small files")
-    webhook_secret_keys: SecretStr | None = Field(
+    webhook_secret_keys: MasterKeys | None = Field(
         None, description="Master keys of endpoint secrets: id:base64 of 32 bytes, comma-separated, newest first"
     )
     webhook_event_types: Words = Field((), description="Event types that apps may emit; empty: any well-formed one")
@@ -126,7 +138,7 @@ class Settings(BaseModel):
     webhook_total_timeout: Timeout = Field(
         timedelta(seconds=15), description="Wall clock of one attempt, body included"
     )
-    webhook_terminal_codes: Words = Field((), description="HTTP codes that are never retried, such as 400,422")
+    webhook_terminal_codes: HttpCodes = Field((), description="HTTP codes that are never retried, such as 400,422")
     webhook_allow_http: bool = Field(default=False, description="Accept http:// endpoints, not only https://")
     webhook_allow_nets: Networks = Field((), description="Subnets that may be called though they are not public")
     webhook_ca_file: Path | None = Field(None, description="Extra certificate authorities for receivers")

@@ -56,6 +56,11 @@ def test_all_errors_come_at_once_with_the_known_names() -> None:
         ("REDIS_URL", "redis://localhost:6379/jobs"),
         ("REDIS_URL", "redis://:secret/word@localhost:6379/0"),
         ("REDIS_URL", "sentinel://a:26379;b:26379/0"),
+        ("WEBHOOK_TERMINAL_CODES", "400,gone"),
+        ("WEBHOOK_TERMINAL_CODES", "4000"),
+        ("WEBHOOK_SECRET_KEYS", "k1"),
+        ("WEBHOOK_SECRET_KEYS", "k1:c2VjcmV0"),
+        ("WEBHOOK_SECRET_KEYS", "k1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=,k2:?"),
         ("WEBHOOK_TOTAL_TIMEOUT", "0"),
         ("WEBHOOK_CONNECT_TIMEOUT", "0"),
         ("CHAIN_TIMEOUT", "0"),
@@ -71,8 +76,9 @@ def test_a_wrong_value_is_named_by_its_variable(name: str, value: str) -> None:
 
 
 def test_a_secret_is_in_no_text_of_the_settings() -> None:
-    settings = load_settings({"WEBHOOK_SECRET_KEYS": "k1:c2VjcmV0", "METRICS_AUTH_TOKEN": "t0ken"})
-    assert "c2VjcmV0" not in f"{settings!r}{settings}{settings.model_dump_json()}"
+    key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+    settings = load_settings({"WEBHOOK_SECRET_KEYS": f"k1:{key}", "METRICS_AUTH_TOKEN": "t0ken"})
+    assert key not in f"{settings!r}{settings}{settings.model_dump_json()}"
     assert "t0ken" not in f"{settings!r}{settings}{settings.model_dump_json()}"
 
 
@@ -80,6 +86,12 @@ def test_a_wrong_secret_is_not_repeated_in_the_error() -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings({"DATABASE_URL": "x" * 3, "METRICS_PORT": "hunter2"})
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_wrong_master_key_is_named_by_its_place_only() -> None:
+    with pytest.raises(SettingsError, match=r"^WEBHOOK_SECRET_KEYS: key 1 is not") as caught:
+        load_settings({"WEBHOOK_SECRET_KEYS": "k1:c2VjcmV0"})
+    assert "c2VjcmV0" not in str(caught.value)
 
 
 def test_settings_cannot_be_changed() -> None:
