@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from beat.entries import Entry, cron, every
-from config.settings import Settings
+from beat.cron import CronExpression
+from beat.entries import Entry, When, cron, every
+from beat.errors import InvalidScheduleError
+from config.settings import Settings, SettingsError
 from tasks.backups.payloads import VerifyBackup
 from tasks.backups.tasks import verify
 from tasks.markets.payloads import ConfirmPredictions
@@ -18,7 +20,12 @@ from tasks.webhooks.tasks import sweep as sweep_webhooks
 
 
 def timetable(settings: Settings) -> tuple[Entry[Any], ...]:
-    """Return the entries of this platform under these settings."""
+    """
+    Return the entries of this platform under these settings.
+
+    Raises:
+        SettingsError: A setting that says when is no such text.
+    """
     return (*_sweeps(settings), *_daily(settings))
 
 
@@ -59,7 +66,7 @@ def _daily(settings: Settings) -> tuple[Entry[Any], ...]:
             "reconciliation.nightly",
             reconcile,
             Reconcile(type="global"),
-            cron(settings.reconciliation_schedule),
+            _cron_of("RECONCILIATION_SCHEDULE", settings.reconciliation_schedule),
             is_enabled=settings.reconciliation_enabled,
             overlap="skip",
             note="Compares all markets with the chain",
@@ -81,3 +88,10 @@ def _daily(settings: Settings) -> tuple[Entry[Any], ...]:
             note="Restores the newest backup of every profile",
         ),
     )
+
+
+def _cron_of(variable: str, text: str) -> When:
+    try:
+        return cron(CronExpression(text).text)
+    except InvalidScheduleError as error:
+        raise SettingsError(f"{variable}: {error}") from error

@@ -43,7 +43,13 @@ class Scheduler(CeleryScheduler):
         super().__init__(*args, **options)
 
     def setup_schedule(self) -> None:
-        """Do nothing: schedules are in SQL, and are read when this process leads."""
+        """
+        Check the settings that say when; schedules are in SQL, and are read when this process leads.
+
+        Raises:
+            SettingsError: One of them is wrong; later, a tick would log it and go on.
+        """
+        timetable(current_settings())
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Run the engine once; a fault of ours is logged, and must not silence all schedules."""

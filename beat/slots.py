@@ -117,7 +117,10 @@ class Series:
         """Return the first slot strictly after the moment and inside the bounds."""
         if self.start is not None and moment < self.start:
             moment = self.start - timedelta(microseconds=1)
-        slot = self.timing.after(moment)
+        try:
+            slot = self.timing.after(moment)
+        except OverflowError:  # after the calendar's last day
+            return None
         return None if slot is None or (self.end is not None and slot >= self.end) else slot
 
 

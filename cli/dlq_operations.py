@@ -10,9 +10,8 @@ import click
 
 from audit.bulk import Standing, Verb, abort, find_operation, list_bulk, standing_of, start_operation
 from audit.dead_letters import LetterFilter
-from audit.operator_log import record_operation
 from cli.exits import FailedError, NotFoundError, OperatorCommand, PartlyDoneError
-from cli.operations import queue_control
+from cli.operations import logged, queue_control
 from cli.output import print_facts, print_json, print_table
 from cli.parameters import json_option, reason_option
 from config.database import open_session
@@ -100,10 +99,8 @@ def _abort(operation_id: UUID, reason: str) -> None:
 def _resume(operation_id: UUID, reason: str) -> None:
     if _seen(operation_id).operation.state != "running":
         raise FailedError(f"operation {operation_id} is over already; start a new one for the letters that are open")
-    with open_session() as session:
-        record_operation(session, "dlq resume", str(operation_id), reason=reason)
-        session.commit()
-    _enqueue(operation_id)
+    with logged("dlq resume", str(operation_id), reason=reason):
+        _enqueue(operation_id)
 
 
 def _follow(operation_id: UUID) -> None:

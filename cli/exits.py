@@ -8,6 +8,8 @@ from typing import Any
 import click
 from kombu.exceptions import OperationalError as BrokerError
 from redis import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 FAILED = 1
@@ -91,7 +93,9 @@ def _line(error: Exception) -> str:
         return f"database: {reason}"
     if isinstance(error, SQLAlchemyError):
         return f"database: {_first_line(error)}"
-    if isinstance(error, BrokerError | RedisError):
+    if isinstance(error, BrokerError | RedisConnectionError | RedisTimeoutError):
+        return f"broker: {_first_line(error).rstrip('.')}; start it (celery -A tasks up), or set REDIS_URL"
+    if isinstance(error, RedisError):
         return f"broker: {_first_line(error)}"
     return f"{type(error).__name__}: {_first_line(error)} (-v prints the traceback)"
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from audit.operator_log import record_operation
 from cli.exits import FailedError, NotFoundError, OperatorCommand
+from cli.operations import logged
 from cli.output import print_facts, print_json, print_table
 from cli.parameters import Moment, check_consent, destructive_options, json_option, page_options
 from config.columns import utc_now
@@ -59,9 +59,8 @@ def resolve_command(  # noqa: PLR0913 - an option each
     if dry_run:
         _say(facts | {"dry_run": True}, f"would resolve {market_id} as {outcome}", as_json=as_json)
         return
-    with open_session() as session, session.begin():
-        record_operation(session, "markets resolve", market_id, reason=reason, facts=fields)
-    run = resolve.enqueue(payload)
+    with logged("markets resolve", market_id, reason=reason, facts=fields):
+        run = resolve.enqueue(payload)
     _say(facts | {"dry_run": False, "run_id": run.id}, f"{market_id} as {outcome}: run {run.id}", as_json=as_json)
 
 

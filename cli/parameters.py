@@ -27,9 +27,9 @@ class Moment(click.ParamType[datetime]):
         """Read the text."""
         if isinstance(value, datetime):
             return value
-        if age := AGE.fullmatch(value):
-            return utc_now() - timedelta(**{UNITS[age[2]]: int(age[1])})
         try:
+            if age := AGE.fullmatch(value):
+                return utc_now() - timedelta(**{UNITS[age[2]]: int(age[1])})
             moment = datetime.fromisoformat(value)
             return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         except (ValueError, OverflowError):

@@ -47,7 +47,7 @@ class Count(click.ParamType[int]):
         """Read the text; `none` is 0."""
         if value == "none":
             return NO_LIMIT
-        if not str(value).isdigit() or not 1 <= int(value) <= 1_000_000:  # noqa: PLR2004 - a limit that means something
+        if not str(value).isdecimal() or not 1 <= int(value) <= 1_000_000:  # noqa: PLR2004 - a limit that means something
             self.fail(f"{value!r} is no limit: use a number from 1 to 1000000, or none", param, ctx)
         return int(value)
 
@@ -81,6 +81,8 @@ def ls(*, as_json: bool) -> None:
 @json_option
 def pause(*, queue: str, span: timedelta | None, reason: str, as_json: bool) -> None:
     """Hand out nothing more of a queue; what runs goes on."""
+    if span == timedelta(0):
+        raise click.UsageError("nothing was paused: --for 0 is no time; without --for it is paused until resume")
     until = utc_now() + span if span else None
     with logged("queues pause", queue, reason=reason, facts={"until": until.isoformat() if until else None}):
         queue_control().pause(queue, by=getpass.getuser(), reason=reason, until=until)

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 import click
 
-from audit.operator_log import record_operation
 from cli.exits import FailedError, NotFoundError, OperatorCommand, PartlyDoneError
+from cli.operations import logged
 from cli.output import print_facts, print_json, print_table
 from cli.parameters import json_option, page_options
 from config.database import open_session
@@ -50,11 +50,12 @@ def run(*, market_id: str | None, wait_seconds: float, as_json: bool) -> None:
         payload = _request(market_id, correlation_id)
     except InvalidPayloadError as error:
         raise click.UsageError(str(error)) from error
-    with open_session() as session, session.begin():
-        if market_id is not None and not has_market(session, market_id.strip()):
-            raise NotFoundError(f"no market {market_id!r}")
-        record_operation(session, "recon run", market_id or "", facts={"correlation_id": correlation_id})
-    sent = reconcile.enqueue(payload)
+    if market_id is not None:
+        with open_session() as session:
+            if not has_market(session, market_id.strip()):
+                raise NotFoundError(f"no market {market_id!r}")
+    with logged("recon run", market_id or "", facts={"correlation_id": correlation_id}):
+        sent = reconcile.enqueue(payload)
     report_id = report_id_of(sent.id)
     if not wait_seconds:
         facts = {"run_id": sent.id, "report_id": report_id, "correlation_id": correlation_id}

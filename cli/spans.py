@@ -7,9 +7,11 @@ import click
 
 from cli.parameters import AGE, UNITS
 
+LONGEST = timedelta(days=36_500)  # what is added to or taken from today stays a date
+
 
 class Span(click.ParamType[timedelta]):
-    """A length of time such as `90s`, `15m`, `24h`, `7d`."""
+    """A length of time such as `90s`, `15m`, `24h`, `7d`; at most 100 years."""
 
     name = "span"
 
@@ -20,7 +22,10 @@ class Span(click.ParamType[timedelta]):
         span = AGE.fullmatch(value)
         if span is None:
             self.fail(f"{value!r} is no length of time: use 90s, 15m, 24h, 7d", param, ctx)
-        return timedelta(**{UNITS[span[2]]: int(span[1])})
+        length = timedelta(**{UNITS[span[2]]: int(span[1])})
+        if length > LONGEST:
+            self.fail(f"{value!r} is too long: at most {LONGEST.days}d", param, ctx)
+        return length
 
 
 class Spans(click.ParamType[tuple[timedelta, ...]]):

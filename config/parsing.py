@@ -1,9 +1,16 @@
 """How a setting's text becomes its value; each function takes the text or an already right value."""
 
+import base64
 import os
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+BROKER_SCHEMES = frozenset({"redis", "rediss", "unix", "sentinel"})
+MASTER_KEY_BYTES = 32
 
 
 def seconds(value: Any) -> Any:
@@ -35,9 +42,53 @@ def networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(ip_network(word)) for word in value)
 
 
+def http_codes(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check that each word is the status of an HTTP answer."""
+    for word in value:
+        if not (word.isascii() and word.isdigit() and 100 <= int(word) <= 599):  # noqa: PLR2004 - RFC 9110, 15
+            raise ValueError(f"{word!r} is no HTTP status from 100 to 599")
+    return value
+
+
+def master_keys(value: SecretStr) -> SecretStr:
+    """Check each key's form; the text names a wrong one by its place, never by what it holds."""
+    for place, entry in enumerate(csv_words(value.get_secret_value()), start=1):
+        if not _is_master_key(entry):
+            raise ValueError(f"key {place} is not id:base64 of 32 bytes; make one: celery -A tasks webhooks new-key")
+    return value
+
+
+def broker_url(value: str) -> str:
+    """Check what redis-py and kombu would read differently, or only when they connect; the text may hold a password."""
+    for part in value.partition("?")[0].split(";"):
+        if not _is_broker_url(part):
+            raise ValueError("not a broker's URL; use redis://host:6379/0, or rediss, unix or sentinel before ://")
+    return value
+
+
 def worker_count(value: Any) -> Any:
     """Read a number, or ``cpus`` for one process per core."""
     return (os.cpu_count() or 1) if value == "cpus" else value
+
+
+def _is_master_key(entry: str) -> bool:
+    key_id, _, encoded = entry.partition(":")
+    try:
+        return bool(key_id) and len(base64.b64decode(encoded, validate=True)) == MASTER_KEY_BYTES
+    except ValueError:
+        return False
+
+
+def _is_broker_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port  # raises when it is no port
+    except ValueError:
+        return False
+    if parts.scheme not in BROKER_SCHEMES or port == 0 or any(character.isspace() for character in text):
+        return False
+    database = parts.path.strip("/")
+    return parts.scheme == "unix" or not database or (database.isascii() and database.isdigit())
 
 
 def _duration(value: Any, *, unit: str) -> Any:

@@ -11,7 +11,17 @@ import click
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from config.parsing import csv_seconds, csv_words, milliseconds, networks, seconds, worker_count
+from config.parsing import (
+    broker_url,
+    csv_seconds,
+    csv_words,
+    http_codes,
+    master_keys,
+    milliseconds,
+    networks,
+    seconds,
+    worker_count,
+)
 
 OUR_PREFIXES = (
     *("AUDIT_", "BACKUP_", "BEAT_", "CHAIN_", "MARKET_", "METRICS_"),
@@ -19,13 +29,17 @@ OUR_PREFIXES = (
 )
 FOREIGN_NAMES = frozenset({"TASKYARD_CONFIG"})  # reserved for the shell scripts of a deployment
 
+type BrokerUrl = Annotated[str, AfterValidator(broker_url)]
 type Seconds = Annotated[timedelta, BeforeValidator(seconds)]
+type Timeout = Annotated[Seconds, Field(gt=timedelta(0))]
 type BeatLease = Annotated[Seconds, Field(ge=timedelta(milliseconds=200), le=timedelta(seconds=60))]
 type BeatAhead = Annotated[Seconds, Field(le=timedelta(seconds=60))]
 type Milliseconds = Annotated[timedelta, BeforeValidator(milliseconds)]
 type SecondsList = Annotated[tuple[timedelta, ...], BeforeValidator(csv_seconds)]
 type WorkerCount = Annotated[int, BeforeValidator(worker_count)]
 type Words = Annotated[tuple[str, ...], BeforeValidator(csv_words)]
+type HttpCodes = Annotated[tuple[str, ...], BeforeValidator(csv_words), AfterValidator(http_codes)]
+type MasterKeys = Annotated[SecretStr, AfterValidator(master_keys)]
 type Networks = Annotated[tuple[str, ...], BeforeValidator(csv_words), AfterValidator(networks)]
 
 
@@ -40,7 +54,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    redis_url: str = Field("redis://localhost:6379/0", description="Broker, results, locks: redis, rediss, unix URL")
+    redis_url: BrokerUrl = Field(
+        "redis://localhost:6379/0", description="Broker, results, locks: redis, rediss, unix or sentinel URL"
+    )
     database_url: str = Field("sqlite:///taskyard.db", description="postgresql+psycopg://... in production")
     worker_count: WorkerCount = Field(
         default_factory=lambda: os.cpu_count() or 1,
@@ -51,7 +67,9 @@ class Settings(BaseModel):
     worker_queue_concurrency: int = Field(5, ge=1, le=10_000, description="Slots in each worker process")
     worker_queue_job_attempts: int = Field(3, ge=1, le=1000, description="Default max_attempts: executions in total")
     worker_queue_stalled_interval: Milliseconds = Field(
-        timedelta(seconds=30), description="Milliseconds: a lease not renewed for so long is taken back"
+        timedelta(seconds=30),
+        ge=timedelta(milliseconds=100),
+        description="Milliseconds, at least 100: a lease not renewed for so long is taken back",
     )
     worker_max_stalls: int = Field(
         2, ge=0, le=1000, description="A message that lost its worker more often is a dead letter"
@@ -94,7 +112,7 @@ class Settings(BaseModel):
         description="Put before every key in Redis; on a cluster with one hash tag, such as {taskyard}:",
     )
     taskyard_data: Path = Field(Path(".run"), description="Folder of the embedded servers and of small files")
-    webhook_secret_keys: SecretStr | None = Field(
+    webhook_secret_keys: MasterKeys | None = Field(
         None, description="Master keys of endpoint secrets: id:base64 of 32 bytes, comma-separated, newest first"
     )
     webhook_event_types: Words = Field((), description="Event types that apps may emit; empty: any well-formed one")
@@ -116,11 +134,11 @@ class Settings(BaseModel):
     webhook_broker_wait: Seconds = Field(
         timedelta(minutes=15), description="Longer waits stay in SQL and are enqueued by the sweeper"
     )
-    webhook_connect_timeout: Seconds = Field(timedelta(seconds=5), description="Seconds to connect, TLS included")
-    webhook_total_timeout: Seconds = Field(
+    webhook_connect_timeout: Timeout = Field(timedelta(seconds=5), description="Seconds to connect, TLS included")
+    webhook_total_timeout: Timeout = Field(
         timedelta(seconds=15), description="Wall clock of one attempt, body included"
     )
-    webhook_terminal_codes: Words = Field((), description="HTTP codes that are never retried, such as 400,422")
+    webhook_terminal_codes: HttpCodes = Field((), description="HTTP codes that are never retried, such as 400,422")
     webhook_allow_http: bool = Field(default=False, description="Accept http:// endpoints, not only https://")
     webhook_allow_nets: Networks = Field((), description="Subnets that may be called though they are not public")
     webhook_ca_file: Path | None = Field(None, description="Extra certificate authorities for receivers")
@@ -188,7 +206,7 @@ class Settings(BaseModel):
     chain_confirmations: int = Field(
         12, ge=0, le=100_000, description="EVM: blocks behind the newest one that are taken as final"
     )
-    chain_timeout: Seconds = Field(timedelta(seconds=10), description="Wall clock of one call, body included")
+    chain_timeout: Timeout = Field(timedelta(seconds=10), description="Wall clock of one call, body included")
     chain_tries: int = Field(3, ge=1, le=20, description="Calls before a node counts as unreachable")
     chain_page_size: int = Field(200, ge=1, le=10_000, description="EVM: positions asked for in one call")
     backup_profiles: Path | None = Field(None, description="Folder of *.toml, one per database whose backups to verify")

@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from audit.writer import backlog
 from beat.leader import current_leader
 from broker.control import QueueControl
+from config.profiles import PROFILES
 from config.queues import QUEUES
 from config.settings import Settings
 from migrations import schema
@@ -153,6 +154,16 @@ def _tasks() -> Iterator[Finding]:
         yield Finding("tasks", "fault", f"without a declared queue: {', '.join(lost)}", fix)
     else:
         yield Finding("tasks", "ok", f"{len(ours)}, each with a declared queue")
+    if endless := sorted(task.name for task in ours if not _keeps_its_limits(task)):
+        fix = "docs/outcomes.md, Time limits: a queue of another profile, or a time-out in the handler"
+        yield Finding("time limits", "warning", f"not kept by the pool of their queue: {', '.join(endless)}", fix)
+
+
+def _keeps_its_limits(task: PlatformTask) -> bool:
+    if task.policy.soft_limit is None and task.policy.hard_limit is None:
+        return True
+    pools = {profile.pool for profile in PROFILES if profile.name == task.home.profile}
+    return pools <= ({"asyncio", "prefork"} if task.is_async else {"prefork"})
 
 
 def _audit(client: Redis, settings: Settings) -> Iterator[Finding]:

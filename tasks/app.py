@@ -135,7 +135,10 @@ def find_task(name: str) -> PlatformTask:
     app.loader.import_default_modules()
     known = {key: entry for key, entry in app.tasks.items() if isinstance(entry, PlatformTask)}
     if name not in known:
-        raise UnknownTaskError(f"unknown task {name!r}; known: {', '.join(sorted(known))}")
+        raise UnknownTaskError(
+            f"unknown task {name!r} (if a module of yours declares it, give that: celery -A module); "
+            f"known: {', '.join(sorted(known))}"
+        )
     return known[name]
 
 

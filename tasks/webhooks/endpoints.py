@@ -91,7 +91,7 @@ def register(
         rate_per_second=chosen.rate_per_second,
         retry_delays=[wait.total_seconds() for wait in chosen.retry_delays] if chosen.retry_delays else None,
     )
-    shown = parse_secret(chosen.secret).reveal() if chosen.secret else new_secret().reveal()
+    shown = parse_secret(chosen.secret).reveal() if chosen.secret is not None else new_secret().reveal()
     sealed = open_vault(settings).seal(shown, endpoint.id)
     session.add(endpoint)
     session.flush()  # the rows below refer to it

@@ -141,3 +141,8 @@ def test_a_long_outage_gives_the_newest_slots_and_a_bounded_count(length: int, k
     assert list(due.newest[-keep:]) == everything[-keep:]
     assert due.is_exact == (len(everything) < COUNT_LIMIT)
     assert due.count == min(len(everything), COUNT_LIMIT)
+
+
+@pytest.mark.parametrize("timing", [Every(timedelta(hours=1)), Cron(CronExpression("* * * * *"), ZoneInfo("UTC"))])
+def test_after_the_last_day_of_the_calendar_no_slot_is_left(timing: Every | Cron) -> None:
+    assert Series(timing).after(datetime(9999, 12, 31, 23, 59, tzinfo=UTC)) is None

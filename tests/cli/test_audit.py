@@ -117,3 +117,13 @@ def test_the_writer_runs_as_a_process_of_its_own_until_it_is_told_to_stop(celery
             process.communicate()
             engine.dispose()
         assert not client.exists("taskyard:events:writer"), "the lease was given back"
+
+
+@pytest.mark.timeout(300)
+def test_what_the_broker_never_got_leaves_no_row(celery: Celery) -> None:
+    """The log would say that somebody compared with the chain, while nothing was enqueued."""
+    away = Celery({**celery.env, "REDIS_URL": "redis://127.0.0.1:1/0"})
+    answer = away("recon", "run")
+
+    assert (answer.code, "set REDIS_URL" in answer.err) == (1, True)
+    assert celery("audit", "ls", "--json").json["items"] == []

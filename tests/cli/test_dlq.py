@@ -212,6 +212,7 @@ def test_a_broker_that_is_away_is_one_line_and_code_1(celery: Celery) -> None:
 
     assert answer.code == 1
     assert answer.err.startswith("Error: broker: ")
+    assert answer.err.strip().endswith("; start it (celery -A tasks up), or set REDIS_URL")
     assert len(answer.err.strip().splitlines()) == 1
     assert celery("dlq", "ls", "--json").json["items"][0]["id"] == letter, "it is open again"
 

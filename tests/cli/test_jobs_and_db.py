@@ -172,6 +172,7 @@ def test_an_age_counts_back_from_now(command: Command, valkey: Server, database:
         (["jobs", "show"], 2, "Missing argument"),
         (["jobs", "ls", "--since", "yesterday-ish"], 2, "no moment"),
         (["jobs", "ls", "--since", "2026-13-01"], 2, "no moment"),
+        (["jobs", "ls", "--since", "999999w"], 2, "no moment"),
         (["jobs", "ls", "--state", "lost"], 2, "'lost' is not one of"),
         (["jobs", "ls", "--limit", "0"], 2, "--limit"),
         (["jobs", "ls", "--limit", "many"], 2, "--limit"),

@@ -91,7 +91,10 @@ def test_a_cancelled_run_says_so(command: Command, enqueued: Run) -> None:
     [
         (["queues", "pause", "webhoks"], 3, "known: "),
         (["queues", "pause", QUEUE, "--for", "soon"], 2, "no length of time"),
+        (["queues", "pause", QUEUE, "--for", "0m"], 2, "no time"),
+        (["queues", "pause", QUEUE, "--for", "999999w"], 2, "too long"),
         (["queues", "limit", QUEUE], 2, "name a limit"),
+        (["queues", "limit", QUEUE, "--concurrency", "\u00b2"], 2, "no limit"),
         (["queues", "limit", QUEUE, "--rate", "0/s"], 2, "no rate"),
         (["queues", "limit", QUEUE, "--concurrency", "-1"], 2, "no limit"),
         (["queues", "promote", "nobody"], 3, "no message of run nobody"),

@@ -25,3 +25,11 @@ def test_celery_lists_our_groups(celery: Celery) -> None:
         assert any(
             entry.strip().startswith(line) and "could not load" not in entry for entry in answer.out.splitlines()
         )
+
+
+def test_beat_ends_when_a_setting_says_no_time(celery: Celery) -> None:
+    """It must not go on without the nightly comparison, nor log the same fault every second."""
+    answer = Celery({**celery.env, "RECONCILIATION_SCHEDULE": "at night"})("beat")
+
+    assert answer.code == 2
+    assert answer.err.splitlines()[-1].startswith("Error: RECONCILIATION_SCHEDULE: cron 'at night': 2 fields")

@@ -41,6 +41,14 @@ def test_a_secret_of_ones_own_comes_by_stdin_and_header_values_stay_hidden(cli: 
     assert "hush" not in shown.out
 
 
+def test_an_empty_secret_is_refused(cli: WebhookCli) -> None:
+    """A pipe from a file that is not there must not end in another secret than the receiver has."""
+    words = ("endpoints", "add", "https://example.com/hook", "--event", "*", "--secret-stdin")
+    refused = cli.run(*words, stdin="\n")
+    assert (refused.code, refused.out) == (2, "")
+    assert cli.run("endpoints", "ls", "--json").json["items"] == []
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [

@@ -1,10 +1,13 @@
 """`doctor`: it finds what was broken on purpose, says how to mend it, and shows no secret."""
 
 import json
+from datetime import timedelta
 
 import pytest
 
 from config.settings import current_settings
+from tasks.policy import Policy
+from tasks.webhooks.tasks import deliver
 from tests.cli.conftest import Command, celery, command, empty_command
 from tests.cli.platform import Celery
 from tests.databases import Database
@@ -38,6 +41,16 @@ def test_what_is_missing_is_a_fault_with_a_way_to_mend_it(command: Command, valk
         assert (found["text search"]["verdict"], found["database's clock"]["verdict"]) == ("ok", "ok")
     assert answer.exit_code == 1
     assert answer.stderr.strip().startswith("Error: to be mended: scheduler, queue celery")
+
+
+def test_a_time_limit_that_no_pool_keeps_is_told(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads cannot end a handler, and say nothing about the limit that they were given."""
+    told = findings(command).get("time limits", {}).get("note", "")  # other tests' tasks may be in this process
+    assert "webhooks.deliver" not in told
+    assert "backups.verify" not in told  # it has limits, and processes
+    monkeypatch.setattr(deliver, "policy", Policy(hard_limit=timedelta(minutes=1)))
+    found = findings(command)["time limits"]
+    assert (found["verdict"], "webhooks.deliver" in found["note"]) == ("warning", True)
 
 
 def test_a_database_without_tables_is_told_apart(empty_command: Command) -> None:
