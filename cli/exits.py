@@ -77,14 +77,14 @@ def one_line_errors(*, is_verbose: bool) -> Iterator[None]:
     except Exception as error:  # the edge of the process
         if is_verbose:
             traceback.print_exc()
-        raise FailedError(_line(error)) from error
+        raise FailedError(line_of(error)) from error
 
 
 def _remember_verbose(ctx: click.Context, _option: click.Parameter, value: bool) -> None:  # noqa: FBT001 - Click's
     ctx.meta[VERBOSE] = value
 
 
-def _line(error: Exception) -> str:
+def line_of(error: Exception) -> str:
     """Say what failed, without statements, parameters and addresses with passwords."""
     if isinstance(error, DBAPIError):
         reason = _first_line(error.orig or error)

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 from audit.operator_log import Operation, record_operation
 from broker.client import shared_client
 from broker.control import QueueControl
+from cli.exits import PartlyDoneError, line_of
 from config.database import open_session
 from config.settings import current_settings
 
@@ -18,15 +21,28 @@ def queue_control() -> QueueControl:
 
 
 @contextmanager
-def logged(verb: str, target: str, *, reason: str = "", facts: Any = None) -> Iterator[Operation]:
+def logged(
+    verb: str, target: str, *, reason: str = "", facts: Any = None, is_urgent: bool = False
+) -> Iterator[Operation]:
     """
     Do what the block does, between opening and committing its row: an error in the block leaves no row.
 
-    The row is written first, so that nothing is changed when it cannot be kept.
+    The row is written first, so that nothing is changed when it cannot be kept; but for what is urgent, since an outage
+    of the database is a reason to pause a queue.
+
+    Raises:
+        PartlyDoneError: It was urgent and is done, and the row could not be kept.
     """
     with open_session() as session:
         row = record_operation(session, verb, target, reason=reason, facts=facts)
-        session.flush()
+        try:
+            session.flush()
+        except DBAPIError as error:
+            if not is_urgent:
+                raise
+            session.rollback()
+            yield row
+            raise PartlyDoneError(f"{verb} {target}: done, but not in the operator log: {line_of(error)}") from error
         yield row
         session.commit()
 

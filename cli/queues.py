@@ -84,7 +84,8 @@ def pause(*, queue: str, span: timedelta | None, reason: str, as_json: bool) -> 
     if span == timedelta(0):
         raise click.UsageError("nothing was paused: --for 0 is no time; without --for it is paused until resume")
     until = utc_now() + span if span else None
-    with logged("queues pause", queue, reason=reason, facts={"until": until.isoformat() if until else None}):
+    facts = {"until": until.isoformat() if until else None}
+    with logged("queues pause", queue, reason=reason, facts=facts, is_urgent=True):
         queue_control().pause(queue, by=getpass.getuser(), reason=reason, until=until)
     text = f"{queue} is paused" + (f" until {until:%Y-%m-%d %H:%M:%S} UTC" if until else "")
     answer(text, as_json=as_json, queue=queue, paused=True, until=until)
@@ -96,7 +97,7 @@ def pause(*, queue: str, span: timedelta | None, reason: str, as_json: bool) -> 
 @json_option
 def resume(*, queue: str, reason: str, as_json: bool) -> None:
     """End a pause."""
-    with logged("queues resume", queue, reason=reason):
+    with logged("queues resume", queue, reason=reason, is_urgent=True):
         queue_control().resume(queue)
     answer(f"{queue} is handed out again", as_json=as_json, queue=queue, paused=False, until=None)
 
@@ -115,7 +116,7 @@ def limit(*, queue: str, reason: str, as_json: bool, **wanted: Any) -> None:
     if not given:
         raise click.UsageError("nothing was changed: name a limit, such as --concurrency 5 or --rate none")
     facts = {name: rate_text(value) if name.endswith("rate") else value or None for name, value in given.items()}
-    with logged("queues limit", queue, reason=reason, facts=facts):
+    with logged("queues limit", queue, reason=reason, facts=facts, is_urgent=True):
         _set_limits(queue_control(), queue, given)
     holds = _holds(queue_control().limits(queue))
     answer(f"{queue}: {holds or 'no limits'}", as_json=as_json, queue=queue, changed=facts, holds=holds)

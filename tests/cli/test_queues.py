@@ -7,7 +7,8 @@ import pytest
 from sqlmodel import select
 
 from audit.operator_log import Operation
-from config.database import open_session
+from config.database import current_engine, open_session
+from config.settings import current_settings
 from tasks.app import app
 from tasks.calls import Run
 from tasks.webhooks.payloads import DeliverWebhook
@@ -52,6 +53,26 @@ def test_a_pause_says_by_whom_and_why_until_it_ends(command: Command, enqueued: 
         ("queues pause", QUEUE, "deploy"),
         ("queues resume", QUEUE, None),
     ]
+
+
+def test_an_outage_of_the_database_keeps_nobody_from_pausing(
+    command: Command, enqueued: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a reason to pause; the missing row is told. What cannot be undone is refused."""
+    monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg://nobody@127.0.0.1:1/nowhere")
+    current_settings.cache_clear()
+    current_engine.cache_clear()
+    for verb in (["pause", "--reason", "no database"], ["limit", "--concurrency", "1"], ["resume"]):
+        answer = command("queues", verb[0], QUEUE, *verb[1:])
+        assert answer.exit_code == 4
+        told = f"Error: queues {verb[0]} {QUEUE}: done, but not in the operator log: database: "
+        assert answer.stderr.startswith(told)
+        if verb[0] == "pause":
+            assert "no database" in command("queues", "ls").stdout
+    assert "at most 1 at once" in command("queues", "ls").stdout
+    assert "no database" not in command("queues", "ls").stdout, "it was resumed"
+    assert command("queues", "drain", QUEUE, "--yes", "--reason", "test").exit_code == 1
+    assert json.loads(command("queues", "peek", QUEUE, "--json").stdout)["items"][0]["run_id"] == enqueued.id
 
 
 def test_limits_are_set_one_by_one_and_taken_away(command: Command) -> None:
