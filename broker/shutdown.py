@@ -125,9 +125,9 @@ class Shutdown:
             os._exit(0)
 
     def _return_all(self) -> None:
-        for process in billiard.active_children():
+        for pid in [process.pid for process in billiard.active_children() if process.pid]:
             with suppress(ProcessLookupError):
-                os.kill(int(process.pid), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         if hasattr(self._consumer.pool, "abandon"):  # the asyncio pool cancels its coroutines
             self._consumer.pool.abandon(CANCEL_SECONDS)
         self._consumer.return_all()
