@@ -18,6 +18,7 @@ from celery.worker import state
 
 CANCEL_SECONDS = 2.0  # for coroutines that are cancelled at the end of the shutdown's time
 END_SECONDS = 2.0  # beyond the time: for a pool of processes and the connection to close, and for the last words
+CLOSE_SECONDS = 5.0  # within the time, when nothing runs any more: as above
 LOOK_EVERY = 0.05  # seconds, while there is no loop to turn
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,10 @@ class Shutdown:
         self._hurry.wait(max(0.0, self._ends_at - monotonic()))
         if self._can_stop_tasks or self._is_over:
             self._consumer.hub.call_soon(_nothing)  # wakes the loop
-            sleep(max(0.0, self._ends_at - monotonic()) + END_SECONDS)  # a broker that is silent can hold up the rest
+            left = min(CLOSE_SECONDS, max(0.0, self._ends_at - monotonic()))
+            sleep(
+                left + END_SECONDS
+            )  # a broker that is silent, or a process that ignores SIGTERM, can hold up the rest
         self._leave()
 
     def _leave(self) -> None:

@@ -66,7 +66,7 @@ def test_a_worker_is_killed_and_up_is_ended_and_no_task_is_lost_or_run_twice(
     client = redis.Redis.from_url(url)
     control = QueueControl(client)
     wait_for(lambda: control.counts("celery").consumers == 2, LIMIT, "both workers listen", up.tail)
-    for number in range(2 * slots + waiting):
+    for number in range(2 * slots):
         hold.delay(folder=str(tmp_path), number=number)
 
     def seen() -> str:
@@ -79,9 +79,10 @@ def test_a_worker_is_killed_and_up_is_ended_and_no_task_is_lost_or_run_twice(
     wait_for(lambda: control.counts("celery").consumers == 2, LIMIT, "it listens again", up.tail)
     wait_for(lambda: len(numbers(tmp_path / "started")) >= 3 * slots, LIMIT, "its tasks run again", seen)
     starts = sorted(Counter(numbers(tmp_path / "started")).values())
-    assert len(starts) == 2 * slots, "no other has started"
     assert slots == 2 or starts == [1] * slots + [2] * slots
 
+    for number in range(waiting):
+        hold.delay(folder=str(tmp_path), number=2 * slots + number)
     family = up.family()
     server = up.pid_of("valkey")
     up.signal(signal.SIGTERM)

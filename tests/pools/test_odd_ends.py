@@ -10,6 +10,7 @@ from billiard.einfo import ExceptionInfo
 from pools.aio import MOST_THREADS
 from pools.bridge import HandlerCancelledError, Limits, drive
 from pools.jobs import Job
+from tests.pools.abrupt import STARTS
 from tests.pools.app import nap
 from tests.pools.odd import ask_again, child_throws, crowd, occupy, replace, resist, throw
 from tests.pools.site import LIMIT, POOLS, Site
@@ -156,3 +157,17 @@ def test_what_cannot_be_told_as_it_was_is_told_as_an_error() -> None:
     asyncio.run(look(lambda job: job.tell("done")))
     asyncio.run(look(Job.pass_hard_limit))
     assert ["ConnectionError: away" in str(info.traceback) for info in told] == [True, True]
+
+
+def test_what_a_process_has_begun_before_it_could_tell_is_not_given_back(site: Site) -> None:
+    """It would run a second time, elsewhere, while it runs here."""
+    for number in range(STARTS):
+        occupy.delay(label=str(number))
+    worker = site.worker("prefork", STARTS, module="tests.pools.abrupt")
+    site.wait_notes("start", STARTS)
+    wait_for(lambda: "shutdown (MainProcess)" in worker.tail(), LIMIT, "the signal has come")
+    stays_true(lambda: site.control.counts("celery").waiting == 0, 1, "none is given back")
+    site.records.set("go", 1)
+    assert worker.wait_ended(LIMIT) == 0
+    assert len(site.notes("end")) == STARTS
+    assert site.control.counts("celery").active == 0
