@@ -117,7 +117,7 @@ class Leases:
     def give_back(self, delivery_tags: Iterable[str]) -> None:
         """Return messages to the head of their queues, the one that was taken first to the very head."""
         named = set(delivery_tags)
-        for delivery_tag in reversed([tag for tag in self._held if tag in named]):
+        for delivery_tag in reversed([tag for tag in list(self._held) if tag in named]):  # threads end some meanwhile
             self._endings.pop(delivery_tag, None)
             self.end(delivery_tag, Returned())
 

@@ -20,12 +20,17 @@ from broker.redelivery import Redeliver
 from broker.untyped import CeleryRequest, ExceptionWithTraceback
 from broker.watching import Execution, Result, watchers
 from broker.wire import BURY_TASK, HEADER
+from pools.jobs import info_of
 
 log = logging.getLogger(__name__)
 
 LONGEST_TEXT = 8192  # characters of an error's message or traceback in an event
 CELERYS_HEADERS = frozenset(Context.__dict__) | {"lang", "task", "argsrepr", "kwargsrepr", "compression"}
 LETTER_PAUSE_MS = 30_000  # between tries to store a dead letter
+
+
+class OutOfMemoryError(RuntimeError):
+    """A task raised MemoryError."""
 
 
 class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
@@ -129,6 +134,8 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
             return None
         if not isinstance(error, (Retry, Reject, Terminated)):
             self._decide(self._ending_of_failure(error, exc_info))
+        if isinstance(error, MemoryError):  # Celery would end the worker, and then the next one: it comes back
+            exc_info = info_of(OutOfMemoryError(str(error)))
         answer = super().on_failure(exc_info, send_failed_event, return_ok)
         if self._already_cancelled and not self.acknowledged:
             self.reject(requeue=True)
@@ -267,6 +274,8 @@ def watched(execute: Any) -> Any:
         except Exception as error:
             self.refuse(error)
             raise TaskRevokedError(self.id) from error  # Celery frees the slot
+        if getattr(pool, "uses_semaphore", False) and self._lease is not None:
+            self._message.channel.leases.start(self._tag)  # its process may be at work before it has told us
         future = getattr(result, "f", None)  # of a pool of threads
         if future is not None:
             future.add_done_callback(self.on_thread_end)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
-from time import monotonic
+from contextlib import suppress
+from time import monotonic, sleep
 from typing import Any
 
+import billiard
 import redis
 from celery.signals import worker_shutting_down
 from celery.worker import state
 
 CANCEL_SECONDS = 2.0  # for coroutines that are cancelled at the end of the shutdown's time
+END_SECONDS = 2.0  # beyond the time: for a pool of processes and the connection to close, and for the last words
+CLOSE_SECONDS = 5.0  # within the time, when nothing runs any more: as above
+LOOK_EVERY = 0.05  # seconds, while there is no loop to turn
 log = logging.getLogger(__name__)
 
 
@@ -80,10 +86,20 @@ class Shutdown:
             except StopIteration:
                 loop = hub.create_loop()
             except self._consumer.connection_errors:
-                log.warning("the broker went away during the shutdown; what runs goes on elsewhere")
-                self._ends_at = monotonic()
-                self._hurry.set()
+                self._wait_without_loop()
                 return
+
+    def _wait_without_loop(self) -> None:
+        """The broker is away, and may come back; `_watch` ends the wait when the time is over."""
+        if self._can_stop_tasks:  # only the loop reads how they end
+            log.warning("the broker went away during the shutdown; what runs goes on elsewhere")
+            self._ends_at = monotonic()
+            return
+        log.warning(
+            "the broker went away during the shutdown; what runs has its time, and its end is told if it can be"
+        )
+        while state.active_requests or not all(leases.is_idle for leases in self._consumer.leases):
+            sleep(LOOK_EVERY)
 
     def _on_signal(self, **_: Any) -> None:
         threading.Thread(target=self._watch, name="shutdown", daemon=True).start()  # the loop may be busy with a task
@@ -94,26 +110,37 @@ class Shutdown:
         if self._ends_at is None:
             return
         self._hurry.wait(max(0.0, self._ends_at - monotonic()))
-        if self._is_over:
-            return
-        if self._can_stop_tasks:
+        if self._can_stop_tasks or self._is_over:
             self._consumer.hub.call_soon(_nothing)  # wakes the loop
-        else:
-            self._leave()
+            left = min(CLOSE_SECONDS, max(0.0, self._ends_at - monotonic()))
+            sleep(
+                left + END_SECONDS
+            )  # a broker that is silent, or a process that ignores SIGTERM, can hold up the rest
+        self._leave()
 
     def _leave(self) -> None:
-        """No thread can be stopped from outside: return what it works on, and end the process."""
+        """No thread can be stopped from outside: return what still runs, and end the process."""
         log.warning("the time of the soft shutdown is over: what still runs goes back to its queue")
+        try:
+            self._return_all()
+        finally:
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(0)
+
+    def _return_all(self) -> None:
+        for pid in [process.pid for process in billiard.active_children() if process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         if hasattr(self._consumer.pool, "abandon"):  # the asyncio pool cancels its coroutines
             self._consumer.pool.abandon(CANCEL_SECONDS)
         self._consumer.return_all()
-        finish(self._consumer.leases)
+        sending = threading.Thread(target=finish, args=(self._consumer.leases,), daemon=True)
+        sending.start()
+        sending.join(END_SECONDS)  # a broker that is silent must not keep us
         controller = self._consumer.controller
         if getattr(controller, "pidlock", None):
             controller.pidlock.release()
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(0)
 
 
 def _nothing() -> None:

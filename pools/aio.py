@@ -20,7 +20,7 @@ from typing import Any
 
 import celery._state
 from celery.concurrency.base import BasePool
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import TaskRevokedError, Terminated
 from celery.utils.log import get_logger
 
 from pools.bridge import TracerGreenlet, drive
@@ -51,6 +51,9 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
         self._pending: deque[Job] = deque()
         self._is_idle = threading.Event()
         self._is_idle.set()
+        self._handed = self._taken = 0  # jobs: by Celery's thread, and by the loop's
+        self._threads_free = asyncio.Semaphore(min(self.limit, MOST_THREADS))
+        self._is_ending = False
         self._watch = LoopWatch(self._loop, lambda: [job.name for job in self._running])
         self._thread = threading.Thread(target=self._turn, name="event loop", daemon=True)
 
@@ -99,11 +102,13 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
     ) -> Job:
         """Run it as soon as a slot is free."""
         job = Job(target, args or (), kwargs or {}, **options, on_terminate=self._terminate_soon)
+        self._handed += 1
         self._is_idle.clear()
         self._loop.call_soon_threadsafe(self._take, job)
         return job
 
     def _take(self, job: Job) -> None:
+        self._taken += 1
         self._pending.append(job)
         self._admit()
 
@@ -113,7 +118,7 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
             self._running[job] = None
             job.task = self._loop.create_task(self._run(job))
             job.task.add_done_callback(partial(self._free, job))
-        if not self._pending and not self._running:
+        if not self._pending and not self._running and self._taken == self._handed:
             self._is_idle.set()
 
     def _free(self, job: Job, task: asyncio.Task[None] | None = None) -> None:
@@ -125,26 +130,30 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
 
     async def _run(self, job: Job) -> None:
         current_job.set(job)
+        timers: list[asyncio.TimerHandle] = []
         try:
-            job.accept(os.getpid())
+            if getattr(self.app.tasks.get(job.name), "is_async", False):
+                job.accept(os.getpid())
+                timers = self._timers(job)
+                outcome = await self._trace(job)
+            else:
+                async with self._threads_free:  # until then it has not started: it can be revoked and given back
+                    job.accept(os.getpid())
+                    outcome = await self._in_thread(job)
         except TaskRevokedError:
-            return  # it was given back while it waited for a slot
-        is_async = getattr(self.app.tasks.get(job.name), "is_async", False)
-        timers = self._timers(job) if is_async else []
-        try:
-            job.tell(await (self._trace(job) if is_async else self._in_thread(job)))
-        except asyncio.CancelledError:
-            job.tell_terminated()
+            return  # it was given back or revoked while it waited
         except BaseException as error:  # noqa: BLE001 - the edge of the execution
-            job.tell_error(error)
+            job.tell_error(Terminated("cancelled") if job.limits.is_cancelled else error)
+        else:
+            job.tell(outcome)
         finally:
             for timer in timers:
                 timer.cancel()
 
     def _timers(self, job: Job) -> list[asyncio.TimerHandle]:
         timers = []
-        if job.limit.seconds:
-            timers.append(self._loop.call_later(job.limit.seconds, job.pass_soft_limit))
+        if job.limits.seconds:
+            timers.append(self._loop.call_later(job.limits.seconds, job.pass_soft_limit))
         if job.hard:
             timers.append(self._loop.call_later(job.hard, self._pass_hard_limit, job))
         return timers
@@ -157,7 +166,7 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
         answer = tracer.switch(*job.args, **job.kwargs)
         while not tracer.dead:
             try:
-                value = await drive(answer, job.limit)
+                value = await drive(answer, job.limits)
             except BaseException as error:  # noqa: BLE001 - the tracer decides what it means
                 answer = tracer.throw(error)
             else:
@@ -175,18 +184,18 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
         is_async = getattr(self.app.tasks.get(job.name), "is_async", False)
         if job.task is None or job.task.done() or not is_async:
             return  # before it starts Celery's request refuses it by itself; a thread cannot be stopped
-        job.task.cancel()
+        job.limits.cancel(job.task)
         self._loop.call_later(STUBBORN_AFTER, self._detach, job)
 
     def _pass_hard_limit(self, job: Job) -> None:
-        job.pass_hard_limit()
         self._loop.call_later(STUBBORN_AFTER, self._detach, job)
+        job.pass_hard_limit()
 
     def _detach(self, job: Job) -> None:
         """Free the slot of a coroutine that swallows its cancellation."""
         if job in self._running:
             log.error("%s goes on though it was cancelled: it catches CancelledError", job.name)
-            job.tell_terminated()
+            job.tell_error(Terminated("cancelled"))
             self._free(job)
 
     def _abandon_all(self) -> None:
@@ -194,17 +203,22 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
         for job in self._running:
             job.is_over = True
             if job.task is not None:
-                job.task.cancel()
+                job.limits.cancel(job.task)
         self._admit()
 
     def _turn(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._watch.start()
-        self._loop.run_forever()
+        while not self._is_ending:
+            try:
+                self._loop.run_forever()
+            except BaseException:  # asyncio lets SystemExit in a task that a handler started end the loop
+                log.exception("a task left the event loop; the others go on")
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
     def _end_loop(self) -> None:
+        self._is_ending = True
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(STUBBORN_AFTER)

@@ -7,9 +7,11 @@ from contextvars import ContextVar
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
-from celery.exceptions import Terminated
+from celery.utils.log import get_logger
 
-from pools.bridge import SoftLimit
+from pools.bridge import Limits
+
+log = get_logger(__name__)
 
 current_job: ContextVar["Job | None"] = ContextVar("current_job", default=None)
 
@@ -23,11 +25,12 @@ class Job:
         self.target, self.args, self.kwargs = target, args, kwargs
         self.name = str(args[0]) if args else "unknown"
         self.hard: float | None = options.get("timeout")  # seconds
-        self.limit = SoftLimit(options.get("soft_timeout"))
+        self.limits = Limits(options.get("soft_timeout"))
         self.task: asyncio.Task[None] | None = None
         self.is_over = False  # its outcome is told; what it still does no longer counts
         self._on_accept: Callable[..., Any] | None = options.get("accept_callback")
         self._on_end: Callable[..., Any] | None = options.get("callback")
+        self._on_error: Callable[..., Any] | None = options.get("error_callback")
         self._on_timeout: Callable[..., Any] | None = options.get("timeout_callback")
         self._ask_pool: Callable[[Job], None] = options["on_terminate"]
 
@@ -50,27 +53,45 @@ class Job:
         if not self.is_over:
             self.is_over = True
             if self._on_end is not None:
-                self._on_end(outcome)
+                self._try_to_tell(self._on_end, outcome)
 
     def tell_error(self, error: BaseException) -> None:
         """Tell Celery that it ended by an error that the tracer did not catch."""
-        self.tell((1, ExceptionInfo((type(error), error, error.__traceback__)), 0))
+        if not self.is_over:
+            self.is_over = True
+            self._bury(error)
 
-    def tell_terminated(self) -> None:
-        """Tell Celery that it was cancelled."""
-        self.tell_error(Terminated("cancelled"))
+    def _try_to_tell(self, callback: Callable[..., Any], *facts: Any) -> None:
+        """A message whose end nobody learns would be held for as long as the worker lives."""
+        try:
+            callback(*facts)
+        except BaseException as error:
+            log.exception("the end of %s could not be told as it was", self.name)
+            self._bury(error)
+
+    def _bury(self, error: BaseException) -> None:
+        if self._on_error is not None:
+            self._on_error(info_of(error))
 
     def pass_soft_limit(self) -> None:
         """The soft limit is over: raise it inside the coroutine."""
         if self.task is not None and not self.task.done():
             if self._on_timeout is not None:
-                self._on_timeout(True, self.limit.seconds)  # noqa: FBT003 - Celery's signature
-            self.limit.interrupt(self.task)
+                self._on_timeout(True, self.limits.seconds)  # noqa: FBT003 - Celery's signature
+            self.limits.interrupt(self.task)
 
     def pass_hard_limit(self) -> None:
         """The hard limit is over: Celery buries it, and the coroutine is cancelled."""
         if self.task is not None and not self.task.done() and not self.is_over:
             self.is_over = True
+            self.limits.cancel(self.task)
             if self._on_timeout is not None:
-                self._on_timeout(False, self.hard)  # noqa: FBT003 - as above
-            self.task.cancel()
+                self._try_to_tell(self._on_timeout, False, self.hard)  # noqa: FBT003 - as above
+
+
+def info_of(error: BaseException) -> ExceptionInfo:
+    """Return what Celery wants of an error, with a traceback also where it was never raised."""
+    try:
+        raise error  # noqa: TRY301 - it is caught for its traceback
+    except BaseException:  # noqa: BLE001 - whatever it is
+        return ExceptionInfo()

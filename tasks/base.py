@@ -4,9 +4,10 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from celery import Task
+from celery.exceptions import Ignore, Reject
 from pydantic_core import to_jsonable_python
 
 from broker.duplicates import collect_duplicates
@@ -16,7 +17,7 @@ from config.queues import Queue
 from config.settings import current_settings
 from pools.bridge import finish
 from tasks.calls import Run, message_options
-from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze
+from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze, TaskError
 from tasks.payloads import Payload
 from tasks.policy import LONGEST_DELAY, Policy
 from tasks.reporting import reporting
@@ -89,6 +90,20 @@ class PlatformTask(Task[..., Any]):
         run.is_duplicate = True
         return run
 
+    def retry(self, *, exc: Exception | None = None, countdown: float | None = None) -> NoReturn:  # type: ignore[override]
+        """
+        Ask for another attempt in Celery's words; how many there are is up to the policy, and so is the pause.
+
+        Celery's own would send a second message beside the one that comes back.
+
+        Raises:
+            RetryAfter: With a `countdown` in seconds.
+            Exception: `exc`, if given.
+        """
+        if countdown is not None:
+            raise RetryAfter(timedelta(seconds=countdown), str(exc or "")) from exc
+        raise exc or TaskError("asked for another attempt")
+
     def AsyncResult(self, task_id: str, **options: Any) -> Run:  # noqa: N802 - Celery's name
         """Return the handle of a run of this task."""
         return Run(task_id, backend=self.backend, task_name=self.name, app=self.app, **options)
@@ -107,7 +122,7 @@ def settle(task: PlatformTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -
             return to_jsonable_python(finish(value) if inspect.iscoroutine(value) else value)
     except Snooze as error:
         raise Redeliver(_bounded(error.delay), error, uses_attempt=False) from error
-    except PermanentError:
+    except (PermanentError, Ignore, Reject):  # the last two are Celery's words, `replace` says the first of them
         raise
     except RetryAfter as error:
         _raise_if_last(task, error)

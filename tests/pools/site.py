@@ -34,11 +34,13 @@ class Site:
         self._folder = folder
         self._stack = ExitStack()
 
-    def worker(self, pool: str = "asyncio", slots: int = 10, **environment: str) -> Worker:
-        """A started worker."""
+    def worker(
+        self, pool: str = "asyncio", slots: int = 10, *, module: str = "tests.pools.app", **environment: str
+    ) -> Worker:
+        """A started worker of the app in `module`."""
         name = CELERYS_NAMES.get(pool, pool)
         options = ("-P", name, "-c", str(slots), "-Q", "celery,dead-letter", *MINIMAL)
-        worker = Worker("tests.pools.app", self._folder, arguments=options, env={**self._env, **environment})
+        worker = Worker(module, self._folder, arguments=options, env={**self._env, **environment})
         self._stack.push(worker.start())
         return worker
 
