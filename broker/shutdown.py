@@ -113,9 +113,7 @@ class Shutdown:
         if self._can_stop_tasks or self._is_over:
             self._consumer.hub.call_soon(_nothing)  # wakes the loop
             left = min(CLOSE_SECONDS, max(0.0, self._ends_at - monotonic()))
-            sleep(
-                left + END_SECONDS
-            )  # a broker that is silent, or a process that ignores SIGTERM, can hold up the rest
+            sleep(left + END_SECONDS)  # a broker that is silent or a process that ignores SIGTERM can hold up the rest
         self._leave()
 
     def _leave(self) -> None:

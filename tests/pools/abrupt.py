@@ -1,4 +1,4 @@
-"""The odd handlers in a worker that is told to end when it hears of the first of six that have started."""
+"""For a worker only: it is told to end when it hears of the first of the handlers that have started."""
 
 import os
 import signal
@@ -6,12 +6,11 @@ from typing import Any
 
 from broker.request import PlatformRequest
 from tests.pools.app import app, records
-from tests.pools.odd import occupy
+from tests.pools.odd import STARTS, occupy
 from tests.waiting import wait_for
 
 __all__ = ["app", "occupy"]  # `celery -A` looks for the app here
 
-STARTS = 6
 _celerys = PlatformRequest.on_accepted
 _is_told: list[bool] = []
 

@@ -20,6 +20,7 @@ ERRORS: dict[str, type[BaseException]] = {
     "memory": MemoryError,
     "greenlet": GreenletExit,
 }
+STARTS = 6  # that `tests.pools.abrupt` waits for
 TWICE = Policy(max_attempts=2, backoff=Fixed(timedelta(milliseconds=10)))
 
 

@@ -10,9 +10,8 @@ from billiard.einfo import ExceptionInfo
 from pools.aio import MOST_THREADS
 from pools.bridge import HandlerCancelledError, Limits, drive
 from pools.jobs import Job
-from tests.pools.abrupt import STARTS
 from tests.pools.app import nap
-from tests.pools.odd import ask_again, child_throws, crowd, occupy, replace, resist, throw
+from tests.pools.odd import STARTS, ask_again, child_throws, crowd, occupy, replace, resist, throw
 from tests.pools.site import LIMIT, POOLS, Site
 from tests.waiting import stays_true, wait_for
 
