@@ -225,7 +225,7 @@ class Channel(Upkeep):
         tags = [taken.delivery_tag for taken in messages]
         for tag in tags:
             self.taken.pop(tag, None)
-        self.leases.give_back_unstarted(tags)
+        self.leases.give_back_unstarted(tags, with_handed=True)
 
     def _deliver(self, taken: Taken) -> None:
         if taken.lease and self.leases.get(taken.delivery_tag) is None:  # given back, or lost, while others ran

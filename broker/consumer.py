@@ -66,7 +66,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see broker/untyped.py
         super().on_close()
         is_end = self.controller is not None and self.controller.blueprint.state in ENDING_STATES
         if is_end or (self.pool is not None and self.pool.uses_semaphore):
-            self.return_unstarted()
+            self.return_unstarted(
+                with_handed=not is_end
+            )  # after a lost connection Celery's pool drops what it was given
         if is_end and self._shutdown is not None:
             self._shutdown.wait()
 
@@ -84,10 +86,10 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see broker/untyped.py
         super().shutdown()
         finish(self.leases)
 
-    def return_unstarted(self) -> None:
-        """Give back every message whose execution has not begun."""
+    def return_unstarted(self, *, with_handed: bool = False) -> None:
+        """Give back every message whose execution has not begun; of those that a process has, begun is not known."""
         for leases, tags in self._unsettled():
-            leases.give_back_unstarted(tags)
+            leases.give_back_unstarted(tags, with_handed=with_handed)
 
     def return_all(self) -> None:
         """Give back every message, whatever is being done to it."""

@@ -40,6 +40,7 @@ class Leases:
         self._pid = os.getpid()
         self._held: dict[str, Lease] = {}
         self._started: set[str] = set()  # delivery tags whose execution has begun
+        self.handed: set[str] = set()  # as above, which a process has and has not yet said to have begun
         self.orphans: dict[str, None] = {}  # delivery tags whose channel is gone, in order
         self._endings: dict[str, Ending] = {}  # decided by the request class before Celery acknowledges
         self._outbox = Outbox(self.space, self.max_stalls)
@@ -67,7 +68,14 @@ class Leases:
             if delivery_tag not in self._held:
                 return False
             self._started.add(delivery_tag)
+            self.handed.discard(delivery_tag)
             return True
+
+    def hand_over(self, delivery_tag: str) -> None:
+        """A process has it: it may be at work before it says so."""
+        with self._lock:
+            if delivery_tag in self._held and delivery_tag not in self._started:
+                self.handed.add(delivery_tag)
 
     def listen(self, queue: str) -> None:
         """Say, while we live, that this process takes from the queue."""
@@ -92,6 +100,7 @@ class Leases:
         decided = self._endings.pop(delivery_tag, None)
         self.orphans.pop(delivery_tag, None)
         self._started.discard(delivery_tag)
+        self.handed.discard(delivery_tag)
         if lease is not None:
             self._outbox.end(lease, decided or ending or Done(""))
             self._hurry()
@@ -121,10 +130,11 @@ class Leases:
             self._endings.pop(delivery_tag, None)
             self.end(delivery_tag, Returned())
 
-    def give_back_unstarted(self, delivery_tags: Iterable[str]) -> None:
-        """As `give_back`, but only those whose execution has not begun; from now on it cannot."""
+    def give_back_unstarted(self, delivery_tags: Iterable[str], *, with_handed: bool) -> None:
+        """As `give_back`, but only those whose execution has not begun; from now on it cannot, but for those handed."""
         with self._lock:
-            named = set(delivery_tags) - self._started
+            named = set(delivery_tags) - self._started - (set() if with_handed else self.handed)
+            self.handed -= named
             found = [self._held.pop(tag, None) for tag in list(self._held) if tag in named]
             leases = [lease for lease in found if lease is not None]
             for lease in reversed(leases):
@@ -134,6 +144,10 @@ class Leases:
             self.orphans.pop(lease.delivery_tag, None)
         if leases:
             self._hurry()
+
+    def is_told(self) -> bool:
+        """Whether all that was to be sent has been; waits for a thread that is sending."""
+        return self._outbox.is_told()
 
     @property
     def is_idle(self) -> bool:
@@ -222,6 +236,7 @@ class Leases:
         for lease in lost:
             self.orphans.pop(lease.delivery_tag, None)
             self._started.discard(lease.delivery_tag)
+            self.handed.discard(lease.delivery_tag)
             log.warning("lease lost: run %s on %s was taken back", lease.run_id or lease.tag, lease.queue)
         if lost and self.on_lost is not None:
             self.on_lost(lost)

@@ -44,6 +44,11 @@ class Outbox:
         """Whether nothing waits to be sent."""
         return not (self._ended or self._notes or self._starts)
 
+    def is_told(self) -> bool:
+        """Whether nothing waits or is on its way, from where it can come back; waits for a thread that is sending."""
+        with self._sending:
+            return self.is_empty
+
     def end(self, lease: Lease, ending: Ending) -> None:
         """Tell how an execution ended."""
         with self._lock:

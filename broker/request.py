@@ -275,7 +275,7 @@ def watched(execute: Any) -> Any:
             self.refuse(error)
             raise TaskRevokedError(self.id) from error  # Celery frees the slot
         if getattr(pool, "uses_semaphore", False) and self._lease is not None:
-            self._message.channel.leases.start(self._tag)  # its process may be at work before it has told us
+            self._message.channel.leases.hand_over(self._tag)
         future = getattr(result, "f", None)  # of a pool of threads
         if future is not None:
             future.add_done_callback(self.on_thread_end)

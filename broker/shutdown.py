@@ -80,7 +80,7 @@ class Shutdown:
     def _turn_loop(self) -> None:
         hub = self._consumer.hub
         loop = hub.create_loop()
-        while state.active_requests and (not self._can_stop_tasks or monotonic() < (self._ends_at or 0)):
+        while self._is_at_work() and (not self._can_stop_tasks or monotonic() < (self._ends_at or 0)):
             try:
                 next(loop)
             except StopIteration:
@@ -98,8 +98,11 @@ class Shutdown:
         log.warning(
             "the broker went away during the shutdown; what runs has its time, and its end is told if it can be"
         )
-        while state.active_requests or not all(leases.is_idle for leases in self._consumer.leases):
+        while self._is_at_work() or not all(leases.is_told() for leases in self._consumer.leases):
             sleep(LOOK_EVERY)
+
+    def _is_at_work(self) -> bool:
+        return bool(state.active_requests) or any(leases.handed for leases in self._consumer.leases)
 
     def _on_signal(self, **_: Any) -> None:
         threading.Thread(target=self._watch, name="shutdown", daemon=True).start()  # the loop may be busy with a task
