@@ -48,6 +48,7 @@ class Leases:
         self._queues: dict[str, int] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
+        self._renew_at = 0.0  # monotonic seconds
         self._is_away = False
         self._keeper: threading.Thread | None = None
         self._worker = f"{socket.gethostname()}:{self._pid}"
@@ -82,6 +83,8 @@ class Leases:
         self._start_keeper()
         with self._lock:
             self._queues[queue] = self._queues.get(queue, 0) + 1
+        self._renew_at = 0.0  # now, and not when the others' time has come
+        self._wake.set()
 
     def unlisten(self, queue: str) -> None:
         """End one `listen`."""
@@ -191,12 +194,11 @@ class Leases:
     def _keep(self) -> None:
         """Renew every third of a lease; send endings that the owner of the loop has no time for."""
         interval = self.lease_ms / 3000
-        renew_at = time.monotonic()
         while True:
-            woken = self._wake.wait(max(0.0, renew_at - time.monotonic()))
+            woken = self._wake.wait(max(0.0, self._renew_at - time.monotonic()))
             try:
-                if time.monotonic() >= renew_at:
-                    renew_at = time.monotonic() + interval
+                if time.monotonic() >= self._renew_at:
+                    self._renew_at = time.monotonic() + interval
                     self.renew()
                 if woken:
                     time.sleep(LINGER)
@@ -208,7 +210,7 @@ class Leases:
                     log.warning("the broker does not answer, leases are renewed later: %s", error)
                 self._is_away = True
                 time.sleep(min(RETRY_PAUSE, interval / 3))
-                renew_at = min(renew_at, time.monotonic())
+                self._renew_at = min(self._renew_at, time.monotonic())
                 self._wake.set()
 
     def _flush_old(self) -> None:
