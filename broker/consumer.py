@@ -66,9 +66,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see broker/untyped.py
         super().on_close()
         is_end = self.controller is not None and self.controller.blueprint.state in ENDING_STATES
         if is_end or (self.pool is not None and self.pool.uses_semaphore):
-            self.return_unstarted(
-                with_handed=not is_end
-            )  # after a lost connection Celery's pool drops what it was given
+            self.return_unstarted(with_handed=not is_end)  # else Celery's pool drops what it was given
         if is_end and self._shutdown is not None:
             self._shutdown.wait()
 

@@ -11,12 +11,11 @@ START_UP = 50_000  # objects; a worker's imports make more
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_what_start_up_made_is_spared_and_cycles_of_tasks_are_collected(valkey_bed: Bed, pool: str) -> None:
-    run = valkey_bed.send("litter", CYCLES)
+    valkey_bed.send("litter", CYCLES)
     valkey_bed.worker(pool, 1)
 
     valkey_bed.wait_empty()
 
-    assert run
     (line,) = valkey_bed.lines()
     _, kept, spared = line.split()
     assert int(kept) < MOST
