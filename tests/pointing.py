@@ -12,4 +12,5 @@ def point_app_at(url: str) -> None:
     app.close()
     pools.reset()
     vars(app.amqp)["_producer_pool"] = None  # it remembers the connection of before, and has no method to forget it
+    vars(vars(app)["_local"]).pop("backend", None)  # as above: it would listen for results at the server of before
     app.conf.update(broker_url=url, broker_read_url=url, broker_write_url=url, result_backend=url)
