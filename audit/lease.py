@@ -6,8 +6,10 @@ from typing import Any
 
 from redis import Redis
 
+from broker.scripting import EVEN_WHEN_FULL
+
 # KEYS[1] string: the holder's token. ARGV[1]: our token. ARGV[2]: length, milliseconds. Returns 1 when we hold it.
-HOLD = """
+HOLD = f"""{EVEN_WHEN_FULL}
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -22,6 +23,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
 from audit.events import CONSUMER, GROUP, AuditEvent, MalformedEventError, read_event, stream_key
 from audit.lease import Lease
 from audit.recorder import record
+from broker.scripting import EVEN_WHEN_FULL
 
 log = structlog.get_logger("audit.writer")
 
@@ -30,6 +32,12 @@ type Parsed = tuple[Entry, AuditEvent]
 type Relief = Callable[[str, threading.Event], bool]  # see `audit.helper.Helper.work`
 
 REFUSED_KEPT = 1000  # entries that could not be written, for a person to look at
+
+# Make the stream and its group; an error that begins with BUSYGROUP: they are there. KEYS[1] stream. ARGV[1]: group.
+OPEN_GROUP = EVEN_WHEN_FULL + "return redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')"
+
+# Append an entry and keep the newest. KEYS[1] stream. ARGV[1]: entries to keep. ARGV[2...]: fields and their values.
+PUT_ASIDE = EVEN_WHEN_FULL + "return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, 2))"
 
 # Acknowledge entries, and trim the stream up to the first one that is not written: nobody else ever trims it.
 # KEYS[1] stream. ARGV[1]: group. ARGV[2...]: ids of entries that are committed.
@@ -206,11 +214,11 @@ class Writer:
     def _refuse(self, entry: Entry, error: Exception) -> None:
         """Put an entry aside that can never be written, so that it does not hold up the others."""
         log.error("audit.event_refused", entry=entry[0].decode(), kind=type(error).__name__)
-        self._redis.xadd(self._refused, dict(entry[1]), maxlen=REFUSED_KEPT)
+        self._redis.eval(PUT_ASIDE, 1, self._refused, REFUSED_KEPT, *chain.from_iterable(entry[1].items()))
 
     def _open_group(self) -> None:
         try:
-            self._redis.xgroup_create(self._stream, GROUP, id="0", mkstream=True)
+            self._redis.eval(OPEN_GROUP, 1, self._stream, GROUP)
         except ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):  # it exists
                 raise

@@ -10,10 +10,14 @@ from uuid import uuid4
 
 from redis import Redis
 
+from broker.scripting import EVEN_WHEN_FULL
+
 # KEYS[1] lease (hash: owner, token)   KEYS[2] fence (string: the highest token ever given)
 # ARGV[1] owner   ARGV[2] length of the lease, milliseconds   ARGV[3] the token must be higher than this
 # Returns: the caller's token or 0, the owner, the server's seconds and microseconds.
-_HOLD = """
+_HOLD = (
+    EVEN_WHEN_FULL
+    + """
 local clock = redis.call('TIME')
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner and owner ~= ARGV[1] then
@@ -29,6 +33,7 @@ redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'token', string.format('%.0f', tok
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return {token, ARGV[1], clock[1], clock[2]}
 """
+)
 
 # KEYS[1] lease   ARGV[1] owner.   Returns 1 when it was the caller's and is gone now, else 0.
 _RELEASE = """

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import redis
 
 FOLDER = Path(__file__).parent / "scripts"
+EVEN_WHEN_FULL = "#!lua flags=allow-oom\n"  # the first line of a script that a server runs beyond its `maxmemory`
 
 type ScriptName = Literal[
     "ack",
@@ -53,8 +54,13 @@ class Keyspace(NamedTuple):
 
 @cache
 def script(name: ScriptName) -> Script:
-    """Read a script; each is read once per process."""
-    text = (FOLDER / "prelude.lua").read_text() + (FOLDER / f"{name}.lua").read_text()
+    """
+    Read a script; each is read once per process.
+
+    A full server refuses `put` whole; all others need next to nothing, and are how it empties.
+    """
+    first_line = "" if name == "put" else EVEN_WHEN_FULL
+    text = first_line + (FOLDER / "prelude.lua").read_text() + (FOLDER / f"{name}.lua").read_text()
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

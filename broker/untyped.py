@@ -1,8 +1,10 @@
 """Celery's and kombu's classes that we extend from the inside, as `Any`: their stubs know only the public parts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import billiard.einfo
+import celery.backends.redis
 import celery.bootsteps
 import celery.concurrency.thread
 import celery.worker.consumer
@@ -12,6 +14,7 @@ import kombu.transport.redis
 import kombu.transport.virtual
 
 _redis: Any = kombu.transport.redis
+_results: Any = celery.backends.redis
 _bootsteps: Any = celery.bootsteps
 _exceptions: Any = kombu.exceptions
 _einfo: Any = billiard.einfo
@@ -23,6 +26,9 @@ RedisSentinelChannel: Any = _redis.SentinelChannel
 RedisTransport: Any = _redis.Transport
 RedisPoller: Any = _redis.MultiChannelPoller
 RedisPublishBatch: Any = _redis.PublishBatch
+RedisResults: Any = _results.RedisBackend
+RedisSentinelResults: Any = _results.SentinelBackend
+RedisResultsConsumer: Any = _results.ResultConsumer
 VirtualQoS: Any = kombu.transport.virtual.QoS
 VirtualMessage: Any = kombu.transport.virtual.Message
 BatchPublishError: Any = _exceptions.BatchPublishError
@@ -32,4 +38,6 @@ ThreadPool: Any = _thread.TaskPool
 create_request_cls: Any = _request.create_request_cls
 ExceptionWithTraceback: Any = _einfo.ExceptionWithTraceback
 SENTINEL_PORT: int = _redis.SentinelTransport.default_port
+CHORD_PART: str = _results.CHORD_PART_RETURN_LUA
+join_would_block: Callable[[], bool] = _results.task_join_will_block
 ENDING_STATES: tuple[int, int] = (_bootsteps.CLOSE, _bootsteps.TERMINATE)

@@ -77,6 +77,19 @@ class Upkeep(RedisChannel):  # type: ignore[misc]  # see broker/untyped.py
         for table in (self.keyprefix_queue, self.keyprefix_binding_permanent):
             self.sync_client.srem(table % exchange, member)
 
+    def _queue_bind(self, exchange: str, *routing: Any) -> None:
+        """A full server, which refuses the note, must not keep a worker from starting: work is how it empties."""
+        try:
+            super()._queue_bind(exchange, *routing)
+        except redis.exceptions.OutOfMemoryError:
+            log.warning("the broker has reached maxmemory, the binding of %s to %s is not noted", routing[-1], exchange)
+
+    def _refresh_bindings(self, queues: list[str]) -> None:
+        try:
+            super()._refresh_bindings(queues)
+        except redis.exceptions.OutOfMemoryError:
+            log.debug("the broker has reached maxmemory, bindings of %s are not renewed", queues)
+
     def close(self) -> None:
         """Close the channel: what was on its way to us goes back, what nobody ran goes back."""
         if self._in_poll:

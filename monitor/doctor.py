@@ -18,11 +18,14 @@ from config.profiles import PROFILES
 from config.queues import QUEUES
 from config.settings import Settings
 from migrations import schema
+from monitor.state import broker_memory
 from tasks.app import app
 from tasks.base import PlatformTask
 
 SKEW = timedelta(seconds=2)  # more between two clocks is told
 MASK = "***"
+MIB = 2**20
+NEARLY_FULL = 0.8  # of the broker's memory; as in dashboards/taskyard.rules.yml
 
 type Verdict = Literal["ok", "warning", "fault"]
 
@@ -88,6 +91,19 @@ def _broker(client: Any) -> Iterator[Finding]:
     else:
         fix = "set maxmemory-policy noeviction: any other one deletes messages when memory is short"
         yield Finding("eviction", "fault", policy, fix)
+    yield _memory(*broker_memory(client))
+
+
+def _memory(used: int, limit: int) -> Finding:
+    if not limit:
+        return Finding("memory", "ok", f"{used / MIB:.0f} MiB, no limit (maxmemory 0)")
+    note = f"{used / MIB:.0f} of {limit / MIB:.0f} MiB, {used / limit:.0%}"
+    fix = (
+        "add workers (queues ls), see whether the audit is behind, or raise maxmemory: once full, it takes no new task"
+    )
+    if used >= limit:
+        return Finding("memory", "fault", note, fix)
+    return Finding("memory", "warning", note, fix) if used > NEARLY_FULL * limit else Finding("memory", "ok", note)
 
 
 def _broker_clock(client: Any) -> Iterator[Finding]:

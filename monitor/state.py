@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import structlog
 from prometheus_client import Metric
@@ -78,6 +79,16 @@ def broker_figures(client: Redis, prefix: str) -> Iterator[Figure]:
     yield Figure("taskyard_audit_backlog", "Events that are not in SQL yet", float(backlog(client, prefix)))
     age = backlog_age(client, prefix).total_seconds()
     yield Figure("taskyard_audit_lag_seconds", "Age of the oldest event that is not in SQL", age)
+    used, limit = broker_memory(client)
+    yield Figure("taskyard_broker_memory_bytes", "Memory of the broker", float(used), {"kind": "used"})
+    if limit:
+        yield Figure("taskyard_broker_memory_bytes", "Memory of the broker", float(limit), {"kind": "limit"})
+
+
+def broker_memory(client: Redis) -> tuple[int, int]:
+    """Return what the broker uses and its `maxmemory`, in bytes; a limit of 0 is none."""
+    memory: Any = client.info("memory")
+    return int(memory["used_memory"]), int(memory.get("maxmemory", 0))
 
 
 def database_figures(open_one: Callable[[], Session] = open_session) -> Iterator[Figure]:

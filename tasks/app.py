@@ -13,6 +13,7 @@ from broker.batch import PER_CALL
 from broker.copies import copies_of, fixed_options
 from broker.duplicates import collect_duplicates
 from broker.options import transport_settings
+from broker.results import use_our_results
 from config.celeryconfig import celery_config
 from config.logging import configure_logging
 from config.queues import Queue
@@ -49,6 +50,7 @@ def _to_its_queue(name: str, *_: Any, **__: Any) -> dict[str, str] | None:
 
 app = Celery("taskyard", include=TASK_MODULES)
 app.add_defaults(_configuration)
+use_our_results(app)
 app.steps["worker"].add("audit.bootstep:AuditWriter")  # by name: only a worker imports it
 app.steps["worker"].add("broker.soft_signals:SoftSignals")  # as above
 app.steps["worker"].add("monitor.in_worker:WorkerMonitor")  # as above

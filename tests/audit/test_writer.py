@@ -67,6 +67,20 @@ def test_events_become_rows_and_leave_the_stream(client: redis.Redis, database: 
     assert pending(client) == 0
 
 
+def test_a_full_server_is_emptied(client: redis.Redis, database: Database) -> None:
+    """Events may be what fills it: a writer that needed memory for its lease would never trim the stream."""
+    append_life(client, "run-1")
+    client.xadd(STREAM, {"e": "exploded", "id": "run-2", "q": "celery", "n": "1", "at": "1790000000000"})
+    client.config_set("maxmemory", 1)
+    try:
+        with writing(Writer(client, database.engine, PREFIX, HURRIED)):
+            wait_for(lambda: backlog(client, PREFIX) == 0, 10, "the stream is empty")
+            stays_true(lambda: client.exists(f"{STREAM}:writer"), 1, "the writer keeps its lease")
+    finally:
+        client.config_set("maxmemory", 0)
+    assert (runs_in(database), client.xlen(f"{STREAM}:refused")) == (1, 1)
+
+
 def test_what_a_dead_writer_had_read_is_written_by_the_next(client: redis.Redis, database: Database) -> None:
     """Killed between its read and its commit: the entries are pending, and no longer new."""
     append_life(client, "run-1")

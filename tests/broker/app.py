@@ -13,6 +13,7 @@ from celery import Celery, Task
 
 from broker.options import transport_settings
 from broker.redelivery import Redeliver
+from broker.results import use_our_results
 from broker.wire import BURY_TASK, DEAD_LETTER_QUEUE
 
 RECORDS = "records"  # list on the recorder: what ran, in order
@@ -47,6 +48,7 @@ def make_app(settings: Settings, **more: Any) -> Celery:
     """An app with the platform's delivery settings."""
     app = Celery("broker-tests", task_cls="broker.redelivery:RetryInPlace", set_as_current=False)
     app.conf.update(transport_settings(settings))
+    use_our_results(app)
     app.conf.update(
         task_acks_late=True,
         worker_prefetch_multiplier=int(os.environ.get("PREFETCH", "1")),

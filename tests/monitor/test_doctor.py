@@ -43,6 +43,19 @@ def test_what_is_missing_is_a_fault_with_a_way_to_mend_it(command: Command, valk
     assert answer.stderr.strip().startswith("Error: to be mended: scheduler, queue celery")
 
 
+@pytest.mark.parametrize(("share", "verdict"), [(10, "ok"), (0.9, "fault"), (1.1, "warning")])
+def test_a_broker_that_fills_up_is_told(command: Command, valkey: Server, share: float, verdict: str) -> None:
+    """`share` is its limit in what it uses now."""
+    with valkey.client() as client:
+        client.config_set("maxmemory", int(share * client.info("memory")["used_memory"]))
+        try:
+            found = findings(command)["memory"]
+        finally:
+            client.config_set("maxmemory", 0)
+    assert (found["verdict"], "maxmemory" in found["fix"]) == (verdict, verdict != "ok")
+    assert "no limit" in findings(command)["memory"]["note"]
+
+
 def test_a_time_limit_that_no_pool_keeps_is_told(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads cannot end a handler, and say nothing about the limit that they were given."""
     told = findings(command).get("time limits", {}).get("note", "")  # other tests' tasks may be in this process

@@ -1,0 +1,96 @@
+"""Celery's result backend on Redis, for a server that is full or away."""
+
+from functools import cached_property
+from typing import Any
+
+from celery import Celery
+
+from broker.scripting import EVEN_WHEN_FULL
+from broker.untyped import CHORD_PART, RedisResults, RedisResultsConsumer, RedisSentinelResults, join_would_block
+
+# Store a result and tell who waits for it.
+# KEYS[1] string and channel: the result. ARGV[1]: its text. ARGV[2]: seconds to keep it; 0: for ever.
+STORE = f"""{EVEN_WHEN_FULL}
+if ARGV[2] == '0' then
+  redis.call('SET', KEYS[1], ARGV[1])
+else
+  redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
+end
+return redis.call('PUBLISH', KEYS[1], ARGV[1])
+"""
+
+
+class Subscriptions(RedisResultsConsumer):  # type: ignore[misc]  # see broker/untyped.py
+    """Where an app listens for the results of what it publishes."""
+
+    _pubsub: Any = None
+
+    def subscribe_at_once(self, task_id: str) -> None:
+        """
+        Subscribe before the run is published, and fail as soon as publishing would: Celery tries for twenty seconds.
+
+        Raises:
+            redis.ConnectionError: The server is away; whoever waits for an earlier result subscribes anew.
+        """
+        key = self._get_key_for_task(task_id)
+        with self._locked():
+            try:
+                self._subscribe(key)
+            except self._connection_errors:
+                self._subscribe_anew(key)
+            self.subscribed_to.add(key)
+
+    def _subscribe(self, key: bytes) -> None:
+        if self._pubsub is None:
+            self._pubsub = self.backend.client.pubsub(ignore_subscribe_messages=True)
+        self._pubsub.subscribe(key)
+
+    def _subscribe_anew(self, key: bytes) -> None:
+        """The connection may be one to a server that was restarted since."""
+        try:
+            self._reconnect_pubsub()
+            self._subscribe(key)
+        except self._connection_errors:
+            self._pubsub = None
+            self.subscribed_to.clear()
+            raise
+
+
+class EvenWhenFull:
+    """A server that has reached `maxmemory` refuses new messages only: without their results, runs would fail."""
+
+    ResultConsumer = Subscriptions
+    client: Any
+    result_consumer: Subscriptions
+    expires: int | None
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:  # noqa: ARG002 - Celery's signature
+        """Listen for the result of a run that is about to be published."""
+        if not join_would_block():
+            self.result_consumer.subscribe_at_once(task_id)
+
+    @cached_property
+    def _store(self) -> Any:
+        return self.client.register_script(STORE)
+
+    @cached_property
+    def _chord_part_return_script(self) -> Any:
+        return self.client.register_script(EVEN_WHEN_FULL + CHORD_PART)
+
+    def _set(self, key: bytes, value: bytes, expires: int | None = None) -> None:
+        keep = self.expires if expires is None else expires
+        self._store(keys=[key], args=[value, keep or 0], client=self.client)
+
+
+class Results(EvenWhenFull, RedisResults):  # type: ignore[misc]  # see broker/untyped.py
+    """On one server."""
+
+
+class SentinelResults(EvenWhenFull, RedisSentinelResults):  # type: ignore[misc]  # as above
+    """On the master that sentinels name."""
+
+
+def use_our_results(app: Celery) -> None:
+    """Let the app keep results in a backend of this module, whichever of Redis's URLs it is given."""
+    names = dict.fromkeys(("redis", "rediss"), f"{__name__}:Results") | {"sentinel": f"{__name__}:SentinelResults"}
+    app.loader.override_backends = names

@@ -1,0 +1,38 @@
+"""Results for those who ask: on a server that was restarted, that is away, and that has no memory left."""
+
+from pathlib import Path
+
+import pytest
+from celery.result import AsyncResult
+from kombu.exceptions import OperationalError
+
+from tests.broker.bed import Bed
+from tests.servers import Server
+
+
+def ask(bed: Bed, number: int) -> "AsyncResult[int]":
+    """Send a task whose result is wanted."""
+    return bed.app.send_task("nothing", (number,), queue="celery", ignore_result=False)
+
+
+def test_a_server_that_is_away_is_told_at_once(tmp_path: Path, recorder: Server) -> None:
+    with Server(tmp_path / "server") as server, Bed(server, recorder, tmp_path) as bed:
+        before = ask(bed, 1)
+        server.kill()
+        with pytest.raises(OperationalError, match="refused"):
+            ask(bed, 2)
+        server.start()
+        after = ask(bed, 3)
+        bed.worker(IGNORE_RESULTS="0")
+        assert (before.get(timeout=30), after.get(timeout=30)) == (1, 3)
+
+
+def test_a_restarted_server_hinders_nobody(tmp_path: Path, recorder: Server) -> None:
+    """The connection of before is dead, and the first to notice is who publishes next."""
+    with Server(tmp_path / "server") as server, Bed(server, recorder, tmp_path) as bed:
+        runs = [ask(bed, 0)]
+        for number in range(1, 4):
+            server.restart()
+            runs += [ask(bed, 2 * number - 1), ask(bed, 2 * number)]
+        bed.worker(IGNORE_RESULTS="0")
+        assert [run.get(timeout=30) for run in runs] == list(range(7))
