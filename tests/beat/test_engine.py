@@ -109,6 +109,21 @@ def test_a_fire_that_was_written_but_not_sent_is_sent_by_the_next_leader(desk: D
     assert desk.enqueued() == {str(desk.newest().id): 1}
 
 
+def test_a_full_broker_delays_and_never_doubles(desk: Desk) -> None:
+    desk.plant(misfire="run_all", misfire_limit=10)
+    engine = desk.engine()
+    engine.tick()
+    desk.client.config_set("maxmemory", 1)
+    try:
+        play(desk, engine, 3)
+        assert not desk.enqueued()
+    finally:
+        desk.client.config_set("maxmemory", 0)
+    play(desk, engine, 10)
+    assert desk.outcomes() == [(n, "published") for n in range(1, 14)]
+    assert desk.enqueued() == {str(fire.id): 1 for fire in desk.fires()}
+
+
 def test_a_message_that_was_sent_but_not_noted_is_not_sent_twice(desk: Desk) -> None:
     """The leader died after its message, before its note; a worker has even done the run in between."""
     desk.plant(expression="10")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from celery import chord
@@ -59,9 +60,9 @@ def test_results_are_stored(costly_bed: Bed, pool: str) -> None:
 
 def test_a_part_of_a_chord_is_counted(valkey_bed: Bed) -> None:
     bed = valkey_bed
-    nothing = bed.app.tasks["nothing"]
+    nothing: Any = bed.app.tasks["nothing"]
     parts = [nothing.s(number).set(queue=queue) for number, queue in ((1, "early"), (2, "late"))]
-    whole = chord(parts, app=bed.app)(nothing.s().set(queue="late", ignore_result=False))
+    whole: Any = chord(parts, app=bed.app)(nothing.s().set(queue="late", ignore_result=False))
     with full(bed):
         bed.worker(name="early", queues="early", IGNORE_RESULTS="0")
         wait_for(lambda: "succeeded" in bed.states(whole.parent[0].id), 30, "the first part is done")
