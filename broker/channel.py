@@ -54,6 +54,7 @@ class Channel(Upkeep):
         self._next_look = -1  # ms after which a take may find something; -1: unknown
         self._not_before = 0.0  # monotonic seconds of the next command
         super().__init__(*args, **options)
+        self.probe()
         self.keep_kombus_keys_in_the_slot()
         self.space = Keyspace(self.key_prefix, self.writes_events)
         self.leases = self._shared_leases()

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 from redis import Redis, Sentinel
 
 from broker.options import read_url
+from broker.refusals import watch
 
 
 @lru_cache(maxsize=4)
@@ -28,7 +29,9 @@ def open_client(url: str, **options: Any) -> "Redis":
     """
     plain, sentinel = read_url(url)
     if not sentinel:
-        return Redis.from_url(url, **options)
+        client = Redis.from_url(url, **options)
+        watch(client.connection_pool)
+        return client
     parts = urlsplit(plain)
     given = {"username": parts.username, "password": parts.password}
     secrets: dict[str, Any] = {name: unquote(value) for name, value in given.items() if value}
@@ -38,6 +41,7 @@ def open_client(url: str, **options: Any) -> "Redis":
     number = int(parts.path.strip("/") or 0)
     manager = make(sentinel["sentinels"], sentinel_kwargs=asking, db=number, **secrets, **options)
     master: Redis = manager.master_for(sentinel["master_name"])
+    watch(master.connection_pool)
     return master
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from celery import Celery
 
+from broker.refusals import watch
 from broker.scripting import EVEN_WHEN_FULL
 from broker.untyped import CHORD_PART, RedisResults, RedisResultsConsumer, RedisSentinelResults, join_would_block
 
@@ -68,6 +69,10 @@ class EvenWhenFull:
         """Listen for the result of a run that is about to be published."""
         if not join_would_block():
             self.result_consumer.subscribe_at_once(task_id)
+
+    def _get_pool(self, **parameters: Any) -> Any:
+        pool: Any = super()._get_pool(**parameters)  # type: ignore[misc]  # of the class beside
+        return watch(pool)
 
     @cached_property
     def _store(self) -> Any:

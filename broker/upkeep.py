@@ -10,6 +10,7 @@ import redis
 
 from broker.endings import detail
 from broker.messages import read_taken
+from broker.refusals import PROBE, reconnecting
 from broker.scripting import Keyspace, run
 from broker.untyped import RedisChannel
 
@@ -43,6 +44,23 @@ class Upkeep(RedisChannel):  # type: ignore[misc]  # see broker/untyped.py
     def _disconnect_pools(self) -> None:
         self._own_client = None
         super()._disconnect_pools()
+
+    def _connparams(self, *args: Any, **options: Any) -> dict[str, Any]:
+        parameters: dict[str, Any] = super()._connparams(*args, **options)
+        return {**parameters, "connection_class": reconnecting(parameters["connection_class"])}
+
+    def probe(self) -> None:
+        """
+        Find out whether the server works: a channel that cannot is no reason to begin, again and again.
+
+        Raises:
+            redis.ConnectionError: It is away, or refuses to work.
+        """
+        try:
+            self.client.eval(PROBE, 0)
+        except BaseException:
+            self.close()
+            raise
 
     def keep_kombus_keys_in_the_slot(self) -> None:
         """On a cluster kombu's own keys must be in our slot, too."""

@@ -49,6 +49,10 @@ class Proxy:
             self._is_cut = self._is_silent = False
             self._drop_all()
 
+    def move_to(self, port: int) -> None:
+        """Send new connections there, as a name does that means another server now; the old ones stay."""
+        self._target = port
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self

@@ -1,0 +1,62 @@
+"""
+A server that answers and refuses to work is a lost connection.
+
+A master that became a replica, a full disk, too few replicas: Celery takes such answers for faults of the program and
+ends the worker, and a client would stay with the old master for ever. With a lost connection all of them know what to
+do: let go of it, connect anew by its name, and go on when the server works again. A server without memory is no such
+case: what it refuses are new messages only.
+"""
+
+import re
+from functools import cache
+from typing import Any
+
+import redis
+from redis import exceptions
+
+from broker.scripting import EVEN_WHEN_FULL
+
+PROBE = f"{EVEN_WHEN_FULL}return 1"  # a server that may not write refuses it, though it writes nothing
+_KINDS = (
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,
+    exceptions.MasterDownError,
+    exceptions.TryAgainError,
+    exceptions.MovedError,
+)
+_WORDS = re.compile(r"(NOREPLICAS|MISCONF|UNBLOCKED|BUSY) ")
+
+
+class Reconnecting:
+    """A part of a connection class of redis-py: a refusal ends the connection."""
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """
+        Read one answer.
+
+        Raises:
+            redis.ConnectionError: Also when the server refuses to work.
+            redis.ResponseError: Any other error that it answered.
+        """
+        connection: Any = super()
+        try:
+            return connection.read_response(*args, **options)
+        except redis.ResponseError as error:
+            if not isinstance(error, _KINDS) and not _WORDS.match(str(error)):
+                raise
+            connection.disconnect()
+            raise redis.ConnectionError(f"the server refuses to work: {error}") from error
+
+
+@cache
+def reconnecting(connection_class: type) -> type:
+    """Return the class whose connections a refusal ends."""
+    if issubclass(connection_class, Reconnecting):
+        return connection_class
+    return type(connection_class.__name__, (Reconnecting, connection_class), {})
+
+
+def watch[P: redis.ConnectionPool](pool: P) -> P:
+    """Let a refusal end each connection that the pool makes from now on."""
+    pool.connection_class = reconnecting(pool.connection_class)
+    return pool

@@ -1,0 +1,123 @@
+"""A server that answers and refuses to work: a replica, too few replicas, a full disk, a fail-over behind a name."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from kombu.exceptions import OperationalError
+
+from broker.client import open_client
+from tests.broker.bed import POOLS, Bed
+from tests.proxy import Proxy
+from tests.servers import Server
+from tests.waiting import stays_true, wait_for
+
+HOW = {"replica": "read only", "replicas": "NOREPLICAS"}
+
+
+@contextmanager
+def refusing(bed: Bed, how: str) -> Iterator[None]:
+    """Nothing is written in this time."""
+    if how == "replica":
+        bed.broker.replicaof("127.0.0.1", "1")
+    else:
+        bed.broker.config_set("min-replicas-to-write", 1)
+    try:
+        yield
+    finally:
+        bed.broker.replicaof("NO", "ONE")
+        bed.broker.config_set("min-replicas-to-write", 0)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("pool", POOLS)
+def test_workers_wait_for_it_and_go_on(costly_bed: Bed, pool: str, how: str) -> None:
+    bed = costly_bed
+    worker = bed.worker(pool, 1)
+    running = bed.send("hold")
+    bed.wait_started()
+    waiting = [bed.send("record", str(number)) for number in range(5)]
+    with refusing(bed, how):
+        with pytest.raises(OperationalError, match=HOW[how]):
+            bed.send("nothing")
+        stays_true(lambda: worker.is_running, 2, "it does not end")
+    bed.release()
+    waiting.append(bed.send("record", "afterwards"))
+    bed.wait_ended([running, *waiting])
+    bed.wait_empty()
+    assert sorted(bed.started()) == sorted([running, *waiting])
+    assert worker.is_running
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Server, Server, Proxy]]:
+    """A master, its replica, and the name of whoever is master."""
+    with Server(tmp_path / "old") as old, Server(tmp_path / "new") as new, Proxy(old.port) as name:
+        for server in (old, new):
+            with server.client() as client:
+                client.config_set("repl-diskless-sync-delay", 0)
+        with new.client() as client:
+            client.replicaof("127.0.0.1", str(old.port))
+        yield old, new, name
+
+
+def fail_over(old: Server, new: Server, name: Proxy) -> None:
+    """The old master lives on as a replica, and keeps all its connections: nobody notices anything but refusals."""
+    with old.client() as before, new.client() as promoted:
+        before.set("written", "by the old master")
+        assert before.wait(1, 10_000) == 1, "all is copied: what is not is lost with any fail-over"
+        promoted.replicaof("NO", "ONE")
+        name.move_to(new.port)
+        before.replicaof("127.0.0.1", str(new.port))
+        promoted.set("written", "by the new master")
+        assert promoted.wait(1, 10_000) == 1, "who listens for results at the old one hears of them"
+
+
+def test_a_failover_behind_a_name_is_followed(
+    pair: tuple[Server, Server, Proxy], recorder: Server, tmp_path: Path
+) -> None:
+    old, new, name = pair
+    with Bed(old, recorder, tmp_path, url=name.url) as bed, open_client(name.url) as client:
+        worker = bed.worker("threads", 2)
+        asked = bed.app.send_task("nothing", (7,), queue="later", ignore_result=False)
+        running = bed.send("hold")
+        bed.wait_started()
+        client.ping()
+
+        fail_over(*pair)
+
+        bed.release()
+        after = bed.send("record", retry=True)
+        bed.wait_ended([running, after])
+        with pytest.raises(redis.ConnectionError, match="read only"):
+            client.set("written", "too early")
+        client.set("written", "after")
+        bed.worker("threads", 1, name="later", queues="later", IGNORE_RESULTS="0")
+        assert asked.get(timeout=30) == 7
+        with new.client() as promoted:
+            wait_for(lambda: not promoted.keys("taskyard:message:*"), 30, "all are done on the new master")
+            assert promoted.get("written") == "after"
+        assert worker.is_running
+        assert bed.started() == [running, after]
+
+
+def test_a_server_whose_disk_is_full_is_a_lost_connection(tmp_path: Path) -> None:
+    with Server(tmp_path / "server", appendfsync="no") as server, server.client() as operator:
+        operator.config_set("appendonly", "no")
+        operator.config_set("save", "3600 1")
+        shutil.rmtree(tmp_path / "server")
+        operator.bgsave()
+        wait_for(lambda: operator.info("persistence")["rdb_last_bgsave_status"] == "err", 20, "it cannot save")
+        with open_client(server.url, retry=None) as client, pytest.raises(redis.ConnectionError, match="MISCONF"):
+            client.set("a", "b")
+        operator.config_set("save", "")  # else it would not end
+
+
+def test_other_errors_stay_what_they_are(valkey: Server) -> None:
+    with open_client(valkey.url) as client:
+        client.set("text", "a")
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            client.lpush("text", "b")
