@@ -27,6 +27,10 @@ _KINDS = (
 _WORDS = re.compile(r"(NOREPLICAS|MISCONF|UNBLOCKED|BUSY) ")
 
 
+class RefusedError(redis.ConnectionError):
+    """The server answers, and refuses to work."""
+
+
 class Reconnecting:
     """A part of a connection class of redis-py: a refusal ends the connection."""
 
@@ -35,7 +39,8 @@ class Reconnecting:
         Read one answer.
 
         Raises:
-            redis.ConnectionError: Also when the server refuses to work.
+            RefusedError: The server refuses to work; the connection is closed.
+            redis.ConnectionError: It is lost.
             redis.ResponseError: Any other error that it answered.
         """
         connection: Any = super()
@@ -45,7 +50,7 @@ class Reconnecting:
             if not isinstance(error, _KINDS) and not _WORDS.match(str(error)):
                 raise
             connection.disconnect()
-            raise redis.ConnectionError(f"the server refuses to work: {error}") from error
+            raise RefusedError(f"the server refuses to work: {error}") from error
 
 
 @cache

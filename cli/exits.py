@@ -12,6 +12,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from broker.refusals import RefusedError
+
 FAILED = 1
 USAGE = 2
 NOT_FOUND = 3
@@ -93,11 +95,15 @@ def line_of(error: Exception) -> str:
         return f"database: {reason}"
     if isinstance(error, SQLAlchemyError):
         return f"database: {_first_line(error)}"
-    if isinstance(error, BrokerError | RedisConnectionError | RedisTimeoutError):
-        return f"broker: {_first_line(error).rstrip('.')}; start it (celery -A tasks up), or set REDIS_URL"
-    if isinstance(error, RedisError):
-        return f"broker: {_first_line(error)}"
+    if isinstance(error, BrokerError | RedisError):
+        return f"broker: {_first_line(error).rstrip('.')}{_hint(error)}"
     return f"{type(error).__name__}: {_first_line(error)} (-v prints the traceback)"
+
+
+def _hint(error: Exception) -> str:
+    is_away = isinstance(error, BrokerError | RedisConnectionError | RedisTimeoutError)
+    has_refused = isinstance(error, RefusedError) or isinstance(error.__cause__, RefusedError)
+    return "; start it (celery -A tasks up), or set REDIS_URL" if is_away and not has_refused else ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from config.settings import SettingsError, current_settings
 SQLITE_BUSY_MS = 30_000  # a writer waits so long for the one before it
 SQLITE_NAP_MS = 1  # between two tries of a writer that waits
 REST = 1.0  # seconds; a connection that was idle for longer is asked whether it lives before it is used
+READ_ONLY = "25006"  # read_only_sql_transaction in PostgreSQL's table of error codes
 MS = timedelta(milliseconds=1)
 
 
@@ -64,6 +65,12 @@ def open_session() -> Session:
 
 
 def _open_postgresql(url: URL, options: dict[str, Any], patience: timedelta | None) -> Engine:
+    engine = _connect_postgresql(url, options, patience)
+    event.listen(engine, "handle_error", _leave_a_standby)
+    return engine
+
+
+def _connect_postgresql(url: URL, options: dict[str, Any], patience: timedelta | None) -> Engine:
     if patience is None:
         engine = create_engine(url, **options)
         event.listen(engine, "checkin", _note_time)
@@ -80,6 +87,12 @@ def _open_postgresql(url: URL, options: dict[str, Any], patience: timedelta | No
     engine = create_engine(url, pool_pre_ping=True, connect_args=network, **options)
     event.listen(engine, "connect", partial(_limit_locks, patience // MS))
     return engine
+
+
+def _leave_a_standby(context: Any) -> None:
+    """A primary that became a standby keeps its connections: let go of all, new ones go where the name leads."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def _note_time(_connection: Any, record: Any) -> None:

@@ -75,6 +75,19 @@ def test_an_outage_of_the_database_keeps_nobody_from_pausing(
     assert json.loads(command("queues", "peek", QUEUE, "--json").stdout)["items"][0]["run_id"] == enqueued.id
 
 
+def test_a_broker_that_became_a_replica_is_told_and_nothing_is_changed(command: Command, valkey: Server) -> None:
+    with valkey.client() as client:
+        client.replicaof("127.0.0.1", "1")
+        try:
+            answer = command("queues", "pause", QUEUE, "--reason", "r")
+        finally:
+            client.replicaof("NO", "ONE")
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith("Error: broker: the server refuses to work: You can't write against a read only")
+    assert "start it" not in answer.stderr
+    assert operations() == []
+
+
 def test_limits_are_set_one_by_one_and_taken_away(command: Command) -> None:
     assert command("queues", "limit", QUEUE, "--rate", "30/m", "--key-concurrency", "3").exit_code == 0
     shown = command("queues", "limit", QUEUE, "--concurrency", "7").stdout

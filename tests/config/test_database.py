@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
 
 from config import database
 from config.database import open_engine
@@ -46,6 +46,23 @@ def test_a_connection_that_worked_just_now_is_not_asked_first(server: str, monke
     with pytest.raises(OperationalError):
         backend(engine)
     assert backend(engine) != before
+
+    engine.dispose()
+
+
+@pytest.mark.parametrize("patience", [None, timedelta(seconds=5)])
+def test_a_primary_that_became_a_standby_is_left(server: str, patience: timedelta | None) -> None:
+    """Its connections live on, and refuse to write; the next ones are new, and go where the name leads then."""
+    engine = open_engine(server, patience=patience)
+    before = backend(engine)
+    with engine.begin() as connection:
+        connection.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
+    with pytest.raises(InternalError, match="read-only transaction"), engine.begin() as connection:
+        connection.execute(text("CREATE TABLE a (b int)"))
+
+    assert backend(engine) != before
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE a (b int)"))
 
     engine.dispose()
 
