@@ -69,19 +69,34 @@ def checked(definition: Definition) -> Definition:
         raise InvalidScheduleError(
             f"name {definition.name[:140]!r}: use 1-128 letters, digits, '.', '_', ':' or '-', a letter or digit first"
         )
+    timing = check_times(definition)
+    try:
+        args = find_task(definition.task).payload.from_wire(definition.args).to_wire()
+    except (UnknownTaskError, InvalidPayloadError) as error:
+        raise InvalidScheduleError(str(error)) from error
+    priority = priority_number(definition.priority)
+    expression = _normal(timing)
+    start, end = (_utc(name, at) for name, at in (("start", definition.start), ("end", definition.end)))
+    return replace(definition, expression=expression, args=args, priority=priority, start=start, end=end)
+
+
+def check_times(definition: Definition) -> Timing:
+    """
+    Return the timing of a definition whose task is not known yet, after a look at all the rest.
+
+    Raises:
+        InvalidScheduleError: As :func:`checked`.
+    """
     _check_choices(definition)
     if len(definition.note) > MAX_NOTE:
         raise InvalidScheduleError(f"note: at most {MAX_NOTE} characters")
     timing = timing_of(definition.kind, definition.expression, definition.zone)
     _check_span(definition, timing)
     try:
-        args = find_task(definition.task).payload.from_wire(definition.args).to_wire()
-        priority = priority_number(definition.priority)
-    except (UnknownTaskError, InvalidPayloadError, ValueError) as error:
+        priority_number(definition.priority)
+    except ValueError as error:
         raise InvalidScheduleError(str(error)) from error
-    expression = _normal(timing)
-    start, end = (_utc(name, at) for name, at in (("start", definition.start), ("end", definition.end)))
-    return replace(definition, expression=expression, args=args, priority=priority, start=start, end=end)
+    return timing
 
 
 @lru_cache(maxsize=4096)

@@ -1,6 +1,5 @@
 """`celery -A tasks audit`: the records as a whole."""
 
-import json
 import signal
 import sys
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from audit.writer import Writer
 from broker.client import shared_client
 from cli.exits import FailedError, OperatorCommand
 from cli.operations import announced
-from cli.output import as_json_value, milliseconds, print_json, print_table
+from cli.output import json_text, milliseconds, print_json, print_table
 from cli.parameters import (
     check_consent,
     destructive_options,
@@ -89,7 +88,7 @@ def export(**filters: Any) -> None:
     with open_session() as session:
         for run, attempts in each_run(session, RunFilter(**filters)):
             facts = {**run_facts(run), "attempt_list": [attempt_facts(attempt) for attempt in attempts]}
-            click.echo(json.dumps(facts, default=as_json_value, ensure_ascii=False))
+            click.echo(json_text(facts))
 
 
 @group.command("prune", cls=OperatorCommand)

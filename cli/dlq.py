@@ -1,6 +1,5 @@
 """`celery -A tasks dlq`: dead letters."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +14,7 @@ from audit.paging import LONGEST_PAGE
 from cli import dlq_operations, dlq_resolving
 from cli.exits import NotFoundError, OperatorCommand
 from cli.letter_forms import filter_options, letter_facts, letter_filter
-from cli.output import as_json_value, print_block, print_facts, print_json, print_table
+from cli.output import json_text, print_block, print_facts, print_json, print_table
 from cli.parameters import json_option, page_options
 from cli.run_forms import attempt_facts
 from config.database import open_session
@@ -91,7 +90,7 @@ def show(*, letter_id: UUID, as_json: bool) -> None:
 def export(*, state: str, **filters: Any) -> None:
     """Print dead letters with their attempts as JSON lines; hidden payload fields are masked."""
     for facts in _each(_wanted(filters, state)):
-        click.echo(json.dumps(facts, default=as_json_value, ensure_ascii=False))
+        click.echo(json_text(facts))
 
 
 def _each(wanted: LetterFilter) -> Iterator[dict[str, Any]]:

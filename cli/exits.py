@@ -1,7 +1,7 @@
 """How a command ends: exit codes, errors of one line, and the edge where every error becomes one of them."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +13,15 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from broker.refusals import RefusedError
+from cli.output import printable
+from config.settings import SettingsError
 
 FAILED = 1
 USAGE = 2
 NOT_FOUND = 3
 PARTLY_DONE = 4
 VERBOSE = "taskyard.verbose"  # key of the Click context's meta
+LONGEST_TEXT = 2000  # characters of an error's text
 NO_TABLES = ("no such table", "no such column", "does not exist")
 
 
@@ -58,6 +61,7 @@ class OperatorCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line."""
         with one_line_errors(is_verbose=False):
+            _check_words(args)
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -68,18 +72,43 @@ class OperatorCommand(click.Command):
 
 @contextmanager
 def one_line_errors(*, is_verbose: bool) -> Iterator[None]:
-    """Turn any error into a Click exception with one line of text."""
+    """Turn any error into a Click exception with one line of text that no terminal obeys; settings have one each."""
     try:
         yield
-    except click.UsageError as error:
-        error.ctx = None  # with it, Click prints three lines more
+    except click.ClickException as error:
+        if isinstance(error, click.UsageError):
+            error.ctx = None  # with it, Click prints three lines more
+        error.message = _shown(error)  # type: ignore[misc]  # Click reads it when it prints, and nothing else does
         raise
-    except (click.ClickException, click.exceptions.Exit, click.Abort):
+    except (click.exceptions.Exit, click.Abort, BrokenPipeError):  # the last: who reads our output has enough
         raise
     except Exception as error:  # the edge of the process
         if is_verbose:
             traceback.print_exc()
-        raise FailedError(line_of(error)) from error
+        raise FailedError(printable(line_of(error), limit=LONGEST_TEXT)) from error
+
+
+def _check_words(words: Iterable[str]) -> None:
+    for word in words:
+        if "\0" in word or not _is_unicode(word):  # no database has room for it, nor has Redis
+            raise click.UsageError(f"{printable(word)!r} holds a NUL, or bytes that are not UTF-8")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(error: click.ClickException) -> str:
+    if isinstance(error, SettingsError):
+        return "\n".join(printable(line, limit=None) for line in error.message.splitlines())
+    text = printable(error.message, limit=None) if error.message else ""
+    if len(text) <= LONGEST_TEXT:
+        return text
+    return f"{text[: LONGEST_TEXT // 2]} ... {text[-LONGEST_TEXT // 2 :]}"
 
 
 def _remember_verbose(ctx: click.Context, _option: click.Parameter, value: bool) -> None:  # noqa: FBT001 - Click's

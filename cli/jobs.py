@@ -15,7 +15,7 @@ from cli import job_logs
 from cli.exits import NotFoundError, OperatorCommand
 from cli.job_logs import follow_runs, for_option, progress_text
 from cli.operations import logged, queue_control
-from cli.output import answer, milliseconds, print_block, print_facts, print_json, print_table
+from cli.output import answer, milliseconds, print_block, print_facts, print_json, print_table, printable
 from cli.parameters import (
     check_consent,
     destructive_options,
@@ -129,7 +129,7 @@ def explain(*, run_id: str, as_json: bool) -> None:
         print_json({**facts, "left_seconds": found.left.total_seconds() if found.left else None})
         return
     for reason in found.reasons:
-        click.echo(reason)
+        click.echo(printable(reason, limit=None))
     print_facts({name: value for name, value in facts.items() if value is not None and name != "reasons"})
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import click
 from sqlalchemy.exc import DBAPIError
 
 from audit.operator_log import Operation, record_operation
@@ -12,6 +13,8 @@ from broker.control import QueueControl
 from cli.exits import PartlyDoneError, line_of
 from config.database import open_session
 from config.settings import current_settings
+
+LONGEST_TARGET = 255  # characters of a name or id, as the operator log keeps it
 
 
 def queue_control() -> QueueControl:
@@ -33,6 +36,7 @@ def logged(
     Raises:
         PartlyDoneError: It was urgent and is done, and the row could not be kept.
     """
+    _check_target(target)
     with open_session() as session:
         row = record_operation(session, verb, target, reason=reason, facts=facts)
         try:
@@ -54,6 +58,7 @@ def announced(verb: str, target: str = "", *, reason: str = "", facts: Any = Non
 
     The row says that it was begun; `count`, set by the block, is kept however the block ends.
     """
+    _check_target(target)
     with open_session() as session:
         row = record_operation(session, verb, target, reason=reason, facts=facts, count=0)
         session.commit()
@@ -61,3 +66,10 @@ def announced(verb: str, target: str = "", *, reason: str = "", facts: Any = Non
             yield row
         finally:
             session.commit()
+
+
+def _check_target(target: str) -> None:
+    if len(target) > LONGEST_TARGET:
+        raise click.UsageError(
+            f"nothing was done: {target[:40]!r}... has {len(target)} characters and names nothing here"
+        )

@@ -1,6 +1,7 @@
 """What commands print: JSON for programs, tables on a terminal, aligned text in a pipe."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -12,11 +13,19 @@ import click
 GAP = "  "
 LONGEST_CELL = 80  # characters
 NOTHING = "-"
+# What JSON need not escape and a terminal may obey: control characters above ASCII, and those that turn text around.
+OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document; moments are ISO 8601 in UTC."""
-    click.echo(json.dumps(value, default=as_json_value, indent=2, ensure_ascii=False))
+    click.echo(json_text(value, indent=2))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return JSON text that no terminal obeys; lone surrogates are escaped too, which no terminal can be sent."""
+    text = json.dumps(value, default=as_json_value, indent=indent, ensure_ascii=False)
+    return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def answer(text: str, *, as_json: bool, **facts: Any) -> None:
@@ -24,7 +33,7 @@ def answer(text: str, *, as_json: bool, **facts: Any) -> None:
     if as_json:
         print_json(facts)
     else:
-        click.echo(text)
+        click.echo(printable(text, limit=None))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

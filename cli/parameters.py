@@ -1,6 +1,7 @@
 """Options that several commands share, and how their text is read."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,8 @@ from audit.paging import LONGEST_PAGE, PAGE, read_cursor
 from config.columns import utc_now
 
 AGE = re.compile(r"(\d{1,6})(s|m|h|d|w)")
+EPOCH = re.compile(r"\d{9,}")  # seconds since 1970, which `fromisoformat` reads as a date of long ago
+LONGEST_REASON = 500  # characters; the shortest column that keeps one
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 type Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -30,10 +33,33 @@ class Moment(click.ParamType[datetime]):
         try:
             if age := AGE.fullmatch(value):
                 return utc_now() - timedelta(**{UNITS[age[2]]: int(age[1])})
-            moment = datetime.fromisoformat(value)
+            moment = datetime.fromisoformat("" if EPOCH.fullmatch(value) else value)
             return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is no moment: use 2026-01-31T12:00 (UTC), or an age such as 15m, 2h, 7d", param, ctx)
+
+
+class Reason(click.ParamType[str]):
+    """Why, in at most 500 characters: what is kept must not be cut."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check its length."""
+        if len(value) > LONGEST_REASON:
+            self.fail(f"{len(value)} characters, at most {LONGEST_REASON} are kept", param, ctx)
+        return str(value)
+
+
+class Wait(click.FloatRange):
+    """Seconds to wait, from 0 up to a limit; NaN, which a range lets pass, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the number."""
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
 
 
 class Cursor(click.ParamType[str]):
@@ -51,7 +77,9 @@ class Cursor(click.ParamType[str]):
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON with a stable schema.")
-reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the operator log.")
+reason_option = click.option(
+    "--reason", type=Reason(), default="", metavar="TEXT", help="Why; kept in the operator log."
+)
 since_option = click.option("--since", type=Moment(), metavar="WHEN", help="Then or later: 2026-01-31T12:00, 2h, 7d.")
 until_option = click.option("--until", type=Moment(), metavar="WHEN", help="Before then.")
 
@@ -72,7 +100,7 @@ def destructive_options(*, needs_reason: bool) -> Decorator:
         yes = click.option("--yes", is_flag=True, help="Do it.")
         dry = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
         note = "Why; kept with the record." + (" Needed with --yes." if needs_reason else "")
-        reason = click.option("--reason", default="", metavar="TEXT", help=note)
+        reason = click.option("--reason", type=Reason(), default="", metavar="TEXT", help=note)
         return yes(dry(reason(command)))
 
     return add
@@ -110,12 +138,26 @@ def read_json_object(text: str, option: str) -> dict[str, Any]:
     Read the fields of a payload as an option gives them.
 
     Raises:
-        click.UsageError: It is no JSON object.
+        click.UsageError: It is no JSON object, or names a field twice.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_each_once)
+    except RecursionError as error:
+        raise click.UsageError(f"{option}: nested too deeply") from error
     except ValueError as error:
         raise click.UsageError(f"{option}: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise click.UsageError(f"{option}: not a JSON object of the payload's fields")
     return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in fields if names.count(name) > 1)!r} is given twice")
+    return fields

@@ -1,6 +1,7 @@
 """`celery -A tasks queues`: what waits where, and what may start."""
 
 import getpass
+import re
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -20,6 +21,8 @@ from config.queues import QUEUES
 
 STATES = ("waiting", "delayed", "active", "dead")
 MOST_PEEKED = 1000
+LIMIT = re.compile(r"[0-9]{1,7}")
+LARGEST_LIMIT = 1_000_000
 NO_LIMIT = 0  # what `--concurrency none` reads as
 
 run_argument = click.argument("run_id")
@@ -47,8 +50,8 @@ class Count(click.ParamType[int]):
         """Read the text; `none` is 0."""
         if value == "none":
             return NO_LIMIT
-        if not str(value).isdecimal() or not 1 <= int(value) <= 1_000_000:  # noqa: PLR2004 - a limit that means something
-            self.fail(f"{value!r} is no limit: use a number from 1 to 1000000, or none", param, ctx)
+        if LIMIT.fullmatch(str(value)) is None or not 1 <= int(value) <= LARGEST_LIMIT:
+            self.fail(f"{value!r} is no limit: use a number from 1 to {LARGEST_LIMIT}, or none", param, ctx)
         return int(value)
 
 

@@ -10,7 +10,7 @@ import click
 from cli.exits import FailedError, NotFoundError, OperatorCommand, PartlyDoneError
 from cli.operations import logged
 from cli.output import print_facts, print_json, print_table
-from cli.parameters import json_option, page_options
+from cli.parameters import Wait, json_option, page_options
 from config.database import open_session
 from tasks.errors import InvalidPayloadError
 from tasks.markets.positions import has_market
@@ -33,7 +33,7 @@ def group() -> None:
 @click.option(
     "--wait",
     "wait_seconds",
-    type=click.FloatRange(0, 86_400),
+    type=Wait(0, 86_400),
     default=0,
     show_default=True,
     help="Seconds to wait for the report; its outcome is then the exit code.",

@@ -103,7 +103,7 @@ def changed_fields(options: dict[str, Any]) -> dict[str, Any]:
     if kinds:
         fields |= {"kind": "once" if kinds[0] == "at" else kinds[0], "expression": given[kinds[0]]}
     if "priority" in given:
-        fields["priority"] = int(given["priority"]) if given["priority"].isdigit() else given["priority"]
+        fields["priority"] = _priority(given["priority"])
     if "jitter" in given:
         fields["jitter"] = span_of("jitter", given["jitter"])
     for name in ("start", "end"):
@@ -112,6 +112,11 @@ def changed_fields(options: dict[str, Any]) -> dict[str, Any]:
     if "args_json" in given:
         fields["args"] = read_json_object(given["args_json"], "--args")
     return fields
+
+
+def _priority(text: str) -> Any:
+    """Return a number where the text is one; what is neither that nor a name is refused with the definition."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) == 1 else text
 
 
 def wants_to_save(definition: Definition, slots: Sequence[datetime], *, yes: bool, as_json: bool) -> bool:

@@ -8,7 +8,7 @@ import click
 
 from audit.operator_log import record_operation
 from beat import catalog
-from beat.definitions import checked
+from beat.definitions import check_times, checked
 from beat.manual import run_now
 from beat.views import STATES, ScheduleView, list_fires, list_schedules, preview, show_schedule
 from cli.output import milliseconds, print_facts, print_json, print_table
@@ -194,6 +194,7 @@ def rm(*, name: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -> No
 def preview_command(*, start_from: datetime | None, count: int, as_json: bool, **options: Any) -> None:
     """Show the slots of a timing, without a schedule."""
     definition = new_definition("preview", "preview", options)
+    check_times(definition)
     slots = preview(definition, start_from or utc_now(), count)
     if as_json:
         print_json({"slots": slots})

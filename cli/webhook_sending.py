@@ -18,6 +18,7 @@ from cli.exits import FailedError, PartlyDoneError
 from cli.operations import announced
 from cli.output import print_json
 from cli.parameters import (
+    Wait,
     check_consent,
     check_selection,
     destructive_options,
@@ -37,7 +38,7 @@ LOOK_EVERY = 0.1  # seconds between two looks at SQL, which tells nobody when it
 wait_option = click.option(
     "--wait",
     "wait_seconds",
-    type=click.FloatRange(0, 600),
+    type=Wait(0, 600),
     default=20,
     show_default=True,
     help="Seconds to wait for the attempt; 0: do not wait.",

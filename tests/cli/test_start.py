@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.cli.platform import Celery
+from tests.cli.platform import LIMIT, Celery
 from tests.workers import ROOT
 
 HEAVY = ("alembic", "audit", "celery", "config", "kombu", "pydantic", "redis", "rich", "sqlalchemy", "tasks")
@@ -33,3 +33,17 @@ def test_beat_ends_when_a_setting_says_no_time(celery: Celery) -> None:
 
     assert answer.code == 2
     assert answer.err.splitlines()[-1].startswith("Error: RECONCILIATION_SCHEDULE: cron 'at night': 2 fields")
+
+
+def test_who_has_read_enough_is_told_of_no_error(celery: Celery) -> None:
+    """`... | head -1` closes the pipe while we write."""
+    long = ("schedules", "preview", "--every", "5m", "--zone", "Europe/Rome", "--count", "1000")
+    process = celery.start(*long)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().endswith("Europe/Rome\n")
+    process.stdout.close()
+
+    assert process.stderr.read() == ""
+    assert process.wait(LIMIT) == 1
+    process.stderr.close()
