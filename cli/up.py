@@ -21,6 +21,8 @@ from launch.programs import programs
 from launch.restarts import Restarts
 from launch.servers import FolderInUseError, embedded_valkey
 from migrations import schema
+from tasks.app import app as platform
+from tasks.starting import check_settings
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +38,8 @@ def command(ctx: click.Context, *, flower: bool) -> None:
     """
     settings = current_settings()
     configure_logging(settings)
+    platform.loader.import_default_modules()
+    check_settings(settings)
     _prepare_database(settings)
     environment = {"LOG_FORMAT": "json" if writes_json(settings) else "console"}
     app = ctx.find_root().params.get("app")

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 BROKER_SCHEMES = frozenset({"redis", "rediss", "unix", "sentinel"})
+DATABASE_SCHEMES = frozenset({"sqlite", "sqlite+pysqlite", "postgresql+psycopg"})
 MASTER_KEY_BYTES = 32
 
 
@@ -63,6 +64,28 @@ def broker_url(value: str) -> str:
     for part in value.partition("?")[0].split(";"):
         if not _is_broker_url(part):
             raise ValueError("not a broker's URL; use redis://host:6379/0, or rediss, unix or sentinel before ://")
+    return value
+
+
+def database_url(value: str) -> str:
+    """Check what is known without a look at the server; the text may hold a password, so it is not repeated."""
+    scheme, colon, rest = value.partition("://")
+    is_file = scheme.startswith("sqlite")
+    if scheme not in DATABASE_SCHEMES or not colon or (is_file and rest and not rest.startswith("/")):
+        raise ValueError("not a database's URL; use sqlite:///file or postgresql+psycopg://user:password@host/database")
+    return value
+
+
+def http_url(value: SecretStr) -> SecretStr:
+    """Check that it is a URL with a host, so that a request can be made; it may hold a key, so it is not repeated."""
+    text = value.get_secret_value()
+    try:
+        parts = urlsplit(text)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        is_url = False
+    if not is_url or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("not a URL; use https://host/path, or http")
     return value
 
 

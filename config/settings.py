@@ -15,7 +15,9 @@ from config.parsing import (
     broker_url,
     csv_seconds,
     csv_words,
+    database_url,
     http_codes,
+    http_url,
     master_keys,
     milliseconds,
     networks,
@@ -30,6 +32,8 @@ OUR_PREFIXES = (
 FOREIGN_NAMES = frozenset({"TASKYARD_CONFIG"})  # reserved for the shell scripts of a deployment
 
 type BrokerUrl = Annotated[str, AfterValidator(broker_url)]
+type DatabaseUrl = Annotated[str, AfterValidator(database_url)]
+type HttpUrl = Annotated[SecretStr, AfterValidator(http_url)]
 type Seconds = Annotated[timedelta, BeforeValidator(seconds)]
 type Timeout = Annotated[Seconds, Field(gt=timedelta(0))]
 type BeatLease = Annotated[Seconds, Field(ge=timedelta(milliseconds=200), le=timedelta(seconds=60))]
@@ -57,7 +61,7 @@ class Settings(BaseModel):
     redis_url: BrokerUrl = Field(
         "redis://localhost:6379/0", description="Broker, results, locks: redis, rediss, unix or sentinel URL"
     )
-    database_url: str = Field("sqlite:///taskyard.db", description="postgresql+psycopg://... in production")
+    database_url: DatabaseUrl = Field("sqlite:///taskyard.db", description="postgresql+psycopg://... in production")
     worker_count: WorkerCount = Field(
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,
@@ -201,7 +205,7 @@ class Settings(BaseModel):
     )
     reconciliation_retention_days: int = Field(90, ge=0, le=36_500, description="Days that reports are kept; 0: all")
     chain_provider: Literal["none", "evm", "soroban"] = Field("none", description="How positions on chain are read")
-    chain_rpc_url: SecretStr | None = Field(None, description="JSON-RPC node, http or https; may hold an access key")
+    chain_rpc_url: HttpUrl | None = Field(None, description="JSON-RPC node, http or https; may hold an access key")
     chain_contract: str | None = Field(None, description="The contract: 0x... or C...")
     chain_confirmations: int = Field(
         12, ge=0, le=100_000, description="EVM: blocks behind the newest one that are taken as final"
@@ -217,7 +221,7 @@ class Settings(BaseModel):
     backup_live_db_urls: SecretStr | None = Field(
         None, description="Databases that must never be the scratch one, comma-separated; DATABASE_URL always is"
     )
-    backup_slack_webhook_url: SecretStr | None = Field(None, description="Where results are posted in Slack's format")
+    backup_slack_webhook_url: HttpUrl | None = Field(None, description="Where results are posted in Slack's format")
     backup_smoke_timeout_ms: Milliseconds = Field(
         timedelta(seconds=15), gt=timedelta(0), description="Milliseconds that one check's query may take"
     )

@@ -16,11 +16,12 @@ from beat.leader import current_leader
 from broker.control import QueueControl
 from config.profiles import PROFILES
 from config.queues import QUEUES
-from config.settings import Settings
+from config.settings import Settings, SettingsError
 from migrations import schema
 from monitor.state import broker_memory
 from tasks.app import app
 from tasks.base import PlatformTask
+from tasks.starting import check_settings
 
 SKEW = timedelta(seconds=2)  # more between two clocks is told
 MASK = "***"
@@ -72,6 +73,7 @@ def _looks(client: Redis, engine: Engine, settings: Settings) -> dict[str, Calla
         "scheduler": lambda: _scheduler(client, prefix),
         "queues": lambda: _queues(control, settings),
         "tasks": _tasks,
+        "settings": lambda: _settings(settings),
         "audit": lambda: _audit(client, settings),
     }
 
@@ -173,6 +175,17 @@ def _tasks() -> Iterator[Finding]:
     if endless := sorted(task.name for task in ours if not _keeps_its_limits(task)):
         fix = "docs/outcomes.md, Time limits: a queue of another profile, or a time-out in the handler"
         yield Finding("time limits", "warning", f"not kept by the pool of their queue: {', '.join(endless)}", fix)
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    app.loader.import_default_modules()
+    try:
+        check_settings(settings)
+    except SettingsError as error:
+        for line in error.message.splitlines():
+            yield Finding("settings", "fault", line, "no worker of the tasks that need it starts")
+    else:
+        yield Finding("settings", "ok", "the tasks of all queues can use them")
 
 
 def _keeps_its_limits(task: PlatformTask) -> bool:

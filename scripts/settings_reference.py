@@ -23,6 +23,10 @@ Taskyard reads its settings once, from the environment and from a `.env` file in
 environment wins. A wrong value, or an unknown name that starts like one of ours, stops the process with one line per
 error and the list of known names. An empty value means the default.
 
+Files, folders and settings that belong together are looked at by those that need them: a worker that takes from the
+queue of their tasks, `up` before it starts anything, and `doctor`. Dumps and profiles may still come; other hosts are
+never asked.
+
 Durations are plain numbers of seconds unless the meaning says otherwise; lists are separated by commas.
 
 <!-- Written by scripts/settings_reference.py from config/settings.py; a test compares them. -->

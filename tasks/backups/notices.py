@@ -8,10 +8,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from config.settings import Settings
+from tasks.backups.errors import BackupConfigError
 from tasks.backups.profiles import Profile
 from tasks.backups.results import Finished
 from tasks.backups.store import Announce
-from tasks.webhooks.notices import Notice, post_notice
+from tasks.webhooks.notices import Notice, check_receiver, post_notice
 
 SLACK_PURPOSE = "Slack notices of backup verification (BACKUP_SLACK_WEBHOOK_URL)"
 MOST_FAILURES = 20  # in one notice
@@ -53,6 +54,22 @@ def announcer(settings: Settings, profiles: Mapping[str, Profile], emit: Emit) -
             log.warning("backup.notice_not_written", run_id=finished.run_id, error=str(error))
 
     return announce
+
+
+def check_notices(settings: Settings) -> None:
+    """
+    Check that a notice could be posted: what is wrong with one later is only logged.
+
+    Raises:
+        BackupConfigError: The URL may not be called, or there is no key for the secret of its endpoint.
+    """
+    slack = settings.backup_slack_webhook_url
+    if slack is None:
+        return
+    try:
+        check_receiver(settings, slack.get_secret_value())
+    except ValueError as error:
+        raise BackupConfigError(f"BACKUP_SLACK_WEBHOOK_URL: {error}") from None
 
 
 def event_data(finished: Finished) -> dict[str, Any]:

@@ -9,20 +9,23 @@ from pathlib import Path
 
 from celery import current_task
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from broker import tether
 from config.database import open_session
 from config.queues import BACKUPS
-from config.settings import Settings, current_settings
+from config.settings import Settings, SettingsError, current_settings
 from tasks.app import task
 from tasks.backups import handlers
 from tasks.backups.addresses import Address, parse_address
 from tasks.backups.catalog import open_profiles
-from tasks.backups.notices import announcer
+from tasks.backups.errors import BackupConfigError
+from tasks.backups.notices import announcer, check_notices
 from tasks.backups.payloads import VerifyBackup
 from tasks.backups.programs import Programs
 from tasks.backups.store import BackupStore
 from tasks.policy import Exponential, Policy
+from tasks.starting import before_work
 from tasks.webhooks.outbox import emit
 
 # A profile's restore takes 4 hours at most; the hard limit is for a worker that hangs.
@@ -46,6 +49,29 @@ def verify(payload: VerifyBackup) -> handlers.Verified | handlers.Spread:
 def enqueue(payload: VerifyBackup) -> str:
     """Enqueue a run unless one of the same target waits or runs already; return its id."""
     return str(verify.enqueue(payload, dedup_key=f"backup:{payload.target}").id)
+
+
+@before_work(BACKUPS)
+def check_settings(settings: Settings) -> None:
+    """
+    Look at what does not change without a restart; dumps and profiles may still come.
+
+    Raises:
+        SettingsError: A URL has no meaning, or a folder is not there.
+    """
+    for name in ("backup_profiles", "backup_pg_bin"):
+        folder: Path | None = getattr(settings, name)
+        if folder is not None and not folder.is_dir():
+            raise SettingsError(f"{name.upper()}: {folder} is no folder")
+    scratch = settings.backup_ephemeral_db_url
+    try:
+        if scratch is not None:
+            parse_address(scratch.get_secret_value(), "BACKUP_EPHEMERAL_DB_URL")
+        _live_servers(settings)
+        _live_files(settings)
+        check_notices(settings)
+    except BackupConfigError as error:
+        raise SettingsError(str(error)) from error
 
 
 def open_bench(settings: Settings) -> handlers.Bench:
@@ -85,5 +111,13 @@ def _live_servers(settings: Settings) -> list[Address]:
 
 
 def _live_files(settings: Settings) -> list[Path]:
-    names = [make_url(url).database for _, url in _live_urls(settings) if url.startswith("sqlite")]
-    return [Path(name) for name in names if name]
+    return [Path(name) for setting, url in _live_urls(settings) if (name := _file_of(url, setting))]
+
+
+def _file_of(url: str, setting: str) -> str | None:
+    if not url.startswith("sqlite"):
+        return None
+    try:
+        return make_url(url).database
+    except ArgumentError:
+        raise BackupConfigError(f"{setting}: malformed SQLite URL (sqlite:///file)") from None

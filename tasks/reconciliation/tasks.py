@@ -10,7 +10,7 @@ from celery import chord, current_task
 
 from config.database import open_session
 from config.queues import MAINTENANCE, RECONCILIATION
-from config.settings import current_settings
+from config.settings import Settings, current_settings
 from tasks.app import enqueue_many, task
 from tasks.calls import CallOptions
 from tasks.markets import positions
@@ -21,6 +21,7 @@ from tasks.reconciliation.clients import ChainSide
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile, SweepReconciliations
 from tasks.reconciliation.store import ReportStore
 from tasks.reconciliation.upkeep import Lost, UpkeepStore
+from tasks.starting import before_work
 from tasks.webhooks.outbox import emit
 
 REPORTS = UUID("a7e2c0f4-0c55-4d8e-9c80-6f4b5a2d7e31")  # namespace of the ids that are made from run ids
@@ -82,6 +83,17 @@ def send_again(lost: Iterable[Lost]) -> None:
 def open_store() -> ReportStore:
     """Return the store on this process's database."""
     return ReportStore(open_session, current_settings(), positions, emit, chain_side().normal_address)
+
+
+@before_work(RECONCILIATION)
+def check_settings(settings: Settings) -> None:
+    """
+    Make a reader of the chain, which connects with its first call only.
+
+    Raises:
+        SettingsError: CHAIN_RPC_URL or CHAIN_CONTRACT is missing or does not fit the provider.
+    """
+    open_chain(settings)
 
 
 @lru_cache(maxsize=1)

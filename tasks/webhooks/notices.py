@@ -14,7 +14,7 @@ from sqlmodel import Session, col
 from config.settings import Settings
 from tasks.webhooks.addresses import check_url
 from tasks.webhooks.emitting import delivery_of
-from tasks.webhooks.endpoints import EndpointOptions, register
+from tasks.webhooks.endpoints import EndpointOptions, open_vault, register
 from tasks.webhooks.events import OPERATIONAL
 from tasks.webhooks.models import Endpoint, Event
 
@@ -64,9 +64,21 @@ def post_notice(session: Session, settings: Settings, notice: Notice) -> str | N
     return event.id
 
 
-def _endpoint(session: Session, settings: Settings, notice: Notice) -> Endpoint:
+def check_receiver(settings: Settings, url: str) -> str:
+    """
+    Return the URL in normal form, if a notice may be posted to it.
+
+    Raises:
+        UrlRefusedError: The URL is malformed or may not be called.
+        EndpointError: The setting WEBHOOK_SECRET_KEYS is missing.
+    """
+    open_vault(settings)
     nets = [ip_network(net) for net in settings.webhook_allow_nets]
-    url = check_url(notice.url, allow_http=settings.webhook_allow_http, allow_nets=nets)
+    return check_url(url, allow_http=settings.webhook_allow_http, allow_nets=nets)
+
+
+def _endpoint(session: Session, settings: Settings, notice: Notice) -> Endpoint:
+    url = check_receiver(settings, notice.url)
     found = session.scalars(
         select(Endpoint)
         .where(col(Endpoint.url) == url, col(Endpoint.description) == notice.purpose)

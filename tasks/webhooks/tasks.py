@@ -5,16 +5,19 @@ from collections.abc import Iterable
 from datetime import timedelta
 from functools import lru_cache
 from ipaddress import ip_network
+from ssl import SSLError
 
 from config.database import open_session
 from config.queues import MAINTENANCE, WEBHOOKS
-from config.settings import current_settings
+from config.settings import Settings, SettingsError, current_settings
 from tasks.app import enqueue_many, task
 from tasks.base import was_redelivered
 from tasks.calls import CallOptions
 from tasks.policy import Exponential, Policy
+from tasks.starting import before_work
 from tasks.webhooks import handlers
 from tasks.webhooks.clients import AiohttpWebhookClient, ClientOptions
+from tasks.webhooks.guards import tls_context
 from tasks.webhooks.handover import Due
 from tasks.webhooks.payloads import DeliverWebhook, SweepWebhooks
 from tasks.webhooks.store import DeliveryStore
@@ -67,6 +70,21 @@ def enqueue_deliveries(due: Iterable[Due]) -> None:
         return chosen
 
     enqueue_many(deliver, [DeliverWebhook(delivery_id=delivery_id) for delivery_id in rows], each=options)
+
+
+@before_work(WEBHOOKS)
+def check_settings(settings: Settings) -> None:
+    """
+    Read the extra authorities once: the client does so at its first request.
+
+    Raises:
+        SettingsError: The file is not there, cannot be read, or holds no certificate.
+    """
+    try:
+        tls_context(settings.webhook_ca_file)
+    except OSError as error:  # so are the errors of TLS
+        reason = "holds no certificate in PEM" if isinstance(error, SSLError) else error.strerror
+        raise SettingsError(f"WEBHOOK_CA_FILE: {settings.webhook_ca_file}: {reason}") from error
 
 
 @lru_cache(maxsize=1)

@@ -35,6 +35,14 @@ def test_beat_ends_when_a_setting_says_no_time(celery: Celery) -> None:
     assert answer.err.splitlines()[-1].startswith("Error: RECONCILIATION_SCHEDULE: cron 'at night': 2 fields")
 
 
+def test_a_worker_ends_when_its_tasks_could_not_use_a_setting(celery: Celery) -> None:
+    """Before, each delivery failed, and each was tried again for days."""
+    answer = Celery({**celery.env, "WEBHOOK_CA_FILE": "/no/such.pem"})("worker", "--queues", "webhook-deliveries")
+
+    assert answer.code == 2
+    assert answer.err.splitlines()[-1] == "Error: WEBHOOK_CA_FILE: /no/such.pem: No such file or directory"
+
+
 def test_who_has_read_enough_is_told_of_no_error(celery: Celery) -> None:
     """`... | head -1` closes the pipe while we write."""
     long = ("schedules", "preview", "--every", "5m", "--zone", "Europe/Rome", "--count", "1000")

@@ -68,6 +68,16 @@ def test_all_errors_come_at_once_with_the_known_names() -> None:
         ("WEBHOOK_RETRY_DELAYS", "1,two"),
         ("METRICS_PORT", "70000"),
         ("TASKYARD_KEY_PREFIX", "a b"),
+        ("DATABASE_URL", "mysql://localhost/shop"),
+        ("DATABASE_URL", "postgresql://localhost/shop"),
+        ("DATABASE_URL", "sqlite://shop.db"),
+        ("DATABASE_URL", "shop.db"),
+        ("CHAIN_RPC_URL", "node.example"),
+        ("CHAIN_RPC_URL", "ws://node.example"),
+        ("CHAIN_RPC_URL", "https://"),
+        ("CHAIN_RPC_URL", "https://node.example:port/"),
+        ("CHAIN_RPC_URL", "https://node.example/my key"),
+        ("BACKUP_SLACK_WEBHOOK_URL", "#alerts"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_variable(name: str, value: str) -> None:
@@ -84,8 +94,8 @@ def test_a_secret_is_in_no_text_of_the_settings() -> None:
 
 def test_a_wrong_secret_is_not_repeated_in_the_error() -> None:
     with pytest.raises(SettingsError) as caught:
-        load_settings({"DATABASE_URL": "x" * 3, "METRICS_PORT": "hunter2"})
-    assert "hunter2" not in str(caught.value)
+        load_settings({"DATABASE_URL": "mysql://hunter3@h", "METRICS_PORT": "hunter2", "CHAIN_RPC_URL": "hunter4"})
+    assert "hunter" not in str(caught.value)
 
 
 def test_a_wrong_master_key_is_named_by_its_place_only() -> None:

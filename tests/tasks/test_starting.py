@@ -1,0 +1,56 @@
+"""A worker does not start with settings that none of its tasks could use."""
+
+from pathlib import Path
+
+import pytest
+
+from config.settings import SettingsError, load_settings
+from tasks.app import app
+from tasks.starting import check_settings
+
+KEY = "k1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+QUEUES = {"WEBHOOK": "webhook-deliveries", "CHAIN": "reconciliation", "BACKUP": "backup-verification"}
+
+
+def check(given: dict[str, str], queues: list[str] | None = None) -> None:
+    app.loader.import_default_modules()
+    check_settings(load_settings(given), queues)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"WEBHOOK_CA_FILE": "/no/such.pem"}, "WEBHOOK_CA_FILE: /no/such.pem: No such file"),
+        ({"WEBHOOK_CA_FILE": "/"}, "WEBHOOK_CA_FILE: /: "),
+        ({"WEBHOOK_CA_FILE": __file__}, "no certificate in PEM"),
+        ({"CHAIN_PROVIDER": "evm"}, "needs CHAIN_RPC_URL and CHAIN_CONTRACT"),
+        ({"CHAIN_PROVIDER": "evm", "CHAIN_RPC_URL": "https://n", "CHAIN_CONTRACT": "0x1"}, "CHAIN_CONTRACT: an EVM"),
+        ({"BACKUP_PROFILES": "/no/such"}, "BACKUP_PROFILES: /no/such is no folder"),
+        ({"BACKUP_PG_BIN": __file__}, "BACKUP_PG_BIN: .* is no folder"),
+        ({"BACKUP_EPHEMERAL_DB_URL": "mysql://h/d"}, "BACKUP_EPHEMERAL_DB_URL: not a PostgreSQL URL"),
+        ({"BACKUP_LIVE_DB_URLS": "sqlite:///a.db,prod"}, "BACKUP_LIVE_DB_URLS: not a PostgreSQL URL"),
+        ({"BACKUP_SLACK_WEBHOOK_URL": "https://hooks.example/x"}, "WEBHOOK_SECRET_KEYS is not set"),
+        ({"BACKUP_SLACK_WEBHOOK_URL": "http://h.example/x", "WEBHOOK_SECRET_KEYS": KEY}, "must start with https"),
+    ],
+)
+def test_what_no_task_could_use_is_said_before_the_first_message(given: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        check(given)
+    queue = QUEUES[next(iter(given)).partition("_")[0]]
+    with pytest.raises(SettingsError, match=says):
+        check(given, [queue])
+    check(given, ["celery"])  # its workers need none of it
+
+
+def test_what_may_still_come_stops_no_worker(tmp_path: Path) -> None:
+    """A dump is made at night, and profiles are read anew for each run."""
+    check({"BACKUP_PROFILES": str(tmp_path), "BACKUP_DUMP_PATH": str(tmp_path / "tonight" / "*.dump")})
+
+
+def test_each_fault_has_its_line() -> None:
+    with pytest.raises(SettingsError) as caught:
+        check({"WEBHOOK_CA_FILE": "/no/such.pem", "BACKUP_PROFILES": "/no/such"})
+    assert sorted(line.partition(":")[0] for line in caught.value.message.splitlines()) == [
+        "BACKUP_PROFILES",
+        "WEBHOOK_CA_FILE",
+    ]
