@@ -21,6 +21,7 @@ from config.settings import current_settings
 from tasks.base import PlatformTask, settle
 from tasks.calls import CallOptions, Run, message_options
 from tasks.errors import UnknownTaskError
+from tasks.options import check_queue
 from tasks.payloads import Payload
 from tasks.policy import Policy
 from tasks.reporting import AttemptLogs
@@ -176,10 +177,14 @@ def enqueue_many[**P, M: Payload](
         OperationalError, BatchPublishError: The broker did not answer; some may have been sent. Both are KombuError.
     """
     declared = find_task(target.name)
+    if "task_id" in options:
+        raise ValueError("task_id names one run: let `each` give them")
     messages = []
     for payload in payloads:
-        wire = payload.to_wire()
-        messages.append((wire, message_options(payload.mask(wire), {**options, **(each(payload) if each else {})})))
+        wire = declared.wire_of(payload)
+        chosen: dict[str, Any] = {**options, **(each(payload) if each else {})}
+        check_queue(chosen.get("queue"), app.amqp.queues)
+        messages.append((wire, message_options(payload.mask(wire), chosen)))
     with collect_duplicates() as duplicates, app.producer_or_acquire() as producer, producer.batch(PER_CALL) as batch:
         sent, copies, model = list[str](), None, None
         for wire, settings in messages:

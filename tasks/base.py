@@ -18,6 +18,7 @@ from config.settings import current_settings
 from pools.bridge import finish
 from tasks.calls import Run, message_options
 from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze, TaskError
+from tasks.options import check_queue
 from tasks.payloads import Payload
 from tasks.policy import LONGEST_DELAY, Policy
 from tasks.reporting import reporting
@@ -73,8 +74,23 @@ class PlatformTask(Task[..., Any]):
 
     def send(self, payload: Payload, options: dict[str, Any]) -> Run:
         """Publish the message; the caller collects duplicates."""
-        wire = payload.to_wire()
+        wire = self.wire_of(payload)
+        check_queue(options.get("queue"), self.app.amqp.queues)
         return self.publish(wire, message_options(payload.mask(wire), options))
+
+    def wire_of(self, payload: Any) -> dict[str, Any]:
+        """
+        Return the JSON values of a payload of this task.
+
+        Raises:
+            InvalidPayloadError: It is none, or cannot travel.
+        """
+        if not isinstance(payload, self.payload):
+            raise InvalidPayloadError(
+                f"{self.name} takes a {self.payload.__name__}, not a {type(payload).__name__}; "
+                "for the fields of one: apply_async(kwargs=...)"
+            )
+        return payload.to_wire()
 
     def publish(self, wire: Mapping[str, Any], options: Mapping[str, Any]) -> Run:
         """

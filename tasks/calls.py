@@ -1,14 +1,13 @@
 """What a caller may ask for when it enqueues, and what it gets back."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
 from celery.result import AsyncResult
 
 from broker.wire import HEADER, Dedup
 from config.queues import NORMAL, PriorityName, priority_number
-
-MIN_LIMIT = timedelta(milliseconds=1)
+from tasks.options import OURS, check_options
 
 
 class Run(AsyncResult[Any]):
@@ -35,9 +34,6 @@ class CallOptions(TypedDict, total=False):
     time_limit: float  # seconds
 
 
-OURS = frozenset({"max_attempts", "lifo", "group_key", "dedup_key", "throttle", "debounce", "user_id"})
-
-
 def message_options(shown: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """
     Turn call options into Celery's options: ours move into one header, the rest stays.
@@ -47,21 +43,18 @@ def message_options(shown: dict[str, Any], options: dict[str, Any]) -> dict[str,
         options: Changed.
 
     Raises:
-        ValueError: An option has a value without meaning, or two options contradict each other.
+        ValueError: An option is unknown or has a value without meaning, or two options contradict each other.
     """
+    check_options(options)
     ours = {name: options.pop(name) for name in OURS & options.keys()}
     header: dict[str, Any] = {"args": shown}
-    attempts = ours.get("max_attempts")
-    if attempts is not None:
-        if attempts < 1:
-            raise ValueError("max_attempts counts executions in total, so it is at least 1")
-        header["max_attempts"] = attempts
-    header |= {name: ours[name] for name in ("group_key", "user_id", "lifo") if ours.get(name)}
+    header |= {name: ours[name] for name in ("max_attempts", "group_key", "user_id", "lifo") if ours.get(name)}
     if (dedup := _dedup(ours)) is not None:
         header["dedup"] = dedup
         if dedup["mode"] == "debounce" and not ("eta" in options or "countdown" in options):
             options["countdown"] = ours["debounce"].total_seconds()
-    _check_times(options)
+    if options.get("eta") is not None and options.get("countdown") is not None:
+        raise ValueError("countdown and eta exclude each other")
     options["priority"] = priority_number(options.get("priority", NORMAL))
     options["kwargsrepr"] = repr(header["args"])
     options["headers"] = {**(options.get("headers") or {}), HEADER: header}
@@ -79,17 +72,4 @@ def _dedup(ours: dict[str, Any]) -> Dedup | None:
     if not modes:
         return Dedup(key=ours["dedup_key"], mode="until_done", ttl_ms=None)
     span: timedelta = ours[modes[0]]
-    if span < MIN_LIMIT:
-        raise ValueError(f"{modes[0]} must be longer than 0")
     return Dedup(key=ours["dedup_key"], mode=modes[0], ttl_ms=int(span / timedelta(milliseconds=1)))
-
-
-def _check_times(options: dict[str, Any]) -> None:
-    if options.get("eta") is not None and options.get("countdown") is not None:
-        raise ValueError("countdown and eta exclude each other")
-    if (options.get("countdown") or 0) < 0:
-        raise ValueError("countdown must not be negative")
-    for name in ("eta", "expires"):
-        moment = options.get(name)
-        if isinstance(moment, datetime) and moment.tzinfo is None:
-            options[name] = moment.replace(tzinfo=UTC)

@@ -26,7 +26,14 @@ class Payload(BaseModel):
     A payload may only grow by fields with a default, and workers are deployed before callers.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",  # where any value is allowed: `to_wire` refuses it, else it would become null
+        hide_input_in_errors=True,
+    )
 
     @classmethod
     def checked(cls, **fields: Any) -> Self:
@@ -49,6 +56,8 @@ class Payload(BaseModel):
         Raises:
             InvalidPayloadError: As :meth:`checked`, or a value that is not JSON.
         """
+        if not isinstance(kwargs, Mapping):
+            raise InvalidPayloadError(f"{cls.__name__}: give the fields by name, not a {type(kwargs).__name__}")
         try:
             return cls.model_validate_json(to_json(dict(kwargs)))
         except ValidationError as error:
@@ -65,7 +74,7 @@ class Payload(BaseModel):
         """
         try:
             text = self.model_dump_json().encode()
-            wire: dict[str, Any] = from_json(text)  # as the worker reads it, so it refuses what the worker would
+            wire: dict[str, Any] = from_json(text, allow_inf_nan=False)  # as a worker reads it: refuses what one would
         except ValueError as error:
             raise InvalidPayloadError(f"{type(self).__name__}: {error}; store the data and send its id") from None
         if len(text) > MAX_BYTES:

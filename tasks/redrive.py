@@ -156,7 +156,8 @@ class RedriveOrder:
     def _options_of(self, message: Message, audited_priority: int | None) -> dict[str, Any]:
         headers = self._letter.headers if isinstance(self._letter.headers, dict) else {}
         facts = headers.get(HEADER) or {}
-        wanted = {name: facts[name] for name in KEPT_FACTS if facts.get(name) is not None}
+        wanted = {name: facts[name] for name in KEPT_FACTS if facts.get(name)}
+        wanted |= {name: str(wanted[name]) for name in ("group_key", "user_id") if name in wanted}  # of older releases
         priority = message.priority if message.priority is not None else audited_priority
         if priority is not None:
             wanted["priority"] = priority

@@ -1,5 +1,7 @@
 """What a caller may ask for, and how bad input is refused before anything is sent."""
 
+import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 
 from broker.wire import HEADER
 from config.queues import MAINTENANCE
-from tasks.app import find_task, send, task
+from tasks.app import enqueue_many, find_task, send, task
 from tasks.calls import message_options
 from tasks.errors import InvalidPayloadError, UnknownTaskError
 from tasks.payloads import Payload
@@ -17,6 +19,10 @@ class Job(Payload):
     """One field."""
 
     name: str = "x"
+
+
+class Other(Payload):
+    """Of another task."""
 
 
 @task("tests.calls", Job, queue=MAINTENANCE)
@@ -76,11 +82,61 @@ def test_a_moment_without_time_zone_is_utc() -> None:
         ({"dedup_key": "k", "throttle": timedelta(1), "debounce": timedelta(1)}, "exclude each other"),
         ({"countdown": -1}, "negative"),
         ({"countdown": 1, "eta": datetime.now(UTC)}, "exclude each other"),
+        *(({name: math.nan}, f"{name} nan: use a number") for name in ("countdown", "expires", "time_limit")),
+        ({"countdown": math.inf}, "use a number of seconds"),
+        ({"countdown": 10**30}, "at most 100 years"),
+        ({"countdown": True}, "use a number of seconds"),
+        ({"countdown": timedelta(1)}, "use a number of seconds"),
+        ({"expires": 0}, "more than 0"),
+        ({"expires": "soon"}, "use a datetime"),
+        ({"eta": 5.0}, "use a datetime"),
+        ({"eta": datetime.now(UTC).date()}, "use a datetime"),
+        ({"soft_time_limit": 2, "time_limit": 1}, "shorter than"),
+        ({"max_attempts": True}, "whole number"),
+        ({"max_attempts": 2.5}, "whole number"),
+        ({"max_attempts": 10**30}, "up to 1000000"),
+        ({"lifo": "no"}, "True or False"),
+        ({"dedup_key": ""}, "leave it out"),
+        ({"dedup_key": 5}, "is text"),
+        ({"dedup_key": "k", "throttle": 5}, "use a timedelta"),
+        ({"dedup_key": "k", "debounce": timedelta.max}, "at most 10 years"),
+        ({"group_key": "a\0b"}, "control characters"),
+        ({"user_id": "\ud800"}, "control characters"),
+        ({"user_id": "u" * 256}, "1 to 255"),
+        ({"task_id": "t" * 156}, "1 to 155"),
+        ({"task_id": ""}, "1 to 155"),
+        ({"max_atempts": 3}, "is it 'max_attempts'"),
+        ({"routing_key": "elsewhere"}, "say queue"),
+        ({"serializer": "pickle"}, "json only"),
+        ({"headers": "x"}, "use a mapping"),
     ],
 )
 def test_an_option_without_meaning_is_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         message_options(Job().shown(), options)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: job.apply_async(kwargs={}, queue="nobody"), "queue 'nobody' is not declared"),  # type: ignore[call-arg]  # the subject
+        (lambda: enqueue_many(job, [Job()], queue="none"), "queue 'none' is not declared"),  # type: ignore[call-arg]  # as above
+        (lambda: enqueue_many(job, [Job(), Job()], task_id="t"), "names one run"),  # type: ignore[call-arg]  # as above
+        (lambda: enqueue_many(job, [{"name": "x"}]), "takes a Job, not a dict"),  # type: ignore[misc]  # as above
+        (lambda: job.enqueue(Other()), "takes a Job, not a Other"),  # type: ignore[arg-type]  # as above
+        (lambda: job.apply_async(kwargs=["x"]), "by name, not a list"),  # type: ignore[arg-type]  # as above
+    ],
+)
+def test_a_call_that_no_worker_could_serve_is_refused(call: Callable[[], object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+def test_an_iso_text_is_a_moment_too() -> None:
+    """Celery's own signatures carry moments as text when they travel."""
+    made = message_options(Job().shown(), {"eta": "2030-01-01T00:00:00", "expires": "2030-01-02T00:00:00+01:00"})
+    assert made["eta"] == datetime(2030, 1, 1, tzinfo=UTC)
+    assert made["expires"] == datetime(2030, 1, 1, 23, tzinfo=UTC)
 
 
 def test_send_refuses_an_unknown_task_and_names_the_known_ones() -> None:

@@ -1,6 +1,7 @@
 """A payload is checked at the caller and at the worker, and shows nothing that is hidden."""
 
 import json
+import math
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -106,3 +107,10 @@ def test_a_payload_that_no_worker_could_read_is_refused_where_it_is_enqueued(dep
 def test_text_that_is_no_unicode_is_refused_where_it_is_enqueued() -> None:
     with pytest.raises(InvalidPayloadError, match="Anything: "):
         Anything(value="lone \ud800").to_wire()
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, {"a": [math.nan]}])
+def test_a_number_that_json_does_not_have_becomes_nothing_else(value: object) -> None:
+    """It would travel as null."""
+    with pytest.raises(InvalidPayloadError, match="Anything: "):
+        Anything(value=value).to_wire()

@@ -1,0 +1,124 @@
+"""What each call option may be: a slip is an error where a task is enqueued, not in a worker, nor nowhere."""
+
+import unicodedata
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from typing import Any
+
+LONGEST_SECONDS = 3_155_760_000  # 100 years: added to today it stays a date
+MOST_ATTEMPTS = 1_000_000
+SPANS = (timedelta(milliseconds=1), timedelta(days=3650))  # of a throttle or debounce
+LONGEST_TEXTS = {"task_id": 155, "user_id": 255, "group_key": 512, "dedup_key": 512}  # characters; the records' columns
+LEAST_SECONDS = {"countdown": 0, "expires": 0.001, "time_limit": 0.001, "soft_time_limit": 0.001}
+OURS = frozenset({"max_attempts", "lifo", "group_key", "dedup_key", "throttle", "debounce", "user_id"})
+CELERYS = frozenset(
+    (
+        *("add_to_parent", "argsrepr", "chain", "chord", "compression", "connection", "countdown", "declare"),
+        *("delivery_mode", "eta", "expires", "group_id", "group_index", "headers", "ignore_result", "kwargsrepr"),
+        *("link", "link_error", "parent_id", "priority", "producer", "publisher", "queue", "replaced_task_nesting"),
+        *("reply_to", "result_cls", "retries", "retry", "retry_policy", "root_id", "router", "serializer", "shadow"),
+        *("soft_time_limit", "stamped_headers", "task_id", "task_type", "time_limit"),
+        # what kombu gives on
+        *("confirm_timeout", "content_encoding", "content_type", "correlation_id", "expiration", "immediate"),
+        *("mandatory", "message_id", "origin", "route_name", "timeout", "timestamp"),
+    )
+)
+PLACES = ("exchange", "exchange_type", "routing_key")  # where else a message could go, on other brokers
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """
+    Check each option by itself; a moment becomes a datetime with a time zone.
+
+    Args:
+        options: Changed. None means the same as leaving an option out.
+
+    Raises:
+        ValueError: An option is unknown, or its value has no meaning.
+    """
+    stamps: Collection[str] = options.get("stamped_headers") or ()
+    for name, value in options.items():
+        if name not in CELERYS and name not in OURS and name not in stamps:
+            _refuse(name, value)
+        if value is None:
+            continue
+        if name in LONGEST_TEXTS:
+            _check_text(name, value)
+        elif name in {"eta", "expires"} and isinstance(value, str | datetime):
+            options[name] = _moment(name, value)
+        elif name in LEAST_SECONDS:
+            _check_seconds(name, value)
+        elif name in _CHECKS and not _CHECKS[name][0](value):
+            raise ValueError(f"{name} {value!r}: {_CHECKS[name][1]}"[:300])
+    soft, hard = options.get("soft_time_limit"), options.get("time_limit")
+    if soft is not None and hard is not None and soft >= hard:
+        raise ValueError("soft_time_limit must be shorter than time_limit")
+
+
+def check_queue(queue: Any, known: Collection[str]) -> None:
+    """
+    Refuse a queue from which no worker takes.
+
+    Raises:
+        ValueError: It is not declared.
+    """
+    name = getattr(queue, "name", queue)  # kombu's class is allowed as well
+    if name is not None and name not in known:
+        text = repr(name)[:80]
+        raise ValueError(f"queue {text} is not declared, so no worker takes from it; known: {', '.join(known)}")
+
+
+def _refuse(name: str, value: Any) -> None:
+    if name in PLACES:
+        if value is not None:
+            raise ValueError(f"{name} has no meaning here; say queue")
+        return
+    near = get_close_matches(name, CELERYS | OURS, 1)
+    raise ValueError(f"{name!r} is no option of a call" + (f"; is it {near[0]!r}?" if near else ""))
+
+
+def _check_text(name: str, value: Any) -> None:
+    longest = LONGEST_TEXTS[name]
+    is_text = isinstance(value, str) and 1 <= len(value) <= longest
+    if not is_text or not (
+        value.isprintable() or all(unicodedata.category(each) not in {"Cc", "Cs"} for each in value)
+    ):
+        raise ValueError(
+            f"{name} is text of 1 to {longest} characters without control characters; leave it out for none"
+        )
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not LEAST_SECONDS[name] <= value <= LONGEST_SECONDS:  # NaN is in no range
+        more = " or a datetime" if name == "expires" else ""
+        least = "not negative" if name == "countdown" else "more than 0"
+        raise ValueError(f"{name} {value!r}: use a number of seconds{more}, {least} and at most 100 years"[:300])
+
+
+def _moment(name: str, value: str | datetime) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"{name} {str(value)[:40]!r}: use a datetime") from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _is_span(value: Any) -> bool:
+    return isinstance(value, timedelta) and SPANS[0] <= value <= SPANS[1]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_ATTEMPTS
+
+
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "eta": (lambda _: False, "use a datetime"),
+    "headers": (lambda value: isinstance(value, Mapping), "use a mapping"),
+    "lifo": (lambda value: isinstance(value, bool), "use True or False"),
+    "max_attempts": (_is_count, "counts executions in total, so it is at least 1, and a whole number up to 1000000"),
+    "throttle": (_is_span, "use a timedelta that is longer than 0 and at most 10 years"),
+    "debounce": (_is_span, "use a timedelta that is longer than 0 and at most 10 years"),
+    "serializer": (lambda value: value == "json", "workers read json only"),
+}
