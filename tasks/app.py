@@ -55,7 +55,7 @@ use_our_results(app)
 app.steps["worker"].add("audit.bootstep:AuditWriter")  # by name: only a worker imports it
 app.steps["worker"].add("broker.soft_signals:SoftSignals")  # as above
 app.steps["worker"].add("monitor.in_worker:WorkerMonitor")  # as above
-app.steps["worker"].add("tasks.starting:SettingsCheck")  # as above
+app.steps["worker"].add("tasks.starting:StartCheck")  # as above
 
 
 class TypedTask[**P, M: Payload](Protocol):

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NoReturn, cast
 
 from celery import Task
@@ -22,6 +22,7 @@ from tasks.options import check_queue
 from tasks.payloads import Payload
 from tasks.policy import LONGEST_DELAY, Policy
 from tasks.reporting import reporting
+from tasks.retrying import refuse_other_message, wait_until
 
 
 class PlatformTask(Task[..., Any]):
@@ -106,18 +107,34 @@ class PlatformTask(Task[..., Any]):
         run.is_duplicate = True
         return run
 
-    def retry(self, *, exc: Exception | None = None, countdown: float | None = None) -> NoReturn:  # type: ignore[override]
+    def retry(  # noqa: PLR0913, PLR0917 - Celery's signature
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: Exception | None = None,
+        throw: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> NoReturn:
         """
         Ask for another attempt in Celery's words; how many there are is up to the policy, and so is the pause.
 
-        Celery's own would send a second message beside the one that comes back.
+        Celery's own would send a second message beside the one that comes back, so what would be said of it is refused.
 
         Raises:
-            RetryAfter: With a `countdown` in seconds.
+            RetryAfter: With a `countdown` in seconds, or an `eta`.
+            TypeError: Something else was asked for; the text says what to do instead.
+            ValueError: Not a countdown, not an eta, or both.
             Exception: `exc`, if given.
         """
-        if countdown is not None:
-            raise RetryAfter(timedelta(seconds=countdown), str(exc or "")) from exc
+        refuse_other_message(
+            args=args, kwargs=kwargs, throw=None if throw else False, max_retries=max_retries, **options
+        )
+        wait = wait_until(countdown, eta)
+        if wait is not None:
+            raise RetryAfter(wait, str(exc or "")) from exc
         raise exc or TaskError("asked for another attempt")
 
     def AsyncResult(self, task_id: str, **options: Any) -> Run:  # noqa: N802 - Celery's name

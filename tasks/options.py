@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 LONGEST_SECONDS = 3_155_760_000  # 100 years: added to today it stays a date
 MOST_ATTEMPTS = 1_000_000
@@ -37,20 +37,13 @@ def check_options(options: dict[str, Any]) -> None:
     Raises:
         ValueError: An option is unknown, or its value has no meaning.
     """
-    stamps: Collection[str] = options.get("stamped_headers") or ()
     for name, value in options.items():
-        if name not in CELERYS and name not in OURS and name not in stamps:
-            _refuse(name, value)
-        if value is None:
-            continue
-        if name in LONGEST_TEXTS:
-            _check_text(name, value)
-        elif name in {"eta", "expires"} and isinstance(value, str | datetime):
-            options[name] = _moment(name, value)
-        elif name in LEAST_SECONDS:
-            _check_seconds(name, value)
-        elif name in _CHECKS and not _CHECKS[name][0](value):
-            raise ValueError(f"{name} {value!r}: {_CHECKS[name][1]}"[:300])
+        check = _CHECKS.get(name)
+        if check is None:
+            if name not in CELERYS and name not in (options.get("stamped_headers") or ()):
+                _refuse(name, value)
+        elif value is not None:
+            options[name] = check(name, value)
     soft, hard = options.get("soft_time_limit"), options.get("time_limit")
     if soft is not None and hard is not None and soft >= hard:
         raise ValueError("soft_time_limit must be shorter than time_limit")
@@ -78,47 +71,76 @@ def _refuse(name: str, value: Any) -> None:
     raise ValueError(f"{name!r} is no option of a call" + (f"; is it {near[0]!r}?" if near else ""))
 
 
-def _check_text(name: str, value: Any) -> None:
+def _text(name: str, value: Any) -> str:
     longest = LONGEST_TEXTS[name]
-    is_text = isinstance(value, str) and 1 <= len(value) <= longest
-    if not is_text or not (
-        value.isprintable() or all(unicodedata.category(each) not in {"Cc", "Cs"} for each in value)
-    ):
-        raise ValueError(
-            f"{name} is text of 1 to {longest} characters without control characters; leave it out for none"
-        )
+    if isinstance(value, str) and 1 <= len(value) <= longest and (value.isprintable() or _can_be_kept(value)):
+        return value
+    raise ValueError(f"{name} is text of 1 to {longest} characters without control characters; leave it out for none")
 
 
-def _check_seconds(name: str, value: Any) -> None:
+def _can_be_kept(text: str) -> bool:
+    return all(unicodedata.category(each) not in {"Cc", "Cs"} for each in text)  # spaces of all kinds can
+
+
+def _seconds(name: str, value: Any) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not LEAST_SECONDS[name] <= value <= LONGEST_SECONDS:  # NaN is in no range
-        more = " or a datetime" if name == "expires" else ""
-        least = "not negative" if name == "countdown" else "more than 0"
-        raise ValueError(f"{name} {value!r}: use a number of seconds{more}, {least} and at most 100 years"[:300])
+    if is_number and LEAST_SECONDS[name] <= value <= LONGEST_SECONDS:  # NaN is in no range
+        return cast("float", value)
+    more = " or a datetime" if name == "expires" else ""
+    least = "not negative" if name == "countdown" else "more than 0"
+    raise ValueError(f"{name} {_short(value)}: use a number of seconds{more}, {least} and at most 100 years")
 
 
-def _moment(name: str, value: str | datetime) -> datetime:
+def _moment(name: str, value: Any) -> datetime:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError as error:
-        raise ValueError(f"{name} {str(value)[:40]!r}: use a datetime") from error
+        raise ValueError(f"{name} {_short(value)}: use a datetime") from error
+    if not isinstance(moment, datetime):
+        raise ValueError(f"{name} {_short(value)}: use a datetime")  # noqa: TRY004 - as for all options
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
-def _is_span(value: Any) -> bool:
-    return isinstance(value, timedelta) and SPANS[0] <= value <= SPANS[1]
+def _expires(name: str, value: Any) -> float | datetime:
+    return _moment(name, value) if isinstance(value, str | datetime) else _seconds(name, value)
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_ATTEMPTS
+def _span(name: str, value: Any) -> timedelta:
+    if isinstance(value, timedelta) and SPANS[0] <= value <= SPANS[1]:
+        return value
+    raise ValueError(f"{name} {_short(value)}: use a timedelta that is longer than 0 and at most 10 years")
 
 
-_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "eta": (lambda _: False, "use a datetime"),
-    "headers": (lambda value: isinstance(value, Mapping), "use a mapping"),
-    "lifo": (lambda value: isinstance(value, bool), "use True or False"),
-    "max_attempts": (_is_count, "counts executions in total, so it is at least 1, and a whole number up to 1000000"),
-    "throttle": (_is_span, "use a timedelta that is longer than 0 and at most 10 years"),
-    "debounce": (_is_span, "use a timedelta that is longer than 0 and at most 10 years"),
-    "serializer": (lambda value: value == "json", "workers read json only"),
+def _attempts(name: str, value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_ATTEMPTS:
+        return value
+    raise ValueError(
+        f"{name} {_short(value)}: it counts executions in total: a whole number, at least 1 and up to {MOST_ATTEMPTS}"
+    )
+
+
+def _one_of(fits: Callable[[Any], bool], words: str) -> Callable[[str, Any], Any]:
+    def check(name: str, value: Any) -> Any:
+        if not fits(value):
+            raise ValueError(f"{name} {_short(value)}: {words}")
+        return value
+
+    return check
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:80]
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(LONGEST_TEXTS, _text),
+    **dict.fromkeys(LEAST_SECONDS, _seconds),
+    "expires": _expires,
+    "eta": _moment,
+    "throttle": _span,
+    "debounce": _span,
+    "max_attempts": _attempts,
+    "headers": _one_of(lambda value: isinstance(value, Mapping), "use a mapping"),
+    "lifo": _one_of(lambda value: isinstance(value, bool), "use True or False"),
+    "serializer": _one_of(lambda value: value == "json", "workers read json only"),
 }

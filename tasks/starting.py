@@ -1,12 +1,15 @@
-"""What a worker looks at before it starts: whether the tasks of its queues can use the settings they need."""
+"""What a worker looks at before it starts: whether its tasks can be run, and can use the settings they need."""
 
 from collections.abc import Callable, Collection
+from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import Any
 
-from celery import bootsteps
+import click
+from celery import Celery, bootsteps
 
 from config.queues import Queue
 from config.settings import Settings, SettingsError, current_settings
+from tasks.base import PlatformTask
 
 type Check = Callable[[Settings], None]
 
@@ -46,9 +49,36 @@ def check_settings(settings: Settings, queues: Collection[str] | None = None) ->
         raise SettingsError("\n".join(faults))
 
 
-class SettingsCheck(bootsteps.Step):
+class NotAwaitedError(click.ClickException, TypeError):
+    """A coroutine that nobody would await, so that its task would be done without having begun."""
+
+    exit_code = 2
+
+
+def refuse_coroutines(app: Celery) -> None:
+    """
+    Refuse `async def` under Celery's own decorators: Celery calls it, and takes the coroutine for its result.
+
+    Raises:
+        NotAwaitedError: It names the tasks.
+    """
+    plain = {name: task for name, task in app.tasks.items() if not isinstance(task, PlatformTask)}
+    found = sorted(name for name, task in plain.items() if _is_coroutine(task))
+    if found:
+        raise NotAwaitedError(
+            f"async def, which only tasks.app.task awaits: {', '.join(found)}; declare them with it, or make them def"
+        )
+
+
+class StartCheck(bootsteps.Step):
     """Ends a worker before it takes a message that could only fail."""
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
+        refuse_coroutines(parent.app)
         check_settings(current_settings(), parent.app.amqp.queues.consume_from)
+
+
+def _is_coroutine(task: Any) -> bool:
+    run = getattr(task, "_orig_run", task.run)  # Celery's autoretry_for puts a function of its own before it
+    return iscoroutinefunction(run) or isasyncgenfunction(run)

@@ -1,7 +1,8 @@
 """The outcome table, row by row: what a handler does decides what is raised towards the worker."""
 
+import math
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -104,6 +105,47 @@ def test_retry_after_sets_the_delay_and_uses_an_attempt(run: Callable[..., Any])
     assert (caught.value.delay, caught.value.uses_attempt) == (90, True)
     with pytest.raises(RetryAfter):
         run(3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"),
+    [
+        ({"countdown": 90}, 90, 90),
+        ({"eta": datetime.now(UTC) + timedelta(hours=1)}, 3000, 3600),
+        ({"eta": datetime.now() + timedelta(days=2)}, 86_400, 3 * 86_400),  # noqa: DTZ005 - without a zone it is UTC
+        ({"eta": datetime(2020, 1, 1, tzinfo=UTC)}, 0, 0),
+        ({"exc": OSError("again")}, 7, 7),
+        ({"args": None, "kwargs": None, "throw": True, "max_retries": None}, 7, 7),
+    ],
+)
+def test_retry_in_celerys_words_says_when(
+    run: Callable[..., Any], asked: dict[str, Any], least: float, most: float
+) -> None:
+    handler.does = lambda _: find_task("tests.settle").retry(**asked)
+    with pytest.raises(Redeliver) as caught:
+        run(1)
+    assert least <= caught.value.delay <= most
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"max_retries": 5}, "takes no max_retries here.*max_attempts in the task's Policy"),
+        ({"throw": False}, "takes no throw here.*raise RetryAfter"),
+        ({"args": (1,)}, "takes no args here.*enqueue a new run"),
+        ({"kwargs": {"number": 5}}, "takes no kwargs here.*enqueue a new run"),
+        ({"queue": "slow"}, "takes no queue here.*enqueue a new run"),
+        ({"countdown": math.nan}, "countdown nan: use a number of seconds"),
+        ({"eta": 5.0}, "use a datetime"),
+        ({"countdown": 1, "eta": datetime.now(UTC)}, "exclude each other"),
+    ],
+)
+def test_what_retry_cannot_do_is_told_with_what_to_do_instead(
+    run: Callable[..., Any], asked: dict[str, Any], says: str
+) -> None:
+    handler.does = lambda _: find_task("tests.settle").retry(**asked)
+    with pytest.raises((TypeError, ValueError), match=says):
+        run(3)  # the last attempt: the error is the dead letter's
 
 
 def test_an_outside_delay_is_bounded(run: Callable[..., Any]) -> None:

@@ -1,12 +1,21 @@
-"""A worker does not start with settings that none of its tasks could use."""
+"""A worker does not start with tasks that cannot run, or settings that none of its tasks could use."""
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from celery import Celery
 
+from config.queues import MAINTENANCE
 from config.settings import SettingsError, load_settings
-from tasks.app import app
-from tasks.starting import check_settings
+from tasks.app import app, task
+from tasks.payloads import Payload
+from tasks.starting import NotAwaitedError, check_settings, refuse_coroutines
+from tests.workers import ROOT
+
+LIMIT = 100  # seconds; a `celery` call takes 2 s of CPU, and the machine may be busy
 
 KEY = "k1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 QUEUES = {"WEBHOOK": "webhook-deliveries", "CHAIN": "reconciliation", "BACKUP": "backup-verification"}
@@ -54,3 +63,38 @@ def test_each_fault_has_its_line() -> None:
         "BACKUP_PROFILES",
         "WEBHOOK_CA_FILE",
     ]
+
+
+def test_a_coroutine_that_nobody_would_await_is_refused() -> None:
+    """Celery takes it for the result, so that the task is done without having begun."""
+    plain = Celery("plain", set_as_current=False)
+
+    async def waits(*_: Any) -> None:
+        pass
+
+    async def gives() -> Any:
+        yield 1
+
+    plain.task(name="plain.waits")(waits)
+    plain.task(name="plain.bound", bind=True)(waits)
+    plain.task(name="plain.again", autoretry_for=(OSError,))(waits)
+    plain.task(name="plain.gives")(gives)
+    plain.task(name="plain.def")(load_settings)
+    with pytest.raises(NotAwaitedError, match=r": plain\.again, plain\.bound, plain\.gives, plain\.waits;"):
+        refuse_coroutines(plain)
+
+
+def test_coroutines_of_the_platform_are_awaited() -> None:
+    @task("tests.starting", Payload, queue=MAINTENANCE)
+    async def awaited(payload: Payload) -> None:
+        """Do nothing."""
+
+    refuse_coroutines(app)
+
+
+def test_a_worker_with_such_a_task_does_not_start() -> None:
+    command = [sys.executable, "-m", "celery", "-A", "tests.tasks.plain_async", "worker"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
+
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("Error: async def, which only tasks.app.task awaits: plain.waits;")
