@@ -29,6 +29,7 @@ MISFIRE_LIMIT = 100  # slots that run_all may make up for
 MAX_NOTE = 500  # characters
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _SPAN = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]{1,3})?)(?P<unit>s|m|h|d)?")
+_EPOCH = re.compile(r"[0-9]{9,}")  # seconds since 1970, which `fromisoformat` reads as a date of long ago
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -146,7 +147,7 @@ def moment_of(what: str, text: str, zone: ZoneInfo) -> datetime:
         InvalidScheduleError: Not a moment.
     """
     try:
-        moment = datetime.fromisoformat(text.strip())
+        moment = datetime.fromisoformat("" if _EPOCH.fullmatch(text.strip()) else text.strip())
         return moment.astimezone(UTC) if moment.tzinfo else first_real(moment, zone)
     except (ValueError, OverflowError) as error:
         raise InvalidScheduleError(f"{what} {text[:40]!r}: use an ISO 8601 moment such as 2027-03-01T08:00") from error

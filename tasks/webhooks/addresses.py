@@ -159,6 +159,10 @@ def check_url(
     return str(normal.with_port(None) if normal.is_default_port() else normal)
 
 
+def _is_text(url: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in url)  # lone surrogates, which a parser drops
+
+
 def parse_url(url: str) -> URL:
     """
     Parse a URL that a request may be made of, whatever it points to.
@@ -170,7 +174,9 @@ def parse_url(url: str) -> URL:
     if len(url) > MAX_URL_CHARS:
         raise UrlRefusedError(f"the URL is longer than {MAX_URL_CHARS} characters")
     # Parsers drop or keep these differently; refused before any parser sees them.
-    if any(char <= " " or "\x7f" <= char <= "\xa0" or char == "\\" or char.isspace() for char in url):
+    if any(char <= " " or "\x7f" <= char <= "\xa0" or char == "\\" or char.isspace() for char in url) or not _is_text(
+        url
+    ):
         raise UrlRefusedError("the URL holds a space, a control character or a backslash")
     if "#" in url:
         raise UrlRefusedError("the URL must not have a fragment (#...)")

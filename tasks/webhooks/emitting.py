@@ -65,8 +65,10 @@ def delivery_of(event: Event, endpoint_id: UUID) -> Delivery:
     )
 
 
-def _check_key(key: str | None) -> None:
-    if key is not None and not (key.isprintable() and 1 <= len(key) <= 255):  # noqa: PLR2004 - the column's length
+def _check_key(key: Any) -> None:
+    if key is None:
+        return
+    if not isinstance(key, str) or not (key.isprintable() and 1 <= len(key) <= 255):  # noqa: PLR2004 - the column's length
         raise EventDataError("an idempotency key has 1 to 255 printable characters")
 
 

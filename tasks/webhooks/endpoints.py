@@ -20,6 +20,8 @@ from tasks.webhooks.vault import Vault
 
 LONGEST_OVERLAP = timedelta(days=7)  # of two secrets in a rotation
 LONGEST_RETRY_DELAY = timedelta(days=30)
+LONGEST_HEADER = 4096  # characters; most servers take lines of 8190 bytes at most
+SLOWEST = 0.0001  # requests per second: one in three hours
 _FORBIDDEN_HEADERS = frozenset(
     {
         "accept-encoding",
@@ -224,10 +226,11 @@ def _active_secrets(endpoint_id: UUID, now: datetime) -> Select[Secret]:
 
 
 def _check(options: EndpointOptions) -> None:
-    if options.max_concurrency is not None and not 1 <= options.max_concurrency <= 1000:  # noqa: PLR2004 - as documented
-        raise EndpointError("max_concurrency lies between 1 and 1000")
-    if options.rate_per_second is not None and not 0 < options.rate_per_second <= 10_000:  # noqa: PLR2004 - as documented
-        raise EndpointError("rate_per_second lies above 0 and at most 10000")
+    slots, rate = options.max_concurrency, options.rate_per_second
+    if slots is not None and (type(slots) is not int or not 1 <= slots <= 1000):  # noqa: PLR2004 - as documented
+        raise EndpointError("max_concurrency is a whole number between 1 and 1000")
+    if rate is not None and (isinstance(rate, bool) or not SLOWEST <= rate <= 10_000):  # noqa: PLR2004 - as documented
+        raise EndpointError(f"rate_per_second lies between {SLOWEST:g} and 10000")
     if options.retry_delays is not None and not 1 <= len(options.retry_delays) <= 20:  # noqa: PLR2004 - a bounded list
         raise EndpointError("retry_delays has 1 to 20 entries")
     if not all(timedelta(0) <= wait <= LONGEST_RETRY_DELAY for wait in options.retry_delays or ()):
@@ -237,8 +240,14 @@ def _check(options: EndpointOptions) -> None:
     if not (options.sends_standard or options.sends_predictify):
         raise EndpointError("an endpoint needs at least one kind of signature headers")
     for name, value in (options.extra_headers or {}).items():
-        lower = name.lower()
-        if lower in _FORBIDDEN_HEADERS or lower.startswith(("content-", "webhook-", "x-predictify-")):
-            raise EndpointError(f"header {name!r} is set by the platform")
-        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum() or not value.isprintable():
-            raise EndpointError(f"header {name!r} has characters that do not belong into a header")
+        _check_header(name, value)
+
+
+def _check_header(name: str, value: str) -> None:
+    lower = name.lower()
+    if lower in _FORBIDDEN_HEADERS or lower.startswith(("content-", "webhook-", "x-predictify-")):
+        raise EndpointError(f"header {name!r} is set by the platform")
+    if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum() or not value.isprintable():
+        raise EndpointError(f"header {name!r} has characters that do not belong into a header")
+    if len(name) + len(value) > LONGEST_HEADER:
+        raise EndpointError(f"header {name[:40]!r} is longer than {LONGEST_HEADER} characters: no receiver takes it")

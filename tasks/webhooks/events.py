@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 _TYPE = re.compile(r"[a-zA-Z0-9_]+(\.[a-zA-Z0-9_]+)*")
 OPERATIONAL = "webhook."  # our own events about endpoints; only an explicit pattern gets them, never "*"
@@ -24,8 +25,11 @@ def check_type(event_type: str, known: Sequence[str] = ()) -> str:
     Raises:
         EventTypeError: Malformed, or not known.
     """
-    if len(event_type) > 255 or not _TYPE.fullmatch(event_type):  # noqa: PLR2004 - the column's length
-        raise EventTypeError(f"event type {event_type!r}: use words of a-z, 0-9 and _ separated by full stops")
+    given: Any = event_type  # apps call it without a type checker, too
+    if not isinstance(given, str) or len(event_type) > 255 or not _TYPE.fullmatch(event_type):  # noqa: PLR2004 - the column's length
+        raise EventTypeError(
+            f"event type {str(event_type)[:80]!r}: use words of a-z, 0-9 and _ separated by full stops"
+        )
     if known and event_type not in known and not event_type.startswith(OPERATIONAL):
         raise EventTypeError(f"unknown event type {event_type!r}; known: {', '.join(sorted(known))}")
     return event_type

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
         (("schedules", "preview", "--every", "5m", "--priority", "urgent"), "use high, normal"),
         (("schedules", "preview", "--every", "5m", "--misfire-limit", "-1"), "from 1 to 100"),
         (("schedules", "preview", "--every", "5m", "--args", "[" * 100_000), "nested too deeply"),
+        (("schedules", "preview", "--every", "5m", "--start", "1" * 20), "use an ISO 8601 moment"),
         (("dlq", "redrive", ID, "--yes", "--payload", '{"a": NaN}'), "NaN is no number"),
         (("dlq", "redrive", ID, "--yes", "--payload", '{"a": 1, "a": 2}'), "'a' is given twice"),
         (("dlq", "discard", "--since", "1767225600000", "--yes", "--reason", "r"), "no moment"),

@@ -181,6 +181,7 @@ def test_a_good_url_is_returned_in_its_normal_form(url: str, normal: str) -> Non
         ("https://exam\tple.com/", "control character"),
         ("https://example.com\x00/", "control character"),
         ("https://example.com/\x85", "control character"),
+        ("https://example.com/\ud800", "control character"),
         ("https://example.com\u2028/", "control character"),
         ("https://example.com\\@127.0.0.1/", "backslash"),
         ("https://example.com:0/", "port 0"),

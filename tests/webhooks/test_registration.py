@@ -16,7 +16,12 @@ OPTIONS: list[dict[str, Any]] = [
     {"max_concurrency": 0},
     {"max_concurrency": 1001},
     {"rate_per_second": 0.0},
+    {"max_concurrency": 2.5},
+    {"max_concurrency": True},
     {"rate_per_second": float("nan")},
+    {"rate_per_second": True},
+    {"rate_per_second": 1e-300},
+    {"extra_headers": {"X-A": "1" * 5000}},
     {"retry_delays": ()},
     {"retry_delays": (timedelta(seconds=-1),)},
     {"retry_delays": (timedelta(days=31),)},
@@ -30,7 +35,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: str(options)[:24] + str(len(str(options))))
 def test_an_option_without_meaning_is_refused_and_nothing_is_written(
     quick_stage: Stage, options: dict[str, Any]
 ) -> None:
