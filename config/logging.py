@@ -20,7 +20,7 @@ def configure_logging(settings: Settings) -> None:
     last: list[Any] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if writes_json(settings)
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [structlog.processors.format_exc_info, _without_codes, _console()]
     )
     handler = logging.StreamHandler()
     handler.setFormatter(
@@ -43,6 +43,28 @@ def configure_logging(settings: Settings) -> None:
     )
 
 
+def harmless(text: str) -> str:
+    """
+    Replace what a terminal would obey; a log says what tasks, payloads and other hosts said.
+
+    >>> harmless("a" + chr(27) + "[2J")
+    'a?[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in text)
+
+
 def writes_json(settings: Settings) -> bool:
     """Tell whether the log of this process is JSON."""
     return settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    """Lines for people; tracebacks are plain, for structlog's own show the values of local variables."""
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+
+
+def _without_codes(_logger: Any, _method: str, event: Any) -> Any:
+    """Clean the texts of an event, its traceback included; of all else the renderer shows the `repr`."""
+    return {name: harmless(value) if isinstance(value, str) else value for name, value in event.items()}

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
+from config.logging import harmless
+
 LONGEST_LINE = 1_048_576  # bytes that are kept for a line without an end
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # of ANSI terminals; none is red, which stands for errors
 
@@ -44,7 +46,7 @@ class Printer:
 
     def _shown(self, name: str, text: str) -> str:
         if not self._as_json:
-            return self._prefixes[name] + text
+            return self._prefixes[name] + harmless(text)
         if text.startswith('{"'):
             return f'{{"process": {json.dumps(name)}, {text[1:]}'
         return json.dumps({"process": name, "event": text})

@@ -1,0 +1,43 @@
+"""A log on a terminal is read by people: it shows what was said, obeys none of it, and tells no values of variables."""
+
+import subprocess
+import sys
+from io import StringIO
+
+from launch.printing import Printer
+from tests.workers import ROOT
+
+SAYS = """
+import logging, structlog
+from config.logging import configure_logging
+from config.settings import load_settings
+configure_logging(load_settings({"LOG_FORMAT": "console"}))
+hostile = chr(27) + "[2J" + chr(0x9b) + "2J"
+def fail():
+    password = "hunter2"
+    raise ValueError("because " + hostile)
+logging.getLogger("a").warning("said %s", hostile)
+structlog.get_logger("b").warning("event", what=hostile, more=[hostile])
+try:
+    fail()
+except ValueError:
+    logging.getLogger("c").exception("failed")
+    structlog.get_logger("d").exception("failed")
+"""
+
+
+def test_a_terminal_obeys_no_log() -> None:
+    """In a process of its own: the logging of this one is pytest's."""
+    ended = subprocess.run([sys.executable, "-c", SAYS], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert all(character.isprintable() or character in "\n\t" for character in ended.stderr), ended.stderr
+    assert ended.stderr.count("ValueError: because ?[2J?2J") == 2
+    assert "said ?[2J?2J" in ended.stderr
+    assert "hunter2" not in ended.stderr.replace('password = "hunter2"', "")
+
+
+def test_a_terminal_obeys_no_process_of_up() -> None:
+    out = StringIO()
+    printer = Printer(["io-1"], out, as_json=False, in_colour=False)
+    printer.feed("io-1", b"said \x1b[2J \xc2\x9b2J \xff\n")
+    assert out.getvalue() == "io-1 | said ?[2J ?2J \ufffd\n"
