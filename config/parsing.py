@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
@@ -12,6 +13,8 @@ from pydantic import SecretStr
 BROKER_SCHEMES = frozenset({"redis", "rediss", "unix", "sentinel"})
 DATABASE_SCHEMES = frozenset({"sqlite", "sqlite+pysqlite", "postgresql+psycopg"})
 MASTER_KEY_BYTES = 32
+LONGEST = timedelta(days=36_500)  # what is added to or taken from today stays a date
+EVENT_TYPE = re.compile(r"[a-zA-Z0-9_]+(\.[a-zA-Z0-9_]+)*")
 
 
 def seconds(value: Any) -> Any:
@@ -51,9 +54,28 @@ def http_codes(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def event_types(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check that each word is a type, as apps may emit them; a pattern such as `market.*` would fit none."""
+    for word in value:
+        if EVENT_TYPE.fullmatch(word) is None:
+            raise ValueError(f"{word[:80]!r} is no event type: use words of a-z, 0-9 and _ separated by full stops")
+    return value
+
+
+def bearer_token(value: SecretStr) -> SecretStr:
+    """Check that it can travel in a header; the text does not repeat it."""
+    text = value.get_secret_value()
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("use printable ASCII characters without spaces")
+    return value
+
+
 def master_keys(value: SecretStr) -> SecretStr:
     """Check each key's form; the text names a wrong one by its place, never by what it holds."""
-    for place, entry in enumerate(csv_words(value.get_secret_value()), start=1):
+    entries = csv_words(value.get_secret_value())
+    if not entries:
+        raise ValueError("holds no key; make one: celery -A tasks webhooks new-key")
+    for place, entry in enumerate(entries, start=1):
         if not _is_master_key(entry):
             raise ValueError(f"key {place} is not id:base64 of 32 bytes; make one: celery -A tasks webhooks new-key")
     return value
@@ -123,4 +145,6 @@ def _duration(value: Any, *, unit: str) -> Any:
         raise ValueError(f"must be a number of {unit}") from error
     if duration < timedelta(0):
         raise ValueError(f"must be a number of {unit}, at least 0")
+    if duration > LONGEST:
+        raise ValueError(f"must be a number of {unit}, at most {LONGEST.days} days")
     return duration

@@ -12,10 +12,12 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from config.parsing import (
+    bearer_token,
     broker_url,
     csv_seconds,
     csv_words,
     database_url,
+    event_types,
     http_codes,
     http_url,
     master_keys,
@@ -29,6 +31,7 @@ OUR_PREFIXES = (
     *("AUDIT_", "BACKUP_", "BEAT_", "CHAIN_", "MARKET_", "METRICS_"),
     *("RECONCILIATION_", "TASKYARD_", "WEBHOOK_", "WORKER_"),
 )
+LONGEST_TEXT = 300  # characters of what is said of one value
 FOREIGN_NAMES = frozenset({"TASKYARD_CONFIG"})  # reserved for the shell scripts of a deployment
 
 type BrokerUrl = Annotated[str, AfterValidator(broker_url)]
@@ -39,11 +42,14 @@ type Timeout = Annotated[Seconds, Field(gt=timedelta(0))]
 type BeatLease = Annotated[Seconds, Field(ge=timedelta(milliseconds=200), le=timedelta(seconds=60))]
 type BeatAhead = Annotated[Seconds, Field(le=timedelta(seconds=60))]
 type Milliseconds = Annotated[timedelta, BeforeValidator(milliseconds)]
-type SecondsList = Annotated[tuple[timedelta, ...], BeforeValidator(csv_seconds)]
+type SecondsList = Annotated[tuple[timedelta, ...], BeforeValidator(csv_seconds), Field(min_length=1)]
 type WorkerCount = Annotated[int, BeforeValidator(worker_count)]
 type Words = Annotated[tuple[str, ...], BeforeValidator(csv_words)]
 type HttpCodes = Annotated[tuple[str, ...], BeforeValidator(csv_words), AfterValidator(http_codes)]
 type MasterKeys = Annotated[SecretStr, AfterValidator(master_keys)]
+type EventTypes = Annotated[tuple[str, ...], BeforeValidator(csv_words), AfterValidator(event_types)]
+type Interval = Annotated[Seconds, Field(gt=timedelta(0), le=timedelta(days=366))]  # longer is left out by beat
+type Token = Annotated[SecretStr, AfterValidator(bearer_token)]
 type Networks = Annotated[tuple[str, ...], BeforeValidator(csv_words), AfterValidator(networks)]
 
 
@@ -105,7 +111,7 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
     log_format: Literal["json", "console", "auto"] = Field("auto", description="auto: console on a terminal, else json")
     metrics_port: int | None = Field(None, ge=1, le=65_535, description="Prometheus text on this port; unset: off")
-    metrics_auth_token: SecretStr | None = Field(None, description="Bearer token that /metrics asks for")
+    metrics_auth_token: Token | None = Field(None, description="Bearer token that /metrics asks for")
     taskyard_transport: Literal["taskyard", "redis"] = Field(
         "taskyard", description="redis: stock kombu, for comparison and emergencies"
     )
@@ -119,7 +125,9 @@ class Settings(BaseModel):
     webhook_secret_keys: MasterKeys | None = Field(
         None, description="Master keys of endpoint secrets: id:base64 of 32 bytes, comma-separated, newest first"
     )
-    webhook_event_types: Words = Field((), description="Event types that apps may emit; empty: any well-formed one")
+    webhook_event_types: EventTypes = Field(
+        (), description="Event types that apps may emit; empty: any well-formed one"
+    )
     webhook_retry_delays: SecondsList = Field(
         (
             timedelta(seconds=30),
@@ -159,9 +167,9 @@ class Settings(BaseModel):
     webhook_breaker_open: Seconds = Field(
         timedelta(seconds=30), description="First pause of an open breaker; doubles up to 30 minutes"
     )
-    webhook_sweep_interval: Seconds = Field(timedelta(seconds=30), description="How often the sweeper looks")
+    webhook_sweep_interval: Interval = Field(timedelta(seconds=30), description="How often the sweeper looks")
     webhook_max_body: int = Field(262_144, ge=1, le=16_777_216, description="Bytes of one event's body at most")
-    market_confirm_interval: Seconds = Field(timedelta(seconds=10), description="How often predictions are confirmed")
+    market_confirm_interval: Interval = Field(timedelta(seconds=10), description="How often predictions are confirmed")
     market_confirm_attempts: int = Field(
         3, ge=1, le=1000, description="Looks for a prediction's transaction before the prediction is failed"
     )
@@ -200,7 +208,7 @@ class Settings(BaseModel):
     reconciliation_deadline: Seconds = Field(
         timedelta(hours=1), description="A global run is reported after so long, with what there is"
     )
-    reconciliation_sweep_interval: Seconds = Field(
+    reconciliation_sweep_interval: Interval = Field(
         timedelta(seconds=30), description="How often runs that lost a worker are looked for"
     )
     reconciliation_retention_days: int = Field(90, ge=0, le=36_500, description="Days that reports are kept; 0: all")
@@ -249,11 +257,16 @@ def load_settings(environ: Mapping[str, str], dotenv: Path | None = None) -> Set
         for name in sorted(given)
         if name.startswith(OUR_PREFIXES) and name not in known and name not in FOREIGN_NAMES
     ]
-    values: dict[str, Any] = {known[name]: value for name, value in given.items() if name in known and value}
+    values: dict[str, Any] = {
+        known[name]: value for name, value in given.items() if name in known and value and value.strip()
+    }
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        errors += [f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        errors += [
+            f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')[:LONGEST_TEXT]}"
+            for e in error.errors()
+        ]
     else:
         if not errors:
             return settings

@@ -31,6 +31,13 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
 
 def test_an_empty_value_means_unset() -> None:
     assert load_settings({"METRICS_PORT": ""}).metrics_port is None
+    assert load_settings({"WEBHOOK_RETRY_DELAYS": " "}).webhook_retry_delays
+
+
+def test_an_error_does_not_fill_the_terminal() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"WEBHOOK_ALLOW_NETS": "x" * 100_000})
+    assert len(str(caught.value).splitlines()[0]) < 400
 
 
 def test_all_errors_come_at_once_with_the_known_names() -> None:
@@ -72,6 +79,14 @@ def test_all_errors_come_at_once_with_the_known_names() -> None:
         ("DATABASE_URL", "postgresql://localhost/shop"),
         ("DATABASE_URL", "sqlite://shop.db"),
         ("DATABASE_URL", "shop.db"),
+        ("WEBHOOK_SWEEP_INTERVAL", "0"),
+        ("MARKET_CONFIRM_INTERVAL", "0"),
+        ("RECONCILIATION_SWEEP_INTERVAL", "1e9"),
+        ("WEBHOOK_RETRY_DELAYS", ","),
+        ("WEBHOOK_RETRY_DELAYS", "30,1e12"),
+        ("WEBHOOK_SECRET_KEYS", ","),
+        ("WEBHOOK_EVENT_TYPES", "market.*"),
+        ("METRICS_AUTH_TOKEN", "t\u00f6ken"),
         ("CHAIN_RPC_URL", "node.example"),
         ("CHAIN_RPC_URL", "ws://node.example"),
         ("CHAIN_RPC_URL", "https://"),
