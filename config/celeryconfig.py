@@ -4,7 +4,7 @@ from typing import Any
 
 from kombu import Queue as KombuQueue
 
-from config.queues import DEFAULT, QUEUES
+from config.queues import DEFAULT, QUEUES, Queue
 from config.settings import Settings
 
 
@@ -15,7 +15,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "task_serializer": "json",
         "result_serializer": "json",
         "timezone": "UTC",
-        "task_queues": [KombuQueue(queue.name, routing_key=queue.name) for queue in QUEUES],
+        "task_queues": [kombus(queue) for queue in QUEUES],
         "task_default_queue": DEFAULT.name,
         # Delivery at least once: a message is done when its handler is done, and a worker holds only what it runs.
         "task_acks_late": True,
@@ -36,3 +36,8 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "beat_scheduler": "beat.scheduler:Scheduler",
         "beat_schedule_filename": str(settings.taskyard_data / "beat-schedule"),
     }
+
+
+def kombus(queue: Queue) -> KombuQueue:
+    """Return the queue as Celery knows it."""
+    return KombuQueue(queue.name, routing_key=queue.name)

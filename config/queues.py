@@ -1,8 +1,10 @@
 """Queues of the platform, and what their priorities mean."""
 
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+type ProfileName = Literal["io", "prefork"]
 type PriorityName = Literal["high", "normal", "low"]
 
 PRIORITIES: dict[str, int] = {"high": 9, "normal": 5, "low": 1}  # 0-9 on the wire, 9 is taken first
@@ -14,7 +16,7 @@ class Queue:
     """A named queue; one per domain, with priorities inside it."""
 
     name: str
-    profile: str  # the kind of worker process that serves it: see `architecture.md`, "Concurrency"
+    profile: ProfileName  # the kind of worker process that serves it: io has threads, prefork processes
 
 
 DEFAULT = Queue("celery", profile="io")  # where a foreign Celery client sends when it names no queue
@@ -25,7 +27,26 @@ RECONCILIATION = Queue("reconciliation", profile="io")
 MARKET_RESOLUTION = Queue("market-resolution", profile="io")
 BACKUPS = Queue("backup-verification", profile="prefork")  # hours of CPU and disk, under a hard limit
 
-QUEUES: tuple[Queue, ...] = (DEFAULT, DEAD_LETTERS, MAINTENANCE, WEBHOOKS, RECONCILIATION, MARKET_RESOLUTION, BACKUPS)
+QUEUES = [DEFAULT, DEAD_LETTERS, MAINTENANCE, WEBHOOKS, RECONCILIATION, MARKET_RESOLUTION, BACKUPS]  # see `declare`
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+def declare(queue: Queue) -> None:
+    """
+    Let workers of this process's app take from a queue of an app's own; what is declared already stays.
+
+    Raises:
+        ValueError: The name cannot be one, another queue has it, or there is no such profile.
+    """
+    if queue in QUEUES:
+        return
+    if not _NAME.fullmatch(queue.name):
+        raise ValueError(f"queue {queue.name[:140]!r}: use 1-128 letters, digits, '_', '.' and '-', not these first")
+    if queue.profile not in (profiles := get_args(ProfileName.__value__)):
+        raise ValueError(f"queue {queue.name!r}: profile {queue.profile!r} is unknown; use {' or '.join(profiles)}")
+    if queue.name in (known.name for known in QUEUES):
+        raise ValueError(f"queue {queue.name!r} is declared already, with another profile")
+    QUEUES.append(queue)
 
 
 def priority_number(priority: PriorityName | int) -> int:

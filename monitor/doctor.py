@@ -166,12 +166,7 @@ def _queues(control: QueueControl, settings: Settings) -> Iterator[Finding]:
 def _tasks() -> Iterator[Finding]:
     app.loader.import_default_modules()
     ours = [task for task in app.tasks.values() if isinstance(task, PlatformTask)]
-    lost = sorted(task.name for task in ours if task.home not in QUEUES)
-    if lost:
-        fix = "add their queue to config/queues.py: no worker takes from one that is not declared"
-        yield Finding("tasks", "fault", f"without a declared queue: {', '.join(lost)}", fix)
-    else:
-        yield Finding("tasks", "ok", f"{len(ours)}, each with a declared queue")
+    yield Finding("tasks", "ok", f"{len(ours)}, each with a declared queue")
     if endless := sorted(task.name for task in ours if not _keeps_its_limits(task)):
         fix = "docs/outcomes.md, Time limits: a queue of another profile, or a time-out in the handler"
         yield Finding("time limits", "warning", f"not kept by the pool of their queue: {', '.join(endless)}", fix)

@@ -14,9 +14,9 @@ from broker.copies import copies_of, fixed_options
 from broker.duplicates import collect_duplicates
 from broker.options import transport_settings
 from broker.results import use_our_results
-from config.celeryconfig import celery_config
+from config.celeryconfig import celery_config, kombus
 from config.logging import configure_logging
-from config.queues import Queue
+from config.queues import Queue, declare
 from config.settings import current_settings
 from tasks.base import PlatformTask, settle
 from tasks.calls import CallOptions, Run, message_options
@@ -93,15 +93,18 @@ def task[**P, M: Payload](
     Args:
         name: Travels on the wire; ``domain.verb``, never derived from a module's path.
         payload: The payload model (a class).
-        queue: Where it waits.
+        queue: Where it waits; one of the platform's, or one of the app's own, which is declared by this.
         policy: What it is granted; None takes the defaults of :class:`tasks.policy.Policy`.
         on_redrive: Called in the operator's process before a dead letter of this task is sent again.
 
     Raises:
-        ValueError: The name is taken.
+        ValueError: The name is taken, or the queue cannot be.
     """
     if name in _declared:
         raise ValueError(f"task {name!r} is declared twice")
+    declare(queue)
+    if cast("Any", app).configured and queue.name not in app.amqp.queues:
+        app.amqp.queues.select_add(kombus(queue))
     _declared.add(name)
     granted = policy or Policy()
 

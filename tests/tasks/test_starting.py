@@ -75,11 +75,11 @@ def test_a_coroutine_that_nobody_would_await_is_refused() -> None:
     async def gives() -> Any:
         yield 1
 
-    plain.task(name="plain.waits")(waits)
-    plain.task(name="plain.bound", bind=True)(waits)
-    plain.task(name="plain.again", autoretry_for=(OSError,))(waits)
-    plain.task(name="plain.gives")(gives)
-    plain.task(name="plain.def")(load_settings)
+    plain.task(name="plain.waits", shared=False)(waits)
+    plain.task(name="plain.bound", shared=False, bind=True)(waits)
+    plain.task(name="plain.again", shared=False, autoretry_for=(OSError,))(waits)
+    plain.task(name="plain.gives", shared=False)(gives)
+    plain.task(name="plain.def", shared=False)(load_settings)
     with pytest.raises(NotAwaitedError, match=r": plain\.again, plain\.bound, plain\.gives, plain\.waits;"):
         refuse_coroutines(plain)
 
