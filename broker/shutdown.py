@@ -48,7 +48,9 @@ class Shutdown:
 
     def begin(self) -> None:
         """Start the time of a soft shutdown; called inside the signal handler, so it waits for nothing."""
-        if self._consumer.hub is None or not self._consumer.leases:  # a green pool, or stock kombu
+        if self._has_taken_nothing():
+            self._ends_at = monotonic() + CLOSE_SECONDS
+        elif self._consumer.hub is None or not self._consumer.leases:  # a green pool, or stock kombu
             self._celerys_wait()
         else:
             self._ends_at = monotonic() + self._consumer.app.conf.worker_soft_shutdown_timeout
@@ -73,7 +75,7 @@ class Shutdown:
             state.should_terminate = code
         self._is_over = True
         self._hurry.set()
-        del self._consumer.pool.stop
+        vars(self._consumer.pool).pop("stop", None)
         if self._can_stop_tasks:
             self._consumer.stop_running_tasks()
 
@@ -100,6 +102,10 @@ class Shutdown:
         )
         while self._is_at_work() or not all(leases.is_told() for leases in self._consumer.leases):
             sleep(LOOK_EVERY)
+
+    def _has_taken_nothing(self) -> bool:
+        """It still looks for its broker, or for other workers."""
+        return self._consumer.task_consumer is None and not self._consumer.leases and not state.active_requests
 
     def _is_at_work(self) -> bool:
         return bool(state.active_requests) or any(leases.handed for leases in self._consumer.leases)

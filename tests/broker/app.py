@@ -60,6 +60,7 @@ def make_app(settings: Settings, **more: Any) -> Celery:
     )
     if "SOFT_SHUTDOWN" in os.environ:
         app.conf.update(worker_soft_shutdown_timeout=float(os.environ["SOFT_SHUTDOWN"]))
+        app.conf.update(worker_enable_soft_shutdown_on_idle=True)
     if "OUR_SIGNALS" in os.environ:
         app.steps["worker"].add("broker.soft_signals:SoftSignals")
     app.conf.update(more)

@@ -52,3 +52,13 @@ def test_the_time_of_the_shutdown_is_that_of_the_settings(costly_bed: Bed) -> No
     worker.term()
     assert worker.wait_ended(15) == 0
     assert [peeked.run_id for peeked in bed.control.peek("celery")] == [first, *rest]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_worker_that_still_looks_for_its_broker_does_not_wait_for_tasks(costly_bed: Bed, pool: str) -> None:
+    """It has taken none; Celery would sleep through the time of the shutdown, here a minute."""
+    bed = costly_bed
+    worker = bed.worker(pool, 1, SOFT_SHUTDOWN="60", url="redis://127.0.0.1:1/0", wait_ready=False, **OURS)
+    wait_for(lambda: "Cannot connect" in worker.tail(), 60, "it looks for its broker", worker.tail)
+    worker.term()
+    assert worker.wait_ended(30) == 0, worker.tail()
