@@ -10,16 +10,19 @@ from pathlib import Path
 import click
 import structlog
 
+from broker.embedded import EmbeddedValkey, ServerStartError
 from cli.exits import FailedError, OperatorCommand
 from config.database import current_engine
 from config.logging import configure_logging, writes_json
 from config.settings import Settings, current_settings
 from launch.children import Child, ProgramChild, ValkeyChild
 from launch.keeper import Keeper
+from launch.outlet import Outlet, patient_stderr
 from launch.printing import Printer
 from launch.programs import programs
 from launch.restarts import Restarts
 from launch.servers import FolderInUseError, embedded_valkey
+from launch.signals import EndedEarly, ending_early
 from migrations import schema
 from tasks.app import app as platform
 from tasks.starting import check_settings
@@ -36,33 +39,48 @@ def command(ctx: click.Context, *, flower: bool) -> None:
 
     Ctrl-C or SIGTERM ends them in order, a second one hurries the workers, a third one kills.
     """
+    app = ctx.find_root().params.get("app")
+    with patient_stderr() as outlet:
+        try:
+            with ending_early():
+                went_well = _run(app if isinstance(app, str) else None, outlet, flower=flower)
+        except EndedEarly as end:
+            log.info("up.ended", signal=end.number.name, note="before anything was started")
+            return
+    if not went_well:
+        raise FailedError("a process did not stay up or had to be killed; the log above says which")
+
+
+def _run(app: str | None, outlet: Outlet, *, flower: bool) -> bool:
     settings = current_settings()
     configure_logging(settings)
     platform.loader.import_default_modules()
     check_settings(settings)
+    as_json = outlet.as_json = writes_json(settings)
     _prepare_database(settings)
-    environment = {"LOG_FORMAT": "json" if writes_json(settings) else "console"}
-    app = ctx.find_root().params.get("app")
+    environment = {"LOG_FORMAT": "json" if as_json else "console"}
     with ExitStack() as stack:
         children: list[Child] = []
         if "redis_url" not in settings.model_fields_set:
-            try:
-                valkey = stack.enter_context(embedded_valkey(settings.taskyard_data / "valkey"))
-            except FolderInUseError as error:
-                raise FailedError(str(error)) from error
+            valkey = _start_valkey(settings, stack)
             environment["REDIS_URL"] = valkey.url
             children.append(ValkeyChild(valkey))
-            log.info("up.valkey", url=valkey.url, note="other commands find it with this REDIS_URL")
         if flower:
             environment |= _flower_access()
-        chosen = programs(app if isinstance(app, str) else None, settings, environment, flower=flower)
+        chosen = programs(app, settings, environment, flower=flower)
         names = [program.name for program in chosen]
-        as_json = writes_json(settings)
         printer = Printer(names, sys.stderr, as_json=as_json, in_colour=not as_json and sys.stderr.isatty())
         children += [ProgramChild(program, printer) for program in chosen]
-        went_well = asyncio.run(_keep(children, settings))
-    if not went_well:
-        raise FailedError("a process did not stay up or had to be killed; the log above says which")
+        return asyncio.run(_keep(children, settings))
+
+
+def _start_valkey(settings: Settings, stack: ExitStack) -> EmbeddedValkey:
+    try:
+        valkey = stack.enter_context(embedded_valkey(settings.taskyard_data / "valkey"))
+    except (FolderInUseError, ServerStartError) as error:
+        raise FailedError(str(error)) from error
+    log.info("up.valkey", url=valkey.url, note="other commands find it with this REDIS_URL")
+    return valkey
 
 
 async def _keep(children: list[Child], settings: Settings) -> bool:

@@ -37,7 +37,8 @@ class Program:
     stage: Stage
     stop_seconds: float  # from SIGTERM to SIGKILL
     environment: Mapping[str, str] = field(default_factory=dict)
-    is_vital: bool = True  # False: the others go on without it
+    is_vital: bool = True  # False: the others go on without it, and it does not matter how it ends
+    orphan_signal: signal.Signals = signal.SIGTERM  # what the kernel sends it when `up` is killed
 
 
 class Child(Protocol):
@@ -96,9 +97,9 @@ class ProgramChild:
 
     def start(self) -> None:
         """Start it and print what it writes."""
-        self._reads, writes = os.pipe()
-        os.set_blocking(self._reads, False)
-        tied = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
+        reads, writes = os.pipe()
+        os.set_blocking(reads, False)
+        tied = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(int(self._program.orphan_signal))]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - a fixed program, no shell
                 [*tied, *self._program.command],
@@ -108,8 +109,12 @@ class ProgramChild:
                 env={**os.environ, **self._program.environment},
                 start_new_session=True,
             )
+        except OSError:
+            os.close(reads)
+            raise
         finally:
             os.close(writes)
+        self._reads = reads
         asyncio.get_running_loop().add_reader(self._reads, self._read)
 
     async def ended(self) -> str:

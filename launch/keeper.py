@@ -11,9 +11,9 @@ import structlog
 
 from launch.children import Child, Stage
 from launch.restarts import Restarts
+from launch.signals import heeded
 
 KILL_WAIT = 5.0  # seconds for the kernel to end what was killed
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 KILLING_SIGNAL = 3  # the first ends in order, the second hurries the workers, the third kills
 log = structlog.get_logger(__name__)
 
@@ -32,7 +32,7 @@ class Keeper:
     async def run(self) -> bool:
         """Keep all until a signal, or until one of them is given up; return whether all went well."""
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        for number in heeded():
             loop.add_signal_handler(number, self._on_signal, number)
         keeping = [asyncio.create_task(self._keep(child)) for child in self._children]
         try:
@@ -96,5 +96,5 @@ class Keeper:
         for child in children:
             if child.is_running:
                 log.error("process.killed", process=child.name, after=child.stop_seconds)
-                self._has_failed = True
+                self._has_failed |= child.is_vital
                 child.kill()

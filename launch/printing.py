@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TextIO
 
 from config.logging import harmless
@@ -15,7 +14,7 @@ class Printer:
     """Writes `name | line`, coloured on a terminal; with JSON logs the name becomes a field, so a line stays JSON."""
 
     def __init__(self, names: Sequence[str], out: TextIO, *, as_json: bool, in_colour: bool) -> None:
-        """`names` of all processes that will write."""
+        """`names` of all processes that will write; `out` neither fails nor waits, see `launch.outlet`."""
         self._out, self._as_json = out, as_json
         width = max(map(len, names), default=0)
         self._prefixes = {name: f"{name:<{width}} | " for name in names}
@@ -40,9 +39,7 @@ class Printer:
 
     def _print(self, name: str, lines: list[bytes]) -> None:
         texts = [line.decode(errors="replace").rstrip() for line in lines]
-        with suppress(OSError):  # the terminal is gone; the processes must still be ended in order
-            self._out.writelines(f"{self._shown(name, text)}\n" for text in texts if text)
-            self._out.flush()
+        self._out.write("".join(f"{self._shown(name, text)}\n" for text in texts if text))
 
     def _shown(self, name: str, text: str) -> str:
         if not self._as_json:

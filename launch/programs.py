@@ -1,5 +1,6 @@
 """The programs of the platform: one worker or several for each profile, beat, and Flower."""
 
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -33,7 +34,17 @@ def programs(app: str | None, settings: Settings, environment: Mapping[str, str]
     found.append(Program("beat", (*celery, "beat", "--pidfile="), Stage.BEAT, BEAT_SECONDS, environment))
     if flower:
         command = (*celery, "flower")
-        found.append(Program("flower", command, Stage.WATCHERS, FLOWER_SECONDS, environment, is_vital=False))
+        found.append(
+            Program(
+                "flower",
+                command,
+                Stage.WATCHERS,
+                FLOWER_SECONDS,
+                environment,
+                is_vital=False,
+                orphan_signal=signal.SIGKILL,  # without its broker it does not end by SIGTERM, and would keep its port
+            )
+        )
     return found
 
 

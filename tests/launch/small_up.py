@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from config.logging import configure_logging
 from config.settings import load_settings
 from launch.children import Program, ProgramChild, Stage
 from launch.keeper import Keeper
+from launch.outlet import patient_stderr
 from launch.printing import Printer
 from launch.restarts import Restarts
 
@@ -17,7 +19,15 @@ from launch.restarts import Restarts
 def main() -> None:
     """Keep the programs until a signal; exit 1 when one was given up or killed."""
     given: dict[str, Any] = json.loads(sys.argv[1])
-    configure_logging(load_settings({"LOG_FORMAT": "json"}))
+    with patient_stderr() as outlet:
+        outlet.as_json = True
+        configure_logging(load_settings({"LOG_FORMAT": "json"}))
+        went_well = run(given)
+    sys.exit(0 if went_well else 1)
+
+
+def run(given: dict[str, Any]) -> bool:
+    """Keep them."""
     programs = [
         Program(
             each["name"],
@@ -25,6 +35,7 @@ def main() -> None:
             Stage[each.get("stage", "WORKERS")],
             each.get("stop_seconds", 30.0),
             is_vital=each.get("is_vital", True),
+            orphan_signal=signal.Signals[each.get("orphan_signal", "SIGTERM")],
         )
         for each in given["programs"]
     ]
@@ -35,7 +46,7 @@ def main() -> None:
         pause = timedelta(seconds=given.get("delay", 0.05))
         return await Keeper(children, lambda: Restarts(pause, given.get("limit", 5))).run()
 
-    sys.exit(0 if asyncio.run(keep()) else 1)
+    return asyncio.run(keep())
 
 
 if __name__ == "__main__":

@@ -141,6 +141,39 @@ def test_nothing_outlives_an_up_that_is_killed(tmp_path: Path) -> None:
         wait_for(lambda: all_gone(family), LIMIT, "the kernel has ended them")
 
 
+def test_what_ignores_sigterm_does_not_outlive_a_killed_up_either(tmp_path: Path) -> None:
+    """Flower does, when its broker went away at the same moment."""
+    with start(tmp_path, {"name": "flower", "code": STUBBORN, "orphan_signal": "SIGKILL"}) as up:
+        up.wait_says("here", process="flower")
+        family = up.family()
+        up.process.kill()
+        wait_for(lambda: all_gone(family), LIMIT, "the kernel has ended it")
+
+
+def test_a_watcher_that_has_to_be_killed_is_no_failure(tmp_path: Path) -> None:
+    watcher = {"name": "flower", "code": STUBBORN, "stage": "WATCHERS", "is_vital": False, "stop_seconds": 0.5}
+    with start(tmp_path, watcher) as up:
+        up.wait_says("here", process="flower")
+        up.signal()
+        assert up.wait_ended() == 0
+        assert up.says("process.killed", process="flower")
+
+
+def test_under_nohup_the_end_of_the_terminal_ends_nothing(tmp_path: Path) -> None:
+    """It starts its program with SIGHUP ignored."""
+    ignoring = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from tests.launch.small_up import main; main()"
+    )
+    words = json.dumps({"programs": [{"name": "one", "code": SLEEPS}]})
+    with Up(["-c", ignoring, words], tmp_path) as up:
+        up.wait_says("here", process="one")
+        up.signal(signal.SIGHUP)
+        stays_true(lambda: up.process.poll() is None, 0.5, "it goes on")
+        up.signal()
+        assert up.wait_ended() == 0
+        assert [each["signal"] for each in up.says("up.signal")] == ["SIGTERM"]
+
+
 def test_pauses_grow_up_to_the_limit_of_deaths_in_a_row(tmp_path: Path) -> None:
     """As arithmetic, beside the real processes above; here the log's own clock."""
     with start(tmp_path, {"name": "bad", "code": DIES}, delay=0.1, limit=4) as up:
