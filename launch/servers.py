@@ -2,13 +2,16 @@
 
 import fcntl
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from broker.embedded import EmbeddedValkey
 
 USUAL_PORT = 6379  # where every command looks when REDIS_URL is not set
+PATIENCE = 5.0  # seconds for the server before us to end
 
 
 class FolderInUseError(RuntimeError):
@@ -26,14 +29,29 @@ def embedded_valkey(folder: Path) -> Iterator[EmbeddedValkey]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _becomes_ours(lock):
             raise FolderInUseError(
                 f"another `up` keeps its Valkey in {folder}: end it, or give this one its own TASKYARD_DATA"
-            ) from error
-        with EmbeddedValkey(folder, port=USUAL_PORT if _is_free(USUAL_PORT) else 0) as valkey:
+            )
+        port = USUAL_PORT if _is_free(USUAL_PORT) else 0
+        valkey = EmbeddedValkey(folder, port)
+        valkey.holds = [lock.fileno()]
+        with valkey:
             yield valkey
+
+
+def _becomes_ours(lock: TextIO) -> bool:
+    """Wait a while: the server of an `up` that was killed has the lock until its data is on disk."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 def _is_free(port: int) -> bool:

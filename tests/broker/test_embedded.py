@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 import redis
 
+from broker import embedded
 from broker.embedded import EmbeddedValkey
 from tests.proxy import Proxy
 from tests.servers import Server, TlsServer
@@ -41,6 +43,20 @@ def test_the_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     parent.wait()
     parent.stdout.close()
     wait_for(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, 5, "the server ended")
+
+
+def test_a_server_that_loads_for_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large append-only file takes longer than a server may be silent; it answers at every 1024th key."""
+    keys, delay = 8_000, 400  # microseconds for each
+    with EmbeddedValkey(tmp_path) as server, redis.Redis.from_url(server.url) as client:
+        pipe = client.pipeline(transaction=False)
+        for number in range(keys):
+            pipe.set(str(number), number)
+        pipe.execute()
+    monkeypatch.setattr(embedded, "START_LIMIT", 1.5)
+    slow = EmbeddedValkey(tmp_path, options=["--key-load-delay", str(delay)])
+    with slow as server, redis.Redis.from_url(server.url) as client:
+        assert client.dbsize() == keys
 
 
 def test_a_tls_server_is_reached_with_its_own_authority(tmp_path: Path) -> None:

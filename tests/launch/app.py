@@ -10,6 +10,7 @@ from tasks.payloads import Payload
 
 __all__ = ["Hold", "app", "hold"]  # `celery -A` looks for the app here
 servers.USUAL_PORT = 0  # a free one: whoever else runs on this machine without a REDIS_URL would take our tasks
+servers.PATIENCE = 0.5  # a second `up` is refused soon
 
 
 class Hold(Payload):

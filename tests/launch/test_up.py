@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -22,6 +24,7 @@ from tests.launch.app import hold
 from tests.launch.stage import Up, all_gone
 from tests.pointing import point_app_at
 from tests.waiting import wait_for
+from tests.workers import ROOT
 
 LIMIT = 100  # seconds, on a busy machine
 pytestmark = pytest.mark.timeout(300)
@@ -129,6 +132,33 @@ def test_a_second_up_in_the_same_folder_is_refused(tmp_path: Path) -> None:
             assert "give this one its own TASKYARD_DATA" in second.tail()
         first.signal()
         first.wait_ended()
+
+
+def test_the_server_of_a_killed_up_keeps_the_folder_until_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may still be writing; here it is suspended."""
+    monkeypatch.setattr(servers, "USUAL_PORT", 0)
+    code = (
+        "import time; from pathlib import Path; from launch import servers; servers.USUAL_PORT = 0\n"
+        f"with servers.embedded_valkey(Path({str(tmp_path)!r})) as valkey:\n"
+        "    print(valkey.pid, flush=True)\n"
+        "    time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) as up:
+        assert up.stdout is not None
+        server = psutil.Process(int(up.stdout.readline()))
+        server.suspend()
+        up.kill()
+    try:
+        monkeypatch.setattr(servers, "PATIENCE", 0.2)
+        with pytest.raises(servers.FolderInUseError), servers.embedded_valkey(tmp_path):
+            pass
+    finally:
+        server.resume()
+    monkeypatch.setattr(servers, "PATIENCE", LIMIT)
+    with servers.embedded_valkey(tmp_path) as valkey:
+        assert valkey.pid != server.pid
 
 
 def test_the_embedded_server_takes_another_port_when_the_usual_one_is_in_use(
