@@ -13,7 +13,7 @@ import structlog
 from broker.embedded import EmbeddedValkey, ServerStartError
 from cli.exits import FailedError, OperatorCommand
 from config.database import current_engine
-from config.logging import configure_logging, writes_json
+from config.logging import configure_logging, wants_colour, writes_json
 from config.settings import Settings, current_settings
 from launch.children import Child, ProgramChild, ValkeyChild
 from launch.keeper import Keeper
@@ -69,7 +69,7 @@ def _run(app: str | None, outlet: Outlet, *, flower: bool) -> bool:
             environment |= _flower_access()
         chosen = programs(app, settings, environment, flower=flower)
         names = [program.name for program in chosen]
-        printer = Printer(names, sys.stderr, as_json=as_json, in_colour=not as_json and sys.stderr.isatty())
+        printer = Printer(names, sys.stderr, as_json=as_json, in_colour=not as_json and wants_colour())
         children += [ProgramChild(program, printer) for program in chosen]
         return asyncio.run(_keep(children, settings))
 

@@ -1,6 +1,7 @@
 """Logs: one line per event, as JSON or for a terminal."""
 
 import logging
+import os
 import sys
 from typing import Any
 
@@ -60,9 +61,18 @@ def writes_json(settings: Settings) -> bool:
     return settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
 
 
+def wants_colour() -> bool:
+    """
+    Tell whether standard error shows colours, and nobody said that they are unwanted.
+
+    Source: no-color.org.
+    """
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+
+
 def _console() -> structlog.dev.ConsoleRenderer:
     """Lines for people; tracebacks are plain, for structlog's own show the values of local variables."""
-    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    return structlog.dev.ConsoleRenderer(colors=wants_colour(), exception_formatter=structlog.dev.plain_traceback)
 
 
 def _without_codes(_logger: Any, _method: str, event: Any) -> Any:

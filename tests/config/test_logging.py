@@ -1,11 +1,23 @@
-"""A log on a terminal is read by people: it shows what was said, obeys none of it, and tells no values of variables."""
+"""A log on a terminal is read by people: in colours if wanted; it obeys nothing, and tells no values of variables."""
 
 import subprocess
 import sys
 from io import StringIO
 
+import pytest
+
+from config.logging import wants_colour
 from launch.printing import Printer
 from tests.workers import ROOT
+
+
+class Terminal(StringIO):
+    """Standard error as a terminal."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
 
 SAYS = """
 import logging, structlog
@@ -41,3 +53,22 @@ def test_a_terminal_obeys_no_process_of_up() -> None:
     printer = Printer(["io-1"], out, as_json=False, in_colour=False)
     printer.feed("io-1", b"said \x1b[2J \xc2\x9b2J \xff\n")
     assert out.getvalue() == "io-1 | said ?[2J ?2J \ufffd\n"
+
+
+@pytest.mark.parametrize(
+    ("stderr", "environment", "wanted"),
+    [
+        (Terminal, {}, True),
+        (Terminal, {"NO_COLOR": ""}, True),  # empty counts as not set
+        (Terminal, {"NO_COLOR": "1"}, False),
+        (Terminal, {"TERM": "dumb"}, False),
+        (StringIO, {}, False),
+    ],
+)
+def test_colours_are_for_terminals_that_want_them(
+    monkeypatch: pytest.MonkeyPatch, stderr: type[StringIO], environment: dict[str, str], *, wanted: bool
+) -> None:
+    for name, value in {"TERM": "xterm", "NO_COLOR": "", **environment}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stderr", stderr())
+    assert wants_colour() is wanted
