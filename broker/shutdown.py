@@ -20,6 +20,7 @@ CANCEL_SECONDS = 2.0  # for coroutines that are cancelled at the end of the shut
 END_SECONDS = 2.0  # beyond the time: for a pool of processes and the connection to close, and for the last words
 CLOSE_SECONDS = 5.0  # within the time, when nothing runs any more: as above
 LOOK_EVERY = 0.05  # seconds, while there is no loop to turn
+LATE_ENDS = 0.5  # seconds to read what the pool's processes have written before they died
 log = logging.getLogger(__name__)
 
 
@@ -39,6 +40,7 @@ class Shutdown:
         self._is_first_cut = True
         self._hurry = threading.Event()  # the time ends early, or nothing runs any more
         self._is_over = False
+        self._alone_since: float | None = None  # monotonic seconds; None: a process of the pool lives
         consumer.controller.wait_for_soft_shutdown = self.begin
         worker_shutting_down.connect(self._on_signal, sender=consumer.hostname)
 
@@ -108,7 +110,17 @@ class Shutdown:
         return self._consumer.task_consumer is None and not self._consumer.leases and not state.active_requests
 
     def _is_at_work(self) -> bool:
+        if self._can_stop_tasks and self._has_lost_all_processes():
+            return False
         return bool(state.active_requests) or any(leases.handed for leases in self._consumer.leases)
+
+    def _has_lost_all_processes(self) -> bool:
+        """The signal may have gone to them, too: to the whole process group. Nobody else looks while a worker ends."""
+        if billiard.active_children():
+            self._alone_since = None
+            return False
+        self._alone_since = self._alone_since or monotonic()
+        return monotonic() >= self._alone_since + LATE_ENDS
 
     def _on_signal(self, **_: Any) -> None:
         threading.Thread(target=self._watch, name="shutdown", daemon=True).start()  # the loop may be busy with a task

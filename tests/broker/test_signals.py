@@ -62,3 +62,19 @@ def test_a_worker_that_still_looks_for_its_broker_does_not_wait_for_tasks(costly
     wait_for(lambda: "Cannot connect" in worker.tail(), 60, "it looks for its broker", worker.tail)
     worker.term()
     assert worker.wait_ended(30) == 0, worker.tail()
+
+
+def test_a_signal_to_the_whole_process_group_returns_what_ran_and_is_not_waited_for(costly_bed: Bed) -> None:
+    """Some supervisors send it so. The pool's processes die of it, and nobody is left whose end could be awaited."""
+    bed = costly_bed
+    runs = {bed.send("hold") for _ in range(2)}
+    worker = bed.worker("prefork", 2, SOFT_SHUTDOWN="60", **OURS)
+    bed.wait_started(2)
+    family = worker.children()
+    worker.term()
+    wait_for(lambda: "shutdown (MainProcess)" in worker.tail(), 10, "the signal has come")
+    for process in family:
+        process.terminate()
+    assert worker.wait_ended(30) == 0
+    assert {peeked.run_id for peeked in bed.control.peek("celery")} == runs
+    assert bed.control.counts("celery").active == 0
