@@ -11,7 +11,7 @@ import click
 import structlog
 
 from broker.embedded import EmbeddedValkey, ServerStartError
-from cli.exits import FailedError, OperatorCommand
+from cli.exits import FAILED, FailedError, OperatorCommand
 from config.database import current_engine
 from config.logging import configure_logging, wants_colour, writes_json
 from config.settings import Settings, current_settings
@@ -47,8 +47,9 @@ def command(ctx: click.Context, *, flower: bool) -> None:
         except EndedEarly as end:
             log.info("up.ended", signal=end.number.name, note="before anything was started")
             return
-    if not went_well:
-        raise FailedError("a process did not stay up or had to be killed; the log above says which")
+        if not went_well:
+            log.error("up.failed", note="a process did not stay up or had to be killed; the log above says which")
+            ctx.exit(FAILED)
 
 
 def _run(app: str | None, outlet: Outlet, *, flower: bool) -> bool:
