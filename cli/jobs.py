@@ -14,6 +14,7 @@ from broker.control import MessageNotFoundError
 from cli import job_logs
 from cli.exits import NotFoundError, OperatorCommand
 from cli.job_logs import follow_runs, for_option, progress_text
+from cli.lost import close_lost, lost
 from cli.operations import logged, queue_control
 from cli.output import answer, milliseconds, print_block, print_facts, print_json, print_table, printable
 from cli.parameters import (
@@ -33,12 +34,14 @@ EXPLAINED = (
 
 @click.group("jobs")
 def group() -> None:
-    """Runs and their attempts: list, show, logs, tail, explain, retry, cancel."""
+    """Runs and their attempts: list, show, logs, tail, explain, retry, cancel, and find the lost."""
 
 
 group.add_command(job_logs.logs)
 group.add_command(job_logs.tail)
 group.add_command(job_logs.retry)
+group.add_command(lost)
+group.add_command(close_lost)
 
 
 @group.command("ls", cls=OperatorCommand)

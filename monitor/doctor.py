@@ -10,7 +10,10 @@ from redis import Redis, RedisError
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlmodel import Session
 
+from audit.history import RunFilter
+from audit.lost import AuditBehindError, LostRuns
 from audit.writer import backlog
 from beat.leader import current_leader
 from broker.control import QueueControl
@@ -75,6 +78,7 @@ def _looks(client: Redis, engine: Engine, settings: Settings) -> dict[str, Calla
         "tasks": _tasks,
         "settings": lambda: _settings(settings),
         "audit": lambda: _audit(client, settings),
+        "runs": lambda: _runs(client, engine, settings),
     }
 
 
@@ -200,6 +204,22 @@ def _audit(client: Redis, settings: Settings) -> Iterator[Finding]:
         yield Finding("audit", "fault", f"{waiting} events are not in SQL yet", fix)
     else:
         yield Finding("audit", "ok", f"{waiting} events are not in SQL yet")
+
+
+def _runs(client: Redis, engine: Engine, settings: Settings) -> Iterator[Finding]:
+    if settings.taskyard_transport == "redis" or not settings.audit_enabled:
+        return
+    found = LostRuns(lambda: Session(engine, expire_on_commit=False), client, settings.taskyard_key_prefix, SKEW)
+    try:
+        lost = len(list(found.find(RunFilter(), pages=1)))
+    except AuditBehindError:  # the finding above says so
+        return
+    if lost:
+        yield Finding(
+            "runs", "warning", f"{lost} of the newest have no message in the broker", "celery -A tasks jobs lost"
+        )
+    else:
+        yield Finding("runs", "ok", "the newest unfinished ones are in the broker")
 
 
 def _clock(name: str, there: datetime) -> Finding:
