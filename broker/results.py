@@ -25,13 +25,14 @@ class Subscriptions(RedisResultsConsumer):  # type: ignore[misc]  # see broker/u
     """Where an app listens for the results of what it publishes."""
 
     _pubsub: Any = None
+    _unsubscribes = False
 
     def subscribe_at_once(self, task_id: str) -> None:
         """
         Subscribe before the run is published, and fail as soon as publishing would: Celery tries for twenty seconds.
 
         Raises:
-            redis.ConnectionError: The server is away; whoever waits for an earlier result subscribes anew.
+            redis.ConnectionError: The server is away.
         """
         key = self._get_key_for_task(task_id)
         with self._locked():
@@ -52,9 +53,27 @@ class Subscriptions(RedisResultsConsumer):  # type: ignore[misc]  # see broker/u
             self._reconnect_pubsub()
             self._subscribe(key)
         except self._connection_errors:
-            self._pubsub = None
-            self.subscribed_to.clear()
+            self._give_up()
             raise
+
+    def cancel_for(self, task_id: str) -> None:
+        """Unsubscribe from a result that nobody waits for any more; Celery would try that, too, for twenty seconds."""
+        self._unsubscribes = True
+        try:
+            super().cancel_for(task_id)
+        finally:
+            self._unsubscribes = False
+
+    def _reconnect(self) -> None:
+        if self._unsubscribes:
+            self._give_up()
+        else:
+            super()._reconnect()
+
+    def _give_up(self) -> None:
+        """Whoever waits for a result subscribes anew."""
+        self._pubsub = None
+        self.subscribed_to.clear()
 
 
 class EvenWhenFull:

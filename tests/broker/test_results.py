@@ -1,5 +1,6 @@
 """Results for those who ask: on a server that was restarted, that is away, and that has no memory left."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from kombu.exceptions import OperationalError
 
 from tests.broker.bed import Bed
 from tests.servers import Server
+
+PROMPT = 10  # seconds; the machine may be busy
 
 
 def ask(bed: Bed, number: int) -> "AsyncResult[int]":
@@ -36,3 +39,17 @@ def test_a_restarted_server_hinders_nobody(tmp_path: Path, recorder: Server) -> 
             runs += [ask(bed, 2 * number - 1), ask(bed, 2 * number)]
         bed.worker(IGNORE_RESULTS="0")
         assert [run.get(timeout=30) for run in runs] == list(range(7))
+
+
+def test_a_result_that_is_given_up_while_the_server_is_away_holds_nobody_up(tmp_path: Path, recorder: Server) -> None:
+    """Wherever Python happens to collect it: Celery would try for twenty seconds to unsubscribe."""
+    with Server(tmp_path / "server") as server, Bed(server, recorder, tmp_path) as bed:
+        runs = [ask(bed, number) for number in range(3)]
+        server.kill()
+        begin = time.monotonic()
+        while runs:
+            runs.pop()
+        assert time.monotonic() - begin < PROMPT
+        server.start()
+        bed.worker(IGNORE_RESULTS="0")
+        assert ask(bed, 4).get(timeout=30) == 4
