@@ -33,7 +33,8 @@ SETTINGS = {  # nothing is called that these name
 }
 SECRETS = (FIELD, HEADER, "secret-of-the-database", "secret-of-the-broker", *SETTINGS.values())
 CHANGING = {  # they are asked for as much by the stage; their own tests look at what they print
-    *("audit prune", "backups verify", "db upgrade", "dlq discard", "dlq redrive", "jobs cancel", "jobs retry"),
+    *("audit prune", "backups verify", "db upgrade", "dlq discard", "dlq redrive"),
+    *("jobs cancel", "jobs close-lost", "jobs retry"),
     *("markets resolve", "recon run", "webhooks new-key", "webhooks recover", "webhooks redeliver"),
     *("webhooks rotate-secret", "webhooks send-test"),
     *(f"queues {verb}" for verb in ("drain", "limit", "move", "pause", "promote", "remove", "resume")),
