@@ -102,7 +102,7 @@ class LostRuns:
                 return
             if time.monotonic() > deadline:
                 raise AuditBehindError(f"{connection.xlen(stream)} events are not in SQL yet; does a writer run?")
-            time.sleep(LOOK_EVERY)
+            time.sleep(LOOK_EVERY)  # the writer, in another process, tells nobody how far it is
 
 
 def _number(entry_id: bytes) -> tuple[int, int]:

@@ -8,7 +8,6 @@ case: what it refuses are new messages only.
 """
 
 import re
-from functools import cache
 from typing import Any
 
 import redis
@@ -53,9 +52,8 @@ class Reconnecting:
             raise RefusedError(f"the server refuses to work: {error}") from error
 
 
-@cache
 def reconnecting(connection_class: type) -> type:
-    """Return the class whose connections a refusal ends."""
+    """Return a new class whose connections a refusal ends; it may hold a channel, so nothing here keeps it."""
     if issubclass(connection_class, Reconnecting):
         return connection_class
     return type(connection_class.__name__, (Reconnecting, connection_class), {})

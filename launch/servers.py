@@ -49,7 +49,7 @@ def _becomes_ours(lock: TextIO) -> bool:
         except OSError:
             if time.monotonic() > deadline:
                 return False
-            time.sleep(0.05)
+            time.sleep(0.05)  # a lock that comes free tells nobody, and waiting inside flock has no limit
         else:
             return True
 

@@ -1,6 +1,8 @@
 """A server that answers and refuses to work: a replica, too few replicas, a full disk, a fail-over behind a name."""
 
+import gc
 import shutil
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from broker.client import open_client
+from broker.refusals import reconnecting
 from tests.broker.bed import POOLS, Bed
 from tests.proxy import Proxy
 from tests.servers import Server
@@ -121,3 +124,10 @@ def test_other_errors_stay_what_they_are(valkey: Server) -> None:
         client.set("text", "a")
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
             client.lpush("text", "b")
+
+
+def test_the_class_of_one_channel_goes_with_it() -> None:
+    """Kombu makes a class for each, which holds the channel: kept, every reconnection would cost memory."""
+    made = weakref.ref(reconnecting(type("Connection", (redis.Connection,), {})))
+    gc.collect()
+    assert made() is None
