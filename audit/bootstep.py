@@ -9,8 +9,8 @@ from celery import bootsteps
 from audit.helper import Helper
 from audit.writer import BESIDE_WORK, Writer
 from broker.client import shared_client
-from config.database import current_engine
-from config.settings import current_settings
+from taskyard.database.engine import current_engine
+from taskyard.settings.platform import current_settings
 
 STOP_LIMIT = 1.0  # seconds; a write that takes longer is repeated by the next writer
 log = structlog.get_logger("audit.bootstep")

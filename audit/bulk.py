@@ -12,8 +12,8 @@ from sqlmodel import Session, col, select
 from audit.dead_letters import LetterFilter, count_letters, list_letters
 from audit.models import BulkOperation, DeadLetter
 from audit.operator_log import record_operation
-from audit.paging import Page
-from config.columns import utc_now
+from taskyard.database.columns import utc_now
+from taskyard.database.paging import Page
 
 REFUSALS_KEPT = 20  # of an operation: the first ones, with their reasons
 

@@ -10,8 +10,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from audit.models import Attempt, DeadLetter
-from audit.paging import PAGE, Page, read_cursor, read_uuid, write_cursor
-from config.columns import UtcDateTime, utc_now
+from taskyard.database.columns import UtcDateTime, utc_now
+from taskyard.database.paging import PAGE, Page, read_cursor, read_uuid, write_cursor
 
 STATES = ("open", "redriven", "discarded")
 FAILED_ATTEMPTS = ("retrying", "failed")

@@ -20,9 +20,9 @@ import structlog
 from audit.writer import Pace, Writer
 from broker import tether
 from broker.client import shared_client
-from config.database import current_engine
-from config.logging import configure_logging
-from config.settings import current_settings
+from taskyard.database.engine import current_engine
+from taskyard.logging import configure_logging
+from taskyard.settings.platform import current_settings
 
 log = structlog.get_logger("audit.helper")
 

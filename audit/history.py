@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, Text, cast, literal, or_, tuple_
 from sqlmodel import Session, col, select
 
 from audit.models import Attempt, Run
-from audit.paging import LONGEST_PAGE, PAGE, Page, read_cursor, write_cursor
-from config.columns import UtcDateTime
+from taskyard.database.columns import UtcDateTime
+from taskyard.database.paging import LONGEST_PAGE, PAGE, Page, read_cursor, write_cursor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from config.columns import JsonColumn, UtcDateTime, utc_now
+from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
 
 STATES = ("queued", "scheduled", "running", "retrying", "succeeded", "failed", "cancelled")
 FINAL_STATES = ("succeeded", "failed", "cancelled")

@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import Column, Index, literal, tuple_
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from audit.paging import PAGE, Page, read_cursor, read_uuid, write_cursor
-from config.columns import JsonColumn, UtcDateTime, utc_now
+from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
+from taskyard.database.paging import PAGE, Page, read_cursor, read_uuid, write_cursor
 
 
 class Operation(SQLModel, table=True):

@@ -19,7 +19,7 @@ from beat.models import Schedule, ScheduleFire
 from beat.planning import run_id_of
 from beat.slots import Series
 from beat.store import next_change
-from config.columns import utc_now
+from taskyard.database.columns import utc_now
 
 CODE, OPERATOR = "code", "operator"
 MS = timedelta(milliseconds=1)

@@ -13,7 +13,7 @@ from beat.models import ScheduleFire
 from beat.publisher import CeleryPublisher, Message, RefusedError
 from beat.store import BeatStore, Published
 from broker.client import shared_client
-from config.settings import Settings
+from taskyard.settings.platform import Settings
 
 
 def run_now(  # noqa: PLR0913 - the process, and one request

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import BigInteger, Column, Index, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from config.columns import JsonColumn, UtcDateTime, utc_now
+from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
 
 FIRE_STATES = ("pending", "published", "skipped", "missed", "refused", "withdrawn")
 

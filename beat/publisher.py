@@ -18,9 +18,9 @@ from broker.durable_cancel import cancel
 from broker.scripting import Keyspace, run
 from broker.untyped import BatchPublishError
 from broker.whereabouts import held
-from config.settings import Settings
 from tasks.app import find_task
 from tasks.errors import InvalidPayloadError, UnknownTaskError
+from taskyard.settings.platform import Settings
 
 REMEMBERED = timedelta(minutes=10)  # the broker refuses a second message of a slot for so long, even after its end
 PATIENCE = 5.0  # seconds

@@ -5,7 +5,6 @@ from typing import Any
 from beat.cron import CronExpression
 from beat.entries import Entry, When, cron, every
 from beat.errors import InvalidScheduleError
-from config.settings import Settings, SettingsError
 from tasks.backups.payloads import VerifyBackup
 from tasks.backups.tasks import verify
 from tasks.markets.payloads import ConfirmPredictions
@@ -17,6 +16,7 @@ from tasks.records.payloads import CleanUpAudit
 from tasks.records.tasks import cleanup
 from tasks.webhooks.payloads import SweepWebhooks
 from tasks.webhooks.tasks import sweep as sweep_webhooks
+from taskyard.settings.platform import Settings, SettingsError
 
 
 def timetable(settings: Settings) -> tuple[Entry[Any], ...]:

@@ -19,8 +19,8 @@ from beat.publisher import CeleryPublisher
 from beat.schedule import timetable
 from beat.store import BeatStore
 from broker.client import open_client
-from config.database import open_engine
-from config.settings import Settings, current_settings
+from taskyard.database.engine import open_engine
+from taskyard.settings.platform import Settings, current_settings
 
 AFTER_A_FAULT = 1.0  # seconds
 SHORTEST_PATIENCE = timedelta(seconds=2)  # with a database

@@ -18,9 +18,9 @@ import redis
 from bench.machine import describe
 from bench.soak_tasks import Work, wait
 from broker.control import QueueControl
-from config.queues import WEBHOOKS
 from launch.programs import ASYNCIO_POOL
 from tasks.app import enqueue_many
+from taskyard.settings.queues import WEBHOOKS
 from tests.pointing import point_app_at
 from tests.servers import Server
 from tests.waiting import wait_for

@@ -23,11 +23,11 @@ from sqlmodel import Session, col, select
 
 from audit.history import RunFilter, attempts_of, children_of, find_run, list_runs
 from audit.models import Run
-from audit.paging import write_cursor
 from audit.writer import backlog
 from bench.databases import durable_database
 from broker.control import QueueControl
 from tasks.app import app, enqueue_many
+from taskyard.database.paging import write_cursor
 from tests.audit import records_app
 from tests.databases import Database
 from tests.pointing import point_app_at

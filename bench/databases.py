@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from config.database import open_engine
-from migrations.schema import upgrade
+from taskyard.database.engine import open_engine
+from taskyard.database.schema import upgrade
 from tests.databases import Database, Kind, Postgres
 
 

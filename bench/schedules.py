@@ -22,10 +22,10 @@ from beat.engine import Pace
 from beat.models import Schedule, ScheduleFire
 from beat.scheduler import build_engine
 from broker.embedded import EmbeddedValkey
-from config.database import current_engine, open_engine
-from config.settings import current_settings
-from migrations.schema import upgrade
 from tasks.app import app
+from taskyard.database.engine import current_engine, open_engine
+from taskyard.database.schema import upgrade
+from taskyard.settings.platform import current_settings
 
 COUNT = 10_000
 START_UP = timedelta(seconds=20)  # slots that are due earlier are not counted: the leader has just begun

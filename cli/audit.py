@@ -27,9 +27,9 @@ from cli.parameters import (
 )
 from cli.run_forms import attempt_facts, run_facts, run_filter_options
 from cli.spans import Span
-from config.columns import utc_now
-from config.database import current_engine, open_session
-from config.settings import current_settings
+from taskyard.database.columns import utc_now
+from taskyard.database.engine import current_engine, open_session
+from taskyard.settings.platform import current_settings
 
 DAY = timedelta(days=1)
 

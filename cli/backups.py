@@ -12,9 +12,6 @@ import click
 from cli.exits import FailedError, NotFoundError, OperatorCommand
 from cli.output import milliseconds, print_facts, print_json, print_table
 from cli.parameters import json_option, page_options, since_option, until_option
-from config.database import open_session
-from config.logging import configure_logging
-from config.settings import current_settings
 from tasks.backups.catalog import open_profiles
 from tasks.backups.errors import BackupConfigError, InfrastructureError, UnknownTargetError
 from tasks.backups.handlers import Bench, Verified
@@ -24,6 +21,9 @@ from tasks.backups.models import STATES, BackupRun
 from tasks.backups.payloads import VerifyBackup
 from tasks.backups.profiles import Profile, find_profile
 from tasks.backups.tasks import enqueue, open_bench
+from taskyard.database.engine import open_session
+from taskyard.logging import configure_logging
+from taskyard.settings.platform import current_settings
 
 LISTED = tuple(name for name in BackupRun.model_fields if name not in {"checks", "facts"})
 

@@ -5,8 +5,8 @@ import click
 from cli.exits import OperatorCommand
 from cli.output import print_json
 from cli.parameters import json_option
-from config.database import current_engine
-from migrations import schema
+from taskyard.database import schema
+from taskyard.database.engine import current_engine
 
 
 @click.group("db")

@@ -10,15 +10,15 @@ import click
 from audit.dead_letters import STATES, LetterFilter, LetterGroup, find_letter, group_letters, list_letters
 from audit.history import attempts_of
 from audit.models import DeadLetter
-from audit.paging import LONGEST_PAGE
 from cli import dlq_operations, dlq_resolving
 from cli.exits import NotFoundError, OperatorCommand
 from cli.letter_forms import filter_options, letter_facts, letter_filter
 from cli.output import json_text, print_block, print_facts, print_json, print_table
 from cli.parameters import json_option, page_options
 from cli.run_forms import attempt_facts
-from config.database import open_session
 from tasks.letters import shown_fields
+from taskyard.database.engine import open_session
+from taskyard.database.paging import LONGEST_PAGE
 
 state_option = click.option(
     "--state", type=click.Choice((*STATES, "any")), default="open", show_default=True, help="In this state."

@@ -14,11 +14,11 @@ from cli.exits import FailedError, NotFoundError, OperatorCommand, PartlyDoneErr
 from cli.operations import logged, queue_control
 from cli.output import print_facts, print_json, print_table
 from cli.parameters import json_option, reason_option
-from config.database import open_session
-from config.queues import MAINTENANCE
 from tasks.records.bulk import operation_key
 from tasks.records.payloads import ResolveLetters
 from tasks.records.tasks import resolve_letters
+from taskyard.database.engine import open_session
+from taskyard.settings.queues import MAINTENANCE
 
 LOOK_EVERY = 0.3  # seconds between two looks at SQL, which tells nobody when it changes
 COLUMNS = ("id", "verb", "state", "total", "done", "refused", "left", "who", "reason", "created_at", "finished_at")

@@ -13,15 +13,15 @@ from sqlmodel import Session
 from audit.bulk import Verb
 from audit.dead_letters import LetterFilter, count_letters, find_letter, list_letters
 from audit.models import DeadLetter
-from audit.paging import LONGEST_PAGE
 from cli.bulk import Outcome, report, run_over
 from cli.dlq_operations import run_operation
 from cli.exits import OperatorCommand
 from cli.letter_forms import filter_options, letter_filter
 from cli.operations import announced
 from cli.parameters import check_consent, check_selection, destructive_options, json_option, read_json_object
-from config.database import open_session
 from tasks.redrive import DeadLetterNotFoundError, NotRedrivableError, check_redrive, discard, redrive
+from taskyard.database.engine import open_session
+from taskyard.database.paging import LONGEST_PAGE
 
 MANY = 100  # more dead letters than this become a task
 

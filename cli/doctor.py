@@ -8,9 +8,9 @@ from broker.client import shared_client
 from cli.exits import FailedError, OperatorCommand
 from cli.output import print_facts, print_json, print_table
 from cli.parameters import json_option
-from config.database import current_engine
-from config.settings import current_settings
 from monitor.doctor import examine, shown_settings
+from taskyard.database.engine import current_engine
+from taskyard.settings.platform import current_settings
 
 
 @click.command("doctor", cls=OperatorCommand)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from broker.refusals import RefusedError
 from cli.output import printable
-from config.settings import SettingsError
+from taskyard.settings.platform import SettingsError
 
 FAILED = 1
 USAGE = 2

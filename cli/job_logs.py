@@ -19,8 +19,8 @@ from cli.output import milliseconds, print_json, printable
 from cli.parameters import json_option, reason_option
 from cli.run_forms import run_filter_options
 from cli.spans import Span
-from config.database import open_session
 from tasks.redrive import NotRedrivableError, redrive
+from taskyard.database.engine import open_session
 
 LOOK_EVERY = 0.5  # seconds between two looks at SQL, which tells nobody when it changes
 SEEN_AT_ONCE = 500  # newest runs that are watched

@@ -24,8 +24,8 @@ from cli.parameters import (
     page_options,
 )
 from cli.run_forms import attempt_facts, executions_text, run_facts, run_filter_options
-from config.database import open_session
 from tasks import app
+from taskyard.database.engine import open_session
 
 EXPLAINED = (
     "run_id", "state", "queue", "place", "attempt", "stalls", "cancelled_by", "group_key", "consumers", "reasons",

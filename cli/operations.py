@@ -11,8 +11,8 @@ from audit.operator_log import Operation, record_operation
 from broker.client import shared_client
 from broker.control import QueueControl
 from cli.exits import PartlyDoneError, line_of
-from config.database import open_session
-from config.settings import current_settings
+from taskyard.database.engine import open_session
+from taskyard.settings.platform import current_settings
 
 LONGEST_TARGET = 255  # characters of a name or id, as the operator log keeps it
 

@@ -10,8 +10,8 @@ from uuid import UUID
 
 import click
 
-from audit.paging import LONGEST_PAGE, PAGE, read_cursor
-from config.columns import utc_now
+from taskyard.database.columns import utc_now
+from taskyard.database.paging import LONGEST_PAGE, PAGE, read_cursor
 
 AGE = re.compile(r"(\d{1,6})(s|m|h|d|w)")
 EPOCH = re.compile(r"\d{9,}")  # seconds since 1970, which `fromisoformat` reads as a date of long ago

@@ -16,8 +16,8 @@ from cli.output import answer, milliseconds, print_json, print_table
 from cli.parameters import check_consent, destructive_options, json_option, reason_option
 from cli.rates import RateLimit, rate_text
 from cli.spans import Span
-from config.columns import utc_now
-from config.queues import QUEUES
+from taskyard.database.columns import utc_now
+from taskyard.settings.queues import QUEUES
 
 STATES = ("waiting", "delayed", "active", "dead")
 MOST_PEEKED = 1000

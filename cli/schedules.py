@@ -23,10 +23,10 @@ from cli.schedule_forms import (
     print_preview,
     wants_to_save,
 )
-from config.columns import utc_now
-from config.database import current_engine, open_session
-from config.settings import current_settings
 from tasks import app
+from taskyard.database.columns import utc_now
+from taskyard.database.engine import current_engine, open_session
+from taskyard.settings.platform import current_settings
 
 COLUMNS = (
     "name",

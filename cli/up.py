@@ -12,9 +12,6 @@ import structlog
 
 from broker.embedded import EmbeddedValkey, ServerStartError
 from cli.exits import FAILED, FailedError, OperatorCommand
-from config.database import current_engine
-from config.logging import configure_logging, wants_colour, writes_json
-from config.settings import Settings, current_settings
 from launch.children import Child, ProgramChild, ValkeyChild
 from launch.keeper import Keeper
 from launch.outlet import Outlet, patient_stderr
@@ -23,9 +20,12 @@ from launch.programs import programs
 from launch.restarts import Restarts
 from launch.servers import FolderInUseError, embedded_valkey
 from launch.signals import EndedEarly, ending_early
-from migrations import schema
 from tasks.app import app as platform
 from tasks.starting import check_settings
+from taskyard.database import schema
+from taskyard.database.engine import current_engine
+from taskyard.logging import configure_logging, wants_colour, writes_json
+from taskyard.settings.platform import Settings, current_settings
 
 log = structlog.get_logger(__name__)
 

@@ -13,10 +13,10 @@ from cli.parameters import check_consent, destructive_options, json_option, reas
 from cli.spans import Spans
 from cli.webhook_errors import WebhookCommand
 from cli.webhook_sending import hand_over
-from config.database import open_session
-from config.settings import current_settings
 from tasks.webhooks import endpoints
 from tasks.webhooks.listings import EndpointView, list_endpoints, show_endpoint
+from taskyard.database.engine import open_session
+from taskyard.settings.platform import current_settings
 
 endpoint_argument = click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
 

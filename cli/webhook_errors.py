@@ -4,7 +4,6 @@ from typing import Any
 
 import click
 
-from audit.paging import BadCursorError
 from cli.exits import FailedError, NotFoundError, OperatorCommand
 from tasks.webhooks.addresses import UrlRefusedError
 from tasks.webhooks.endpoints import EndpointError, UnknownEndpointError
@@ -12,6 +11,7 @@ from tasks.webhooks.events import EventTypeError
 from tasks.webhooks.recovery import EndpointDisabledError, UnknownDeliveryIdError
 from tasks.webhooks.signing import SecretFormatError
 from tasks.webhooks.vault import SealedSecretError, VaultKeyError
+from taskyard.database.paging import BadCursorError
 
 MISSING = (UnknownEndpointError, UnknownDeliveryIdError)
 WRONG = (UrlRefusedError, EndpointError, EventTypeError, SecretFormatError, VaultKeyError, BadCursorError)

@@ -27,12 +27,12 @@ from cli.parameters import (
     until_option,
 )
 from cli.webhook_errors import WebhookCommand
-from config.database import open_session
 from tasks.webhooks import endpoints, recovery, trial
 from tasks.webhooks.events import check_type
 from tasks.webhooks.handover import Due
 from tasks.webhooks.listings import AttemptView, show_delivery
 from tasks.webhooks.tasks import deliver, enqueue_deliveries
+from taskyard.database.engine import open_session
 
 LOOK_EVERY = 0.1  # seconds between two looks at SQL, which tells nobody when it changes
 wait_option = click.option(

@@ -12,11 +12,11 @@ from cli.output import print_facts, print_json
 from cli.parameters import json_option, reason_option
 from cli.spans import Span
 from cli.webhook_errors import WebhookCommand
-from config.columns import utc_now
-from config.database import open_session
-from config.settings import current_settings
 from tasks.webhooks import endpoints
 from tasks.webhooks.vault import VaultKeyError, new_master_key
+from taskyard.database.columns import utc_now
+from taskyard.database.engine import open_session
+from taskyard.settings.platform import current_settings
 
 
 @click.group("webhooks")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import TextIO
 
-from config.logging import harmless
+from taskyard.logging import harmless
 
 LONGEST_LINE = 1_048_576  # bytes that are kept for a line without an end
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # of ANSI terminals; none is red, which stands for errors

@@ -4,9 +4,9 @@ import signal
 import sys
 from collections.abc import Mapping
 
-from config.profiles import PROFILES, Profile
-from config.settings import Settings
 from launch.children import Program, Stage
+from taskyard.settings.platform import Settings
+from taskyard.settings.profiles import PROFILES, Profile
 
 BEAT_SECONDS = 5.0  # from SIGTERM to SIGKILL
 FLOWER_SECONDS = 5.0  # as above

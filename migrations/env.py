@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from migrations.schema import METADATA
+from taskyard.database.schema import METADATA
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -17,14 +17,14 @@ from audit.lost import AuditBehindError, LostRuns
 from audit.writer import backlog
 from beat.leader import current_leader
 from broker.control import QueueControl
-from config.profiles import PROFILES
-from config.queues import QUEUES
-from config.settings import Settings, SettingsError
-from migrations import schema
 from monitor.state import broker_memory
 from tasks.app import app
 from tasks.base import PlatformTask
 from tasks.starting import check_settings
+from taskyard.database import schema
+from taskyard.settings.platform import Settings, SettingsError
+from taskyard.settings.profiles import PROFILES
+from taskyard.settings.queues import QUEUES
 
 SKEW = timedelta(seconds=2)  # more between two clocks is told
 MASK = "***"

@@ -10,9 +10,9 @@ from sqlalchemy import Engine, text
 
 from audit.writer import backlog
 from broker.control import QueueControl
-from config.queues import QUEUES
-from config.settings import Settings
-from migrations import schema
+from taskyard.database import schema
+from taskyard.settings.platform import Settings
+from taskyard.settings.queues import QUEUES
 
 LIMIT = 3.0  # seconds for all checks
 

@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from beat.metrics import BeatMetrics
-from config.settings import current_settings
 from monitor.server import Monitor
+from taskyard.settings.platform import current_settings
 
 
 class BeatCollector(Collector):

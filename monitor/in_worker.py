@@ -6,9 +6,9 @@ from celery import bootsteps
 from prometheus_client import CollectorRegistry
 
 from broker.watching import watchers
-from config.settings import current_settings
 from monitor.meters import TaskMeters
 from monitor.server import Monitor
+from taskyard.settings.platform import current_settings
 
 
 class WorkerMonitor(bootsteps.StartStopStep):

@@ -15,11 +15,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from broker.client import shared_client
-from config.database import current_engine
-from config.settings import Settings
 from monitor.health import check_all
 from monitor.snapshots import Snapshots, exposition
 from monitor.state import Look, broker_figures, database_figures, families
+from taskyard.database.engine import current_engine
+from taskyard.settings.platform import Settings
 
 WRITE_EVERY = 1.0  # seconds
 log = structlog.get_logger(__name__)

@@ -10,15 +10,15 @@ from prometheus_client import Metric
 from redis import Redis
 from sqlmodel import Session
 
-from audit.figures import Figure, letter_figures
 from audit.writer import backlog, backlog_age
 from broker.control import QueueControl
-from config.database import open_session
-from config.queues import QUEUES
 from tasks.backups.history import figures as backup_figures
 from tasks.markets.figures import figures as market_figures
 from tasks.reconciliation.figures import figures as reconciliation_figures
 from tasks.webhooks.figures import figures as webhook_figures
+from taskyard.database.engine import open_session
+from taskyard.gauges import Figure, letter_figures
+from taskyard.settings.queues import QUEUES
 
 EVERY = 5.0  # seconds between two looks
 STALE = 30.0  # seconds after which a number says nothing any more

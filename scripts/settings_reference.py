@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from config.settings import Milliseconds, Settings
+from taskyard.settings.platform import Milliseconds, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV_EXAMPLE = ROOT / ".env.example"
@@ -29,7 +29,7 @@ never asked.
 
 Durations are plain numbers of seconds unless the meaning says otherwise; lists are separated by commas.
 
-<!-- Written by scripts/settings_reference.py from config/settings.py; a test compares them. -->
+<!-- Written by scripts/settings_reference.py from taskyard/settings/platform.py; a test compares them. -->
 
 | variable | default | meaning |
 |---|---|---|

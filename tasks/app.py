@@ -14,10 +14,6 @@ from broker.copies import copies_of, fixed_options
 from broker.duplicates import collect_duplicates
 from broker.options import transport_settings
 from broker.results import use_our_results
-from config.celeryconfig import celery_config, kombus
-from config.logging import configure_logging
-from config.queues import Queue, declare
-from config.settings import current_settings
 from tasks.base import PlatformTask, settle
 from tasks.calls import CallOptions, Run, message_options
 from tasks.errors import UnknownTaskError
@@ -25,6 +21,10 @@ from tasks.options import check_queue
 from tasks.payloads import Payload
 from tasks.policy import Policy
 from tasks.reporting import AttemptLogs
+from taskyard.logging import configure_logging
+from taskyard.settings.celery_settings import celery_config, kombus
+from taskyard.settings.platform import current_settings
+from taskyard.settings.queues import Queue, declare
 
 TASK_MODULES = (
     "tasks.backups.tasks",

@@ -13,8 +13,6 @@ from pydantic_core import to_jsonable_python
 from broker.duplicates import collect_duplicates
 from broker.redelivery import Redeliver
 from broker.wire import HEADER, MessageFacts
-from config.queues import Queue
-from config.settings import current_settings
 from pools.bridge import finish
 from tasks.calls import Run, message_options
 from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze, TaskError
@@ -23,6 +21,8 @@ from tasks.payloads import Payload
 from tasks.policy import LONGEST_DELAY, Policy
 from tasks.reporting import reporting
 from tasks.retrying import refuse_other_message, wait_until
+from taskyard.settings.platform import current_settings
+from taskyard.settings.queues import Queue
 
 
 class PlatformTask(Task[..., Any]):

@@ -6,8 +6,8 @@ from typing import Any, Literal, TypedDict
 from celery.result import AsyncResult
 
 from broker.wire import HEADER, Dedup
-from config.queues import NORMAL, PriorityName, priority_number
 from tasks.options import OURS, check_options
+from taskyard.settings.queues import NORMAL, PriorityName, priority_number
 
 
 class Run(AsyncResult[Any]):

@@ -14,11 +14,11 @@ from audit.models import DeadLetter
 from audit.signatures import error_signature
 from audit.texts import ERROR_BYTES, TRACEBACK_BYTES, clean_json, clip, clip_middle
 from broker.wire import BURY_TASK
-from config.database import open_session
-from config.queues import DEAD_LETTERS
 from tasks.app import task
 from tasks.payloads import Hidden, Payload
 from tasks.policy import Exponential, Policy
+from taskyard.database.engine import open_session
+from taskyard.settings.queues import DEAD_LETTERS
 
 MAX_REASON = 32  # characters
 HEADERS_BYTES = 1_048_576  # of a message's headers as JSON

@@ -22,13 +22,13 @@ from audit.dead_letters import claim_for_redrive, confirm_sent, find_letter, reo
 from audit.history import find_run
 from audit.models import DeadLetter
 from broker.wire import HEADER
-from config.columns import utc_now
 from tasks.app import find_task
 from tasks.base import PlatformTask
 from tasks.calls import Run, message_options
 from tasks.errors import InvalidPayloadError, UnknownTaskError
 from tasks.letters import Message, UndecodableError, read_message
 from tasks.payloads import Payload
+from taskyard.database.columns import utc_now
 
 GRACE = timedelta(minutes=1)  # a redrive that was marked and not confirmed for so long is taken over
 KEPT_FACTS = ("max_attempts", "group_key", "user_id", "lifo")  # of the original message

@@ -7,9 +7,9 @@ from typing import Any
 import click
 from celery import Celery, bootsteps
 
-from config.queues import Queue
-from config.settings import Settings, SettingsError, current_settings
 from tasks.base import PlatformTask
+from taskyard.settings.platform import Settings, SettingsError, current_settings
+from taskyard.settings.queues import Queue
 
 type Check = Callable[[Settings], None]
 

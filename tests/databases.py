@@ -29,8 +29,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
-from config.database import open_engine
-from migrations.schema import upgrade
+from taskyard.database.engine import open_engine
+from taskyard.database.schema import upgrade
 from tests.waiting import wait_for
 
 type Kind = Literal["sqlite", "postgresql"]

@@ -2,8 +2,8 @@
 
 from kombu import pools
 
-from config.settings import current_settings
 from tasks.app import app
+from taskyard.settings.platform import current_settings
 
 
 def point_app_at(url: str) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from config.settings import load_settings
 from scripts.demo.counting import MUST_BE, Tally
 from scripts.demo.environment import ATTEMPTS, demo_settings
 from scripts.demo.feed import TYPES, market_feed
 from tasks.webhooks.events import check_type
+from taskyard.settings.platform import load_settings
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from dotenv import dotenv_values
 
 from cli import commands
-from config.settings import Settings, load_settings
 from scripts.settings_reference import ENV_EXAMPLE, TABLE, env_example, settings_table
+from taskyard.settings.platform import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LINES = 300  # of a file

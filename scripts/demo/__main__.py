@@ -17,8 +17,6 @@ import structlog
 from rich.console import Console
 
 from broker.embedded import EmbeddedValkey, ServerStartError
-from config.database import current_engine
-from migrations.schema import upgrade
 from scripts.demo.domains import run_domains
 from scripts.demo.environment import demo_settings, take_over, write_script
 from scripts.demo.markets import ActError, chain_variables
@@ -27,6 +25,8 @@ from scripts.demo.report import print_table, print_ways_on
 from scripts.demo.show import DemoError, run_show
 from scripts.demo.stage import Stage, StageError, interrupted
 from tasks.reconciliation.standin import StandinNode
+from taskyard.database.engine import current_engine
+from taskyard.database.schema import upgrade
 
 HOME = Path(".run/demo")  # kept after the demo, so that its records can be looked at; emptied by the next one
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C

@@ -13,7 +13,6 @@ from uuid import uuid4
 
 from pydantic import SecretStr
 
-from config.settings import Settings, current_settings
 from tasks.backups.addresses import Address, parse_address
 from tasks.backups.catalog import open_profiles
 from tasks.backups.dumps import find_dumps
@@ -22,6 +21,7 @@ from tasks.backups.manifests import write_manifest
 from tasks.backups.payloads import VerifyBackup
 from tasks.backups.programs import Programs
 from tasks.backups.tasks import open_bench
+from taskyard.settings.platform import Settings, current_settings
 
 PREDICTIONS = 2000
 _TABLES = (

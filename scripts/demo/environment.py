@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from config.settings import OUR_PREFIXES, Settings
 from tasks.webhooks.vault import new_master_key
+from taskyard.settings.platform import OUR_PREFIXES, Settings
 
 ATTEMPTS = 6  # five waits, as in production
 

@@ -8,14 +8,14 @@ from time import monotonic, sleep
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from config.database import open_session
-from config.settings import current_settings
 from scripts.demo import counting
 from scripts.demo.feed import market_feed
 from scripts.demo.receivers import Subscriber
 from scripts.demo.stage import Stage
 from tasks.webhooks import endpoints
 from tasks.webhooks.outbox import emit
+from taskyard.database.engine import open_session
+from taskyard.settings.platform import current_settings
 
 EVENTS = 200
 PER_SECOND = 10  # of events; three deliveries each

@@ -3,9 +3,9 @@
 import glob
 from pathlib import Path
 
-from config.settings import Settings
 from tasks.backups.errors import BackupConfigError
 from tasks.backups.profiles import EveryTable, Profile, load_profiles
+from taskyard.settings.platform import Settings
 
 DEFAULT_TARGET = "default"
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from config.columns import utc_now
 from tasks.backups.dumps import Dump
 from tasks.backups.manifests import ManifestError, Sums, compare, compute, read_manifest
 from tasks.backups.profiles import Profile
 from tasks.backups.results import Report
 from tasks.backups.store import LastGood
+from taskyard.database.columns import utc_now
 
 CLOCK_TOLERANCE = timedelta(hours=1)  # a dump's time may be so far in the future
 

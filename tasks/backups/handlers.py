@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 import structlog
 from pydantic import BaseModel
 
-from config.columns import utc_now
 from tasks.backups.addresses import Address
 from tasks.backups.checks import check_database
 from tasks.backups.dumps import Dump, DumpFormat, find_dumps, format_of
@@ -29,6 +28,7 @@ from tasks.backups.scratch import drop_leftovers, refuse_live, scratch_database
 from tasks.backups.sqlite import check_integrity, check_leftovers, inspect_sqlite
 from tasks.backups.store import Held, LastGood, Lease
 from tasks.errors import Snooze
+from taskyard.database.columns import utc_now
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import func, literal, tuple_
 from sqlmodel import Session, col, select
 
-from audit.paging import PAGE, Page, read_cursor, write_cursor
-from config.columns import UtcDateTime
 from tasks.backups.models import BackupRun
+from taskyard.database.columns import UtcDateTime
+from taskyard.database.paging import PAGE, Page, read_cursor, write_cursor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import BigInteger, Column, Index
 from sqlmodel import Field, SQLModel
 
-from config.columns import JsonColumn, UtcDateTime, utc_now
+from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
 
 # error: could not be verified; lost: its worker died. Neither says anything about the backup.
 STATES = ("running", "passed", "failed", "error", "lost")

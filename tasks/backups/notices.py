@@ -7,12 +7,12 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
-from config.settings import Settings
 from tasks.backups.errors import BackupConfigError
 from tasks.backups.profiles import Profile
 from tasks.backups.results import Finished
 from tasks.backups.store import Announce
 from tasks.webhooks.notices import Notice, check_receiver, post_notice
+from taskyard.settings.platform import Settings
 
 SLACK_PURPOSE = "Slack notices of backup verification (BACKUP_SLACK_WEBHOOK_URL)"
 MOST_FAILURES = 20  # in one notice

@@ -10,9 +10,9 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
-from config.columns import utc_now
 from tasks.backups.models import BackupLease, BackupRun
 from tasks.backups.results import Facts, Finished, Report
+from taskyard.database.columns import utc_now
 
 # Writes the notice of a run into the transaction that ends it; never raises for what concerns the notice alone.
 type Announce = Callable[[Session, Finished], None]

@@ -12,9 +12,6 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from broker import tether
-from config.database import open_session
-from config.queues import BACKUPS
-from config.settings import Settings, SettingsError, current_settings
 from tasks.app import task
 from tasks.backups import handlers
 from tasks.backups.addresses import Address, parse_address
@@ -27,6 +24,9 @@ from tasks.backups.store import BackupStore
 from tasks.policy import Exponential, Policy
 from tasks.starting import before_work
 from tasks.webhooks.outbox import emit
+from taskyard.database.engine import open_session
+from taskyard.settings.platform import Settings, SettingsError, current_settings
+from taskyard.settings.queues import BACKUPS
 
 # A profile's restore takes 4 hours at most; the hard limit is for a worker that hangs.
 VERIFICATION = Policy(

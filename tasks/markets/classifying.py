@@ -10,9 +10,9 @@ from sqlalchemy import ARRAY, ColumnElement, Uuid, bindparam, column, func, upda
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
-from config.amounts import Amount
 from tasks.markets.models import Prediction
 from tasks.markets.payouts import Settlement
+from taskyard.database.amounts import Amount
 
 BATCH = 50_000  # winners in one statement
 

@@ -8,10 +8,10 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, case, exists, func, select, update
 from sqlmodel import Session, col
 
-from config.columns import utc_now
-from config.settings import Settings
 from tasks.markets.clients import Emit
 from tasks.markets.models import IndexerEvent, Market, Prediction
+from taskyard.database.columns import utc_now
+from taskyard.settings.platform import Settings
 
 CONFIRMED_EVENT = "prediction.confirmed"
 LONGEST_WAIT = timedelta(hours=1)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from audit.figures import Figure, age_seconds, counted
 from tasks.markets.models import MARKET_STATES, Market, Prediction
+from taskyard.gauges import Figure, age_seconds, counted
 
 
 def figures(session: Session) -> Iterator[Figure]:

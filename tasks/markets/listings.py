@@ -7,9 +7,9 @@ from pydantic import BaseModel
 from sqlalchemy import func, literal, select, tuple_
 from sqlmodel import Session, col
 
-from audit.paging import PAGE, BadCursorError, Page, read_cursor, write_cursor
-from config.columns import UtcDateTime
 from tasks.markets.models import PREDICTION_STATES, RESULTS, VOID, Conflict, Market, Prediction, Resolution
+from taskyard.database.columns import UtcDateTime
+from taskyard.database.paging import PAGE, BadCursorError, Page, read_cursor, write_cursor
 
 
 class UnknownMarketIdError(LookupError):

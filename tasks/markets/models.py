@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import BigInteger, Column, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
-from config.amounts import Amount
-from config.columns import JsonColumn, UtcDateTime, utc_now
+from taskyard.database.amounts import Amount
+from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
 
 MARKET_STATES = ("open", "disputed", "resolved")
 PREDICTION_STATES = ("pending", "confirmed", "failed")

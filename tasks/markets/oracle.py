@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from statistics import median
 
-from config.settings import Settings
 from tasks.markets.payloads import Quote
+from taskyard.settings.platform import Settings
 
 FULL = 10_000  # basis points
 

@@ -9,8 +9,6 @@ from typing import Literal
 from sqlalchemy import select
 from sqlmodel import Session, col
 
-from config.columns import utc_now
-from config.settings import Settings
 from tasks.markets.classifying import classify
 from tasks.markets.clients import Emit
 from tasks.markets.confirmations import confirm_seen
@@ -18,6 +16,8 @@ from tasks.markets.models import VOID, Conflict, Market, OracleRefusal, Predicti
 from tasks.markets.oracle import Decision, Rules, judge
 from tasks.markets.payloads import ResolveMarket
 from tasks.markets.payouts import Settlement, Stake, settle_pool
+from taskyard.database.columns import utc_now
+from taskyard.settings.platform import Settings
 
 CONFLICT_EVENT = "market.resolution_conflict"
 RESOLVED_EVENT = "market.resolved"

@@ -3,9 +3,6 @@
 from datetime import timedelta
 from functools import lru_cache
 
-from config.database import open_session
-from config.queues import MAINTENANCE, MARKET_RESOLUTION
-from config.settings import current_settings
 from tasks.app import task
 from tasks.markets import handlers
 from tasks.markets.confirmations import ConfirmationStore
@@ -13,6 +10,9 @@ from tasks.markets.payloads import ConfirmPredictions, ResolveMarket
 from tasks.markets.store import MarketStore
 from tasks.policy import Exponential, Policy
 from tasks.webhooks.outbox import emit
+from taskyard.database.engine import open_session
+from taskyard.settings.platform import current_settings
+from taskyard.settings.queues import MAINTENANCE, MARKET_RESOLUTION
 
 # 2 + 4 + ... + 512 s: an indexer that is 17 minutes behind loses no resolution; then a person is asked.
 RESOLUTION = Policy(max_attempts=10, backoff=Exponential(base=timedelta(seconds=2), cap=timedelta(minutes=10)))

@@ -1,11 +1,11 @@
 """Choose the reader of the chain by the settings."""
 
-from config.settings import Settings, SettingsError
 from tasks.reconciliation.clients import ChainSide, NoChain
 from tasks.reconciliation.evm import ADDRESS, EvmChain
 from tasks.reconciliation.rpc import JsonRpc, Limits
 from tasks.reconciliation.soroban import SorobanChain
 from tasks.reconciliation.strkeys import StrkeyError, contract_bytes
+from taskyard.settings.platform import Settings, SettingsError
 
 
 def open_chain(settings: Settings) -> ChainSide:

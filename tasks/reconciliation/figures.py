@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from sqlmodel import Session, col, select
 
-from audit.figures import Figure
 from tasks.reconciliation.models import Report
+from taskyard.gauges import Figure
 
 
 def figures(session: Session) -> Iterator[Figure]:

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 from sqlalchemy import case, func, select
 from sqlmodel import Session, col
 
-from audit.paging import PAGE, BadCursorError, Page, read_cursor, write_cursor
 from tasks.reconciliation.models import MarketLine, PositionRow, Report
+from taskyard.database.paging import PAGE, BadCursorError, Page, read_cursor, write_cursor
 
 
 class UnknownReportError(LookupError):

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import BigInteger, Column, Index, Integer
 from sqlmodel import Field, SQLModel
 
-from config.amounts import Amount
-from config.columns import UtcDateTime, utc_now
+from taskyard.database.amounts import Amount
+from taskyard.database.columns import UtcDateTime, utc_now
 
 STATUSES = ("ok", "partial", "failed")  # partial: the chain could not be read; failed: we could not finish
 

@@ -9,13 +9,13 @@ from uuid import UUID
 from sqlalchemy import insert, select
 from sqlmodel import Session, col
 
-from config.columns import utc_now
-from config.settings import Settings
 from tasks.reconciliation.clients import DatabaseSide, Emit, Reading, Snapshot
 from tasks.reconciliation.completing import complete
 from tasks.reconciliation.diff import Row, Thresholds, Totals, compare, with_addresses
 from tasks.reconciliation.models import AdminAction, MarketLine, PositionRow, Report
 from tasks.reconciliation.payloads import Reconcile
+from taskyard.database.columns import utc_now
+from taskyard.settings.platform import Settings
 
 INSPECT_MARKET = "admin.reconciliation.market.inspect"
 RUN_GLOBAL = "admin.reconciliation.global.run"

@@ -8,9 +8,6 @@ from uuid import UUID, uuid4, uuid5
 
 from celery import chord, current_task
 
-from config.database import open_session
-from config.queues import MAINTENANCE, RECONCILIATION
-from config.settings import Settings, current_settings
 from tasks.app import enqueue_many, task
 from tasks.calls import CallOptions
 from tasks.markets import positions
@@ -23,6 +20,9 @@ from tasks.reconciliation.store import ReportStore
 from tasks.reconciliation.upkeep import Lost, UpkeepStore
 from tasks.starting import before_work
 from tasks.webhooks.outbox import emit
+from taskyard.database.engine import open_session
+from taskyard.settings.platform import Settings, current_settings
+from taskyard.settings.queues import MAINTENANCE, RECONCILIATION
 
 REPORTS = UUID("a7e2c0f4-0c55-4d8e-9c80-6f4b5a2d7e31")  # namespace of the ids that are made from run ids
 # A node that does not answer is a line of the report; what is tried again is the database or the broker.

@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import delete, select, update
 from sqlmodel import Session, col
 
-from config.columns import utc_now
-from config.settings import Settings
 from tasks.reconciliation.models import MarketLine, Report
+from taskyard.database.columns import utc_now
+from taskyard.settings.platform import Settings
 
 MOST_SENDS = 3  # of one market; then it waits for the report's deadline
 PRUNE_BATCH = 50  # reports, with all their rows

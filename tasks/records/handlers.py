@@ -7,9 +7,9 @@ from datetime import timedelta
 from sqlmodel import Session
 
 from audit.retention import prune
-from config.columns import utc_now
-from config.settings import Settings
 from tasks.records.payloads import CleanUpAudit
+from taskyard.database.columns import utc_now
+from taskyard.settings.platform import Settings
 
 
 def clean_up(payload: CleanUpAudit, open_session: Callable[[], Session], settings: Settings) -> dict[str, int]:

@@ -2,14 +2,14 @@
 
 from datetime import timedelta
 
-from config.database import open_session
-from config.queues import MAINTENANCE
-from config.settings import current_settings
 from tasks.app import task
 from tasks.policy import Exponential, Policy
 from tasks.records import bulk, handlers
 from tasks.records.payloads import CleanUpAudit, ResolveLetters
 from tasks.reporting import progress
+from taskyard.database.engine import open_session
+from taskyard.settings.platform import current_settings
+from taskyard.settings.queues import MAINTENANCE
 
 # A database that is away for two hours costs no clean-up its day.
 PATIENT = Policy(max_attempts=15, backoff=Exponential(base=timedelta(seconds=5), cap=timedelta(minutes=10)))

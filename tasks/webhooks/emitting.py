@@ -11,10 +11,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
-from config.columns import utc_now
-from config.settings import Settings
 from tasks.webhooks.events import check_type, patterns_for
 from tasks.webhooks.models import Delivery, Endpoint, Event, Subscription
+from taskyard.database.columns import utc_now
+from taskyard.settings.platform import Settings
 
 
 class EventDataError(ValueError):

@@ -9,8 +9,6 @@ from uuid import UUID
 import structlog
 from pydantic import BaseModel
 
-from config.columns import utc_now
-from config.settings import Settings
 from tasks.errors import PermanentError, RetryAfter, Snooze
 from tasks.webhooks.answers import Answer, Timeouts
 from tasks.webhooks.clients import WebhookClient
@@ -19,6 +17,8 @@ from tasks.webhooks.payloads import DeliverWebhook
 from tasks.webhooks.results import Verdict
 from tasks.webhooks.signing import SymmetricSecret, predictify_headers, standard_headers
 from tasks.webhooks.store import Claim, Refusal
+from taskyard.database.columns import utc_now
+from taskyard.settings.platform import Settings
 
 USER_AGENT = "Taskyard-Webhooks/1"
 SWEEP_BATCH = 500

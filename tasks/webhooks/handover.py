@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy import BindParameter, ColumnElement, bindparam, case, exists, func, or_, select, update
 from sqlmodel import Session, col
 
-from config.columns import UtcDateTime
-from config.settings import Settings
 from tasks.webhooks.lanes import Lane
 from tasks.webhooks.models import OPEN_STATES, Delivery, Endpoint
+from taskyard.database.columns import UtcDateTime
+from taskyard.settings.platform import Settings
 
 
 class Due(NamedTuple):

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
-from config.columns import JsonColumn, UtcDateTime, utc_now
+from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
 
 OPEN_STATES = ("pending", "retrying")  # an attempt is still to come
 FINAL_STATES = ("delivered", "exhausted")

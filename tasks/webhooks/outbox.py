@@ -8,11 +8,11 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlmodel import col
 
-from config.settings import current_settings
 from tasks.webhooks.emitting import add_event
 from tasks.webhooks.handover import Due
 from tasks.webhooks.models import Delivery
 from tasks.webhooks.tasks import enqueue_deliveries
+from taskyard.settings.platform import current_settings
 
 _WAITING = "taskyard.emitted"  # session.info: what to hand over when the transaction is committed
 

@@ -8,12 +8,12 @@ from uuid import UUID
 from sqlalchemy import Select, exists, func, select, update
 from sqlmodel import Session, col
 
-from config.columns import utc_now
 from tasks.webhooks import endpoints
 from tasks.webhooks.emitting import delivery_of
 from tasks.webhooks.events import patterns_for
 from tasks.webhooks.handover import Due
 from tasks.webhooks.models import Delivery, Endpoint, Event, Subscription
+from taskyard.database.columns import utc_now
 
 BATCH = 500
 

@@ -8,8 +8,6 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from config.columns import utc_now
-from config.settings import Settings
 from tasks.webhooks.answers import Answer
 from tasks.webhooks.emitting import add_event
 from tasks.webhooks.endpoints import disable
@@ -18,6 +16,8 @@ from tasks.webhooks.handover import Due
 from tasks.webhooks.lanes import disable_reason, note_failure, note_success
 from tasks.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint
 from tasks.webhooks.outcomes import Result, classify, next_delay, parse_retry_after, pause_asked
+from taskyard.database.columns import utc_now
+from taskyard.settings.platform import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,6 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import QueryableAttribute, defer
 from sqlmodel import Session, col
 
-from config.columns import utc_now
-from config.settings import Settings
 from tasks.webhooks.answers import Answer
 from tasks.webhooks.endpoints import active_secrets, open_vault
 from tasks.webhooks.handover import Due, call_next, count_in_flight, take_lost, take_waiting
@@ -21,6 +19,8 @@ from tasks.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoi
 from tasks.webhooks.results import AttemptFacts, Scene, Verdict, settle_attempt
 from tasks.webhooks.signing import SigningSecret
 from tasks.webhooks.together import Together
+from taskyard.database.columns import utc_now
+from taskyard.settings.platform import Settings
 
 MOST_KNOWN = 10_000  # endpoints whose secrets a process keeps opened
 LEASE_MARGIN = timedelta(seconds=10)  # beyond the total timeout: time to record the attempt

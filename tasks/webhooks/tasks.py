@@ -7,9 +7,6 @@ from functools import lru_cache
 from ipaddress import ip_network
 from ssl import SSLError
 
-from config.database import open_session
-from config.queues import MAINTENANCE, WEBHOOKS
-from config.settings import Settings, SettingsError, current_settings
 from tasks.app import enqueue_many, task
 from tasks.base import was_redelivered
 from tasks.calls import CallOptions
@@ -21,6 +18,9 @@ from tasks.webhooks.guards import tls_context
 from tasks.webhooks.handover import Due
 from tasks.webhooks.payloads import DeliverWebhook, SweepWebhooks
 from tasks.webhooks.store import DeliveryStore
+from taskyard.database.engine import open_session
+from taskyard.settings.platform import Settings, SettingsError, current_settings
+from taskyard.settings.queues import MAINTENANCE, WEBHOOKS
 
 # The schedule of a delivery lives in SQL and ends it there; the attempts of its task only bound our own faults.
 DELIVERY = Policy(max_attempts=1000, backoff=Exponential(base=timedelta(seconds=2), cap=timedelta(minutes=5)))

@@ -5,11 +5,11 @@ from uuid import UUID, uuid4
 
 from sqlmodel import Session
 
-from config.columns import utc_now
 from tasks.webhooks.emitting import delivery_of
 from tasks.webhooks.handover import Due
 from tasks.webhooks.models import Event
 from tasks.webhooks.recovery import find_enabled
+from taskyard.database.columns import utc_now
 
 TEST_EVENT = "webhook.test"
 

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import structlog
 
-from config.queues import DEFAULT
 from tasks.app import app, task
 from tasks.errors import PermanentError, Snooze
 from tasks.payloads import Hidden, Payload
 from tasks.policy import Exponential, Fixed, Policy
 from tasks.reporting import progress
+from taskyard.settings.queues import DEFAULT
 
 __all__ = [
     "Chat",

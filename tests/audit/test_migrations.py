@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import inspect
 
-from migrations import schema
+from taskyard.database import schema
 from tests.databases import Database
 
 

@@ -12,10 +12,10 @@ from sqlmodel import Session, col, update
 
 from audit.dead_letters import claim_for_redrive, find_letter
 from audit.models import DeadLetter
-from config.columns import utc_now
-from config.database import open_session
-from config.queues import DEFAULT
 from tasks.redrive import GRACE, DeadLetterNotFoundError, NotRedrivableError, discard, redrive, redriven_run_id
+from taskyard.database.columns import utc_now
+from taskyard.database.engine import open_session
+from taskyard.settings.queues import DEFAULT
 from tests.audit.letters import body_of, envelope_of, put
 from tests.databases import Database
 from tests.servers import Server

@@ -12,10 +12,10 @@ from audit.dead_letters import find_letter
 from audit.models import Attempt, BulkOperation, DeadLetter, Run, TaskLog
 from audit.retention import Pruned, count_prunable, prune
 from beat.schedule import timetable
-from config.columns import utc_now
-from config.settings import load_settings
 from tasks.records.payloads import CleanUpAudit
 from tasks.records.tasks import cleanup
+from taskyard.database.columns import utc_now
+from taskyard.settings.platform import load_settings
 from tests.audit.letters import put
 from tests.databases import Database
 

@@ -17,7 +17,7 @@ from audit.events import CONSUMER, GROUP, stream_key
 from audit.history import attempts_of, find_run
 from audit.models import Attempt, Run
 from audit.writer import Pace, Writer, backlog, backlog_age
-from config.database import open_engine
+from taskyard.database.engine import open_engine
 from tests.audit.streams import PREFIX, append, append_life, append_many
 from tests.databases import Database, Postgres, migrate
 from tests.servers import Server

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from config.database import open_engine
+from taskyard.database.engine import open_engine
 from tests.backups.shops import ShopServer
 from tests.backups.stage import Stage
 from tests.databases import Database, Servers, database, servers

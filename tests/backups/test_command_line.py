@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli import commands
-from config.database import current_engine
-from config.settings import current_settings
+from taskyard.database.engine import current_engine
+from taskyard.settings.platform import current_settings
 from tests.backups.shops import PASSWORD, ShopServer
 from tests.backups.stage import SHOP_PROFILE, Stage, environment
 from tests.workers import ROOT

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from config.database import current_engine
-from config.settings import current_settings
 from scripts.demo.backups import demo_backups
+from taskyard.database.engine import current_engine
+from taskyard.settings.platform import current_settings
 from tests.backups.shops import ShopServer
 from tests.backups.stage import Stage
 from tests.databases import BINARIES

@@ -3,10 +3,10 @@
 from datetime import timedelta
 from uuid import uuid4
 
-from config.columns import utc_now
 from tasks.backups.history import BackupFilter, as_prometheus, figures, find_backup, list_backups, newest_of_each
 from tasks.backups.models import BackupRun
 from tasks.backups.results import MOST_CHECKS_KEPT, Report
+from taskyard.database.columns import utc_now
 from tests.databases import Database
 
 

@@ -10,7 +10,6 @@ import psycopg
 import pytest
 from sqlalchemy import update
 
-from config.columns import utc_now
 from tasks.backups.addresses import parse_address
 from tasks.backups.errors import InfrastructureError
 from tasks.backups.handlers import Verified
@@ -20,6 +19,7 @@ from tasks.backups.results import Report
 from tasks.backups.scratch import KEEPER, scratch_name
 from tasks.backups.store import BackupStore, Held, Lease
 from tasks.errors import Snooze
+from taskyard.database.columns import utc_now
 from tests.backups.shops import NAPS, ShopServer
 from tests.backups.stage import SHOP_PROFILE, Stage
 from tests.databases import Database

@@ -8,8 +8,6 @@ from ipaddress import ip_network
 import pytest
 from sqlmodel import Session, col, select
 
-from config.columns import utc_now
-from config.settings import Settings, load_settings
 from tasks.backups.notices import announcer, slack_body
 from tasks.backups.results import Finished, Report
 from tasks.webhooks.capture import Receiver
@@ -20,6 +18,8 @@ from tasks.webhooks.handlers import Tools, deliver, sweep
 from tasks.webhooks.models import Delivery, Endpoint
 from tasks.webhooks.payloads import DeliverWebhook
 from tasks.webhooks.store import DeliveryStore
+from taskyard.database.columns import utc_now
+from taskyard.settings.platform import Settings, load_settings
 from tests.backups.stage import Stage
 from tests.backups.test_sqlite_backups import PROFILE, a_database
 

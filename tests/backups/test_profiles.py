@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import SettingsError, load_settings
 from tasks.backups.catalog import open_profiles
 from tasks.backups.errors import BackupConfigError, UnknownTargetError
 from tasks.backups.handlers import verify
 from tasks.backups.payloads import VerifyBackup
 from tasks.backups.profiles import find_profile, load_profile, load_profiles
 from tasks.errors import InvalidPayloadError
+from taskyard.settings.platform import SettingsError, load_settings
 from tests.backups.stage import SHOP_PROFILE, Stage
 
 LEAST = 'kind = "postgresql"\nfolder = "/dumps"\npattern = "*.dump"\n'

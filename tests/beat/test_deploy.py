@@ -6,7 +6,7 @@ from typing import Any
 from beat import catalog
 from beat.entries import Entry, cron, every
 from beat.schedule import timetable
-from config.settings import load_settings
+from taskyard.settings.platform import load_settings
 from tests.beat.app import Mark, mark
 from tests.beat.desk import Desk, play
 

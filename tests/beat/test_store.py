@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from beat.errors import StaleLeaderError
 from beat.store import BeatStore
-from config.database import open_engine
+from taskyard.database.engine import open_engine
 from tests.databases import Database
 
 PATIENCE = timedelta(seconds=1)

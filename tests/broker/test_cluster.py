@@ -7,7 +7,7 @@ from pathlib import Path
 import kombu
 import pytest
 
-from config.settings import SettingsError, load_settings
+from taskyard.settings.platform import SettingsError, load_settings
 from tests.broker.bed import Bed
 from tests.conftest import KINDS
 from tests.servers import Kind, Server, make_server

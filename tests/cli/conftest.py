@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli import commands
-from config.database import current_engine
-from config.settings import current_settings
+from taskyard.database.engine import current_engine
+from taskyard.settings.platform import current_settings
 from tests.cli.platform import Celery
 from tests.databases import Database, Servers, database, empty_database, servers
 from tests.pointing import point_app_at

@@ -12,8 +12,8 @@ from sqlmodel import Session, select
 from audit.models import Run
 from audit.operator_log import Operation
 from audit.writer import Writer
-from config.columns import utc_now
-from config.database import open_engine
+from taskyard.database.columns import utc_now
+from taskyard.database.engine import open_engine
 from tests.audit.streams import PREFIX, append, append_life
 from tests.cli.conftest import Command
 from tests.cli.platform import Celery

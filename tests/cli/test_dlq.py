@@ -9,9 +9,9 @@ from sqlmodel import Session
 
 from audit.dead_letters import LetterFilter, count_letters
 from audit.models import DeadLetter
-from audit.paging import write_cursor
-from config.columns import utc_now
-from config.database import open_engine
+from taskyard.database.columns import utc_now
+from taskyard.database.engine import open_engine
+from taskyard.database.paging import write_cursor
 from tests.audit import records_app  # noqa: F401 - declares the tasks
 from tests.audit.letters import put
 from tests.cli.conftest import Command

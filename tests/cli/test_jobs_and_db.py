@@ -7,8 +7,8 @@ import pytest
 import redis
 
 from audit.writer import Writer
-from config.columns import utc_now
 from tasks.redrive import redriven_run_id
+from taskyard.database.columns import utc_now
 from tests.audit import records_app
 from tests.audit.letters import put
 from tests.audit.streams import BEGIN_MS, PREFIX, append, append_life

@@ -13,7 +13,7 @@ from audit.history import RunFilter, find_run
 from audit.lost import AuditBehindError, LostRuns
 from audit.operator_log import Operation
 from audit.writer import Writer
-from config.database import current_engine, open_session
+from taskyard.database.engine import current_engine, open_session
 from tests.audit.records_app import greet
 from tests.audit.streams import PREFIX, append
 from tests.cli.conftest import Command

@@ -7,12 +7,12 @@ import pytest
 from sqlmodel import select
 
 from audit.operator_log import Operation
-from config.database import current_engine, open_session
-from config.settings import current_settings
 from tasks.app import app
 from tasks.calls import Run
 from tasks.webhooks.payloads import DeliverWebhook
 from tasks.webhooks.tasks import deliver
+from taskyard.database.engine import current_engine, open_session
+from taskyard.settings.platform import current_settings
 from tests.cli.conftest import Command
 from tests.pointing import point_app_at
 from tests.servers import Server

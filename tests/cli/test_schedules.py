@@ -10,7 +10,7 @@ from sqlmodel import select
 from audit.operator_log import Operation
 from audit.writer import Writer
 from beat.models import Schedule, ScheduleFire
-from config.database import open_session
+from taskyard.database.engine import open_session
 from tests.beat.app import mark
 from tests.cli.conftest import Command
 from tests.databases import Database

@@ -11,10 +11,10 @@ from sqlalchemy.engine import make_url
 from sqlmodel import select
 
 from audit.writer import Writer
-from config.settings import current_settings
 from tasks.webhooks.emitting import add_event
 from tasks.webhooks.models import Delivery
 from tasks.webhooks.vault import new_master_key
+from taskyard.settings.platform import current_settings
 from tests.audit import records_app
 from tests.audit.letters import put
 from tests.audit.streams import PREFIX, append

@@ -6,8 +6,8 @@ from io import StringIO
 
 import pytest
 
-from config.logging import wants_colour
 from launch.printing import Printer
+from taskyard.logging import wants_colour
 from tests.workers import ROOT
 
 
@@ -21,8 +21,8 @@ class Terminal(StringIO):
 
 SAYS = """
 import logging, structlog
-from config.logging import configure_logging
-from config.settings import load_settings
+from taskyard.logging import configure_logging
+from taskyard.settings.platform import load_settings
 configure_logging(load_settings({"LOG_FORMAT": "console"}))
 hostile = chr(27) + "[2J" + chr(0x9b) + "2J"
 def fail():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import Settings, SettingsError, load_settings
+from taskyard.settings.platform import Settings, SettingsError, load_settings
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from config.profiles import PROFILES
-from config.settings import Settings, load_settings
 from launch.programs import CELERYS_NAMES, GRACE
+from taskyard.settings.platform import Settings, load_settings
+from taskyard.settings.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEXT = (ROOT / "docker-compose.yml").read_text()

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 TASKS = 1000
 LONG_LIVED = 7  # containers of docker-compose.yml: broker, database, two kinds of workers, two beats, Flower
 EMIT = f"""
-from config.database import open_session
+from taskyard.database.engine import open_session
 from tasks.webhooks.outbox import emit
 with open_session() as session, session.begin():
     for number in range({TASKS}):

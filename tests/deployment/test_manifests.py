@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from config.profiles import PROFILES, Profile
-from config.settings import Settings, load_settings
 from launch.programs import CELERYS_NAMES, GRACE
+from taskyard.settings.platform import Settings, load_settings
+from taskyard.settings.profiles import PROFILES, Profile
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 MANIFESTS: list[dict[str, Any]] = list(yaml.safe_load_all((DOCS / "kubernetes.yml").read_text()))

@@ -7,13 +7,13 @@ import sys
 from datetime import timedelta
 from typing import Any
 
-from config.logging import configure_logging
-from config.settings import load_settings
 from launch.children import Program, ProgramChild, Stage
 from launch.keeper import Keeper
 from launch.outlet import patient_stderr
 from launch.printing import Printer
 from launch.restarts import Restarts
+from taskyard.logging import configure_logging
+from taskyard.settings.platform import load_settings
 
 
 def main() -> None:

@@ -15,11 +15,11 @@ import pytest
 import redis
 
 from broker.control import QueueControl
-from config.profiles import PROFILES
-from config.queues import QUEUES
-from config.settings import load_settings
 from launch import servers
 from launch.programs import programs
+from taskyard.settings.platform import load_settings
+from taskyard.settings.profiles import PROFILES
+from taskyard.settings.queues import QUEUES
 from tests.launch.app import hold
 from tests.launch.stage import Up, all_gone
 from tests.pointing import point_app_at

@@ -13,9 +13,9 @@ from sqlmodel import Session, col
 from audit.models import DeadLetter
 from broker.control import QueueControl
 from cli import commands
-from config.queues import QUEUES, Queue
 from tasks.app import send
 from tasks.webhooks.vault import new_master_key
+from taskyard.settings.queues import QUEUES, Queue
 from tests.databases import Database
 from tests.servers import Server
 from tests.workers import MINIMAL, Worker

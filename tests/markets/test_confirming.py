@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import update
 from sqlmodel import col
 
-from config.columns import utc_now
 from tasks.markets import handlers
 from tasks.markets.models import Prediction
+from taskyard.database.columns import utc_now
 from tests.databases import Database
 from tests.markets.world import World, resolved_event
 

@@ -12,7 +12,7 @@ from redis import RedisError
 from sqlmodel import Session, col, select
 
 from audit.models import Run
-from config.database import open_engine
+from taskyard.database.engine import open_engine
 from tests.audit import records_app
 from tests.databases import Postgres, migrate
 from tests.monitor.site import fetch, free_port, samples, worker

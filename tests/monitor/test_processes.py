@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from config.database import current_engine
-from config.settings import current_settings
 from monitor.doctor import examine
+from taskyard.database.engine import current_engine
+from taskyard.settings.platform import current_settings
 from tests.audit import records_app
 from tests.databases import Database
 from tests.monitor.site import beating, fetch, free_port, value, worker

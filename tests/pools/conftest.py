@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from config.database import open_engine
+from taskyard.database.engine import open_engine
 from tests.databases import Database, Servers, servers
 from tests.pointing import point_app_at
 from tests.pools.site import Site

@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from audit.operator_log import Operation
-from config.queues import RECONCILIATION
 from tasks.reconciliation.standin import CONTRACT, StandinNode, account
+from taskyard.settings.queues import RECONCILIATION
 from tests.markets.platform import Platform
 from tests.markets.world import World
 from tests.reconciliation.desk import Desk

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import update
 from sqlmodel import col
 
-from config.columns import utc_now
 from tasks.reconciliation import handlers
 from tasks.reconciliation.models import MarketLine, PositionRow, Report
 from tasks.reconciliation.standin import StandinNode, account
+from taskyard.database.columns import utc_now
 from tests.reconciliation.desk import Desk
 
 ALICE = account(1)

@@ -4,9 +4,9 @@ import os
 import signal
 import sys
 
-from config.database import open_session
 from tasks.webhooks import outbox
 from tasks.webhooks.outbox import emit
+from taskyard.database.engine import open_session
 
 
 def main() -> None:

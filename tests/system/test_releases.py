@@ -32,7 +32,7 @@ REQUESTS = OF_EACH * 2 * 2
 THINKING = 0.2  # seconds of the receiver: a worker would have to stand still for two to miss one release's messages
 EMIT = """
 import sys
-from config.database import open_session
+from taskyard.database.engine import open_session
 from tasks.webhooks.outbox import emit
 for number in range(int(sys.argv[1])):
     with open_session() as session, session.begin():

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from config.queues import Queue
 from tasks.app import app, task
 from tasks.payloads import Payload
+from taskyard.settings.queues import Queue
 
 __all__ = ["app"]  # `celery -A` looks for the app here
 

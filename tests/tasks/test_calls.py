@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from broker.wire import HEADER
-from config.queues import MAINTENANCE
 from tasks.app import enqueue_many, find_task, send, task
 from tasks.calls import message_options
 from tasks.errors import InvalidPayloadError, UnknownTaskError
 from tasks.payloads import Payload
+from taskyard.settings.queues import MAINTENANCE
 
 
 class Job(Payload):

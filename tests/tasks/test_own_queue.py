@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from config.queues import DEFAULT, QUEUES, Queue, declare
+from taskyard.settings.queues import DEFAULT, QUEUES, Queue, declare
 from tests.servers import Server
 from tests.waiting import wait_for
 from tests.workers import MINIMAL, ROOT, Worker
@@ -54,5 +54,5 @@ def test_workers_take_from_a_queue_of_the_apps_own(valkey: Server, tmp_path: Pat
         wait_for((tmp_path / "note").exists, 60, "the task has run", worker.tail)
         listed = json.loads(run("-m", "celery", "-A", APP, "queues", "ls", "--json"))["items"]
     assert {row["queue"]: row["consumers"] for row in listed}["shop-orders"] == 1
-    profiles = run("-c", f"import {APP}; from config.profiles import IO; print(*IO.queues)")
+    profiles = run("-c", f"import {APP}; from taskyard.settings.profiles import IO; print(*IO.queues)")
     assert b"shop-orders" in profiles.split()

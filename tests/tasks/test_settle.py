@@ -9,12 +9,12 @@ import pytest
 
 from broker.redelivery import Redeliver
 from broker.wire import HEADER
-from config.queues import MAINTENANCE
 from tasks.app import find_task, task
 from tasks.base import settle
 from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze
 from tasks.payloads import Payload
 from tasks.policy import LONGEST_DELAY, Fixed, Policy
+from taskyard.settings.queues import MAINTENANCE
 
 
 class Count(Payload):

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from config.queues import MAINTENANCE
-from config.settings import SettingsError, load_settings
 from tasks.app import app, task
 from tasks.payloads import Payload
 from tasks.starting import NotAwaitedError, check_settings, refuse_coroutines
+from taskyard.settings.platform import SettingsError, load_settings
+from taskyard.settings.queues import MAINTENANCE
 from tests.workers import ROOT
 
 LIMIT = 100  # seconds; a `celery` call takes 2 s of CPU, and the machine may be busy

@@ -3,9 +3,9 @@
 from datetime import timedelta
 from uuid import UUID
 
-from config.queues import MAINTENANCE
 from tasks.app import enqueue_many, send, task
 from tasks.payloads import Payload
+from taskyard.settings.queues import MAINTENANCE
 
 
 class Move(Payload):

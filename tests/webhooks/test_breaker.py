@@ -5,10 +5,10 @@ from uuid import UUID
 
 import pytest
 
-from config.columns import utc_now
 from tasks.webhooks.handover import Due
 from tasks.webhooks.lanes import LONGEST_BREAK
 from tasks.webhooks.store import Refusal
+from taskyard.database.columns import utc_now
 from tests.databases import Database
 from tests.webhooks.stage import Stage, status
 

@@ -11,13 +11,13 @@ import pytest
 from sqlmodel import Session
 from structlog.testing import capture_logs
 
-from config.columns import utc_now
 from tasks.webhooks import outbox
 from tasks.webhooks.emitting import EventDataError
 from tasks.webhooks.events import EventTypeError
 from tasks.webhooks.handover import Due
 from tasks.webhooks.models import Delivery, Endpoint, Event
 from tasks.webhooks.outbox import emit
+from taskyard.database.columns import utc_now
 from tests.webhooks.stage import Stage
 
 

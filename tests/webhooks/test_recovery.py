@@ -7,7 +7,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from config.columns import utc_now
 from tasks.webhooks.endpoints import UnknownEndpointError, disable, enable, find
 from tasks.webhooks.models import Delivery, Endpoint
 from tasks.webhooks.recovery import (
@@ -19,6 +18,7 @@ from tasks.webhooks.recovery import (
     find_delivery,
     reopen_failed,
 )
+from taskyard.database.columns import utc_now
 from tests.webhooks.stage import PAST, Stage, status
 
 ONCE = (timedelta(seconds=1),)

@@ -6,12 +6,12 @@ from uuid import UUID
 
 import pytest
 
-from config.columns import utc_now
 from tasks.webhooks.answers import Answer, ErrorCode, Phases
 from tasks.webhooks.events import ENDPOINT_DISABLED
 from tasks.webhooks.handover import Due
 from tasks.webhooks.models import Delivery, Endpoint
 from tasks.webhooks.store import Claim
+from taskyard.database.columns import utc_now
 from tests.webhooks.stage import Stage, no_answer, status
 
 SHORT = (timedelta(seconds=30), timedelta(minutes=5))

@@ -8,7 +8,7 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from audit.models import BulkOperation, DeadLetter
-from config.columns import utc_now
+from taskyard.database.columns import utc_now
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import click
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from config.parsing import (
+from taskyard.settings.parsing import (
     bearer_token,
     broker_url,
     csv_seconds,

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from config.settings import Settings
+from taskyard.settings.platform import Settings
 
 
 def configure_logging(settings: Settings) -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 from kombu import Queue as KombuQueue
 
-from config.queues import DEFAULT, QUEUES, Queue
-from config.settings import Settings
+from taskyard.settings.platform import Settings
+from taskyard.settings.queues import DEFAULT, QUEUES, Queue
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from config.queues import QUEUES
-from config.settings import Settings
+from taskyard.settings.platform import Settings
+from taskyard.settings.queues import QUEUES
 
 type Pool = Literal["asyncio", "prefork", "threads"]
 

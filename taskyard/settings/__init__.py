@@ -1,0 +1,1 @@
+"""Settings, queues and profiles: what every process reads before it starts."""
