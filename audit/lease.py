@@ -6,7 +6,7 @@ from typing import Any
 
 from redis import Redis
 
-from broker.scripting import EVEN_WHEN_FULL
+from taskyard.broker.scripts.runner import EVEN_WHEN_FULL
 
 # KEYS[1] string: the holder's token. ARGV[1]: our token. ARGV[2]: length, milliseconds. Returns 1 when we hold it.
 HOLD = f"""{EVEN_WHEN_FULL}

@@ -13,8 +13,8 @@ from audit.events import stream_key
 from audit.history import RunFilter, list_runs
 from audit.models import FINAL_STATES, STATES, Run
 from broker.endings import detail
-from broker.scripting import Call, Keyspace, run_all
 from broker.whereabouts import held
+from taskyard.broker.scripts.runner import Call, Keyspace, run_all
 from taskyard.database.paging import LONGEST_PAGE
 
 UNFINISHED = tuple(state for state in STATES if state not in FINAL_STATES)

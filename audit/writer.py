@@ -23,7 +23,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
 from audit.events import CONSUMER, GROUP, AuditEvent, MalformedEventError, read_event, stream_key
 from audit.lease import Lease
 from audit.recorder import record
-from broker.scripting import EVEN_WHEN_FULL
+from taskyard.broker.scripts.runner import EVEN_WHEN_FULL
 
 log = structlog.get_logger("audit.writer")
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from redis import Redis
 
-from broker.scripting import EVEN_WHEN_FULL
+from taskyard.broker.scripts.runner import EVEN_WHEN_FULL
 
 # KEYS[1] lease (hash: owner, token)   KEYS[2] fence (string: the highest token ever given)
 # ARGV[1] owner   ARGV[2] length of the lease, milliseconds   ARGV[3] the token must be higher than this

@@ -15,11 +15,11 @@ from redis import RedisError
 from beat.errors import ScheduleError
 from broker.batch import PER_CALL
 from broker.durable_cancel import cancel
-from broker.scripting import Keyspace, run
-from broker.untyped import BatchPublishError
 from broker.whereabouts import held
 from tasks.app import find_task
 from tasks.errors import InvalidPayloadError, UnknownTaskError
+from taskyard.broker.scripts.runner import Keyspace, run
+from taskyard.broker.untyped import BatchPublishError
 from taskyard.settings.platform import Settings
 
 REMEMBERED = timedelta(minutes=10)  # the broker refuses a second message of a slot for so long, even after its end

@@ -11,8 +11,8 @@ from kombu.utils.json import dumps
 
 from broker.duplicates import report_duplicate
 from broker.messages import PUT_STRIDE, put_words
-from broker.scripting import Call, Started, Word
-from broker.untyped import BatchPublishError, RedisPublishBatch
+from taskyard.broker.scripts.runner import Call, Started, Word
+from taskyard.broker.untyped import BatchPublishError, RedisPublishBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ class Routed(NamedTuple):
     expiry_ms: int  # of a temporary queue; 0 for none
 
 
-class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see broker/untyped.py
+class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """Collects puts until `max_size` of them or the end of the batch, and sends them while the next are collected."""
 
     channel: Channel

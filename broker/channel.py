@@ -17,8 +17,8 @@ from broker.incoming import Message
 from broker.leases import Leases
 from broker.messages import NORMAL_PRIORITY, Taken, envelope_of, new_nonce, put_words, read_taken
 from broker.qos import QoS
-from broker.scripting import Call, Keyspace, evalsha_words, run, script
 from broker.upkeep import Upkeep
+from taskyard.broker.scripts.runner import Call, Keyspace, evalsha_words, run, script
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _leases: dict[tuple[Any, ...], Leases] = {}  # per server and prefix: deliveries
 
 class Channel(Upkeep):
     """
-    Puts, takes and acknowledges through the scripts of broker/scripts; fanout stays kombu's.
+    Puts, takes and acknowledges through the scripts of taskyard/broker/scripts; fanout stays kombu's.
 
     Transport options of ours: `key_prefix`, `lease_ms`, `max_stalls` (-1: never dead), `writes_events`: an
     audit writer reads and trims them; without one the stream grows.

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from redis import Redis, Sentinel
 
 from broker.options import read_url
-from broker.refusals import watch
+from taskyard.broker.scripts.failover import watch
 
 
 @lru_cache(maxsize=4)

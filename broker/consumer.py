@@ -14,7 +14,7 @@ from broker.qos import lease_of
 from broker.receiving import task_handler
 from broker.shutdown import Shutdown, finish
 from broker.threads import Threads
-from broker.untyped import ENDING_STATES, CeleryConsumer, ThreadPool
+from taskyard.broker.untyped import ENDING_STATES, CeleryConsumer, ThreadPool
 
 log = get_logger(__name__)
 
@@ -24,7 +24,7 @@ CELERYS_STRATEGY = "celery.worker.strategy:default"
 OUR_STRATEGY = "broker.strategy:strategy"
 
 
-class Consumer(CeleryConsumer):  # type: ignore[misc]  # see broker/untyped.py
+class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """A worker's consumer; on stock kombu it behaves as Celery's own."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

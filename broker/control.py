@@ -9,8 +9,8 @@ import redis
 from broker.durable_cancel import cancel
 from broker.endings import detail
 from broker.queue_facts import Explanation, Limits, Peeked, QueueCounts, read_limits
-from broker.scripting import Keyspace, ScriptName, Word, run
 from broker.upkeep import LINE
+from taskyard.broker.scripts.runner import Keyspace, ScriptName, Word, run
 
 AT_ONCE = 1000  # messages per script call
 MS = timedelta(milliseconds=1)

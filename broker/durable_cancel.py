@@ -6,7 +6,7 @@ from typing import Any
 import redis
 
 from broker.endings import detail
-from broker.scripting import Keyspace, run
+from taskyard.broker.scripts.runner import Keyspace, run
 
 REMEMBERED_MS = 3 * 3600 * 1000  # for ids that have no message yet; Celery's own REVOKE_EXPIRES
 CONTROL_SUFFIX = ".pidbox"  # of the exchange that carries Celery's remote control

@@ -7,7 +7,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from broker.json_text import dump
-from broker.scripting import Call
+from taskyard.broker.scripts.runner import Call
 
 NOT_ITS_FAULT = (redis.RedisError, OSError, OperationalError, MemoryError)  # errors that say nothing of a message
 

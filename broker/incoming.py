@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from broker.json_text import load
-from broker.untyped import VirtualMessage
+from taskyard.broker.untyped import VirtualMessage
 
 JSON = "application/json"
 MARK = b"__type__"  # of kombu's JSON encoder on what JSON does not know
 
 
-class Message(VirtualMessage):  # type: ignore[misc]  # see broker/untyped.py
+class Message(VirtualMessage):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """kombu's message; the common one (UTF-8, not compressed, plain JSON) is made and decoded in a few steps."""
 
     def __init__(self, payload: dict[str, Any], channel: Any = None) -> None:

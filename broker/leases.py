@@ -11,7 +11,7 @@ import redis
 
 from broker.endings import Done, Ending, Lease, Returned
 from broker.outbox import Outbox
-from broker.scripting import Keyspace, run
+from taskyard.broker.scripts.runner import Keyspace, run
 
 log = logging.getLogger(__name__)
 

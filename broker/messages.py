@@ -10,8 +10,8 @@ from kombu.utils.json import dumps, loads
 
 from broker.endings import Lease, detail
 from broker.json_text import dump, load
-from broker.scripting import Word
 from broker.wire import BURY_TASK, HEADER
+from taskyard.broker.scripts.runner import Word
 
 NORMAL_PRIORITY = 5  # of a message that names none; 0-9, 9 first
 PUT_STRIDE = 16  # words per message of put.lua

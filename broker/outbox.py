@@ -7,7 +7,7 @@ from typing import NamedTuple
 import redis
 
 from broker.endings import Done, Ending, Lease
-from broker.scripting import Call, Keyspace, run_all
+from taskyard.broker.scripts.runner import Call, Keyspace, run_all
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import redis
 
-from broker.untyped import RedisPoller
+from taskyard.broker.untyped import RedisPoller
 
 log = logging.getLogger(__name__)
 
 
-class Poller(RedisPoller):  # type: ignore[misc]  # see broker/untyped.py
+class Poller(RedisPoller):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """Asks each channel for messages when it has free slots; what ended since the last turn goes first."""
 
     loop: Any = None  # kombu's hub, None where there is none

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from broker.endings import Done, Lease, Returned, detail
-from broker.untyped import VirtualQoS
+from taskyard.broker.untyped import VirtualQoS
 
 if TYPE_CHECKING:
     from broker.channel import Channel
@@ -18,7 +18,7 @@ NO_LEASE = ":0"  # ends the delivery tag of a message that needs no acknowledgem
 log = logging.getLogger(__name__)
 
 
-class QoS(VirtualQoS):  # type: ignore[misc]  # see broker/untyped.py
+class QoS(VirtualQoS):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """
     Acknowledgement and prefetch of one channel.
 

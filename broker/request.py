@@ -17,10 +17,10 @@ from broker import stock
 from broker.endings import NOT_ITS_FAULT, Again, Buried, Done, Ending, Lost, detail, success
 from broker.qos import is_withdrawn, lease_of
 from broker.redelivery import Redeliver
-from broker.untyped import CeleryRequest, ExceptionWithTraceback
 from broker.watching import Execution, Result, watchers
 from broker.wire import BURY_TASK, HEADER
 from pools.jobs import info_of
+from taskyard.broker.untyped import CeleryRequest, ExceptionWithTraceback
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class OutOfMemoryError(RuntimeError):
     """A task raised MemoryError."""
 
 
-class Request(CeleryRequest):  # type: ignore[misc]  # see broker/untyped.py
+class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """
     A request that decides the message's ending before Celery acknowledges it.
 

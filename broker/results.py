@@ -5,9 +5,15 @@ from typing import Any
 
 from celery import Celery
 
-from broker.refusals import watch
-from broker.scripting import EVEN_WHEN_FULL
-from broker.untyped import CHORD_PART, RedisResults, RedisResultsConsumer, RedisSentinelResults, join_would_block
+from taskyard.broker.scripts.failover import watch
+from taskyard.broker.scripts.runner import EVEN_WHEN_FULL
+from taskyard.broker.untyped import (
+    CHORD_PART,
+    RedisResults,
+    RedisResultsConsumer,
+    RedisSentinelResults,
+    join_would_block,
+)
 
 # Store a result and tell who waits for it.
 # KEYS[1] string and channel: the result. ARGV[1]: its text. ARGV[2]: seconds to keep it; 0: for ever.
@@ -21,7 +27,7 @@ return redis.call('PUBLISH', KEYS[1], ARGV[1])
 """
 
 
-class Subscriptions(RedisResultsConsumer):  # type: ignore[misc]  # see broker/untyped.py
+class Subscriptions(RedisResultsConsumer):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """Where an app listens for the results of what it publishes."""
 
     _pubsub: Any = None
@@ -106,7 +112,7 @@ class EvenWhenFull:
         self._store(keys=[key], args=[value, keep or 0], client=self.client)
 
 
-class Results(EvenWhenFull, RedisResults):  # type: ignore[misc]  # see broker/untyped.py
+class Results(EvenWhenFull, RedisResults):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """On one server."""
 
 

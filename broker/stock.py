@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from broker.client import shared_client
 from broker.endings import Buried, Done, Ending
-from broker.scripting import Keyspace, run
 from broker.wire import BURY_TASK, DEAD_LETTER_QUEUE, HEADER
+from taskyard.broker.scripts.runner import Keyspace, run
 
 if TYPE_CHECKING:
     from broker.request import Request

@@ -19,8 +19,8 @@ from celery.worker.strategy import default
 
 from broker.request import Request, watched
 from broker.threads import Threads
-from broker.untyped import ThreadPool, create_request_cls
 from pools.aio import TaskPool as LoopPool
+from taskyard.broker.untyped import ThreadPool, create_request_cls
 
 if TYPE_CHECKING:
     from collections.abc import Callable

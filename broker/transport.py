@@ -14,12 +14,12 @@ from celery.signals import before_task_publish
 from broker import channel
 from broker.messages import give_normal_priority
 from broker.poller import Poller
-from broker.untyped import SENTINEL_PORT, RedisSentinelChannel, RedisTransport
+from taskyard.broker.untyped import SENTINEL_PORT, RedisSentinelChannel, RedisTransport
 
 before_task_publish.connect(give_normal_priority)  # for apps that name the transport themselves
 
 
-class Transport(RedisTransport):  # type: ignore[misc]  # see broker/untyped.py
+class Transport(RedisTransport):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """Celery's broker on one Redis or Valkey server."""
 
     Channel = channel.Channel
@@ -34,7 +34,7 @@ class Transport(RedisTransport):  # type: ignore[misc]  # see broker/untyped.py
         super().register_with_event_loop(connection, loop)
 
 
-class SentinelChannel(channel.Channel, RedisSentinelChannel):  # type: ignore[misc]  # see broker/untyped.py
+class SentinelChannel(channel.Channel, RedisSentinelChannel):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """Our channel, with the master found through Sentinel (options `sentinels`: host and port each, `master_name`)."""
 
     sentinels: Sequence[tuple[str, int]] = ()

@@ -10,9 +10,9 @@ import redis
 
 from broker.endings import detail
 from broker.messages import read_taken
-from broker.refusals import PROBE, reconnecting
-from broker.scripting import Keyspace, run
-from broker.untyped import RedisChannel
+from taskyard.broker.scripts.failover import PROBE, reconnecting
+from taskyard.broker.scripts.runner import Keyspace, run
+from taskyard.broker.untyped import RedisChannel
 
 if TYPE_CHECKING:
     from broker.leases import Leases
@@ -25,7 +25,7 @@ KOMBUS_KEYS = ("keyprefix_queue", "keyprefix_binding_permanent", "keyprefix_bind
 LINE = ("waiting", "grouped")  # the sorted sets that together are the waiting messages
 
 
-class Upkeep(RedisChannel):  # type: ignore[misc]  # see broker/untyped.py
+class Upkeep(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """Base of our channel."""
 
     key_prefix: str

@@ -12,8 +12,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from broker.refusals import RefusedError
 from cli.output import printable
+from taskyard.broker.scripts.failover import RefusedError
 from taskyard.settings.platform import SettingsError
 
 FAILED = 1

@@ -20,8 +20,8 @@ from redis import RedisError
 
 from broker.client import shared_client
 from broker.endings import detail
-from broker.scripting import Keyspace, run
 from pools.bridge import finish, is_on_loop
+from taskyard.broker.scripts.runner import Keyspace, run
 from taskyard.settings.platform import current_settings
 
 MOST_LINES = 200  # of one execution; the last one says how many more there were

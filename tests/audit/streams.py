@@ -6,7 +6,7 @@ from typing import Any
 import redis
 
 from audit.events import stream_key
-from broker.scripting import Keyspace, run
+from taskyard.broker.scripts.runner import Keyspace, run
 
 PREFIX = "taskyard:"
 BEGIN_MS = 1_790_000_000_000

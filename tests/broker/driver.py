@@ -8,7 +8,7 @@ import redis
 from broker.control import QueueControl
 from broker.endings import Again, Buried, Done, Ending, Lease, Lost, Returned
 from broker.messages import Taken, put_words, read_taken
-from broker.scripting import Call, Keyspace, run
+from taskyard.broker.scripts.runner import Call, Keyspace, run
 
 PREFIX = "taskyard:"
 

@@ -7,7 +7,7 @@ from time import monotonic
 import pytest
 
 from broker.messages import Taken
-from broker.scripting import run
+from taskyard.broker.scripts.runner import run
 from tests.broker.driver import PREFIX, Driver
 from tests.waiting import wait_for
 

@@ -7,7 +7,7 @@ import redis
 
 from broker.control import QueueControl
 from broker.messages import put_words
-from broker.scripting import run
+from taskyard.broker.scripts.runner import run
 from tests.broker.driver import Driver
 
 pytestmark = pytest.mark.timeout(300)

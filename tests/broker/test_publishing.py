@@ -9,7 +9,7 @@ from kombu.exceptions import OperationalError
 
 from broker.duplicates import collect_duplicates
 from broker.json_text import dump, load
-from broker.untyped import BatchPublishError
+from taskyard.broker.untyped import BatchPublishError
 from tests.broker.bed import Bed
 
 

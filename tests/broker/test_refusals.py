@@ -12,7 +12,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from broker.client import open_client
-from broker.refusals import reconnecting
+from taskyard.broker.scripts.failover import reconnecting
 from tests.broker.bed import POOLS, Bed
 from tests.proxy import Proxy
 from tests.servers import Server

@@ -13,7 +13,7 @@ from typing import Any
 import redis
 from redis import exceptions
 
-from broker.scripting import EVEN_WHEN_FULL
+from taskyard.broker.scripts.runner import EVEN_WHEN_FULL
 
 PROBE = f"{EVEN_WHEN_FULL}return 1"  # a server that may not write refuses it, though it writes nothing
 _KINDS = (

@@ -1,4 +1,4 @@
-"""Run the Lua scripts: read once from broker/scripts, called by hash, sent whole when the server has forgotten them."""
+"""Run the Lua scripts: read once from taskyard/broker/scripts, called by hash, sent whole when the server has forgotten them."""
 
 from collections.abc import Sequence
 from functools import cache

@@ -1,0 +1,1 @@
+"""How messages travel: protocol, leases, transport, and the worker's side of it."""
