@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from audit.texts import ERROR_BYTES, RESULT_BYTES, TRACEBACK_BYTES, clip, clip_middle
-from broker.json_text import load
+from taskyard.broker.protocol.json_codec import load
 
 GROUP = "audit"  # consumer group of the writers
 CONSUMER = "writer"  # one name for all: only the holder of the lease reads, and it takes over what the last one left

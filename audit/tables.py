@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from audit.rows import AttemptRow, RunRow
-from broker.json_text import dump, load
+from taskyard.broker.protocol.json_codec import dump, load
 
 
 class Shape[R]:

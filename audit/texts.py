@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from broker.json_text import dump
+from taskyard.broker.protocol.json_codec import dump
 
 ERROR_BYTES = 4096  # of an error's message
 RESULT_BYTES = 4096

@@ -10,7 +10,7 @@ import redis
 from kombu.utils.json import dumps
 
 from broker.duplicates import report_duplicate
-from broker.messages import PUT_STRIDE, put_words
+from taskyard.broker.protocol.envelope import PUT_STRIDE, put_words
 from taskyard.broker.scripts.runner import Call, Started, Word
 from taskyard.broker.untyped import BatchPublishError, RedisPublishBatch
 

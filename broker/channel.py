@@ -12,12 +12,12 @@ import redis
 from broker import durable_cancel
 from broker.batch import PublishBatch, Routed
 from broker.duplicates import report_duplicate
-from broker.endings import NOT_ITS_FAULT, Buried, Done, Lease, detail
-from broker.incoming import Message
 from broker.leases import Leases
-from broker.messages import NORMAL_PRIORITY, Taken, envelope_of, new_nonce, put_words, read_taken
 from broker.qos import QoS
 from broker.upkeep import Upkeep
+from taskyard.broker.protocol.envelope import NORMAL_PRIORITY, Taken, envelope_of, new_nonce, put_words, read_taken
+from taskyard.broker.protocol.message import Message
+from taskyard.broker.protocol.outcomes import NOT_ITS_FAULT, Buried, Done, Lease, detail
 from taskyard.broker.scripts.runner import Call, Keyspace, evalsha_words, run, script
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import redis
 
 from broker.durable_cancel import cancel
-from broker.endings import detail
 from broker.queue_facts import Explanation, Limits, Peeked, QueueCounts, read_limits
 from broker.upkeep import LINE
+from taskyard.broker.protocol.outcomes import detail
 from taskyard.broker.scripts.runner import Keyspace, ScriptName, Word, run
 
 AT_ONCE = 1000  # messages per script call

@@ -10,9 +10,9 @@ from celery.utils import uuid
 from kombu.utils.json import dumps
 
 from broker.batch import PublishBatch, Routed
-from broker.json_text import dump, load
-from broker.messages import give_normal_priority
-from broker.wire import HEADER
+from taskyard.broker.protocol.envelope import give_normal_priority
+from taskyard.broker.protocol.header import HEADER
+from taskyard.broker.protocol.json_codec import dump, load
 
 _DIFFERENT = frozenset({"headers", "kwargsrepr", "priority", "countdown", "eta"})  # from copy to copy
 

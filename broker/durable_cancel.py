@@ -5,7 +5,7 @@ from typing import Any
 
 import redis
 
-from broker.endings import detail
+from taskyard.broker.protocol.outcomes import detail
 from taskyard.broker.scripts.runner import Keyspace, run
 
 REMEMBERED_MS = 3 * 3600 * 1000  # for ids that have no message yet; Celery's own REVOKE_EXPIRES

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 
 import redis
 
-from broker.endings import Done, Ending, Lease, Returned
 from broker.outbox import Outbox
+from taskyard.broker.protocol.outcomes import Done, Ending, Lease, Returned
 from taskyard.broker.scripts.runner import Keyspace, run
 
 log = logging.getLogger(__name__)

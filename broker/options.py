@@ -9,7 +9,7 @@ from celery.signals import before_task_publish
 from kombu.transport import TRANSPORT_ALIASES
 
 from broker.flower_queues import show_in_flower
-from broker.messages import give_normal_priority
+from taskyard.broker.protocol.envelope import give_normal_priority
 
 MS = timedelta(milliseconds=1)
 SENTINEL_PORT = 26379

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import redis
 
-from broker.endings import Done, Ending, Lease
+from taskyard.broker.protocol.outcomes import Done, Ending, Lease
 from taskyard.broker.scripts.runner import Call, Keyspace, run_all
 
 log = logging.getLogger(__name__)

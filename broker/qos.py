@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from broker.endings import Done, Lease, Returned, detail
+from taskyard.broker.protocol.outcomes import Done, Lease, Returned, detail
 from taskyard.broker.untyped import VirtualQoS
 
 if TYPE_CHECKING:

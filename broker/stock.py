@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from broker.client import shared_client
-from broker.endings import Buried, Done, Ending
-from broker.wire import BURY_TASK, DEAD_LETTER_QUEUE, HEADER
+from taskyard.broker.protocol.header import BURY_TASK, DEAD_LETTER_QUEUE, HEADER
+from taskyard.broker.protocol.outcomes import Buried, Done, Ending
 from taskyard.broker.scripts.runner import Keyspace, run
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import redis
 from celery.signals import before_task_publish
 
 from broker import channel
-from broker.messages import give_normal_priority
 from broker.poller import Poller
+from taskyard.broker.protocol.envelope import give_normal_priority
 from taskyard.broker.untyped import SENTINEL_PORT, RedisSentinelChannel, RedisTransport
 
 before_task_publish.connect(give_normal_priority)  # for apps that name the transport themselves

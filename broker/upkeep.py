@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from broker.endings import detail
-from broker.messages import read_taken
+from taskyard.broker.protocol.envelope import read_taken
+from taskyard.broker.protocol.outcomes import detail
 from taskyard.broker.scripts.failover import PROBE, reconnecting
 from taskyard.broker.scripts.runner import Keyspace, run
 from taskyard.broker.untyped import RedisChannel
 
 if TYPE_CHECKING:
     from broker.leases import Leases
-    from broker.messages import Taken
+    from taskyard.broker.protocol.envelope import Taken
 
 log = logging.getLogger(__name__)
 

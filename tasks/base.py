@@ -12,7 +12,6 @@ from pydantic_core import to_jsonable_python
 
 from broker.duplicates import collect_duplicates
 from broker.redelivery import Redeliver
-from broker.wire import HEADER, MessageFacts
 from pools.bridge import finish
 from tasks.calls import Run, message_options
 from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze, TaskError
@@ -21,6 +20,7 @@ from tasks.payloads import Payload
 from tasks.policy import LONGEST_DELAY, Policy
 from tasks.reporting import reporting
 from tasks.retrying import refuse_other_message, wait_until
+from taskyard.broker.protocol.header import HEADER, MessageFacts
 from taskyard.settings.platform import current_settings
 from taskyard.settings.queues import Queue
 

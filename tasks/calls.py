@@ -5,8 +5,8 @@ from typing import Any, Literal, TypedDict
 
 from celery.result import AsyncResult
 
-from broker.wire import HEADER, Dedup
 from tasks.options import OURS, check_options
+from taskyard.broker.protocol.header import HEADER, Dedup
 from taskyard.settings.queues import NORMAL, PriorityName, priority_number
 
 

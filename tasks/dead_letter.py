@@ -13,10 +13,10 @@ from audit.events import LARGEST, MAX_ID, MAX_NAME
 from audit.models import DeadLetter
 from audit.signatures import error_signature
 from audit.texts import ERROR_BYTES, TRACEBACK_BYTES, clean_json, clip, clip_middle
-from broker.wire import BURY_TASK
 from tasks.app import task
 from tasks.payloads import Hidden, Payload
 from tasks.policy import Exponential, Policy
+from taskyard.broker.protocol.header import BURY_TASK
 from taskyard.database.engine import open_session
 from taskyard.settings.queues import DEAD_LETTERS
 

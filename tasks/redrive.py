@@ -21,13 +21,13 @@ from audit import dead_letters
 from audit.dead_letters import claim_for_redrive, confirm_sent, find_letter, reopen, take_over_redrive
 from audit.history import find_run
 from audit.models import DeadLetter
-from broker.wire import HEADER
 from tasks.app import find_task
 from tasks.base import PlatformTask
 from tasks.calls import Run, message_options
 from tasks.errors import InvalidPayloadError, UnknownTaskError
 from tasks.letters import Message, UndecodableError, read_message
 from tasks.payloads import Payload
+from taskyard.broker.protocol.header import HEADER
 from taskyard.database.columns import utc_now
 
 GRACE = timedelta(minutes=1)  # a redrive that was marked and not confirmed for so long is taken over

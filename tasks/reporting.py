@@ -19,8 +19,8 @@ from typing import Any
 from redis import RedisError
 
 from broker.client import shared_client
-from broker.endings import detail
 from pools.bridge import finish, is_on_loop
+from taskyard.broker.protocol.outcomes import detail
 from taskyard.broker.scripts.runner import Keyspace, run
 from taskyard.settings.platform import current_settings
 

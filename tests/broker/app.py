@@ -14,7 +14,7 @@ from celery import Celery, Task
 from broker.options import transport_settings
 from broker.redelivery import Redeliver
 from broker.results import use_our_results
-from broker.wire import BURY_TASK, DEAD_LETTER_QUEUE
+from taskyard.broker.protocol.header import BURY_TASK, DEAD_LETTER_QUEUE
 
 RECORDS = "records"  # list on the recorder: what ran, in order
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from broker.wire import BURY_TASK
+from taskyard.broker.protocol.header import BURY_TASK
 from tests.broker.bed import POOLS, Bed
 from tests.waiting import wait_for
 from tests.workers import Worker

@@ -6,7 +6,7 @@ from time import monotonic
 
 import pytest
 
-from broker.messages import Taken
+from taskyard.broker.protocol.envelope import Taken
 from taskyard.broker.scripts.runner import run
 from tests.broker.driver import PREFIX, Driver
 from tests.waiting import wait_for

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from broker.control import QueueControl
-from broker.messages import put_words
+from taskyard.broker.protocol.envelope import put_words
 from taskyard.broker.scripts.runner import run
 from tests.broker.driver import Driver
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from broker.messages import Taken
+from taskyard.broker.protocol.envelope import Taken
 from tests.broker.driver import Driver
 
 

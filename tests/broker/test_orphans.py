@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from broker.endings import Done, Lease
 from broker.leases import Leases
+from taskyard.broker.protocol.outcomes import Done, Lease
 from tests.broker.driver import Driver
 from tests.servers import Server
 

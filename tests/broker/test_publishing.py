@@ -8,7 +8,7 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from broker.duplicates import collect_duplicates
-from broker.json_text import dump, load
+from taskyard.broker.protocol.json_codec import dump, load
 from taskyard.broker.untyped import BatchPublishError
 from tests.broker.bed import Bed
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from broker.messages import Taken
+from taskyard.broker.protocol.envelope import Taken
 from tests.broker.driver import PREFIX, Driver
 from tests.servers import Server
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broker.messages import Taken
+from taskyard.broker.protocol.envelope import Taken
 from tests.broker.driver import PREFIX, Driver
 
 FAR, NEARER = "2999-01-01T00:00:00+00:00", "2998-01-01T00:00:00+00:00"

@@ -12,11 +12,11 @@ from redis import Redis
 
 from broker import copies
 from broker.control import QueueControl
-from broker.wire import HEADER
 from tasks.app import enqueue_many, task
 from tasks.calls import CallOptions
 from tasks.errors import InvalidPayloadError
 from tasks.payloads import MAX_BYTES, Hidden, Payload
+from taskyard.broker.protocol.header import HEADER
 from taskyard.settings.queues import MAINTENANCE
 from tests.pointing import point_app_at
 from tests.servers import Server

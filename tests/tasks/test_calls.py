@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from broker.wire import HEADER
 from tasks.app import enqueue_many, find_task, send, task
 from tasks.calls import message_options
 from tasks.errors import InvalidPayloadError, UnknownTaskError
 from tasks.payloads import Payload
+from taskyard.broker.protocol.header import HEADER
 from taskyard.settings.queues import MAINTENANCE
 
 

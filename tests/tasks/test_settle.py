@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from broker.redelivery import Redeliver
-from broker.wire import HEADER
 from tasks.app import find_task, task
 from tasks.base import settle
 from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze
 from tasks.payloads import Payload
 from tasks.policy import LONGEST_DELAY, Fixed, Policy
+from taskyard.broker.protocol.header import HEADER
 from taskyard.settings.queues import MAINTENANCE
 
 

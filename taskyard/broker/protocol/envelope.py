@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from kombu.utils.json import dumps, loads
 
-from broker.endings import Lease, detail
-from broker.json_text import dump, load
-from broker.wire import BURY_TASK, HEADER
+from taskyard.broker.protocol.header import BURY_TASK, HEADER
+from taskyard.broker.protocol.json_codec import dump, load
+from taskyard.broker.protocol.outcomes import Lease, detail
 from taskyard.broker.scripts.runner import Word
 
 NORMAL_PRIORITY = 5  # of a message that names none; 0-9, 9 first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.json_text import load
+from taskyard.broker.protocol.json_codec import load
 from taskyard.broker.untyped import VirtualMessage
 
 JSON = "application/json"

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import redis
 from kombu.exceptions import OperationalError
 
-from broker.json_text import dump
+from taskyard.broker.protocol.json_codec import dump
 from taskyard.broker.scripts.runner import Call
 
 NOT_ITS_FAULT = (redis.RedisError, OSError, OperationalError, MemoryError)  # errors that say nothing of a message

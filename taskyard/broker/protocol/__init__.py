@@ -1,0 +1,1 @@
+"""The wire format: header, envelope, JSON, and how an execution can end."""
