@@ -12,9 +12,9 @@ import redis
 from broker import durable_cancel
 from broker.batch import PublishBatch, Routed
 from broker.duplicates import report_duplicate
-from broker.leases import Leases
 from broker.qos import QoS
 from broker.upkeep import Upkeep
+from taskyard.broker.leases.manager import Leases
 from taskyard.broker.protocol.envelope import NORMAL_PRIORITY, Taken, envelope_of, new_nonce, put_words, read_taken
 from taskyard.broker.protocol.message import Message
 from taskyard.broker.protocol.outcomes import NOT_ITS_FAULT, Buried, Done, Lease, detail

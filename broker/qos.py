@@ -12,7 +12,7 @@ from taskyard.broker.untyped import VirtualQoS
 
 if TYPE_CHECKING:
     from broker.channel import Channel
-    from broker.leases import Leases
+    from taskyard.broker.leases.manager import Leases
 
 NO_LEASE = ":0"  # ends the delivery tag of a message that needs no acknowledgement
 log = logging.getLogger(__name__)

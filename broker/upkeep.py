@@ -15,7 +15,7 @@ from taskyard.broker.scripts.runner import Keyspace, run
 from taskyard.broker.untyped import RedisChannel
 
 if TYPE_CHECKING:
-    from broker.leases import Leases
+    from taskyard.broker.leases.manager import Leases
     from taskyard.broker.protocol.envelope import Taken
 
 log = logging.getLogger(__name__)

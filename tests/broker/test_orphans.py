@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from broker.leases import Leases
+from taskyard.broker.leases.manager import Leases
 from taskyard.broker.protocol.outcomes import Done, Lease
 from tests.broker.driver import Driver
 from tests.servers import Server

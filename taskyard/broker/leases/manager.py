@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import redis
 
-from broker.outbox import Outbox
+from taskyard.broker.leases.acknowledgements import Outbox
 from taskyard.broker.protocol.outcomes import Done, Ending, Lease, Returned
 from taskyard.broker.scripts.runner import Keyspace, run
 
