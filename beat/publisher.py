@@ -13,12 +13,12 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from beat.errors import ScheduleError
-from broker.batch import PER_CALL
-from broker.durable_cancel import cancel
 from broker.whereabouts import held
 from tasks.app import find_task
 from tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.broker.scripts.runner import Keyspace, run
+from taskyard.broker.transport.cancellation import cancel
+from taskyard.broker.transport.publish_batch import PER_CALL
 from taskyard.broker.untyped import BatchPublishError
 from taskyard.settings.platform import Settings
 

@@ -7,8 +7,8 @@ from urllib.parse import unquote, urlsplit
 
 from redis import Redis, Sentinel
 
-from broker.options import read_url
 from taskyard.broker.scripts.failover import watch
+from taskyard.broker.transport.options import read_url
 
 
 @lru_cache(maxsize=4)

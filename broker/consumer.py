@@ -8,12 +8,12 @@ from celery.utils.log import get_logger
 from celery.worker import state
 
 from broker.collector import tune
-from broker.qos import lease_of
 from broker.receiving import task_handler
 from broker.shutdown import Shutdown, finish
 from broker.threads import Threads
 from taskyard.broker.leases.manager import Leases
 from taskyard.broker.protocol.outcomes import Buried, Lease, detail
+from taskyard.broker.transport.qos import lease_of
 from taskyard.broker.untyped import ENDING_STATES, CeleryConsumer, ThreadPool
 
 log = get_logger(__name__)

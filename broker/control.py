@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import redis
 
-from broker.durable_cancel import cancel
 from broker.queue_facts import Explanation, Limits, Peeked, QueueCounts, read_limits
-from broker.upkeep import LINE
 from taskyard.broker.protocol.outcomes import detail
 from taskyard.broker.scripts.runner import Keyspace, ScriptName, Word, run
+from taskyard.broker.transport.cancellation import cancel
+from taskyard.broker.transport.channel_maintenance import LINE
 
 AT_ONCE = 1000  # messages per script call
 MS = timedelta(milliseconds=1)

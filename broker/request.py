@@ -14,12 +14,12 @@ from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError, Terminate
 from celery.worker import state
 
 from broker import stock
-from broker.qos import is_withdrawn, lease_of
 from broker.redelivery import Redeliver
 from broker.watching import Execution, Result, watchers
 from pools.jobs import info_of
 from taskyard.broker.protocol.header import BURY_TASK, HEADER
 from taskyard.broker.protocol.outcomes import NOT_ITS_FAULT, Again, Buried, Done, Ending, Lost, detail, success
+from taskyard.broker.transport.qos import is_withdrawn, lease_of
 from taskyard.broker.untyped import CeleryRequest, ExceptionWithTraceback
 
 log = logging.getLogger(__name__)

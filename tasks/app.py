@@ -9,11 +9,6 @@ from typing import Any, Protocol, Unpack, cast
 from celery import Celery
 from celery.signals import beat_init, setup_logging
 
-from broker.batch import PER_CALL
-from broker.copies import copies_of, fixed_options
-from broker.duplicates import collect_duplicates
-from broker.options import transport_settings
-from broker.results import use_our_results
 from tasks.base import PlatformTask, settle
 from tasks.calls import CallOptions, Run, message_options
 from tasks.errors import UnknownTaskError
@@ -21,6 +16,11 @@ from tasks.options import check_queue
 from tasks.payloads import Payload
 from tasks.policy import Policy
 from tasks.reporting import AttemptLogs
+from taskyard.broker.transport.bulk_publish import copies_of, fixed_options
+from taskyard.broker.transport.dedup_reports import collect_duplicates
+from taskyard.broker.transport.options import transport_settings
+from taskyard.broker.transport.publish_batch import PER_CALL
+from taskyard.broker.transport.result_backend import use_our_results
 from taskyard.logging import configure_logging
 from taskyard.settings.celery_settings import celery_config, kombus
 from taskyard.settings.platform import current_settings

@@ -10,7 +10,6 @@ from celery import Task
 from celery.exceptions import Ignore, Reject
 from pydantic_core import to_jsonable_python
 
-from broker.duplicates import collect_duplicates
 from broker.redelivery import Redeliver
 from pools.bridge import finish
 from tasks.calls import Run, message_options
@@ -21,6 +20,7 @@ from tasks.policy import LONGEST_DELAY, Policy
 from tasks.reporting import reporting
 from tasks.retrying import refuse_other_message, wait_until
 from taskyard.broker.protocol.header import HEADER, MessageFacts
+from taskyard.broker.transport.dedup_reports import collect_duplicates
 from taskyard.settings.platform import current_settings
 from taskyard.settings.queues import Queue
 

@@ -12,10 +12,10 @@ from sqlmodel import Session, col, select, update
 from audit import dead_letters
 from audit.dead_letters import claim_for_redrive, reopen
 from audit.models import BulkOperation, DeadLetter, Run
-from broker.duplicates import collect_duplicates
 from tasks.app import app
 from tasks.errors import PermanentError
 from tasks.redrive import NotRedrivableError, RedriveOrder, redriven_run_id
+from taskyard.broker.transport.dedup_reports import collect_duplicates
 from taskyard.database.columns import utc_now
 
 type Refused = list[dict[str, str]]  # id and error of each letter that could not be resolved

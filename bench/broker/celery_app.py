@@ -16,7 +16,7 @@ def _settings() -> dict[str, Any]:
     if TRANSPORT == "taskyard":
         options = {"lease_ms": LEASE * 1000, "max_stalls": 3, "writes_events": True, "max_connections": 200}
         return {
-            "broker_transport": "broker.transport:Transport",
+            "broker_transport": "taskyard.broker.transport.transport:Transport",
             "worker_consumer": "broker.consumer:Consumer",
             "broker_transport_options": options,
         }

@@ -4,10 +4,10 @@ from typing import Any
 
 from celery import Celery
 
-from broker.batch import PER_CALL
-from broker.copies import copies_of
 from tasks.calls import message_options
 from tasks.payloads import Payload
+from taskyard.broker.transport.bulk_publish import copies_of
+from taskyard.broker.transport.publish_batch import PER_CALL
 
 
 class Nothing(Payload):

@@ -11,10 +11,10 @@ from typing import Any, Literal, cast
 import redis
 from celery import Celery, Task
 
-from broker.options import transport_settings
 from broker.redelivery import Redeliver
-from broker.results import use_our_results
 from taskyard.broker.protocol.header import BURY_TASK, DEAD_LETTER_QUEUE
+from taskyard.broker.transport.options import transport_settings
+from taskyard.broker.transport.result_backend import use_our_results
 
 RECORDS = "records"  # list on the recorder: what ran, in order
 

@@ -9,7 +9,7 @@ import pytest
 import redis
 from kombu.exceptions import OperationalError
 
-from broker.options import transport_settings
+from taskyard.broker.transport.options import transport_settings
 from tests.broker.app import Settings
 from tests.broker.bed import Bed
 from tests.servers import Sentinel, Server, TlsServer
@@ -41,9 +41,9 @@ def test_tasks_run_over_a_unix_socket(tmp_path: Path, recorder: Server) -> None:
 @pytest.mark.parametrize(
     ("url", "transport"),
     [
-        ("redis://h:1/2", "broker.transport:Transport"),
-        ("rediss://h:1/2", "broker.transport:Transport"),
-        ("sentinel://h:1/2", "broker.transport:SentinelTransport"),
+        ("redis://h:1/2", "taskyard.broker.transport.transport:Transport"),
+        ("rediss://h:1/2", "taskyard.broker.transport.transport:Transport"),
+        ("sentinel://h:1/2", "taskyard.broker.transport.transport:SentinelTransport"),
     ],
 )
 def test_the_transport_follows_from_the_url(url: str, transport: str) -> None:

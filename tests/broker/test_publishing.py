@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from kombu.exceptions import OperationalError
 
-from broker.duplicates import collect_duplicates
 from taskyard.broker.protocol.json_codec import dump, load
+from taskyard.broker.transport.dedup_reports import collect_duplicates
 from taskyard.broker.untyped import BatchPublishError
 from tests.broker.bed import Bed
 

@@ -20,8 +20,8 @@ from pytest_celery import (
 )
 from pytest_celery.vendors.worker import tasks as theirs
 
-from broker.options import transport_settings
-from broker.transport import Transport
+from taskyard.broker.transport.options import transport_settings
+from taskyard.broker.transport.transport import Transport
 from tests.broker.app import Settings
 from tests.nodes.nodes import Broker, start_worker
 

@@ -10,13 +10,13 @@ import pytest
 from celery.signals import before_task_publish
 from redis import Redis
 
-from broker import copies
 from broker.control import QueueControl
 from tasks.app import enqueue_many, task
 from tasks.calls import CallOptions
 from tasks.errors import InvalidPayloadError
 from tasks.payloads import MAX_BYTES, Hidden, Payload
 from taskyard.broker.protocol.header import HEADER
+from taskyard.broker.transport import bulk_publish
 from taskyard.settings.queues import MAINTENANCE
 from tests.pointing import point_app_at
 from tests.servers import Server
@@ -155,13 +155,13 @@ def test_a_listener_hears_of_every_message(broker: Redis) -> None:
 def test_copies_are_what_is_put_without_listeners(broker: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the other tests here would compare Celery with itself."""
     put: list[str] = []
-    original = copies.Copies.put
+    original = bulk_publish.Copies.put
 
     def note(*words: Any) -> str:
         put.append(original(*words))
         return put[-1]
 
-    monkeypatch.setattr(copies.Copies, "put", note)
+    monkeypatch.setattr(bulk_publish.Copies, "put", note)
 
     ids = enqueue_many(store, items())
 

@@ -9,10 +9,10 @@ from celery.signals import after_task_publish, before_task_publish
 from celery.utils import uuid
 from kombu.utils.json import dumps
 
-from broker.batch import PublishBatch, Routed
 from taskyard.broker.protocol.envelope import give_normal_priority
 from taskyard.broker.protocol.header import HEADER
 from taskyard.broker.protocol.json_codec import dump, load
+from taskyard.broker.transport.publish_batch import PublishBatch, Routed
 
 _DIFFERENT = frozenset({"headers", "kwargsrepr", "priority", "countdown", "eta"})  # from copy to copy
 

@@ -11,8 +11,8 @@ from taskyard.broker.protocol.outcomes import Done, Lease, Returned, detail
 from taskyard.broker.untyped import VirtualQoS
 
 if TYPE_CHECKING:
-    from broker.channel import Channel
     from taskyard.broker.leases.manager import Leases
+    from taskyard.broker.transport.channel import Channel
 
 NO_LEASE = ":0"  # ends the delivery tag of a message that needs no acknowledgement
 log = logging.getLogger(__name__)

@@ -9,16 +9,16 @@ from typing import Any
 
 import redis
 
-from broker import durable_cancel
-from broker.batch import PublishBatch, Routed
-from broker.duplicates import report_duplicate
-from broker.qos import QoS
-from broker.upkeep import Upkeep
 from taskyard.broker.leases.manager import Leases
 from taskyard.broker.protocol.envelope import NORMAL_PRIORITY, Taken, envelope_of, new_nonce, put_words, read_taken
 from taskyard.broker.protocol.message import Message
 from taskyard.broker.protocol.outcomes import NOT_ITS_FAULT, Buried, Done, Lease, detail
 from taskyard.broker.scripts.runner import Call, Keyspace, evalsha_words, run, script
+from taskyard.broker.transport import cancellation
+from taskyard.broker.transport.channel_maintenance import Upkeep
+from taskyard.broker.transport.dedup_reports import report_duplicate
+from taskyard.broker.transport.publish_batch import PublishBatch, Routed
+from taskyard.broker.transport.qos import QoS
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Channel(Upkeep):
         return PublishBatch(self, max_size)
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **options: Any) -> None:
-        durable_cancel.remember(self.sync_client, self.space, exchange, message)
+        cancellation.remember(self.sync_client, self.space, exchange, message)
         super()._put_fanout(exchange, message, routing_key, **options)
 
     # Consuming

@@ -76,12 +76,12 @@ def transport_settings(settings: TransportSettings) -> dict[str, Any]:
         return common
     before_task_publish.connect(give_normal_priority)
     options.update(lease_ms=interval_ms, max_stalls=settings.worker_max_stalls)
-    TRANSPORT_ALIASES[SOCKET_ALIAS] = "broker.transport:Transport"
+    TRANSPORT_ALIASES[SOCKET_ALIAS] = "taskyard.broker.transport.transport:Transport"
     name = "SentinelTransport" if sentinel else "Transport"
     ours = {
         **common,
         "broker_url": url.replace("redis+socket:", f"{SOCKET_ALIAS}+socket:", 1),
-        "broker_transport": f"broker.transport:{name}",
+        "broker_transport": f"taskyard.broker.transport.transport:{name}",
         # Messages of an earlier connection count as prefetched by themselves: Celery need not lower the limit.
         "worker_enable_prefetch_count_reduction": False,
     }

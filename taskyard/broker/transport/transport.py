@@ -1,8 +1,8 @@
 """
 The transport itself: kombu's Redis transport with our channel and poller.
 
-Set it with `broker_transport = "broker.transport:Transport"`; URLs stay `redis://`, `rediss://` and `redis+socket://`.
-For `sentinel://` it is `"broker.transport:SentinelTransport"`.
+Set it with `broker_transport = "taskyard.broker.transport.transport:Transport"`; URLs stay `redis://`, `rediss://` and `redis+socket://`.
+For `sentinel://` it is `"taskyard.broker.transport.transport:SentinelTransport"`.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from typing import Any
 import redis
 from celery.signals import before_task_publish
 
-from broker import channel
-from broker.poller import Poller
 from taskyard.broker.protocol.envelope import give_normal_priority
+from taskyard.broker.transport import channel
+from taskyard.broker.transport.poller import Poller
 from taskyard.broker.untyped import SENTINEL_PORT, RedisSentinelChannel, RedisTransport
 
 before_task_publish.connect(give_normal_priority)  # for apps that name the transport themselves

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import redis
 from kombu.utils.json import dumps
 
-from broker.duplicates import report_duplicate
 from taskyard.broker.protocol.envelope import PUT_STRIDE, put_words
 from taskyard.broker.scripts.runner import Call, Started, Word
+from taskyard.broker.transport.dedup_reports import report_duplicate
 from taskyard.broker.untyped import BatchPublishError, RedisPublishBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from broker.channel import Channel
+    from taskyard.broker.transport.channel import Channel
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""kombu's Redis transport on our data model."""
