@@ -5,9 +5,9 @@ from typing import Any
 from celery import bootsteps
 from prometheus_client import CollectorRegistry
 
-from broker.watching import watchers
 from monitor.meters import TaskMeters
 from monitor.server import Monitor
+from taskyard.broker.worker.observers import watchers
 from taskyard.settings.platform import current_settings
 
 

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from broker.watching import Execution, Result, Watcher
+from taskyard.broker.worker.observers import Execution, Result, Watcher
 from taskyard.settings.queues import QUEUES
 
 DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)  # seconds

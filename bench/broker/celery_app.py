@@ -17,7 +17,7 @@ def _settings() -> dict[str, Any]:
         options = {"lease_ms": LEASE * 1000, "max_stalls": 3, "writes_events": True, "max_connections": 200}
         return {
             "broker_transport": "taskyard.broker.transport.transport:Transport",
-            "worker_consumer": "broker.consumer:Consumer",
+            "worker_consumer": "taskyard.broker.worker.consumer:Consumer",
             "broker_transport_options": options,
         }
     options = {"visibility_timeout": LEASE, "max_connections": 200}
@@ -38,7 +38,7 @@ app.conf.update(
 )
 OPTIONS: dict[str, Any] = {}
 if TRANSPORT == "taskyard":
-    from broker.request import Request
+    from taskyard.broker.worker.request import Request
 
     OPTIONS["Request"] = Request
 

@@ -11,10 +11,10 @@ from typing import Any, Literal, cast
 import redis
 from celery import Celery, Task
 
-from broker.redelivery import Redeliver
 from taskyard.broker.protocol.header import BURY_TASK, DEAD_LETTER_QUEUE
 from taskyard.broker.transport.options import transport_settings
 from taskyard.broker.transport.result_backend import use_our_results
+from taskyard.broker.worker.redelivery import Redeliver
 
 RECORDS = "records"  # list on the recorder: what ran, in order
 
@@ -46,7 +46,7 @@ def settings_from_environment() -> Settings:
 
 def make_app(settings: Settings, **more: Any) -> Celery:
     """An app with the platform's delivery settings."""
-    app = Celery("broker-tests", task_cls="broker.redelivery:RetryInPlace", set_as_current=False)
+    app = Celery("broker-tests", task_cls="taskyard.broker.worker.redelivery:RetryInPlace", set_as_current=False)
     app.conf.update(transport_settings(settings))
     use_our_results(app)
     app.conf.update(
@@ -62,7 +62,7 @@ def make_app(settings: Settings, **more: Any) -> Celery:
         app.conf.update(worker_soft_shutdown_timeout=float(os.environ["SOFT_SHUTDOWN"]))
         app.conf.update(worker_enable_soft_shutdown_on_idle=True)
     if "OUR_SIGNALS" in os.environ:
-        app.steps["worker"].add("broker.soft_signals:SoftSignals")
+        app.steps["worker"].add("taskyard.broker.worker.signal_handlers:SoftSignals")
     app.conf.update(more)
     return app
 
@@ -131,7 +131,7 @@ def fail(text: str = "no") -> None:
     raise ValueError(text)
 
 
-@app.task(name="bury", bind=True, Request="broker.request:PlatformRequest")
+@app.task(name="bury", bind=True, Request="taskyard.broker.worker.request:PlatformRequest")
 def bury(self: Task[..., Any], text: str = "no") -> None:
     """Fail as a task of the platform: the failure is a dead letter."""
     raise ValueError(f"{text} {self.request.id}")
@@ -144,7 +144,7 @@ def die(self: Task[..., Any]) -> None:
     os.kill(os.getpid(), 9)
 
 
-@app.task(name="leave", Request="broker.request:PlatformRequest")
+@app.task(name="leave", Request="taskyard.broker.worker.request:PlatformRequest")
 def leave() -> None:
     """Leave the interpreter, as a library that calls `sys.exit` does."""
     raise SystemExit(3)

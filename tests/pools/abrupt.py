@@ -4,7 +4,7 @@ import os
 import signal
 from typing import Any
 
-from broker.request import PlatformRequest
+from taskyard.broker.worker.request import PlatformRequest
 from tests.pools.app import app, records
 from tests.pools.odd import STARTS, occupy
 from tests.waiting import wait_for

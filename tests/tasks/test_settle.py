@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from broker.redelivery import Redeliver
 from tasks.app import find_task, task
 from tasks.base import settle
 from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze
 from tasks.payloads import Payload
 from tasks.policy import LONGEST_DELAY, Fixed, Policy
 from taskyard.broker.protocol.header import HEADER
+from taskyard.broker.worker.redelivery import Redeliver
 from taskyard.settings.queues import MAINTENANCE
 
 

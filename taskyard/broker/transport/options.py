@@ -67,7 +67,7 @@ def transport_settings(settings: TransportSettings) -> dict[str, Any]:
         "result_backend": url,
         "result_backend_transport_options": _result_options(settings.taskyard_key_prefix, sentinel),
         "broker_transport_options": options,
-        "worker_consumer": "broker.consumer:Consumer",
+        "worker_consumer": "taskyard.broker.worker.consumer:Consumer",
     }
     interval_ms = int(settings.worker_queue_stalled_interval / MS)
     if settings.taskyard_transport == "redis":

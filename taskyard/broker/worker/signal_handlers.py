@@ -24,5 +24,7 @@ class SoftSignals(bootsteps.StartStopStep):
 
 
 def _begin(worker: Any) -> None:
-    _worker.on_cold_shutdown(worker)  # begins with the soft one, see `broker.shutdown`; prepares SIGINT and SIGQUIT
+    _worker.on_cold_shutdown(
+        worker
+    )  # begins with the soft one, see `taskyard.broker.worker.soft_shutdown`; prepares SIGINT and SIGQUIT
     _worker.install_worker_term_hard_handler(worker, sig="SIGTERM", callback=_worker.during_soft_shutdown)

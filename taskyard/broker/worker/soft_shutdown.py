@@ -33,7 +33,7 @@ class Shutdown:
     """
 
     def __init__(self, consumer: Any) -> None:
-        """`consumer` is a `broker.consumer.Consumer` with its controller."""
+        """`consumer` is a `taskyard.broker.worker.consumer.Consumer` with its controller."""
         self._consumer = consumer
         self._celerys_wait = consumer.controller.wait_for_soft_shutdown
         self._ends_at: float | None = None  # monotonic seconds; None: not a soft or cold shutdown

@@ -13,7 +13,7 @@ from taskyard.broker.protocol.outcomes import Buried, Done, Ending
 from taskyard.broker.scripts.runner import Keyspace, run
 
 if TYPE_CHECKING:
-    from broker.request import Request
+    from taskyard.broker.worker.request import Request
 
 
 def append(request: Request, event: str, facts: str) -> None:

@@ -7,21 +7,21 @@ from typing import Any
 from celery.utils.log import get_logger
 from celery.worker import state
 
-from broker.collector import tune
-from broker.receiving import task_handler
-from broker.shutdown import Shutdown, finish
-from broker.threads import Threads
 from taskyard.broker.leases.manager import Leases
 from taskyard.broker.protocol.outcomes import Buried, Lease, detail
 from taskyard.broker.transport.qos import lease_of
 from taskyard.broker.untyped import ENDING_STATES, CeleryConsumer, ThreadPool
+from taskyard.broker.worker.gc_tuning import tune
+from taskyard.broker.worker.message_handler import task_handler
+from taskyard.broker.worker.soft_shutdown import Shutdown, finish
+from taskyard.broker.worker.thread_pool import Threads
 
 log = get_logger(__name__)
 
 CELERYS_REQUEST = "celery.worker.request:Request"
-OUR_REQUEST = "broker.request:Request"
+OUR_REQUEST = "taskyard.broker.worker.request:Request"
 CELERYS_STRATEGY = "celery.worker.strategy:default"
-OUR_STRATEGY = "broker.strategy:strategy"
+OUR_STRATEGY = "taskyard.broker.worker.strategy:strategy"
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/untyped.py
@@ -71,7 +71,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
             self._shutdown.wait()
 
     def cancel_active_requests(self) -> None:
-        """Called by Celery's signal handlers: at the first signal what runs has its time, see `broker.shutdown`."""
+        """Called by Celery's signal handlers: at the first signal what runs has its time, see `taskyard.broker.worker.soft_shutdown`."""
         if self._shutdown is None or not self._shutdown.cut():
             self.stop_running_tasks()
 

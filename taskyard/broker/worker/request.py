@@ -13,14 +13,14 @@ from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker import state
 
-from broker import stock
-from broker.redelivery import Redeliver
-from broker.watching import Execution, Result, watchers
 from pools.jobs import info_of
 from taskyard.broker.protocol.header import BURY_TASK, HEADER
 from taskyard.broker.protocol.outcomes import NOT_ITS_FAULT, Again, Buried, Done, Ending, Lost, detail, success
 from taskyard.broker.transport.qos import is_withdrawn, lease_of
 from taskyard.broker.untyped import CeleryRequest, ExceptionWithTraceback
+from taskyard.broker.worker import fallback
+from taskyard.broker.worker.observers import Execution, Result, watchers
+from taskyard.broker.worker.redelivery import Redeliver
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
     """
     A request that decides the message's ending before Celery acknowledges it.
 
-    On stock kombu there is no lease, and `broker.stock` does with messages what it can.
+    On stock kombu there is no lease, and `taskyard.broker.worker.fallback` does with messages what it can.
     """
 
     buries_failures = False  # True: a final failure is a dead letter
@@ -77,7 +77,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
             raise TaskRevokedError(self.id)
         self._accepted_at = time_accepted
         if self._lease is None:
-            stock.append(self, "started", _start(self._hostname, pid))
+            fallback.append(self, "started", _start(self._hostname, pid))
         else:
             self._message.channel.leases.note_start(self._lease, _start(self._hostname, pid))
         for watcher in watchers:
@@ -166,7 +166,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
     def note(self, event: str, facts: str) -> None:
         """Append an event of this execution; its message may have been acknowledged early."""
         if self._lease is None:
-            stock.append(self, event, facts)
+            fallback.append(self, event, facts)
         else:
             self._message.channel.leases.note(event, self._lease, facts, outlives_lease=self.acknowledged)
 
@@ -183,7 +183,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         for watcher in watchers:
             watcher.ended(self._execution(), _result_of(ending))
         if self._lease is None or self.acknowledged:
-            stock.append_ending(self, ending)
+            fallback.append_ending(self, ending)
         else:
             self._message.channel.leases.decide(self._tag, ending)
 
@@ -209,7 +209,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         else:
             facts = detail(delay=error.delay, runtime=self._runtime, reason=str(_reason(error)))
         if self._lease is None or self.acknowledged:
-            stock.send_again(self, error.delay, uses_attempt=error.uses_attempt)
+            fallback.send_again(self, error.delay, uses_attempt=error.uses_attempt)
         self._decide(Again(round(error.delay * 1000), kind, error.uses_attempt, facts))
 
     def _ending_of_failure(self, error: BaseException, exc_info: ExceptionInfo) -> Ending:
