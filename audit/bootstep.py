@@ -8,7 +8,7 @@ from celery import bootsteps
 
 from audit.helper import Helper
 from audit.writer import BESIDE_WORK, Writer
-from broker.client import shared_client
+from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import current_engine
 from taskyard.settings.platform import current_settings
 

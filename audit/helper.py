@@ -18,8 +18,8 @@ from time import monotonic
 import structlog
 
 from audit.writer import Pace, Writer
-from broker import tether
-from broker.client import shared_client
+from taskyard.broker.server import parent_death_signal
+from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import current_engine
 from taskyard.logging import configure_logging
 from taskyard.settings.platform import current_settings
@@ -50,7 +50,7 @@ class Helper:
         """
         if monotonic() < self._not_before:
             return False
-        tied = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
+        tied = [sys.executable, "-I", "-S", parent_death_signal.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
         command = [*tied, sys.executable, "-m", "audit.helper", token]
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         environment = {**os.environ, "PYTHONPATH": paths}

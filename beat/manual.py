@@ -12,7 +12,7 @@ from beat.errors import ScheduleStateError
 from beat.models import ScheduleFire
 from beat.publisher import CeleryPublisher, Message, RefusedError
 from beat.store import BeatStore, Published
-from broker.client import shared_client
+from taskyard.broker.server.client import shared_client
 from taskyard.settings.platform import Settings
 
 

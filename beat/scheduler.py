@@ -18,7 +18,7 @@ from beat.metrics import BeatMetrics
 from beat.publisher import CeleryPublisher
 from beat.schedule import timetable
 from beat.store import BeatStore
-from broker.client import open_client
+from taskyard.broker.server.client import open_client
 from taskyard.database.engine import open_engine
 from taskyard.settings.platform import Settings, current_settings
 

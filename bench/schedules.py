@@ -21,8 +21,8 @@ from beat.clock import ServerClock
 from beat.engine import Pace
 from beat.models import Schedule, ScheduleFire
 from beat.scheduler import build_engine
-from broker.embedded import EmbeddedValkey
 from tasks.app import app
+from taskyard.broker.server.valkey import EmbeddedValkey
 from taskyard.database.engine import current_engine, open_engine
 from taskyard.database.schema import upgrade
 from taskyard.settings.platform import current_settings

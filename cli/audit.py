@@ -13,7 +13,6 @@ from audit.operator_log import Operation, OperationFilter, list_operations
 from audit.retention import Pruned, count_prunable, prune
 from audit.stats import Spread, Stats, stats
 from audit.writer import Writer
-from broker.client import shared_client
 from cli.exits import FailedError, OperatorCommand
 from cli.operations import announced
 from cli.output import json_text, milliseconds, print_json, print_table
@@ -27,6 +26,7 @@ from cli.parameters import (
 )
 from cli.run_forms import attempt_facts, run_facts, run_filter_options
 from cli.spans import Span
+from taskyard.broker.server.client import shared_client
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import current_engine, open_session
 from taskyard.settings.platform import current_settings

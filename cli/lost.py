@@ -9,12 +9,12 @@ import click
 from audit.history import RunFilter
 from audit.lost import UNFINISHED, AuditBehindError, LostRuns
 from audit.models import Run
-from broker.client import shared_client
 from cli.exits import FailedError, OperatorCommand
 from cli.operations import announced
 from cli.output import answer, print_json, print_table
 from cli.parameters import check_consent, destructive_options, json_option
 from cli.run_forms import run_facts, run_filter_options
+from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE, PAGE
 from taskyard.settings.platform import current_settings

@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 import structlog
 
-from broker.embedded import EmbeddedValkey, ServerStartError
 from cli.exits import FAILED, FailedError, OperatorCommand
 from launch.children import Child, ProgramChild, ValkeyChild
 from launch.keeper import Keeper
@@ -22,6 +21,7 @@ from launch.servers import FolderInUseError, embedded_valkey
 from launch.signals import EndedEarly, ending_early
 from tasks.app import app as platform
 from tasks.starting import check_settings
+from taskyard.broker.server.valkey import EmbeddedValkey, ServerStartError
 from taskyard.database import schema
 from taskyard.database.engine import current_engine
 from taskyard.logging import configure_logging, wants_colour, writes_json

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
-from broker import tether
-from broker.embedded import EmbeddedValkey
 from launch.printing import Printer
+from taskyard.broker.server import parent_death_signal
+from taskyard.broker.server.valkey import EmbeddedValkey
 
 LOOK_EVERY = 0.1  # seconds between two looks at whether it lives
 READ_AT_ONCE = 65_536  # bytes
@@ -99,7 +99,14 @@ class ProgramChild:
         """Start it and print what it writes."""
         reads, writes = os.pipe()
         os.set_blocking(reads, False)
-        tied = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(int(self._program.orphan_signal))]
+        tied = [
+            sys.executable,
+            "-I",
+            "-S",
+            parent_death_signal.__file__,
+            str(os.getpid()),
+            str(int(self._program.orphan_signal)),
+        ]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - a fixed program, no shell
                 [*tied, *self._program.command],

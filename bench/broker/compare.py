@@ -15,7 +15,7 @@ import psutil
 import redis
 
 from bench.broker.systems import ROOT, RUN, System, systems
-from broker.embedded import EmbeddedValkey
+from taskyard.broker.server.valkey import EmbeddedValkey
 
 DRAIN = 10_000  # no-op tasks, enqueued before the workers start
 SINGLE = 3_000

@@ -16,7 +16,6 @@ from types import FrameType
 import structlog
 from rich.console import Console
 
-from broker.embedded import EmbeddedValkey, ServerStartError
 from scripts.demo.domains import run_domains
 from scripts.demo.environment import demo_settings, take_over, write_script
 from scripts.demo.markets import ActError, chain_variables
@@ -25,6 +24,7 @@ from scripts.demo.report import print_table, print_ways_on
 from scripts.demo.show import DemoError, run_show
 from scripts.demo.stage import Stage, StageError, interrupted
 from tasks.reconciliation.standin import StandinNode
+from taskyard.broker.server.valkey import EmbeddedValkey, ServerStartError
 from taskyard.database.engine import current_engine
 from taskyard.database.schema import upgrade
 

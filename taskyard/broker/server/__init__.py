@@ -1,0 +1,1 @@
+"""The server: an embedded Valkey, and one client per process."""
