@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 from audit.events import stream_key
 from audit.history import RunFilter, list_runs
 from audit.models import FINAL_STATES, STATES, Run
-from broker.whereabouts import held
+from taskyard.broker.admin.message_lookup import held
 from taskyard.broker.protocol.outcomes import detail
 from taskyard.broker.scripts.runner import Call, Keyspace, run_all
 from taskyard.database.paging import LONGEST_PAGE

@@ -13,9 +13,9 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from beat.errors import ScheduleError
-from broker.whereabouts import held
 from tasks.app import find_task
 from tasks.errors import InvalidPayloadError, UnknownTaskError
+from taskyard.broker.admin.message_lookup import held
 from taskyard.broker.scripts.runner import Keyspace, run
 from taskyard.broker.transport.cancellation import cancel
 from taskyard.broker.transport.publish_batch import PER_CALL

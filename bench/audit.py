@@ -25,8 +25,8 @@ from audit.history import RunFilter, attempts_of, children_of, find_run, list_ru
 from audit.models import Run
 from audit.writer import backlog
 from bench.databases import durable_database
-from broker.control import QueueControl
 from tasks.app import app, enqueue_many
+from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.paging import write_cursor
 from tests.audit import records_app
 from tests.databases import Database

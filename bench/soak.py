@@ -27,9 +27,9 @@ from sqlalchemy import text
 from bench.databases import durable_database
 from bench.machine import describe
 from bench.soak_tasks import TASKS, Work
-from broker.control import QueueControl
 from launch.programs import ASYNCIO_POOL
 from tasks.app import enqueue_many
+from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.settings.queues import BACKUPS, DEFAULT, WEBHOOKS
 from tests.databases import Database
 from tests.pointing import point_app_at

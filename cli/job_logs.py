@@ -12,7 +12,6 @@ from audit.dead_letters import open_letter_of
 from audit.history import RunFilter, find_run, list_runs
 from audit.logs import lines_of
 from audit.models import FINAL_STATES, Run
-from broker.control import MessageBusyError, MessageNotFoundError
 from cli.exits import FailedError, NotFoundError, OperatorCommand
 from cli.operations import announced, logged, queue_control
 from cli.output import milliseconds, print_json, printable
@@ -20,6 +19,7 @@ from cli.parameters import json_option, reason_option
 from cli.run_forms import run_filter_options
 from cli.spans import Span
 from tasks.redrive import NotRedrivableError, redrive
+from taskyard.broker.admin.queue_control import MessageBusyError, MessageNotFoundError
 from taskyard.database.engine import open_session
 
 LOOK_EVERY = 0.5  # seconds between two looks at SQL, which tells nobody when it changes

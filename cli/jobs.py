@@ -10,7 +10,6 @@ from audit.dead_letters import letters_of_run
 from audit.history import RunFilter, attempts_of, children_of, find_run, list_runs
 from audit.models import Attempt
 from beat.views import origin_of
-from broker.control import MessageNotFoundError
 from cli import job_logs
 from cli.exits import NotFoundError, OperatorCommand
 from cli.job_logs import follow_runs, for_option, progress_text
@@ -25,6 +24,7 @@ from cli.parameters import (
 )
 from cli.run_forms import attempt_facts, executions_text, run_facts, run_filter_options
 from tasks import app
+from taskyard.broker.admin.queue_control import MessageNotFoundError
 from taskyard.database.engine import open_session
 
 EXPLAINED = (

@@ -8,8 +8,8 @@ import click
 from sqlalchemy.exc import DBAPIError
 
 from audit.operator_log import Operation, record_operation
-from broker.control import QueueControl
 from cli.exits import PartlyDoneError, line_of
+from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import open_session
 from taskyard.settings.platform import current_settings

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from broker.control import MessageBusyError, MessageNotFoundError, QueueControl
-from broker.queue_facts import Limits, Peeked, QueueCounts
 from cli.exits import FailedError, NotFoundError, OperatorCommand
 from cli.operations import logged, queue_control
 from cli.output import answer, milliseconds, print_json, print_table
 from cli.parameters import check_consent, destructive_options, json_option, reason_option
 from cli.rates import RateLimit, rate_text
 from cli.spans import Span
+from taskyard.broker.admin.queue_control import MessageBusyError, MessageNotFoundError, QueueControl
+from taskyard.broker.admin.queue_info import Limits, Peeked, QueueCounts
 from taskyard.database.columns import utc_now
 from taskyard.settings.queues import QUEUES
 

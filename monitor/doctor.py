@@ -16,11 +16,11 @@ from audit.history import RunFilter
 from audit.lost import AuditBehindError, LostRuns
 from audit.writer import backlog
 from beat.leader import current_leader
-from broker.control import QueueControl
 from monitor.state import broker_memory
 from tasks.app import app
 from tasks.base import PlatformTask
 from tasks.starting import check_settings
+from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database import schema
 from taskyard.settings.platform import Settings, SettingsError
 from taskyard.settings.profiles import PROFILES

@@ -9,7 +9,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from audit.writer import backlog
-from broker.control import QueueControl
+from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database import schema
 from taskyard.settings.platform import Settings
 from taskyard.settings.queues import QUEUES

@@ -11,11 +11,11 @@ from redis import Redis
 from sqlmodel import Session
 
 from audit.writer import backlog, backlog_age
-from broker.control import QueueControl
 from tasks.backups.history import figures as backup_figures
 from tasks.markets.figures import figures as market_figures
 from tasks.reconciliation.figures import figures as reconciliation_figures
 from tasks.webhooks.figures import figures as webhook_figures
+from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.engine import open_session
 from taskyard.gauges import Figure, letter_figures
 from taskyard.settings.queues import QUEUES

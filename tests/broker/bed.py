@@ -10,7 +10,7 @@ from typing import Any, Self
 import kombu.pools
 import redis
 
-from broker.control import QueueControl
+from taskyard.broker.admin.queue_control import QueueControl
 from tests.broker.app import RECORDS, Settings, make_app, started
 from tests.servers import Server
 from tests.waiting import wait_for

@@ -5,7 +5,7 @@ from typing import Any
 
 import redis
 
-from broker.control import QueueControl
+from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.broker.protocol.envelope import Taken, put_words, read_taken
 from taskyard.broker.protocol.outcomes import Again, Buried, Done, Ending, Lease, Lost, Returned
 from taskyard.broker.scripts.runner import Call, Keyspace, run

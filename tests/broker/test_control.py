@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from broker.control import MessageBusyError, MessageNotFoundError
+from taskyard.broker.admin.queue_control import MessageBusyError, MessageNotFoundError
 from tests.broker.driver import PREFIX, Driver
 
 FAR = "2999-01-01T00:00:00+00:00"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import redis
 
-from broker.control import QueueControl
+from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.broker.protocol.envelope import put_words
 from taskyard.broker.scripts.runner import run
 from tests.broker.driver import Driver

@@ -14,9 +14,9 @@ import psutil
 import pytest
 import redis
 
-from broker.control import QueueControl
 from launch import servers
 from launch.programs import programs
+from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.settings.platform import load_settings
 from taskyard.settings.profiles import PROFILES
 from taskyard.settings.queues import QUEUES

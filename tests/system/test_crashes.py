@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import text
 
-from broker.control import QueueControl
+from taskyard.broker.admin.queue_control import QueueControl
 from tests.system.conftest import Sites
 from tests.system.site import LIMIT, Site
 from tests.waiting import wait_for

@@ -17,7 +17,7 @@ from sqlmodel import col
 
 from audit.events import stream_key
 from audit.models import Attempt, Run
-from broker.control import QueueControl
+from taskyard.broker.admin.queue_control import QueueControl
 from tests.system.conftest import Sites
 from tests.system.site import LIMIT, Site
 from tests.waiting import wait_for

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 from celery.signals import before_task_publish
 from kombu.transport import TRANSPORT_ALIASES
 
-from broker.flower_queues import show_in_flower
+from taskyard.broker.admin.flower import show_in_flower
 from taskyard.broker.protocol.envelope import give_normal_priority
 
 MS = timedelta(milliseconds=1)

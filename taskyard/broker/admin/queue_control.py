@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import redis
 
-from broker.queue_facts import Explanation, Limits, Peeked, QueueCounts, read_limits
+from taskyard.broker.admin.queue_info import Explanation, Limits, Peeked, QueueCounts, read_limits
 from taskyard.broker.protocol.outcomes import detail
 from taskyard.broker.scripts.runner import Keyspace, ScriptName, Word, run
 from taskyard.broker.transport.cancellation import cancel

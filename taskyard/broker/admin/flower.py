@@ -7,7 +7,7 @@ from typing import Any
 
 import kombu
 
-from broker.control import QueueControl
+from taskyard.broker.admin.queue_control import QueueControl
 
 FLOWERS_PAGES = "flower.views"  # here Flower looks up the class that counts queues
 

@@ -1,1 +1,0 @@
-"""How messages travel: connection options, the embedded Valkey server."""

@@ -1,0 +1,1 @@
+"""What operators ask of queues: control, facts, lookups, Flower."""
