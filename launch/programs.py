@@ -11,7 +11,7 @@ from taskyard.settings.profiles import PROFILES, Profile
 BEAT_SECONDS = 5.0  # from SIGTERM to SIGKILL
 FLOWER_SECONDS = 5.0  # as above
 CELERYS_NAMES = {"asyncio": "custom"}  # where Celery has another name for a pool
-ASYNCIO_POOL = "pools.aio:TaskPool"
+ASYNCIO_POOL = "taskyard.pools.asyncio_pool:TaskPool"
 GRACE = 5.0  # seconds that a worker gets beyond WORKER_SHUTDOWN_SECONDS, to return what still runs
 
 

@@ -10,7 +10,6 @@ from celery import Task
 from celery.exceptions import Ignore, Reject
 from pydantic_core import to_jsonable_python
 
-from pools.bridge import finish
 from tasks.calls import Run, message_options
 from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze, TaskError
 from tasks.options import check_queue
@@ -21,6 +20,7 @@ from tasks.retrying import refuse_other_message, wait_until
 from taskyard.broker.protocol.header import HEADER, MessageFacts
 from taskyard.broker.transport.dedup_reports import collect_duplicates
 from taskyard.broker.worker.redelivery import Redeliver
+from taskyard.pools.coroutine_bridge import finish
 from taskyard.settings.platform import current_settings
 from taskyard.settings.queues import Queue
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from redis import RedisError
 
-from pools.bridge import finish, is_on_loop
 from taskyard.broker.protocol.outcomes import detail
 from taskyard.broker.scripts.runner import Keyspace, run
 from taskyard.broker.server.client import shared_client
+from taskyard.pools.coroutine_bridge import finish, is_on_loop
 from taskyard.settings.platform import current_settings
 
 MOST_LINES = 200  # of one execution; the last one says how many more there were

@@ -18,7 +18,7 @@ from tests.workers import MINIMAL, Worker
 
 LIMIT = 60  # seconds; the machine may be busy
 POOLS = ("asyncio", "prefork", "threads", "solo")
-OUR_POOL = {"CELERY_CUSTOM_WORKER_POOL": "pools.aio:TaskPool"}
+OUR_POOL = {"CELERY_CUSTOM_WORKER_POOL": "taskyard.pools.asyncio_pool:TaskPool"}
 
 
 class Site:

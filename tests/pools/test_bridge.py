@@ -8,7 +8,7 @@ from types import FrameType
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from pools.bridge import finish
+from taskyard.pools.coroutine_bridge import finish
 
 
 @pytest.fixture

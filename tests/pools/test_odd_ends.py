@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from billiard.einfo import ExceptionInfo
 
-from pools.aio import MOST_THREADS
-from pools.bridge import HandlerCancelledError, Limits, drive
-from pools.jobs import Job
+from taskyard.pools.asyncio_job import Job
+from taskyard.pools.asyncio_pool import MOST_THREADS
+from taskyard.pools.coroutine_bridge import HandlerCancelledError, Limits, drive
 from tests.pools.app import nap
 from tests.pools.odd import STARTS, ask_again, child_throws, crowd, occupy, replace, resist, throw
 from tests.pools.site import LIMIT, POOLS, Site

@@ -13,7 +13,6 @@ from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker import state
 
-from pools.jobs import info_of
 from taskyard.broker.protocol.header import BURY_TASK, HEADER
 from taskyard.broker.protocol.outcomes import NOT_ITS_FAULT, Again, Buried, Done, Ending, Lost, detail, success
 from taskyard.broker.transport.qos import is_withdrawn, lease_of
@@ -21,6 +20,7 @@ from taskyard.broker.untyped import CeleryRequest, ExceptionWithTraceback
 from taskyard.broker.worker import fallback
 from taskyard.broker.worker.observers import Execution, Result, watchers
 from taskyard.broker.worker.redelivery import Redeliver
+from taskyard.pools.asyncio_job import info_of
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from celery.utils.log import get_logger
 from celery.worker.state import task_reserved
 from celery.worker.strategy import default
 
-from pools.aio import TaskPool as LoopPool
 from taskyard.broker.untyped import ThreadPool, create_request_cls
 from taskyard.broker.worker.request import Request, watched
 from taskyard.broker.worker.thread_pool import Threads
+from taskyard.pools.asyncio_pool import TaskPool as LoopPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,7 +1,7 @@
 """
 A Celery pool for `async def` handlers: one event loop per worker process, threads beside it for `def` handlers.
 
-    CELERY_CUSTOM_WORKER_POOL=pools.aio:TaskPool celery -A tasks worker -P custom -c 500
+    CELERY_CUSTOM_WORKER_POOL=taskyard.pools.asyncio_pool:TaskPool celery -A tasks worker -P custom -c 500
 
 Celery's own tracer runs unchanged, in a greenlet on the loop's thread: when it comes to a coroutine, the greenlet
 sleeps and the loop awaits it. `self.request` is right inside coroutines because Celery's stacks ask a context variable
@@ -23,9 +23,9 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import TaskRevokedError, Terminated
 from celery.utils.log import get_logger
 
-from pools.bridge import TracerGreenlet, drive
-from pools.jobs import Job, current_job
-from pools.watch import LoopWatch
+from taskyard.pools.asyncio_job import Job, current_job
+from taskyard.pools.coroutine_bridge import TracerGreenlet, drive
+from taskyard.pools.loop_watch import LoopWatch
 
 MOST_THREADS = 64  # for `def` handlers, however many slots there are
 STUBBORN_AFTER = 5.0  # seconds that a cancelled coroutine gets to end before the log says so

@@ -9,7 +9,7 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 from celery.utils.log import get_logger
 
-from pools.bridge import Limits
+from taskyard.pools.coroutine_bridge import Limits
 
 log = get_logger(__name__)
 
