@@ -6,13 +6,13 @@ from celery import Celery
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from audit.operator_log import record_operation
 from beat.catalog import begin_manual_fire, database_now, find
 from beat.errors import ScheduleStateError
 from beat.models import ScheduleFire
 from beat.publisher import CeleryPublisher, Message, RefusedError
 from beat.store import BeatStore, Published
 from taskyard.broker.server.client import shared_client
+from taskyard.history.operator_log import record_operation
 from taskyard.settings.platform import Settings
 
 

@@ -10,9 +10,9 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from audit.models import FINAL_STATES, Run
 from beat.errors import CursorMovedError, DefinitionsChangedError, StaleLeaderError
 from beat.models import BeatState, Schedule, ScheduleFire
+from taskyard.history.models import FINAL_STATES, Run
 
 LEADER, CHANGES = "leader", "changes"
 UNKNOWN_RUN_LIMIT = timedelta(hours=1)  # a run that the audit has not heard of counts as unfinished for so long

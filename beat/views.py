@@ -8,7 +8,6 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select
 
-from audit.models import Run
 from beat.catalog import database_now, definition_of, find, series_of
 from beat.definitions import Definition
 from beat.models import Schedule, ScheduleFire
@@ -16,6 +15,7 @@ from beat.planning import shift_of
 from beat.text import timing_text
 from tasks.app import find_task
 from tasks.errors import InvalidPayloadError, UnknownTaskError
+from taskyard.history.models import Run
 
 NEXT = 5  # slots that a preview shows
 MASKED = "***"

@@ -44,7 +44,7 @@ BATCH = 1500  # tasks of each kind, to measure the capacity
 WARM_UP = 1 / 3  # of the time
 TEXT = "x" * 200
 QUEUES = (BACKUPS.name, DEFAULT.name, WEBHOOKS.name)
-WRITER = "audit.helper"  # the audit's writer, a child of one of the workers while much waits
+WRITER = "taskyard.history.writer.helper_process"  # the audit's writer, a child of one of the workers while much waits
 BAD = ("error", "critical")  # levels of lines
 POOLS = {
     "processes": ("-P", "processes", "-c", "2", "-Q", "backup-verification"),

@@ -8,11 +8,6 @@ from typing import Any
 
 import click
 
-from audit.history import RunFilter, each_run
-from audit.operator_log import Operation, OperationFilter, list_operations
-from audit.retention import Pruned, count_prunable, prune
-from audit.stats import Spread, Stats, stats
-from audit.writer import Writer
 from cli.exits import FailedError, OperatorCommand
 from cli.operations import announced
 from cli.output import json_text, milliseconds, print_json, print_table
@@ -29,6 +24,11 @@ from cli.spans import Span
 from taskyard.broker.server.client import shared_client
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import current_engine, open_session
+from taskyard.history.operator_log import Operation, OperationFilter, list_operations
+from taskyard.history.queries.runs import RunFilter, each_run
+from taskyard.history.queries.stats import Spread, Stats, stats
+from taskyard.history.retention import Pruned, count_prunable, prune
+from taskyard.history.writer.loop import Writer
 from taskyard.settings.platform import current_settings
 
 DAY = timedelta(days=1)

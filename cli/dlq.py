@@ -7,9 +7,6 @@ from uuid import UUID
 
 import click
 
-from audit.dead_letters import STATES, LetterFilter, LetterGroup, find_letter, group_letters, list_letters
-from audit.history import attempts_of
-from audit.models import DeadLetter
 from cli import dlq_operations, dlq_resolving
 from cli.exits import NotFoundError, OperatorCommand
 from cli.letter_forms import filter_options, letter_facts, letter_filter
@@ -19,6 +16,9 @@ from cli.run_forms import attempt_facts
 from tasks.letters import shown_fields
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE
+from taskyard.history.dead_letters import STATES, LetterFilter, LetterGroup, find_letter, group_letters, list_letters
+from taskyard.history.models import DeadLetter
+from taskyard.history.queries.runs import attempts_of
 
 state_option = click.option(
     "--state", type=click.Choice((*STATES, "any")), default="open", show_default=True, help="In this state."

@@ -8,8 +8,6 @@ from uuid import UUID
 
 import click
 
-from audit.bulk import Standing, Verb, abort, find_operation, list_bulk, standing_of, start_operation
-from audit.dead_letters import LetterFilter
 from cli.exits import FailedError, NotFoundError, OperatorCommand, PartlyDoneError
 from cli.operations import logged, queue_control
 from cli.output import print_facts, print_json, print_table
@@ -18,6 +16,16 @@ from tasks.records.bulk import operation_key
 from tasks.records.payloads import ResolveLetters
 from tasks.records.tasks import resolve_letters
 from taskyard.database.engine import open_session
+from taskyard.history.bulk_operations import (
+    Standing,
+    Verb,
+    abort,
+    find_operation,
+    list_bulk,
+    standing_of,
+    start_operation,
+)
+from taskyard.history.dead_letters import LetterFilter
 from taskyard.settings.queues import MAINTENANCE
 
 LOOK_EVERY = 0.3  # seconds between two looks at SQL, which tells nobody when it changes

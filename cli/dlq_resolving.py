@@ -10,9 +10,6 @@ from uuid import UUID
 import click
 from sqlmodel import Session
 
-from audit.bulk import Verb
-from audit.dead_letters import LetterFilter, count_letters, find_letter, list_letters
-from audit.models import DeadLetter
 from cli.bulk import Outcome, report, run_over
 from cli.dlq_operations import run_operation
 from cli.exits import OperatorCommand
@@ -22,6 +19,9 @@ from cli.parameters import check_consent, check_selection, destructive_options, 
 from tasks.redrive import DeadLetterNotFoundError, NotRedrivableError, check_redrive, discard, redrive
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE
+from taskyard.history.bulk_operations import Verb
+from taskyard.history.dead_letters import LetterFilter, count_letters, find_letter, list_letters
+from taskyard.history.models import DeadLetter
 
 MANY = 100  # more dead letters than this become a task
 

@@ -8,10 +8,6 @@ from typing import Any
 
 import click
 
-from audit.dead_letters import open_letter_of
-from audit.history import RunFilter, find_run, list_runs
-from audit.logs import lines_of
-from audit.models import FINAL_STATES, Run
 from cli.exits import FailedError, NotFoundError, OperatorCommand
 from cli.operations import announced, logged, queue_control
 from cli.output import milliseconds, print_json, printable
@@ -21,6 +17,10 @@ from cli.spans import Span
 from tasks.redrive import NotRedrivableError, redrive
 from taskyard.broker.admin.queue_control import MessageBusyError, MessageNotFoundError
 from taskyard.database.engine import open_session
+from taskyard.history.dead_letters import open_letter_of
+from taskyard.history.models import FINAL_STATES, Run
+from taskyard.history.queries.logs import lines_of
+from taskyard.history.queries.runs import RunFilter, find_run, list_runs
 
 LOOK_EVERY = 0.5  # seconds between two looks at SQL, which tells nobody when it changes
 SEEN_AT_ONCE = 500  # newest runs that are watched

@@ -6,9 +6,6 @@ from typing import Any
 
 import click
 
-from audit.dead_letters import letters_of_run
-from audit.history import RunFilter, attempts_of, children_of, find_run, list_runs
-from audit.models import Attempt
 from beat.views import origin_of
 from cli import job_logs
 from cli.exits import NotFoundError, OperatorCommand
@@ -26,6 +23,9 @@ from cli.run_forms import attempt_facts, executions_text, run_facts, run_filter_
 from tasks import app
 from taskyard.broker.admin.queue_control import MessageNotFoundError
 from taskyard.database.engine import open_session
+from taskyard.history.dead_letters import letters_of_run
+from taskyard.history.models import Attempt
+from taskyard.history.queries.runs import RunFilter, attempts_of, children_of, find_run, list_runs
 
 EXPLAINED = (
     "run_id", "state", "queue", "place", "attempt", "stalls", "cancelled_by", "group_key", "consumers", "reasons",

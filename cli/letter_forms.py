@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from audit.dead_letters import LetterFilter
-from audit.models import DeadLetter
 from cli.parameters import since_option, until_option
+from taskyard.history.dead_letters import LetterFilter
+from taskyard.history.models import DeadLetter
 
 # Neither the bytes nor the headers: both can hold what the payload model hides.
 FIELDS = tuple(name for name in DeadLetter.model_fields if name not in {"body", "headers"})

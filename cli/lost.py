@@ -6,9 +6,6 @@ from typing import Any
 
 import click
 
-from audit.history import RunFilter
-from audit.lost import UNFINISHED, AuditBehindError, LostRuns
-from audit.models import Run
 from cli.exits import FailedError, OperatorCommand
 from cli.operations import announced
 from cli.output import answer, print_json, print_table
@@ -17,6 +14,9 @@ from cli.run_forms import run_facts, run_filter_options
 from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE, PAGE
+from taskyard.history.models import Run
+from taskyard.history.queries.lost_runs import UNFINISHED, AuditBehindError, LostRuns
+from taskyard.history.queries.runs import RunFilter
 from taskyard.settings.platform import current_settings
 
 COLUMNS = ("id", "task", "queue", "state", "attempts", "enqueued (UTC)")

@@ -7,11 +7,11 @@ from typing import Any
 import click
 from sqlalchemy.exc import DBAPIError
 
-from audit.operator_log import Operation, record_operation
 from cli.exits import PartlyDoneError, line_of
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import open_session
+from taskyard.history.operator_log import Operation, record_operation
 from taskyard.settings.platform import current_settings
 
 LONGEST_TARGET = 255  # characters of a name or id, as the operator log keeps it

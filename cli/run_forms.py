@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from audit.models import STATES, Attempt, Run
 from cli.parameters import since_option, until_option
+from taskyard.history.models import STATES, Attempt, Run
 
 RUN_FIELDS = tuple(name for name in Run.model_fields if not name.endswith("_event"))
 ATTEMPT_FIELDS = tuple(
@@ -16,7 +16,7 @@ ATTEMPT_FIELDS = tuple(
 
 
 def run_filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the filters of :class:`audit.history.RunFilter`."""
+    """Add the filters of :class:`taskyard.history.queries.runs.RunFilter`."""
     for option in (
         until_option,
         since_option,

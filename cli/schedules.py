@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from audit.operator_log import record_operation
 from beat import catalog
 from beat.definitions import check_times, checked
 from beat.manual import run_now
@@ -26,6 +25,7 @@ from cli.schedule_forms import (
 from tasks import app
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import current_engine, open_session
+from taskyard.history.operator_log import record_operation
 from taskyard.settings.platform import current_settings
 
 COLUMNS = (

@@ -7,7 +7,6 @@ from uuid import UUID
 
 import click
 
-from audit.operator_log import record_operation
 from cli.output import print_facts, print_json, print_table
 from cli.parameters import check_consent, destructive_options, json_option, reason_option
 from cli.spans import Spans
@@ -16,6 +15,7 @@ from cli.webhook_sending import hand_over
 from tasks.webhooks import endpoints
 from tasks.webhooks.listings import EndpointView, list_endpoints, show_endpoint
 from taskyard.database.engine import open_session
+from taskyard.history.operator_log import record_operation
 from taskyard.settings.platform import current_settings
 
 endpoint_argument = click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)

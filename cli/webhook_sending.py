@@ -13,7 +13,6 @@ import click
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
-from audit.operator_log import record_operation
 from cli.exits import FailedError, PartlyDoneError
 from cli.operations import announced
 from cli.output import print_json
@@ -33,6 +32,7 @@ from tasks.webhooks.handover import Due
 from tasks.webhooks.listings import AttemptView, show_delivery
 from tasks.webhooks.tasks import deliver, enqueue_deliveries
 from taskyard.database.engine import open_session
+from taskyard.history.operator_log import record_operation
 
 LOOK_EVERY = 0.1  # seconds between two looks at SQL, which tells nobody when it changes
 wait_option = click.option(

@@ -5,7 +5,6 @@ from uuid import UUID
 
 import click
 
-from audit.operator_log import record_operation
 from cli import webhook_deliveries, webhook_endpoints, webhook_sending
 from cli.exits import OperatorCommand
 from cli.output import print_facts, print_json
@@ -16,6 +15,7 @@ from tasks.webhooks import endpoints
 from tasks.webhooks.vault import VaultKeyError, new_master_key
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
+from taskyard.history.operator_log import record_operation
 from taskyard.settings.platform import current_settings
 
 

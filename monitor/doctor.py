@@ -12,9 +12,6 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlmodel import Session
 
-from audit.history import RunFilter
-from audit.lost import AuditBehindError, LostRuns
-from audit.writer import backlog
 from beat.leader import current_leader
 from monitor.state import broker_memory
 from tasks.app import app
@@ -22,6 +19,9 @@ from tasks.base import PlatformTask
 from tasks.starting import check_settings
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database import schema
+from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
+from taskyard.history.queries.runs import RunFilter
+from taskyard.history.writer.loop import backlog
 from taskyard.settings.platform import Settings, SettingsError
 from taskyard.settings.profiles import PROFILES
 from taskyard.settings.queues import QUEUES

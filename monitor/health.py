@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from audit.writer import backlog
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database import schema
+from taskyard.history.writer.loop import backlog
 from taskyard.settings.platform import Settings
 from taskyard.settings.queues import QUEUES
 

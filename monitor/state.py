@@ -10,7 +10,6 @@ from prometheus_client import Metric
 from redis import Redis
 from sqlmodel import Session
 
-from audit.writer import backlog, backlog_age
 from tasks.backups.history import figures as backup_figures
 from tasks.markets.figures import figures as market_figures
 from tasks.reconciliation.figures import figures as reconciliation_figures
@@ -18,6 +17,7 @@ from tasks.webhooks.figures import figures as webhook_figures
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.engine import open_session
 from taskyard.gauges import Figure, letter_figures
+from taskyard.history.writer.loop import backlog, backlog_age
 from taskyard.settings.queues import QUEUES
 
 EVERY = 5.0  # seconds between two looks

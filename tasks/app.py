@@ -52,7 +52,7 @@ def _to_its_queue(name: str, *_: Any, **__: Any) -> dict[str, str] | None:
 app = Celery("taskyard", include=TASK_MODULES)
 app.add_defaults(_configuration)
 use_our_results(app)
-app.steps["worker"].add("audit.bootstep:AuditWriter")  # by name: only a worker imports it
+app.steps["worker"].add("taskyard.history.writer.bootstep:AuditWriter")  # by name: only a worker imports it
 app.steps["worker"].add("taskyard.broker.worker.signal_handlers:SoftSignals")  # as above
 app.steps["worker"].add("monitor.in_worker:WorkerMonitor")  # as above
 app.steps["worker"].add("tasks.starting:StartCheck")  # as above

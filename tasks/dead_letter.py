@@ -8,16 +8,16 @@ from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict
 
-from audit.dead_letters import insert_letter
-from audit.events import LARGEST, MAX_ID, MAX_NAME
-from audit.models import DeadLetter
-from audit.signatures import error_signature
-from audit.texts import ERROR_BYTES, TRACEBACK_BYTES, clean_json, clip, clip_middle
 from tasks.app import task
 from tasks.payloads import Hidden, Payload
 from tasks.policy import Exponential, Policy
 from taskyard.broker.protocol.header import BURY_TASK
 from taskyard.database.engine import open_session
+from taskyard.history.dead_letters import insert_letter
+from taskyard.history.events import LARGEST, MAX_ID, MAX_NAME
+from taskyard.history.models import DeadLetter
+from taskyard.history.writer.error_signatures import error_signature
+from taskyard.history.writer.truncation import ERROR_BYTES, TRACEBACK_BYTES, clean_json, clip, clip_middle
 from taskyard.settings.queues import DEAD_LETTERS
 
 MAX_REASON = 32  # characters

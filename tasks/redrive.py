@@ -17,10 +17,6 @@ from uuid import UUID, uuid5
 from celery import Task
 from sqlmodel import Session
 
-from audit import dead_letters
-from audit.dead_letters import claim_for_redrive, confirm_sent, find_letter, reopen, take_over_redrive
-from audit.history import find_run
-from audit.models import DeadLetter
 from tasks.app import find_task
 from tasks.base import PlatformTask
 from tasks.calls import Run, message_options
@@ -29,6 +25,10 @@ from tasks.letters import Message, UndecodableError, read_message
 from tasks.payloads import Payload
 from taskyard.broker.protocol.header import HEADER
 from taskyard.database.columns import utc_now
+from taskyard.history import dead_letters
+from taskyard.history.dead_letters import claim_for_redrive, confirm_sent, find_letter, reopen, take_over_redrive
+from taskyard.history.models import DeadLetter
+from taskyard.history.queries.runs import find_run
 
 GRACE = timedelta(minutes=1)  # a redrive that was marked and not confirmed for so long is taken over
 KEPT_FACTS = ("max_attempts", "group_key", "user_id", "lifo")  # of the original message

@@ -9,14 +9,14 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select, update
 
-from audit import dead_letters
-from audit.dead_letters import claim_for_redrive, reopen
-from audit.models import BulkOperation, DeadLetter, Run
 from tasks.app import app
 from tasks.errors import PermanentError
 from tasks.redrive import NotRedrivableError, RedriveOrder, redriven_run_id
 from taskyard.broker.transport.dedup_reports import collect_duplicates
 from taskyard.database.columns import utc_now
+from taskyard.history import dead_letters
+from taskyard.history.dead_letters import claim_for_redrive, reopen
+from taskyard.history.models import BulkOperation, DeadLetter, Run
 
 type Refused = list[dict[str, str]]  # id and error of each letter that could not be resolved
 

@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from audit.models import BulkOperation, DeadLetter
 from taskyard.database.columns import utc_now
+from taskyard.history.models import BulkOperation, DeadLetter
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy import case, func, select
 from sqlmodel import Session, col
 
-from audit.models import DeadLetter, Run
 from scripts.demo.environment import ATTEMPTS
 from scripts.demo.receivers import FAILURES, Subscriber
 from tasks.webhooks.models import FINAL_STATES, Delivery, DeliveryAttempt
+from taskyard.history.models import DeadLetter, Run
 
 # name of the subscriber -> (delivered, retried, exhausted, attempts), each per event
 MUST_BE: Mapping[str, tuple[int, int, int, int]] = {

@@ -5,7 +5,10 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from audit.bulk import (
+from tasks.errors import PermanentError
+from tasks.records.payloads import ResolveLetters
+from tasks.redrive_many import discard_batch, redrive_batch, send_again
+from taskyard.history.bulk_operations import (
     Standing,
     advance,
     find_operation,
@@ -15,10 +18,7 @@ from audit.bulk import (
     standing_of,
     unsent_letters,
 )
-from audit.models import BulkOperation
-from tasks.errors import PermanentError
-from tasks.records.payloads import ResolveLetters
-from tasks.redrive_many import discard_batch, redrive_batch, send_again
+from taskyard.history.models import BulkOperation
 
 BATCH = 100  # letters
 

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 from sqlmodel import Session
 
-from audit.retention import prune
 from tasks.records.payloads import CleanUpAudit
 from taskyard.database.columns import utc_now
+from taskyard.history.retention import prune
 from taskyard.settings.platform import Settings
 
 

@@ -12,13 +12,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlmodel import SQLModel
 
-import audit.models
-import audit.operator_log  # noqa: F401 - registers its tables
 import beat.models  # noqa: F401 - registers its tables
 import tasks.backups.models
 import tasks.markets.models
 import tasks.reconciliation.models
 import tasks.webhooks.models  # noqa: F401 - registers its tables
+import taskyard.history.models
+import taskyard.history.operator_log  # noqa: F401 - registers its tables
 
 METADATA = SQLModel.metadata
 FOLDER = Path(__file__).parent

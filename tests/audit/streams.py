@@ -5,8 +5,8 @@ from typing import Any
 
 import redis
 
-from audit.events import stream_key
 from taskyard.broker.scripts.runner import Keyspace, run
+from taskyard.history.events import stream_key
 
 PREFIX = "taskyard:"
 BEGIN_MS = 1_790_000_000_000

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.events import AuditEvent, padded
-from audit.folding import Records, fold
-from audit.models import Attempt, Run
-from audit.rows import AttemptRow, RunRow
+from taskyard.history.events import AuditEvent, padded
+from taskyard.history.models import Attempt, Run
+from taskyard.history.writer.reducer import Records, fold
+from taskyard.history.writer.run_rows import AttemptRow, RunRow
 from tests.audit.streams import DETAILS
 
 BEGIN = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)

@@ -12,10 +12,10 @@ import pytest
 import redis
 from sqlmodel import func, select
 
-from audit.events import CONSUMER, GROUP, stream_key
-from audit.helper import Helper
-from audit.models import Run
-from audit.writer import BESIDE_WORK, Writer, backlog
+from taskyard.history.events import CONSUMER, GROUP, stream_key
+from taskyard.history.models import Run
+from taskyard.history.writer.helper_process import Helper
+from taskyard.history.writer.loop import BESIDE_WORK, Writer, backlog
 from tests.audit.streams import PREFIX, append, append_many
 from tests.databases import Database
 from tests.monitor.site import worker
@@ -35,7 +35,9 @@ def client(valkey: Server) -> Iterator[redis.Redis]:
 
 def helpers(pid: int) -> list[psutil.Process]:
     """Those that a process has started."""
-    return [child for child in psutil.Process(pid).children() if "audit.helper" in child.cmdline()]
+    return [
+        child for child in psutil.Process(pid).children() if "taskyard.history.writer.helper_process" in child.cmdline()
+    ]
 
 
 def written(database: Database) -> int:

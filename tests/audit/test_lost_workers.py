@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from audit.history import attempts_of
 from cli.jobs import group as jobs
+from taskyard.history.queries.runs import attempts_of
 from tests.audit import records_app
 from tests.audit.test_worker import state_of
 from tests.databases import Database, Servers, lent

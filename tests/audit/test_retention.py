@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import func
 from sqlmodel import Session, SQLModel, select
 
-from audit.dead_letters import find_letter
-from audit.models import Attempt, BulkOperation, DeadLetter, Run, TaskLog
-from audit.retention import Pruned, count_prunable, prune
 from beat.schedule import timetable
 from tasks.records.payloads import CleanUpAudit
 from tasks.records.tasks import cleanup
 from taskyard.database.columns import utc_now
+from taskyard.history.dead_letters import find_letter
+from taskyard.history.models import Attempt, BulkOperation, DeadLetter, Run, TaskLog
+from taskyard.history.retention import Pruned, count_prunable, prune
 from taskyard.settings.platform import load_settings
 from tests.audit.letters import put
 from tests.databases import Database

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from audit.models import Run
-from audit.stats import By, Spread, Stats, stats
+from taskyard.history.models import Run
+from taskyard.history.queries.stats import By, Spread, Stats, stats
 from tests.databases import Database
 
 BEGIN = datetime(2026, 9, 21, tzinfo=UTC)

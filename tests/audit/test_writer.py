@@ -12,12 +12,12 @@ from sqlalchemy import func, text
 from sqlmodel import select
 from structlog.testing import CapturingLogger
 
-from audit import writer
-from audit.events import CONSUMER, GROUP, stream_key
-from audit.history import attempts_of, find_run
-from audit.models import Attempt, Run
-from audit.writer import Pace, Writer, backlog, backlog_age
 from taskyard.database.engine import open_engine
+from taskyard.history.events import CONSUMER, GROUP, stream_key
+from taskyard.history.models import Attempt, Run
+from taskyard.history.queries.runs import attempts_of, find_run
+from taskyard.history.writer import loop
+from taskyard.history.writer.loop import Pace, Writer, backlog, backlog_age
 from tests.audit.streams import PREFIX, append, append_life, append_many
 from tests.databases import Database, Postgres, migrate
 from tests.servers import Server
@@ -41,10 +41,10 @@ def client(valkey: Server) -> Iterator[redis.Redis]:
 
 @contextmanager
 def writing(writer: Writer) -> Iterator[None]:
-    thread = threading.Thread(target=writer.run)
+    thread = threading.Thread(target=loop.run)
     thread.start()
     yield
-    writer.stop()
+    loop.stop()
     thread.join(10)
     assert not thread.is_alive()
 
@@ -180,7 +180,7 @@ def test_a_database_outage_delays_events_loses_none_and_is_logged_once(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = CapturingLogger()
-    monkeypatch.setattr(writer, "log", said)
+    monkeypatch.setattr(loop, "log", said)
     postgres = Postgres()
     try:
         url = postgres.start().url.render_as_string(hide_password=False)
@@ -205,11 +205,11 @@ def test_a_database_outage_delays_events_loses_none_and_is_logged_once(
 
 
 def test_a_waiting_writer_stops_within_a_second(client: redis.Redis, database: Database) -> None:
-    writer = Writer(client, database.engine, PREFIX)
-    thread = threading.Thread(target=writer.run)
+    loop = Writer(client, database.engine, PREFIX)
+    thread = threading.Thread(target=loop.run)
     thread.start()
     wait_for(lambda: client.exists(f"{STREAM}:writer"), 5, "it leads")
-    writer.stop()
+    loop.stop()
     thread.join(1)
 
     assert not thread.is_alive()

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 
-from audit.operator_log import Operation, record_operation
 from beat import catalog
 from beat.models import Schedule
 from beat.store import BeatStore
+from taskyard.history.operator_log import Operation, record_operation
 from tests.beat.desk import EAGER, START, Desk, play
 
 

@@ -9,11 +9,11 @@ import redis
 from sqlalchemy import func
 from sqlmodel import Session, select
 
-from audit.models import Run
-from audit.operator_log import Operation
-from audit.writer import Writer
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_engine
+from taskyard.history.models import Run
+from taskyard.history.operator_log import Operation
+from taskyard.history.writer.loop import Writer
 from tests.audit.streams import PREFIX, append, append_life
 from tests.cli.conftest import Command
 from tests.cli.platform import Celery

@@ -7,11 +7,11 @@ from uuid import uuid4
 import pytest
 from sqlmodel import Session
 
-from audit.dead_letters import LetterFilter, count_letters
-from audit.models import DeadLetter
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_engine
 from taskyard.database.paging import write_cursor
+from taskyard.history.dead_letters import LetterFilter, count_letters
+from taskyard.history.models import DeadLetter
 from tests.audit import records_app  # noqa: F401 - declares the tasks
 from tests.audit.letters import put
 from tests.cli.conftest import Command

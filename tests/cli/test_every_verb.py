@@ -9,9 +9,9 @@ import click
 import pytest
 from sqlmodel import select
 
-from audit.operator_log import Operation
 from cli import commands
 from taskyard.database.engine import open_session
+from taskyard.history.operator_log import Operation
 from tests.cli.conftest import Command
 
 ENTRIES = sorted(

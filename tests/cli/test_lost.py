@@ -9,11 +9,11 @@ import pytest
 import redis
 from sqlmodel import select
 
-from audit.history import RunFilter, find_run
-from audit.lost import AuditBehindError, LostRuns
-from audit.operator_log import Operation
-from audit.writer import Writer
 from taskyard.database.engine import current_engine, open_session
+from taskyard.history.operator_log import Operation
+from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
+from taskyard.history.queries.runs import RunFilter, find_run
+from taskyard.history.writer.loop import Writer
 from tests.audit.records_app import greet
 from tests.audit.streams import PREFIX, append
 from tests.cli.conftest import Command

@@ -7,10 +7,10 @@ import pytest
 import redis
 from sqlmodel import select
 
-from audit.operator_log import Operation
-from audit.writer import Writer
 from beat.models import Schedule, ScheduleFire
 from taskyard.database.engine import open_session
+from taskyard.history.operator_log import Operation
+from taskyard.history.writer.loop import Writer
 from tests.beat.app import mark
 from tests.cli.conftest import Command
 from tests.databases import Database

@@ -10,10 +10,10 @@ from click.testing import Result
 from sqlalchemy.engine import make_url
 from sqlmodel import select
 
-from audit.writer import Writer
 from tasks.webhooks.emitting import add_event
 from tasks.webhooks.models import Delivery
 from tasks.webhooks.vault import new_master_key
+from taskyard.history.writer.loop import Writer
 from taskyard.settings.platform import current_settings
 from tests.audit import records_app
 from tests.audit.letters import put

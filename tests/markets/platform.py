@@ -10,11 +10,11 @@ from redis import Redis
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
-from audit.models import DeadLetter
 from cli import commands
 from tasks.app import send
 from tasks.webhooks.vault import new_master_key
 from taskyard.broker.admin.queue_control import QueueControl
+from taskyard.history.models import DeadLetter
 from taskyard.settings.queues import QUEUES, Queue
 from tests.databases import Database
 from tests.servers import Server

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from audit.operator_log import Operation
+from taskyard.history.operator_log import Operation
 from taskyard.settings.queues import MARKET_RESOLUTION
 from tests.markets.platform import Platform
 from tests.markets.world import World, resolved_event

@@ -11,8 +11,8 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 from sqlmodel import Session, col, select
 
-from audit.models import Run
 from taskyard.database.engine import open_engine
+from taskyard.history.models import Run
 from tests.audit import records_app
 from tests.databases import Postgres, migrate
 from tests.monitor.site import fetch, free_port, samples, worker

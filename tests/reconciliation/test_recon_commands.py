@@ -5,8 +5,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from audit.operator_log import Operation
 from tasks.reconciliation.standin import CONTRACT, StandinNode, account
+from taskyard.history.operator_log import Operation
 from taskyard.settings.queues import RECONCILIATION
 from tests.markets.platform import Platform
 from tests.markets.world import World

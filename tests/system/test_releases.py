@@ -15,9 +15,9 @@ from redis import Redis
 from sqlalchemy import select
 from sqlmodel import col
 
-from audit.events import stream_key
-from audit.models import Attempt, Run
 from taskyard.broker.admin.queue_control import QueueControl
+from taskyard.history.events import stream_key
+from taskyard.history.models import Attempt, Run
 from tests.system.conftest import Sites
 from tests.system.site import LIMIT, Site
 from tests.waiting import wait_for

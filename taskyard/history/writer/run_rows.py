@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class RunRow:
-    """A row of :class:`audit.models.Run`: the same names, in the same order."""
+    """A row of :class:`taskyard.history.models.Run`: the same names, in the same order."""
 
     id: str
     task: str
@@ -41,7 +41,7 @@ class RunRow:
 
 @dataclass(slots=True)
 class AttemptRow:
-    """A row of :class:`audit.models.Attempt`: the same names, in the same order."""
+    """A row of :class:`taskyard.history.models.Attempt`: the same names, in the same order."""
 
     run_id: str
     number: int

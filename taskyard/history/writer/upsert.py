@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine, text
 
-from audit.events import AuditEvent
-from audit.folding import Records, fold
-from audit.logs import keep_logs
-from audit.tables import ATTEMPTS, RUNS, Tables, tables_of
+from taskyard.history.events import AuditEvent
+from taskyard.history.queries.logs import keep_logs
+from taskyard.history.writer.bulk_tables import ATTEMPTS, RUNS, Tables, tables_of
+from taskyard.history.writer.reducer import Records, fold
 
 WRITER_LOCK = 7_236_514_202  # of PostgreSQL's advisory locks: two writers must not fold into the same row at once
 
@@ -16,7 +16,7 @@ def record(engine: Engine, events: Sequence[AuditEvent]) -> None:
     """
     Write the events; when it returns, they are committed.
 
-    Runs twice safely, with any overlap of events: see :mod:`audit.folding`.
+    Runs twice safely, with any overlap of events: see :mod:`taskyard.history.writer.reducer`.
 
     Raises:
         sqlalchemy.exc.DBAPIError: Nothing was written.

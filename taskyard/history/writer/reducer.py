@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from audit.events import LARGEST, MAX_ID, AuditEvent
-from audit.models import FINAL_STATES
-from audit.rows import AttemptRow, RunRow
-from audit.signatures import error_signature
-from audit.texts import ARGS_BYTES, PROGRESS_BYTES, clean_json
+from taskyard.history.events import LARGEST, MAX_ID, AuditEvent
+from taskyard.history.models import FINAL_STATES
+from taskyard.history.writer.error_signatures import error_signature
+from taskyard.history.writer.run_rows import AttemptRow, RunRow
+from taskyard.history.writer.truncation import ARGS_BYTES, PROGRESS_BYTES, clean_json
 
 ENQUEUES = frozenset(("queued", "scheduled"))
 ERRORS = frozenset(("retrying", "failed", "cancelled"))

@@ -9,13 +9,13 @@ from typing import Any
 from redis import Redis, ResponseError
 from sqlmodel import Session, col, select
 
-from audit.events import stream_key
-from audit.history import RunFilter, list_runs
-from audit.models import FINAL_STATES, STATES, Run
 from taskyard.broker.admin.message_lookup import held
 from taskyard.broker.protocol.outcomes import detail
 from taskyard.broker.scripts.runner import Call, Keyspace, run_all
 from taskyard.database.paging import LONGEST_PAGE
+from taskyard.history.events import stream_key
+from taskyard.history.models import FINAL_STATES, STATES, Run
+from taskyard.history.queries.runs import RunFilter, list_runs
 
 UNFINISHED = tuple(state for state in STATES if state not in FINAL_STATES)
 PATIENCE = timedelta(seconds=10)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from audit.texts import ERROR_BYTES, RESULT_BYTES, TRACEBACK_BYTES, clip, clip_middle
 from taskyard.broker.protocol.json_codec import load
+from taskyard.history.writer.truncation import ERROR_BYTES, RESULT_BYTES, TRACEBACK_BYTES, clip, clip_middle
 
 GROUP = "audit"  # consumer group of the writers
 CONSUMER = "writer"  # one name for all: only the holder of the lease reads, and it takes over what the last one left

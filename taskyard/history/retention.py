@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Table, delete, exists
 from sqlmodel import Session, col, func, select
 
-from audit.models import FINAL_STATES, Attempt, BulkOperation, DeadLetter, Run, TaskLog
+from taskyard.history.models import FINAL_STATES, Attempt, BulkOperation, DeadLetter, Run, TaskLog
 
 BATCH = 1000  # runs, or other rows, of one transaction
 

@@ -9,9 +9,9 @@ from sqlalchemy import ColumnElement, Table, func, literal, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
-from audit.models import Attempt, DeadLetter
 from taskyard.database.columns import UtcDateTime, utc_now
 from taskyard.database.paging import PAGE, Page, read_cursor, read_uuid, write_cursor
+from taskyard.history.models import Attempt, DeadLetter
 
 STATES = ("open", "redriven", "discarded")
 FAILED_ATTEMPTS = ("retrying", "failed")

@@ -9,11 +9,11 @@ from uuid import UUID
 from sqlalchemy import func, update
 from sqlmodel import Session, col, select
 
-from audit.dead_letters import LetterFilter, count_letters, list_letters
-from audit.models import BulkOperation, DeadLetter
-from audit.operator_log import record_operation
 from taskyard.database.columns import utc_now
 from taskyard.database.paging import Page
+from taskyard.history.dead_letters import LetterFilter, count_letters, list_letters
+from taskyard.history.models import BulkOperation, DeadLetter
+from taskyard.history.operator_log import record_operation
 
 REFUSALS_KEPT = 20  # of an operation: the first ones, with their reasons
 

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
-from audit.rows import AttemptRow, RunRow
 from taskyard.broker.protocol.json_codec import dump, load
+from taskyard.history.writer.run_rows import AttemptRow, RunRow
 
 
 class Shape[R]:

@@ -59,8 +59,12 @@ class Run(SQLModel, table=True):
     progress: Any = Field(default=None, sa_column=Column(JsonColumn))  # done, total, note and at; see tasks.reporting
     progress_event: str = Field(default="", max_length=40)  # stream id of the newest word of progress
     queued_event: str = Field(default="", max_length=40)  # stream id of the newest enqueue: its facts are these
-    error_event: str = Field(default="", max_length=64)  # rank of the event whose error this is; see audit.folding
-    last_event: str = Field(default="", max_length=64)  # rank of the event that decided the state; see audit.folding
+    error_event: str = Field(
+        default="", max_length=64
+    )  # rank of the event whose error this is; see taskyard.history.writer.reducer
+    last_event: str = Field(
+        default="", max_length=64
+    )  # rank of the event that decided the state; see taskyard.history.writer.reducer
 
 
 class Attempt(SQLModel, table=True):

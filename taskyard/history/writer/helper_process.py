@@ -1,7 +1,7 @@
 """
 The writer's helper: a process that writes while much waits, so that the worker's tasks keep their interpreter.
 
-A worker's own thread writes what little there is. When more waits, it starts `python -m audit.helper TOKEN`, which
+A worker's own thread writes what little there is. When more waits, it starts `python -m taskyard.history.writer.helper_process TOKEN`, which
 shares the thread's lease, gives way to the tasks where processors are short, and ends when nothing came for a while.
 """
 
@@ -17,14 +17,14 @@ from time import monotonic
 
 import structlog
 
-from audit.writer import Pace, Writer
 from taskyard.broker.server import parent_death_signal
 from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import current_engine
+from taskyard.history.writer.loop import Pace, Writer
 from taskyard.logging import configure_logging
 from taskyard.settings.platform import current_settings
 
-log = structlog.get_logger("audit.helper")
+log = structlog.get_logger("taskyard.history.writer.helper_process")
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOK_EVERY = 0.2  # seconds between two looks at whether it lives
@@ -51,7 +51,7 @@ class Helper:
         if monotonic() < self._not_before:
             return False
         tied = [sys.executable, "-I", "-S", parent_death_signal.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
-        command = [*tied, sys.executable, "-m", "audit.helper", token]
+        command = [*tied, sys.executable, "-m", "taskyard.history.writer.helper_process", token]
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         environment = {**os.environ, "PYTHONPATH": paths}
         try:

@@ -20,16 +20,16 @@ from redis import Redis, RedisError, ResponseError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError, StatementError
 
-from audit.events import CONSUMER, GROUP, AuditEvent, MalformedEventError, read_event, stream_key
-from audit.lease import Lease
-from audit.recorder import record
 from taskyard.broker.scripts.runner import EVEN_WHEN_FULL
+from taskyard.history.events import CONSUMER, GROUP, AuditEvent, MalformedEventError, read_event, stream_key
+from taskyard.history.writer.redis_lease import Lease
+from taskyard.history.writer.upsert import record
 
-log = structlog.get_logger("audit.writer")
+log = structlog.get_logger("taskyard.history.writer.loop")
 
 type Entry = tuple[bytes, Mapping[bytes, bytes]]
 type Parsed = tuple[Entry, AuditEvent]
-type Relief = Callable[[str, threading.Event], bool]  # see `audit.helper.Helper.work`
+type Relief = Callable[[str, threading.Event], bool]  # see `taskyard.history.writer.helper_process.Helper.work`
 
 REFUSED_KEPT = 1000  # entries that could not be written, for a person to look at
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Integer, case, cast, literal
 from sqlalchemy import func as sql
 from sqlmodel import Session, col, select
 
-from audit.models import FINAL_STATES, Run
+from taskyard.history.models import FINAL_STATES, Run
 
 type By = Literal["task", "queue", "both"]
 

@@ -7,9 +7,9 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Text, cast, literal, or_, tuple_
 from sqlmodel import Session, col, select
 
-from audit.models import Attempt, Run
 from taskyard.database.columns import UtcDateTime
 from taskyard.database.paging import LONGEST_PAGE, PAGE, Page, read_cursor, write_cursor
+from taskyard.history.models import Attempt, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,7 @@ class RunFilter:
 
     task: str | None = None
     queue: str | None = None
-    state: str | None = None  # one of audit.models.STATES
+    state: str | None = None  # one of taskyard.history.models.STATES
     user_id: str | None = None
     signature: str | None = None  # of the error
     text: str | None = None  # in the masked arguments or in the error's message; case counts on PostgreSQL only

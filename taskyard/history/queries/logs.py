@@ -8,9 +8,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 from sqlmodel import select as select_model
 
-from audit.events import AuditEvent
-from audit.models import TaskLog
-from audit.texts import LOG_BYTES, clean_json
+from taskyard.history.events import AuditEvent
+from taskyard.history.models import TaskLog
+from taskyard.history.writer.truncation import LOG_BYTES, clean_json
 
 LOGS: Table = TaskLog.__table__  # type: ignore[attr-defined]  # SQLModel sets it on table models
 EVENTS_KEPT = 50  # of one attempt, the newest: an attempt that is snoozed again and again must not fill the table

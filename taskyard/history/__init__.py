@@ -1,0 +1,1 @@
+"""What happened: runs, attempts and dead letters in SQL."""

@@ -1,0 +1,1 @@
+"""Questions to the history: runs, logs, statistics, lost runs."""

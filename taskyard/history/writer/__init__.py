@@ -1,0 +1,1 @@
+"""The writer: moves the event stream into SQL."""
