@@ -12,9 +12,9 @@ from beat.cron import CronExpression
 from beat.errors import InvalidScheduleError
 from beat.slots import Cron, Every, Once, Series, Timing, first_real
 from beat.zones import zone_of
-from tasks.app import find_task
-from tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.settings.queues import NORMAL, PriorityName, priority_number
+from taskyard.tasks.app import find_task
+from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 
 type Kind = Literal["cron", "every", "once"]
 type Misfire = Literal["skip", "run_once", "run_all"]

@@ -5,9 +5,9 @@ from datetime import timedelta
 from typing import Any
 
 from beat.definitions import SHORTEST, Definition, Kind, Misfire, Overlap, checked
-from tasks.app import TypedTask
-from tasks.payloads import Payload
 from taskyard.settings.queues import NORMAL, PriorityName
+from taskyard.tasks.app import TypedTask
+from taskyard.tasks.payloads import Payload
 
 
 @dataclass(frozen=True, slots=True)

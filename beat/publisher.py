@@ -13,14 +13,14 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from beat.errors import ScheduleError
-from tasks.app import find_task
-from tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.broker.admin.message_lookup import held
 from taskyard.broker.scripts.runner import Keyspace, run
 from taskyard.broker.transport.cancellation import cancel
 from taskyard.broker.transport.publish_batch import PER_CALL
 from taskyard.broker.untyped import BatchPublishError
 from taskyard.settings.platform import Settings
+from taskyard.tasks.app import find_task
+from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 
 REMEMBERED = timedelta(minutes=10)  # the broker refuses a second message of a slot for so long, even after its end
 PATIENCE = 5.0  # seconds

@@ -13,9 +13,9 @@ from beat.definitions import Definition
 from beat.models import Schedule, ScheduleFire
 from beat.planning import shift_of
 from beat.text import timing_text
-from tasks.app import find_task
-from tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.history.models import Run
+from taskyard.tasks.app import find_task
+from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 
 NEXT = 5  # slots that a preview shows
 MASKED = "***"

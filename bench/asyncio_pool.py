@@ -18,9 +18,9 @@ import redis
 from bench.machine import describe
 from bench.soak_tasks import Work, wait
 from launch.programs import ASYNCIO_POOL
-from tasks.app import enqueue_many
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.settings.queues import WEBHOOKS
+from taskyard.tasks.app import enqueue_many
 from tests.pointing import point_app_at
 from tests.servers import Server
 from tests.waiting import wait_for

@@ -21,11 +21,11 @@ from beat.clock import ServerClock
 from beat.engine import Pace
 from beat.models import Schedule, ScheduleFire
 from beat.scheduler import build_engine
-from tasks.app import app
 from taskyard.broker.server.valkey import EmbeddedValkey
 from taskyard.database.engine import current_engine, open_engine
 from taskyard.database.schema import upgrade
 from taskyard.settings.platform import current_settings
+from taskyard.tasks.app import app
 
 COUNT = 10_000
 START_UP = timedelta(seconds=20)  # slots that are due earlier are not counted: the leader has just begun

@@ -28,9 +28,9 @@ from bench.databases import durable_database
 from bench.machine import describe
 from bench.soak_tasks import TASKS, Work
 from launch.programs import ASYNCIO_POOL
-from tasks.app import enqueue_many
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.settings.queues import BACKUPS, DEFAULT, WEBHOOKS
+from taskyard.tasks.app import enqueue_many
 from tests.databases import Database
 from tests.pointing import point_app_at
 from tests.servers import Server

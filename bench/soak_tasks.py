@@ -4,9 +4,9 @@ import asyncio
 import hashlib
 import time
 
-from tasks.app import app, task
-from tasks.payloads import Payload
 from taskyard.settings.queues import BACKUPS, DEFAULT, WEBHOOKS
+from taskyard.tasks.app import app, task
+from taskyard.tasks.payloads import Payload
 
 __all__ = ["TASKS", "Work", "app"]  # `celery -A` looks for the app here
 

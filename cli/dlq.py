@@ -13,12 +13,12 @@ from cli.letter_forms import filter_options, letter_facts, letter_filter
 from cli.output import json_text, print_block, print_facts, print_json, print_table
 from cli.parameters import json_option, page_options
 from cli.run_forms import attempt_facts
-from tasks.letters import shown_fields
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE
 from taskyard.history.dead_letters import STATES, LetterFilter, LetterGroup, find_letter, group_letters, list_letters
 from taskyard.history.models import DeadLetter
 from taskyard.history.queries.runs import attempts_of
+from taskyard.tasks.dead_letters.message import shown_fields
 
 state_option = click.option(
     "--state", type=click.Choice((*STATES, "any")), default="open", show_default=True, help="In this state."

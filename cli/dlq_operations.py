@@ -12,9 +12,6 @@ from cli.exits import FailedError, NotFoundError, OperatorCommand, PartlyDoneErr
 from cli.operations import logged, queue_control
 from cli.output import print_facts, print_json, print_table
 from cli.parameters import json_option, reason_option
-from tasks.records.bulk import operation_key
-from tasks.records.payloads import ResolveLetters
-from tasks.records.tasks import resolve_letters
 from taskyard.database.engine import open_session
 from taskyard.history.bulk_operations import (
     Standing,
@@ -27,6 +24,9 @@ from taskyard.history.bulk_operations import (
 )
 from taskyard.history.dead_letters import LetterFilter
 from taskyard.settings.queues import MAINTENANCE
+from taskyard.tasks.records.bulk import operation_key
+from taskyard.tasks.records.payloads import ResolveLetters
+from taskyard.tasks.records.tasks import resolve_letters
 
 LOOK_EVERY = 0.3  # seconds between two looks at SQL, which tells nobody when it changes
 COLUMNS = ("id", "verb", "state", "total", "done", "refused", "left", "who", "reason", "created_at", "finished_at")

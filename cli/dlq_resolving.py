@@ -16,12 +16,18 @@ from cli.exits import OperatorCommand
 from cli.letter_forms import filter_options, letter_filter
 from cli.operations import announced
 from cli.parameters import check_consent, check_selection, destructive_options, json_option, read_json_object
-from tasks.redrive import DeadLetterNotFoundError, NotRedrivableError, check_redrive, discard, redrive
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE
 from taskyard.history.bulk_operations import Verb
 from taskyard.history.dead_letters import LetterFilter, count_letters, find_letter, list_letters
 from taskyard.history.models import DeadLetter
+from taskyard.tasks.dead_letters.redrive import (
+    DeadLetterNotFoundError,
+    NotRedrivableError,
+    check_redrive,
+    discard,
+    redrive,
+)
 
 MANY = 100  # more dead letters than this become a task
 

@@ -14,13 +14,13 @@ from cli.output import milliseconds, print_json, printable
 from cli.parameters import json_option, reason_option
 from cli.run_forms import run_filter_options
 from cli.spans import Span
-from tasks.redrive import NotRedrivableError, redrive
 from taskyard.broker.admin.queue_control import MessageBusyError, MessageNotFoundError
 from taskyard.database.engine import open_session
 from taskyard.history.dead_letters import open_letter_of
 from taskyard.history.models import FINAL_STATES, Run
 from taskyard.history.queries.logs import lines_of
 from taskyard.history.queries.runs import RunFilter, find_run, list_runs
+from taskyard.tasks.dead_letters.redrive import NotRedrivableError, redrive
 
 LOOK_EVERY = 0.5  # seconds between two looks at SQL, which tells nobody when it changes
 SEEN_AT_ONCE = 500  # newest runs that are watched

@@ -20,12 +20,12 @@ from cli.parameters import (
     page_options,
 )
 from cli.run_forms import attempt_facts, executions_text, run_facts, run_filter_options
-from tasks import app
 from taskyard.broker.admin.queue_control import MessageNotFoundError
 from taskyard.database.engine import open_session
 from taskyard.history.dead_letters import letters_of_run
 from taskyard.history.models import Attempt
 from taskyard.history.queries.runs import RunFilter, attempts_of, children_of, find_run, list_runs
+from taskyard.tasks import app
 
 EXPLAINED = (
     "run_id", "state", "queue", "place", "attempt", "stalls", "cancelled_by", "group_key", "consumers", "reasons",

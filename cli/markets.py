@@ -9,13 +9,13 @@ from cli.exits import FailedError, NotFoundError, OperatorCommand
 from cli.operations import logged
 from cli.output import print_facts, print_json, print_table
 from cli.parameters import Moment, check_consent, destructive_options, json_option, page_options
-from tasks.errors import InvalidPayloadError
 from tasks.markets import listings
 from tasks.markets.models import MARKET_STATES
 from tasks.markets.payloads import ResolveMarket
 from tasks.markets.tasks import resolve
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
+from taskyard.tasks.errors import InvalidPayloadError
 
 market_argument = click.argument("market_id", metavar="MARKET")
 

@@ -11,13 +11,13 @@ from cli.exits import FailedError, NotFoundError, OperatorCommand, PartlyDoneErr
 from cli.operations import logged
 from cli.output import print_facts, print_json, print_table
 from cli.parameters import Wait, json_option, page_options
-from tasks.errors import InvalidPayloadError
 from tasks.markets.positions import has_market
 from tasks.reconciliation import listings
 from tasks.reconciliation.diff import ALERTING
 from tasks.reconciliation.payloads import Reconcile
 from tasks.reconciliation.tasks import reconcile, report_id_of
 from taskyard.database.engine import open_session
+from taskyard.tasks.errors import InvalidPayloadError
 
 LOOK_EVERY = 0.2  # seconds between two looks at SQL, which tells nobody when it changes
 LINES = 50  # of a report, without --all

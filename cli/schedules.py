@@ -22,11 +22,11 @@ from cli.schedule_forms import (
     print_preview,
     wants_to_save,
 )
-from tasks import app
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.operator_log import record_operation
 from taskyard.settings.platform import current_settings
+from taskyard.tasks import app
 
 COLUMNS = (
     "name",

@@ -19,13 +19,13 @@ from launch.programs import programs
 from launch.restarts import Restarts
 from launch.servers import FolderInUseError, embedded_valkey
 from launch.signals import EndedEarly, ending_early
-from tasks.app import app as platform
-from tasks.starting import check_settings
 from taskyard.broker.server.valkey import EmbeddedValkey, ServerStartError
 from taskyard.database import schema
 from taskyard.database.engine import current_engine
 from taskyard.logging import configure_logging, wants_colour, writes_json
 from taskyard.settings.platform import Settings, current_settings
+from taskyard.tasks.app import app as platform
+from taskyard.tasks.start_checks import check_settings
 
 log = structlog.get_logger(__name__)
 

@@ -14,9 +14,6 @@ from sqlmodel import Session
 
 from beat.leader import current_leader
 from monitor.state import broker_memory
-from tasks.app import app
-from tasks.base import PlatformTask
-from tasks.starting import check_settings
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database import schema
 from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
@@ -25,6 +22,9 @@ from taskyard.history.writer.loop import backlog
 from taskyard.settings.platform import Settings, SettingsError
 from taskyard.settings.profiles import PROFILES
 from taskyard.settings.queues import QUEUES
+from taskyard.tasks.app import app
+from taskyard.tasks.platform_task import PlatformTask
+from taskyard.tasks.start_checks import check_settings
 
 SKEW = timedelta(seconds=2)  # more between two clocks is told
 MASK = "***"

@@ -4,10 +4,10 @@ from typing import Any
 
 from celery import Celery
 
-from tasks.calls import message_options
-from tasks.payloads import Payload
 from taskyard.broker.transport.bulk_publish import copies_of
 from taskyard.broker.transport.publish_batch import PER_CALL
+from taskyard.tasks.call_options import message_options
+from taskyard.tasks.payloads import Payload
 
 
 class Nothing(Payload):
@@ -16,7 +16,7 @@ class Nothing(Payload):
 
 def enqueue_many(app: Celery, task: Any, count: int, producer: Any) -> None:
     """
-    Do what `tasks.app.enqueue_many` does, with the payload's checks, for tasks of another app.
+    Do what `taskyard.tasks.app.enqueue_many` does, with the payload's checks, for tasks of another app.
 
     Raises:
         RuntimeError: Something listens to Celery's publish signals, so that no copies can be made.

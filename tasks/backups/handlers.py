@@ -27,8 +27,8 @@ from tasks.backups.results import Finished, Report
 from tasks.backups.scratch import drop_leftovers, refuse_live, scratch_database
 from tasks.backups.sqlite import check_integrity, check_leftovers, inspect_sqlite
 from tasks.backups.store import Held, LastGood, Lease
-from tasks.errors import Snooze
 from taskyard.database.columns import utc_now
+from taskyard.tasks.errors import Snooze
 
 log = structlog.stdlib.get_logger(__name__)
 

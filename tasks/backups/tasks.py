@@ -11,7 +11,6 @@ from celery import current_task
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from tasks.app import task
 from tasks.backups import handlers
 from tasks.backups.addresses import Address, parse_address
 from tasks.backups.catalog import open_profiles
@@ -20,13 +19,14 @@ from tasks.backups.notices import announcer, check_notices
 from tasks.backups.payloads import VerifyBackup
 from tasks.backups.programs import Programs
 from tasks.backups.store import BackupStore
-from tasks.policy import Exponential, Policy
-from tasks.starting import before_work
 from tasks.webhooks.outbox import emit
 from taskyard.broker.server import parent_death_signal
 from taskyard.database.engine import open_session
 from taskyard.settings.platform import Settings, SettingsError, current_settings
 from taskyard.settings.queues import BACKUPS
+from taskyard.tasks.app import task
+from taskyard.tasks.policy import Exponential, Policy
+from taskyard.tasks.start_checks import before_work
 
 # A profile's restore takes 4 hours at most; the hard limit is for a worker that hangs.
 VERIFICATION = Policy(

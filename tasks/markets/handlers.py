@@ -6,11 +6,11 @@ from typing import Protocol
 import structlog
 from pydantic import BaseModel
 
-from tasks.errors import PermanentError, Snooze
 from tasks.markets.confirmations import Tick
 from tasks.markets.payloads import ResolveMarket
 from tasks.markets.store import Verdict
 from taskyard.settings.platform import Settings
+from taskyard.tasks.errors import PermanentError, Snooze
 
 CONFIRM_BATCH = 500
 CONFIRM_MOST = 20_000  # of one tick; the next one goes on

@@ -7,12 +7,12 @@ from uuid import UUID
 import structlog
 from pydantic import BaseModel
 
-from tasks.errors import PermanentError
 from tasks.reconciliation.clients import ChainSide, ChainUnavailableError, Reading, Snapshot
 from tasks.reconciliation.models import MarketLine, Report
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile
 from tasks.reconciliation.store import Opened
 from tasks.reconciliation.upkeep import Lost
+from taskyard.tasks.errors import PermanentError
 
 SWEEP_BATCH = 500
 

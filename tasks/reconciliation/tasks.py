@@ -8,21 +8,21 @@ from uuid import UUID, uuid4, uuid5
 
 from celery import chord, current_task
 
-from tasks.app import enqueue_many, task
-from tasks.calls import CallOptions
 from tasks.markets import positions
-from tasks.policy import Exponential, Policy
 from tasks.reconciliation import handlers
 from tasks.reconciliation.chains import open_chain
 from tasks.reconciliation.clients import ChainSide
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile, SweepReconciliations
 from tasks.reconciliation.store import ReportStore
 from tasks.reconciliation.upkeep import Lost, UpkeepStore
-from tasks.starting import before_work
 from tasks.webhooks.outbox import emit
 from taskyard.database.engine import open_session
 from taskyard.settings.platform import Settings, current_settings
 from taskyard.settings.queues import MAINTENANCE, RECONCILIATION
+from taskyard.tasks.app import enqueue_many, task
+from taskyard.tasks.call_options import CallOptions
+from taskyard.tasks.policy import Exponential, Policy
+from taskyard.tasks.start_checks import before_work
 
 REPORTS = UUID("a7e2c0f4-0c55-4d8e-9c80-6f4b5a2d7e31")  # namespace of the ids that are made from run ids
 # A node that does not answer is a line of the report; what is tried again is the database or the broker.

@@ -9,7 +9,6 @@ from uuid import UUID
 import structlog
 from pydantic import BaseModel
 
-from tasks.errors import PermanentError, RetryAfter, Snooze
 from tasks.webhooks.answers import Answer, Timeouts
 from tasks.webhooks.clients import WebhookClient
 from tasks.webhooks.handover import Due
@@ -19,6 +18,7 @@ from tasks.webhooks.signing import SymmetricSecret, predictify_headers, standard
 from tasks.webhooks.store import Claim, Refusal
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
+from taskyard.tasks.errors import PermanentError, RetryAfter, Snooze
 
 USER_AGENT = "Taskyard-Webhooks/1"
 SWEEP_BATCH = 500

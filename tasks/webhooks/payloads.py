@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from tasks.payloads import Payload
+from taskyard.tasks.payloads import Payload
 
 
 class DeliverWebhook(Payload):

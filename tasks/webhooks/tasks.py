@@ -7,11 +7,6 @@ from functools import lru_cache
 from ipaddress import ip_network
 from ssl import SSLError
 
-from tasks.app import enqueue_many, task
-from tasks.base import was_redelivered
-from tasks.calls import CallOptions
-from tasks.policy import Exponential, Policy
-from tasks.starting import before_work
 from tasks.webhooks import handlers
 from tasks.webhooks.clients import AiohttpWebhookClient, ClientOptions
 from tasks.webhooks.guards import tls_context
@@ -21,6 +16,11 @@ from tasks.webhooks.store import DeliveryStore
 from taskyard.database.engine import open_session
 from taskyard.settings.platform import Settings, SettingsError, current_settings
 from taskyard.settings.queues import MAINTENANCE, WEBHOOKS
+from taskyard.tasks.app import enqueue_many, task
+from taskyard.tasks.call_options import CallOptions
+from taskyard.tasks.platform_task import was_redelivered
+from taskyard.tasks.policy import Exponential, Policy
+from taskyard.tasks.start_checks import before_work
 
 # The schedule of a delivery lives in SQL and ends it there; the attempts of its task only bound our own faults.
 DELIVERY = Policy(max_attempts=1000, backoff=Exponential(base=timedelta(seconds=2), cap=timedelta(minutes=5)))

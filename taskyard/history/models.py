@@ -56,7 +56,9 @@ class Run(SQLModel, table=True):
     error_type: str | None = Field(default=None, max_length=255)  # of the last failed attempt
     error_message: str | None = None  # bounded text
     error_signature: str | None = Field(default=None, max_length=64)
-    progress: Any = Field(default=None, sa_column=Column(JsonColumn))  # done, total, note and at; see tasks.reporting
+    progress: Any = Field(
+        default=None, sa_column=Column(JsonColumn)
+    )  # done, total, note and at; see taskyard.tasks.reporting
     progress_event: str = Field(default="", max_length=40)  # stream id of the newest word of progress
     queued_event: str = Field(default="", max_length=40)  # stream id of the newest enqueue: its facts are these
     error_event: str = Field(

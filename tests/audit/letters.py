@@ -8,9 +8,9 @@ from uuid import uuid4
 
 from sqlmodel import Session
 
-from tasks.dead_letter import BuryRun, letter_of
 from taskyard.history.dead_letters import insert_letter
 from taskyard.history.models import DeadLetter
+from taskyard.tasks.dead_letters.task import BuryRun, letter_of
 from tests.audit import records_app
 
 FAILED_AT = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import structlog
 
-from tasks.app import app, task
-from tasks.errors import PermanentError, Snooze
-from tasks.payloads import Hidden, Payload
-from tasks.policy import Exponential, Fixed, Policy
-from tasks.reporting import progress
 from taskyard.settings.queues import DEFAULT
+from taskyard.tasks.app import app, task
+from taskyard.tasks.errors import PermanentError, Snooze
+from taskyard.tasks.payloads import Hidden, Payload
+from taskyard.tasks.policy import Exponential, Fixed, Policy
+from taskyard.tasks.reporting import progress
 
 __all__ = [
     "Chat",

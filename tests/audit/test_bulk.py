@@ -12,16 +12,16 @@ import pytest
 from sqlalchemy import func, insert
 from sqlmodel import col, select
 
-from tasks.errors import PermanentError
-from tasks.records.bulk import resolve_letters
-from tasks.records.payloads import ResolveLetters
-from tasks.redrive import redriven_run_id
-from tasks.redrive_many import redrive_batch
 from taskyard.database.engine import open_session
 from taskyard.history.bulk_operations import abort, find_operation, standing_of, start_operation
 from taskyard.history.dead_letters import LetterFilter, claim_for_redrive, count_letters, list_letters
 from taskyard.history.models import BulkOperation, DeadLetter
 from taskyard.history.operator_log import Operation
+from taskyard.tasks.dead_letters.redrive import redriven_run_id
+from taskyard.tasks.dead_letters.redrive_many import redrive_batch
+from taskyard.tasks.errors import PermanentError
+from taskyard.tasks.records.bulk import resolve_letters
+from taskyard.tasks.records.payloads import ResolveLetters
 from tests.audit.letters import body_of
 from tests.cli.conftest import Command, command
 from tests.databases import Database

@@ -7,12 +7,12 @@ from uuid import uuid4
 import pytest
 import redis
 
-from tasks.dead_letter import BuryRun, bury, letter_of
 from taskyard.database.columns import utc_now
 from taskyard.database.paging import BadCursorError, write_cursor
 from taskyard.history.dead_letters import LetterFilter, count_letters, find_letter, insert_letter, list_letters
 from taskyard.history.models import DeadLetter
 from taskyard.history.writer.loop import Writer
+from taskyard.tasks.dead_letters.task import BuryRun, bury, letter_of
 from tests.audit.letters import FAILED_AT, put, report
 from tests.audit.streams import BEGIN_MS, PREFIX, append
 from tests.databases import Database

@@ -10,12 +10,19 @@ import pytest
 from kombu.exceptions import OperationalError
 from sqlmodel import Session, col, update
 
-from tasks.redrive import GRACE, DeadLetterNotFoundError, NotRedrivableError, discard, redrive, redriven_run_id
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.history.dead_letters import claim_for_redrive, find_letter
 from taskyard.history.models import DeadLetter
 from taskyard.settings.queues import DEFAULT
+from taskyard.tasks.dead_letters.redrive import (
+    GRACE,
+    DeadLetterNotFoundError,
+    NotRedrivableError,
+    discard,
+    redrive,
+    redriven_run_id,
+)
 from tests.audit.letters import body_of, envelope_of, put
 from tests.databases import Database
 from tests.servers import Server

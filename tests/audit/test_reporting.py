@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tasks.reporting import MOST_LINES, progress
 from taskyard.broker.server.client import shared_client
 from taskyard.history.queries.logs import EVENTS_KEPT, lines_of
 from taskyard.history.queries.runs import find_run
 from taskyard.history.writer.loop import Writer
+from taskyard.tasks.reporting import MOST_LINES, progress
 from tests.audit import records_app
 from tests.audit.streams import PREFIX, append
 from tests.cli.conftest import Command, command

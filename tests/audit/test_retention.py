@@ -9,13 +9,13 @@ from sqlalchemy import func
 from sqlmodel import Session, SQLModel, select
 
 from beat.schedule import timetable
-from tasks.records.payloads import CleanUpAudit
-from tasks.records.tasks import cleanup
 from taskyard.database.columns import utc_now
 from taskyard.history.dead_letters import find_letter
 from taskyard.history.models import Attempt, BulkOperation, DeadLetter, Run, TaskLog
 from taskyard.history.retention import Pruned, count_prunable, prune
 from taskyard.settings.platform import load_settings
+from taskyard.tasks.records.payloads import CleanUpAudit
+from taskyard.tasks.records.tasks import cleanup
 from tests.audit.letters import put
 from tests.databases import Database
 

@@ -18,8 +18,8 @@ from tasks.backups.models import BackupLease
 from tasks.backups.results import Report
 from tasks.backups.scratch import KEEPER, scratch_name
 from tasks.backups.store import BackupStore, Held, Lease
-from tasks.errors import Snooze
 from taskyard.database.columns import utc_now
+from taskyard.tasks.errors import Snooze
 from tests.backups.shops import NAPS, ShopServer
 from tests.backups.stage import SHOP_PROFILE, Stage
 from tests.databases import Database

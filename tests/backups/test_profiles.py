@@ -10,8 +10,8 @@ from tasks.backups.errors import BackupConfigError, UnknownTargetError
 from tasks.backups.handlers import verify
 from tasks.backups.payloads import VerifyBackup
 from tasks.backups.profiles import find_profile, load_profile, load_profiles
-from tasks.errors import InvalidPayloadError
 from taskyard.settings.platform import SettingsError, load_settings
+from taskyard.tasks.errors import InvalidPayloadError
 from tests.backups.stage import SHOP_PROFILE, Stage
 
 LEAST = 'kind = "postgresql"\nfolder = "/dumps"\npattern = "*.dump"\n'

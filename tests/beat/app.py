@@ -8,10 +8,10 @@ from functools import lru_cache
 import redis
 from celery import current_task
 
-from tasks.app import app, task
-from tasks.payloads import Payload
-from tasks.policy import Policy
 from taskyard.settings.queues import DEFAULT
+from taskyard.tasks.app import app, task
+from taskyard.tasks.payloads import Payload
+from taskyard.tasks.policy import Policy
 
 __all__ = ["app", "mark"]
 MARKS = "marks"  # list: one line for each start and each end of a run

@@ -17,8 +17,8 @@ from beat.metrics import BeatMetrics
 from beat.models import Schedule, ScheduleFire
 from beat.publisher import CeleryPublisher
 from beat.store import BeatStore
-from tasks.app import app
 from taskyard.settings.platform import current_settings
+from taskyard.tasks.app import app
 from tests.beat.stage import Stage
 
 START = datetime(2027, 3, 1, 12, tzinfo=UTC)

@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 import redis
 
-from tasks.redrive import redriven_run_id
 from taskyard.database.columns import utc_now
 from taskyard.history.writer.loop import Writer
+from taskyard.tasks.dead_letters.redrive import redriven_run_id
 from tests.audit import records_app
 from tests.audit.letters import put
 from tests.audit.streams import BEGIN_MS, PREFIX, append, append_life

@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 
 from launch import servers
-from tasks.app import app, task
-from tasks.payloads import Payload
 from taskyard.settings.queues import DEFAULT
+from taskyard.tasks.app import app, task
+from taskyard.tasks.payloads import Payload
 
 __all__ = ["Hold", "app", "hold"]  # `celery -A` looks for the app here
 servers.USUAL_PORT = 0  # a free one: whoever else runs on this machine without a REDIS_URL would take our tasks

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import select, update
 from sqlmodel import col
 
-from tasks.errors import PermanentError, Snooze
 from tasks.markets import handlers
 from tasks.markets.models import Conflict, Market
 from tasks.markets.store import Verdict
+from taskyard.tasks.errors import PermanentError, Snooze
 from tests.markets.world import World, resolved_event
 
 

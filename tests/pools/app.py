@@ -10,12 +10,12 @@ import redis
 from celery import current_task
 from celery.exceptions import SoftTimeLimitExceeded
 
-from tasks.app import app, find_task, task
-from tasks.base import attempt_number
-from tasks.errors import PermanentError
-from tasks.payloads import Payload
-from tasks.policy import Fixed, Policy
 from taskyard.settings.queues import DEFAULT
+from taskyard.tasks.app import app, find_task, task
+from taskyard.tasks.errors import PermanentError
+from taskyard.tasks.payloads import Payload
+from taskyard.tasks.platform_task import attempt_number
+from taskyard.tasks.policy import Fixed, Policy
 
 __all__ = ["app"]  # `celery -A` looks for the app here
 

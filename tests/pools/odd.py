@@ -7,9 +7,9 @@ from datetime import timedelta
 from celery.exceptions import SoftTimeLimitExceeded
 from greenlet import GreenletExit
 
-from tasks.app import find_task, task
-from tasks.policy import Fixed, Policy
 from taskyard.settings.queues import DEFAULT
+from taskyard.tasks.app import find_task, task
+from taskyard.tasks.policy import Fixed, Policy
 from tests.pools.app import Label, app, nap, note, records
 
 __all__ = ["app"]  # `celery -A` looks for the app here

@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import select
 from sqlmodel import col
 
-from tasks.app import app
 from tasks.reconciliation.models import MarketLine, Report
 from tasks.reconciliation.standin import CONTRACT, StandinNode, account
+from taskyard.tasks.app import app
 from tests.markets.platform import Platform
 from tests.markets.world import World
 from tests.waiting import wait_for

@@ -7,12 +7,12 @@ from uuid import uuid4
 import pytest
 from sqlmodel import Session
 
-from tasks.errors import InvalidPayloadError, PermanentError
 from tasks.reconciliation import handlers
 from tasks.reconciliation.models import AdminAction, MarketLine, PositionRow, Report
 from tasks.reconciliation.payloads import Reconcile
 from tasks.reconciliation.standin import CONTRACT, StandinNode, account
 from tasks.reconciliation.tasks import reconcile
+from taskyard.tasks.errors import InvalidPayloadError, PermanentError
 from tests.databases import Database
 from tests.markets.world import World
 from tests.reconciliation.desk import ADMIN, Desk

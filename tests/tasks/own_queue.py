@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from tasks.app import app, task
-from tasks.payloads import Payload
 from taskyard.settings.queues import Queue
+from taskyard.tasks.app import app, task
+from taskyard.tasks.payloads import Payload
 
 __all__ = ["app"]  # `celery -A` looks for the app here
 

@@ -10,14 +10,14 @@ import pytest
 from celery.signals import before_task_publish
 from redis import Redis
 
-from tasks.app import enqueue_many, task
-from tasks.calls import CallOptions
-from tasks.errors import InvalidPayloadError
-from tasks.payloads import MAX_BYTES, Hidden, Payload
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.broker.protocol.header import HEADER
 from taskyard.broker.transport import bulk_publish
 from taskyard.settings.queues import MAINTENANCE
+from taskyard.tasks.app import enqueue_many, task
+from taskyard.tasks.call_options import CallOptions
+from taskyard.tasks.errors import InvalidPayloadError
+from taskyard.tasks.payloads import MAX_BYTES, Hidden, Payload
 from tests.pointing import point_app_at
 from tests.servers import Server
 

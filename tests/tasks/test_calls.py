@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tasks.app import enqueue_many, find_task, send, task
-from tasks.calls import message_options
-from tasks.errors import InvalidPayloadError, UnknownTaskError
-from tasks.payloads import Payload
 from taskyard.broker.protocol.header import HEADER
 from taskyard.settings.queues import MAINTENANCE
+from taskyard.tasks.app import enqueue_many, find_task, send, task
+from taskyard.tasks.call_options import message_options
+from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
+from taskyard.tasks.payloads import Payload
 
 
 class Job(Payload):

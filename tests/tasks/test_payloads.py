@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.errors import InvalidPayloadError
-from tasks.payloads import MAX_BYTES, Hidden, Payload, Secret
+from taskyard.tasks.errors import InvalidPayloadError
+from taskyard.tasks.payloads import MAX_BYTES, Hidden, Payload, Secret
 
 
 class Transfer(Payload):

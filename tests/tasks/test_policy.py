@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.policy import Exponential, Fixed, Listed, Policy
+from taskyard.tasks.policy import Exponential, Fixed, Listed, Policy
 
 SECOND = timedelta(seconds=1)
 

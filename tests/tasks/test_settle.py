@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tasks.app import find_task, task
-from tasks.base import settle
-from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze
-from tasks.payloads import Payload
-from tasks.policy import LONGEST_DELAY, Fixed, Policy
 from taskyard.broker.protocol.header import HEADER
 from taskyard.broker.worker.redelivery import Redeliver
 from taskyard.settings.queues import MAINTENANCE
+from taskyard.tasks.app import find_task, task
+from taskyard.tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze
+from taskyard.tasks.payloads import Payload
+from taskyard.tasks.platform_task import settle
+from taskyard.tasks.policy import LONGEST_DELAY, Fixed, Policy
 
 
 class Count(Payload):

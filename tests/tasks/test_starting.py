@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from tasks.app import app, task
-from tasks.payloads import Payload
-from tasks.starting import NotAwaitedError, check_settings, refuse_coroutines
 from taskyard.settings.platform import SettingsError, load_settings
 from taskyard.settings.queues import MAINTENANCE
+from taskyard.tasks.app import app, task
+from taskyard.tasks.payloads import Payload
+from taskyard.tasks.start_checks import NotAwaitedError, check_settings, refuse_coroutines
 from tests.workers import ROOT
 
 LIMIT = 100  # seconds; a `celery` call takes 2 s of CPU, and the machine may be busy
@@ -97,4 +97,6 @@ def test_a_worker_with_such_a_task_does_not_start() -> None:
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
 
     assert ended.returncode == 2
-    assert ended.stderr.splitlines()[-1].startswith("Error: async def, which only tasks.app.task awaits: plain.waits;")
+    assert ended.stderr.splitlines()[-1].startswith(
+        "Error: async def, which only taskyard.tasks.app.task awaits: plain.waits;"
+    )

@@ -3,9 +3,9 @@
 from datetime import timedelta
 from uuid import UUID
 
-from tasks.app import enqueue_many, send, task
-from tasks.payloads import Payload
 from taskyard.settings.queues import MAINTENANCE
+from taskyard.tasks.app import enqueue_many, send, task
+from taskyard.tasks.payloads import Payload
 
 
 class Move(Payload):

@@ -9,13 +9,6 @@ from typing import Any, Protocol, Unpack, cast
 from celery import Celery
 from celery.signals import beat_init, setup_logging
 
-from tasks.base import PlatformTask, settle
-from tasks.calls import CallOptions, Run, message_options
-from tasks.errors import UnknownTaskError
-from tasks.options import check_queue
-from tasks.payloads import Payload
-from tasks.policy import Policy
-from tasks.reporting import AttemptLogs
 from taskyard.broker.transport.bulk_publish import copies_of, fixed_options
 from taskyard.broker.transport.dedup_reports import collect_duplicates
 from taskyard.broker.transport.options import transport_settings
@@ -25,13 +18,20 @@ from taskyard.logging import configure_logging
 from taskyard.settings.celery_settings import celery_config, kombus
 from taskyard.settings.platform import current_settings
 from taskyard.settings.queues import Queue, declare
+from taskyard.tasks.call_options import CallOptions, Run, message_options
+from taskyard.tasks.errors import UnknownTaskError
+from taskyard.tasks.option_checks import check_queue
+from taskyard.tasks.payloads import Payload
+from taskyard.tasks.platform_task import PlatformTask, settle
+from taskyard.tasks.policy import Policy
+from taskyard.tasks.reporting import AttemptLogs
 
 TASK_MODULES = (
     "tasks.backups.tasks",
-    "tasks.dead_letter",
+    "taskyard.tasks.dead_letters.task",
     "tasks.markets.tasks",
     "tasks.reconciliation.tasks",
-    "tasks.records.tasks",
+    "taskyard.tasks.records.tasks",
     "tasks.webhooks.tasks",
 )
 _declared: set[str] = set()
@@ -55,7 +55,7 @@ use_our_results(app)
 app.steps["worker"].add("taskyard.history.writer.bootstep:AuditWriter")  # by name: only a worker imports it
 app.steps["worker"].add("taskyard.broker.worker.signal_handlers:SoftSignals")  # as above
 app.steps["worker"].add("monitor.in_worker:WorkerMonitor")  # as above
-app.steps["worker"].add("tasks.starting:StartCheck")  # as above
+app.steps["worker"].add("taskyard.tasks.start_checks:StartCheck")  # as above
 
 
 class TypedTask[**P, M: Payload](Protocol):
@@ -94,7 +94,7 @@ def task[**P, M: Payload](
         name: Travels on the wire; ``domain.verb``, never derived from a module's path.
         payload: The payload model (a class).
         queue: Where it waits; one of the platform's, or one of the app's own, which is declared by this.
-        policy: What it is granted; None takes the defaults of :class:`tasks.policy.Policy`.
+        policy: What it is granted; None takes the defaults of :class:`taskyard.tasks.policy.Policy`.
         on_redrive: Called in the operator's process before a dead letter of this task is sent again.
 
     Raises:

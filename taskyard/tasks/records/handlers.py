@@ -6,10 +6,10 @@ from datetime import timedelta
 
 from sqlmodel import Session
 
-from tasks.records.payloads import CleanUpAudit
 from taskyard.database.columns import utc_now
 from taskyard.history.retention import prune
 from taskyard.settings.platform import Settings
+from taskyard.tasks.records.payloads import CleanUpAudit
 
 
 def clean_up(payload: CleanUpAudit, open_session: Callable[[], Session], settings: Settings) -> dict[str, int]:

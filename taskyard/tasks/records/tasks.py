@@ -2,14 +2,14 @@
 
 from datetime import timedelta
 
-from tasks.app import task
-from tasks.policy import Exponential, Policy
-from tasks.records import bulk, handlers
-from tasks.records.payloads import CleanUpAudit, ResolveLetters
-from tasks.reporting import progress
 from taskyard.database.engine import open_session
 from taskyard.settings.platform import current_settings
 from taskyard.settings.queues import MAINTENANCE
+from taskyard.tasks.app import task
+from taskyard.tasks.policy import Exponential, Policy
+from taskyard.tasks.records import bulk, handlers
+from taskyard.tasks.records.payloads import CleanUpAudit, ResolveLetters
+from taskyard.tasks.reporting import progress
 
 # A database that is away for two hours costs no clean-up its day.
 PATIENT = Policy(max_attempts=15, backoff=Exponential(base=timedelta(seconds=5), cap=timedelta(minutes=10)))
@@ -17,11 +17,11 @@ PATIENT = Policy(max_attempts=15, backoff=Exponential(base=timedelta(seconds=5),
 
 @task("audit.cleanup", CleanUpAudit, queue=MAINTENANCE, policy=PATIENT)
 def cleanup(payload: CleanUpAudit) -> dict[str, int]:
-    """Delete old records; see :func:`tasks.records.handlers.clean_up`."""
+    """Delete old records; see :func:`taskyard.tasks.records.handlers.clean_up`."""
     return handlers.clean_up(payload, open_session, current_settings())
 
 
 @task("dead_letters.resolve", ResolveLetters, queue=MAINTENANCE, policy=PATIENT)
 def resolve_letters(payload: ResolveLetters) -> dict[str, int]:
-    """Redrive or discard many; see :func:`tasks.records.bulk.resolve_letters`."""
+    """Redrive or discard many; see :func:`taskyard.tasks.records.bulk.resolve_letters`."""
     return bulk.resolve_letters(payload, open_session, progress)

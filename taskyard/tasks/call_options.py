@@ -5,9 +5,9 @@ from typing import Any, Literal, TypedDict
 
 from celery.result import AsyncResult
 
-from tasks.options import OURS, check_options
 from taskyard.broker.protocol.header import HEADER, Dedup
 from taskyard.settings.queues import NORMAL, PriorityName, priority_number
+from taskyard.tasks.option_checks import OURS, check_options
 
 
 class Run(AsyncResult[Any]):

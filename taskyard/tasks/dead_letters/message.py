@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.app import find_task
-from tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.history.models import DeadLetter
+from taskyard.tasks.app import find_task
+from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 
 CONTINUATION = {"callbacks": "link", "errbacks": "link_error", "chain": "chain", "chord": "chord"}
 BODY_PARTS = 3  # of Celery's protocol 2: positional arguments, keyword arguments, continuation

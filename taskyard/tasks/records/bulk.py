@@ -5,9 +5,6 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from tasks.errors import PermanentError
-from tasks.records.payloads import ResolveLetters
-from tasks.redrive_many import discard_batch, redrive_batch, send_again
 from taskyard.history.bulk_operations import (
     Standing,
     advance,
@@ -19,6 +16,9 @@ from taskyard.history.bulk_operations import (
     unsent_letters,
 )
 from taskyard.history.models import BulkOperation
+from taskyard.tasks.dead_letters.redrive_many import discard_batch, redrive_batch, send_again
+from taskyard.tasks.errors import PermanentError
+from taskyard.tasks.records.payloads import ResolveLetters
 
 BATCH = 100  # letters
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self, TypeAliasType, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from tasks.errors import InvalidPayloadError
+from taskyard.tasks.errors import InvalidPayloadError
 
 MAX_BYTES = 262_144  # of one payload as JSON: ids and facts, not objects
 

@@ -8,9 +8,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict
 
-from tasks.app import task
-from tasks.payloads import Hidden, Payload
-from tasks.policy import Exponential, Policy
 from taskyard.broker.protocol.header import BURY_TASK
 from taskyard.database.engine import open_session
 from taskyard.history.dead_letters import insert_letter
@@ -19,6 +16,9 @@ from taskyard.history.models import DeadLetter
 from taskyard.history.writer.error_signatures import error_signature
 from taskyard.history.writer.truncation import ERROR_BYTES, TRACEBACK_BYTES, clean_json, clip, clip_middle
 from taskyard.settings.queues import DEAD_LETTERS
+from taskyard.tasks.app import task
+from taskyard.tasks.payloads import Hidden, Payload
+from taskyard.tasks.policy import Exponential, Policy
 
 MAX_REASON = 32  # characters
 HEADERS_BYTES = 1_048_576  # of a message's headers as JSON

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tasks.options import check_options
+from taskyard.tasks.option_checks import check_options
 
 INSTEAD = {
     "max_retries": "give max_attempts in the task's Policy or in the call; it counts the first execution, too",

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from tasks.payloads import Payload
+from taskyard.tasks.payloads import Payload
 
 
 class CleanUpAudit(Payload):

@@ -7,9 +7,9 @@ from typing import Any
 import click
 from celery import Celery, bootsteps
 
-from tasks.base import PlatformTask
 from taskyard.settings.platform import Settings, SettingsError, current_settings
 from taskyard.settings.queues import Queue
+from taskyard.tasks.platform_task import PlatformTask
 
 type Check = Callable[[Settings], None]
 
@@ -66,7 +66,7 @@ def refuse_coroutines(app: Celery) -> None:
     found = sorted(name for name, task in plain.items() if _is_coroutine(task))
     if found:
         raise NotAwaitedError(
-            f"async def, which only tasks.app.task awaits: {', '.join(found)}; declare them with it, or make them def"
+            f"async def, which only taskyard.tasks.app.task awaits: {', '.join(found)}; declare them with it, or make them def"
         )
 
 

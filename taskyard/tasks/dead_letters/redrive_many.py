@@ -1,5 +1,5 @@
 """
-Resolve many dead letters in few calls to database and broker; the same marks as one by one (see :mod:`tasks.redrive`).
+Resolve many dead letters in few calls to database and broker; the same marks as one by one (see :mod:`taskyard.tasks.dead_letters.redrive`).
 
 Whoever else redrives or discards one of them at the same time, one of both gets it.
 """
@@ -9,14 +9,14 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select, update
 
-from tasks.app import app
-from tasks.errors import PermanentError
-from tasks.redrive import NotRedrivableError, RedriveOrder, redriven_run_id
 from taskyard.broker.transport.dedup_reports import collect_duplicates
 from taskyard.database.columns import utc_now
 from taskyard.history import dead_letters
 from taskyard.history.dead_letters import claim_for_redrive, reopen
 from taskyard.history.models import BulkOperation, DeadLetter, Run
+from taskyard.tasks.app import app
+from taskyard.tasks.dead_letters.redrive import NotRedrivableError, RedriveOrder, redriven_run_id
+from taskyard.tasks.errors import PermanentError
 
 type Refused = list[dict[str, str]]  # id and error of each letter that could not be resolved
 

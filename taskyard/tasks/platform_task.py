@@ -10,23 +10,23 @@ from celery import Task
 from celery.exceptions import Ignore, Reject
 from pydantic_core import to_jsonable_python
 
-from tasks.calls import Run, message_options
-from tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze, TaskError
-from tasks.options import check_queue
-from tasks.payloads import Payload
-from tasks.policy import LONGEST_DELAY, Policy
-from tasks.reporting import reporting
-from tasks.retrying import refuse_other_message, wait_until
 from taskyard.broker.protocol.header import HEADER, MessageFacts
 from taskyard.broker.transport.dedup_reports import collect_duplicates
 from taskyard.broker.worker.redelivery import Redeliver
 from taskyard.pools.coroutine_bridge import finish
 from taskyard.settings.platform import current_settings
 from taskyard.settings.queues import Queue
+from taskyard.tasks.call_options import Run, message_options
+from taskyard.tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze, TaskError
+from taskyard.tasks.option_checks import check_queue
+from taskyard.tasks.payloads import Payload
+from taskyard.tasks.policy import LONGEST_DELAY, Policy
+from taskyard.tasks.reporting import reporting
+from taskyard.tasks.retry_call import refuse_other_message, wait_until
 
 
 class PlatformTask(Task[..., Any]):
-    """A task with a payload model, a queue and a policy; made by ``tasks.app.task``."""
+    """A task with a payload model, a queue and a policy; made by ``taskyard.tasks.app.task``."""
 
     abstract = True
     typing = False  # the payload model checks the arguments
@@ -58,7 +58,7 @@ class PlatformTask(Task[..., Any]):
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Run:
         """
-        Enqueue with JSON-like keyword arguments and options: see :class:`tasks.calls.CallOptions`.
+        Enqueue with JSON-like keyword arguments and options: see :class:`taskyard.tasks.call_options.CallOptions`.
 
         Raises:
             InvalidPayloadError: The arguments do not fit the payload model; nothing was sent.

@@ -1,0 +1,1 @@
+"""Typed tasks: the app, payloads, policies, outcomes."""

@@ -1,0 +1,1 @@
+"""Dead letters: written, read, run again, discarded."""
