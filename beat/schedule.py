@@ -12,11 +12,11 @@ from tasks.markets.tasks import confirm
 from tasks.reconciliation.payloads import Reconcile, SweepReconciliations
 from tasks.reconciliation.tasks import reconcile
 from tasks.reconciliation.tasks import sweep as sweep_reconciliations
-from tasks.webhooks.payloads import SweepWebhooks
-from tasks.webhooks.tasks import sweep as sweep_webhooks
 from taskyard.settings.platform import Settings, SettingsError
 from taskyard.tasks.records.payloads import CleanUpAudit
 from taskyard.tasks.records.tasks import cleanup
+from taskyard.webhooks.payloads import SweepWebhooks
+from taskyard.webhooks.tasks import sweep as sweep_webhooks
 
 
 def timetable(settings: Settings) -> tuple[Entry[Any], ...]:

@@ -8,10 +8,10 @@ import click
 from cli.output import milliseconds, print_block, print_facts, print_json, print_table
 from cli.parameters import json_option, page_options, since_option, until_option
 from cli.webhook_errors import WebhookCommand
-from tasks.webhooks import endpoints
-from tasks.webhooks.listings import AttemptView, Wanted, answer_excerpts, list_deliveries, show_delivery
-from tasks.webhooks.models import STATES
 from taskyard.database.engine import open_session
+from taskyard.webhooks.delivery import endpoints
+from taskyard.webhooks.models import STATES
+from taskyard.webhooks.operators.queries import AttemptView, Wanted, answer_excerpts, list_deliveries, show_delivery
 
 
 @click.group("deliveries")

@@ -12,11 +12,11 @@ from cli.parameters import check_consent, destructive_options, json_option, reas
 from cli.spans import Spans
 from cli.webhook_errors import WebhookCommand
 from cli.webhook_sending import hand_over
-from tasks.webhooks import endpoints
-from tasks.webhooks.listings import EndpointView, list_endpoints, show_endpoint
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
 from taskyard.settings.platform import current_settings
+from taskyard.webhooks.delivery import endpoints
+from taskyard.webhooks.operators.queries import EndpointView, list_endpoints, show_endpoint
 
 endpoint_argument = click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
 

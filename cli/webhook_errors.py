@@ -5,13 +5,13 @@ from typing import Any
 import click
 
 from cli.exits import FailedError, NotFoundError, OperatorCommand
-from tasks.webhooks.addresses import UrlRefusedError
-from tasks.webhooks.endpoints import EndpointError, UnknownEndpointError
-from tasks.webhooks.events import EventTypeError
-from tasks.webhooks.recovery import EndpointDisabledError, UnknownDeliveryIdError
-from tasks.webhooks.signing import SecretFormatError
-from tasks.webhooks.vault import SealedSecretError, VaultKeyError
 from taskyard.database.paging import BadCursorError
+from taskyard.webhooks.delivery.endpoints import EndpointError, UnknownEndpointError
+from taskyard.webhooks.event_types import EventTypeError
+from taskyard.webhooks.http.ssrf_policy import UrlRefusedError
+from taskyard.webhooks.operators.replay import EndpointDisabledError, UnknownDeliveryIdError
+from taskyard.webhooks.signing.key_vault import SealedSecretError, VaultKeyError
+from taskyard.webhooks.signing.schemes import SecretFormatError
 
 MISSING = (UnknownEndpointError, UnknownDeliveryIdError)
 WRONG = (UrlRefusedError, EndpointError, EventTypeError, SecretFormatError, VaultKeyError, BadCursorError)

@@ -26,13 +26,14 @@ from cli.parameters import (
     until_option,
 )
 from cli.webhook_errors import WebhookCommand
-from tasks.webhooks import endpoints, recovery, trial
-from tasks.webhooks.events import check_type
-from tasks.webhooks.handover import Due
-from tasks.webhooks.listings import AttemptView, show_delivery
-from tasks.webhooks.tasks import deliver, enqueue_deliveries
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
+from taskyard.webhooks.delivery import endpoints
+from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.event_types import check_type
+from taskyard.webhooks.operators import replay, test_event
+from taskyard.webhooks.operators.queries import AttemptView, show_delivery
+from taskyard.webhooks.tasks import deliver, enqueue_deliveries
 
 LOOK_EVERY = 0.1  # seconds between two looks at SQL, which tells nobody when it changes
 wait_option = click.option(
@@ -52,7 +53,7 @@ wait_option = click.option(
 def send_test(*, endpoint_id: UUID, wait_seconds: float, as_json: bool) -> None:
     """Send the event webhook.test to one endpoint, whatever it subscribed to."""
     with open_session() as session, session.begin():
-        due = trial.add_test(session, endpoint_id)
+        due = test_event.add_test(session, endpoint_id)
         record_operation(session, "webhooks send-test", str(endpoint_id))
     hand_over([due])
     _report_attempt(due.delivery_id, 0, wait_seconds, as_json=as_json)
@@ -91,15 +92,15 @@ def redeliver(  # noqa: PLR0913 - an option each
     check_consent(yes=yes, dry_run=dry_run)
     if filters["event_type"] is not None:
         check_type(filters["event_type"])
-    wanted = recovery.Failed(**filters)
+    wanted = replay.Failed(**filters)
     with open_session() as session:
         if wanted.endpoint_id is not None:
             endpoints.find(session, wanted.endpoint_id)
-        total = recovery.count_failed(session, wanted)
+        total = replay.count_failed(session, wanted)
     sent = total
     if not dry_run:
         with announced("webhooks redeliver", reason=reason, facts=_plain(filters)) as row, open_session() as session:
-            sent = row.count = _send_batches(recovery.reopen_failed(session, wanted), total)
+            sent = row.count = _send_batches(replay.reopen_failed(session, wanted), total)
     _report_many({"failed": sent}, dry_run=dry_run, as_json=as_json)
 
 
@@ -123,20 +124,20 @@ def recover(  # noqa: PLR0913 - an option each
     check_consent(yes=yes, dry_run=dry_run)
     if since is None:
         raise click.UsageError("say since when: --since 2h, or --since 2026-01-31T12:00")
-    wanted = recovery.Failed(endpoint_id=endpoint_id, since=since)
+    wanted = replay.Failed(endpoint_id=endpoint_id, since=since)
     with open_session() as session:
-        recovery.find_enabled(session, endpoint_id)
-        counts = {"failed": recovery.count_failed(session, wanted)}
+        replay.find_enabled(session, endpoint_id)
+        counts = {"failed": replay.count_failed(session, wanted)}
         if missing:
-            counts["missing"] = recovery.count_missing(session, endpoint_id, since)
+            counts["missing"] = replay.count_missing(session, endpoint_id, since)
     if not dry_run:
         facts = {"since": since.isoformat(), "missing": missing}
         with (
             announced("webhooks recover", str(endpoint_id), reason=reason, facts=facts) as row,
             open_session() as session,
         ):
-            batches = [recovery.reopen_failed(session, wanted)]
-            batches += [recovery.add_missing(session, endpoint_id, since)] if missing else []
+            batches = [replay.reopen_failed(session, wanted)]
+            batches += [replay.add_missing(session, endpoint_id, since)] if missing else []
             row.count = _send_batches(chain.from_iterable(batches), sum(counts.values()))
     _report_many(counts, dry_run=dry_run, as_json=as_json)
 
@@ -163,7 +164,7 @@ def _plain(filters: dict[str, Any]) -> dict[str, str]:
 
 def _redeliver_one(delivery_id: UUID, reason: str, wait_seconds: float, *, as_json: bool) -> None:
     with open_session() as session, session.begin():
-        before = recovery.find_delivery(session, delivery_id).attempts
+        before = replay.find_delivery(session, delivery_id).attempts
         record_operation(session, "webhooks redeliver", str(delivery_id), reason=reason)
     deliver.delay(delivery_id=delivery_id, manual_by=getpass.getuser())
     _report_attempt(delivery_id, before, wait_seconds, as_json=as_json)

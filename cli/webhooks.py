@@ -11,12 +11,12 @@ from cli.output import print_facts, print_json
 from cli.parameters import json_option, reason_option
 from cli.spans import Span
 from cli.webhook_errors import WebhookCommand
-from tasks.webhooks import endpoints
-from tasks.webhooks.vault import VaultKeyError, new_master_key
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
 from taskyard.settings.platform import current_settings
+from taskyard.webhooks.delivery import endpoints
+from taskyard.webhooks.signing.key_vault import VaultKeyError, new_master_key
 
 
 @click.group("webhooks")

@@ -13,12 +13,12 @@ from sqlmodel import Session
 from tasks.backups.history import figures as backup_figures
 from tasks.markets.figures import figures as market_figures
 from tasks.reconciliation.figures import figures as reconciliation_figures
-from tasks.webhooks.figures import figures as webhook_figures
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.engine import open_session
 from taskyard.gauges import Figure, letter_figures
 from taskyard.history.writer.loop import backlog, backlog_age
 from taskyard.settings.queues import QUEUES
+from taskyard.webhooks.metrics import figures as webhook_figures
 
 EVERY = 5.0  # seconds between two looks
 STALE = 30.0  # seconds after which a number says nothing any more

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.webhooks.endpoints import register
-from tasks.webhooks.vault import new_master_key
 from taskyard.database.engine import open_engine
 from taskyard.database.schema import upgrade
 from taskyard.settings.platform import OUR_PREFIXES, load_settings
+from taskyard.webhooks.delivery.endpoints import register
+from taskyard.webhooks.signing.key_vault import new_master_key
 from tests.databases import Database
 from tests.servers import Server
 from tests.webhooks.receivers import Receiver

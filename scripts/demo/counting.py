@@ -11,8 +11,8 @@ from sqlmodel import Session, col
 
 from scripts.demo.environment import ATTEMPTS
 from scripts.demo.receivers import FAILURES, Subscriber
-from tasks.webhooks.models import FINAL_STATES, Delivery, DeliveryAttempt
 from taskyard.history.models import DeadLetter, Run
+from taskyard.webhooks.models import FINAL_STATES, Delivery, DeliveryAttempt
 
 # name of the subscriber -> (delivered, retried, exhausted, attempts), each per event
 MUST_BE: Mapping[str, tuple[int, int, int, int]] = {

@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.webhooks.vault import new_master_key
 from taskyard.settings.platform import OUR_PREFIXES, Settings
+from taskyard.webhooks.signing.key_vault import new_master_key
 
 ATTEMPTS = 6  # five waits, as in production
 

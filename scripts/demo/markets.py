@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlmodel import Session, col
 
+from scripts.standins.receiver import Receiver
 from tasks.markets import listings as markets
 from tasks.markets.models import Prediction, User
 from tasks.markets.sample import OUTCOMES, Sample, add_sample
@@ -19,11 +20,10 @@ from tasks.markets.tasks import confirm, resolve
 from tasks.reconciliation import listings as reports
 from tasks.reconciliation.standin import CONTRACT, StandinNode, account
 from tasks.reconciliation.tasks import reconcile, report_id_of
-from tasks.webhooks import endpoints
-from tasks.webhooks.capture import Receiver
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.settings.platform import current_settings
+from taskyard.webhooks.delivery import endpoints
 
 LIMIT = 60.0  # seconds for each act
 PAUSE = 0.05  # seconds between two looks at SQL, which tells nobody when it changes

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from tasks.webhooks.capture import Captured, Decide, Receiver
+from scripts.standins.receiver import Captured, Decide, Receiver
 
 FAILURES = 2  # per message, of the receiver that fails at first
 

@@ -12,10 +12,10 @@ from scripts.demo import counting
 from scripts.demo.feed import market_feed
 from scripts.demo.receivers import Subscriber
 from scripts.demo.stage import Stage
-from tasks.webhooks import endpoints
-from tasks.webhooks.outbox import emit
 from taskyard.database.engine import open_session
 from taskyard.settings.platform import current_settings
+from taskyard.webhooks.delivery import endpoints
+from taskyard.webhooks.outbox import emit
 
 EVENTS = 200
 PER_SECOND = 10  # of events; three deliveries each

@@ -11,8 +11,8 @@ from tasks.backups.errors import BackupConfigError
 from tasks.backups.profiles import Profile
 from tasks.backups.results import Finished
 from tasks.backups.store import Announce
-from tasks.webhooks.notices import Notice, check_receiver, post_notice
 from taskyard.settings.platform import Settings
+from taskyard.webhooks.operators.direct_notices import Notice, check_receiver, post_notice
 
 SLACK_PURPOSE = "Slack notices of backup verification (BACKUP_SLACK_WEBHOOK_URL)"
 MOST_FAILURES = 20  # in one notice

@@ -19,7 +19,6 @@ from tasks.backups.notices import announcer, check_notices
 from tasks.backups.payloads import VerifyBackup
 from tasks.backups.programs import Programs
 from tasks.backups.store import BackupStore
-from tasks.webhooks.outbox import emit
 from taskyard.broker.server import parent_death_signal
 from taskyard.database.engine import open_session
 from taskyard.settings.platform import Settings, SettingsError, current_settings
@@ -27,6 +26,7 @@ from taskyard.settings.queues import BACKUPS
 from taskyard.tasks.app import task
 from taskyard.tasks.policy import Exponential, Policy
 from taskyard.tasks.start_checks import before_work
+from taskyard.webhooks.outbox import emit
 
 # A profile's restore takes 4 hours at most; the hard limit is for a worker that hangs.
 VERIFICATION = Policy(

@@ -6,7 +6,7 @@ from sqlmodel import Session
 
 
 class Emit(Protocol):
-    """Write a webhook event in an open transaction; see :func:`tasks.webhooks.outbox.emit`."""
+    """Write a webhook event in an open transaction; see :func:`taskyard.webhooks.outbox.emit`."""
 
     def __call__(self, session: Session, event_type: str, data: Any, idempotency_key: str | None = None) -> str:
         """Return the event's id."""

@@ -7,12 +7,12 @@ from tasks.markets import handlers
 from tasks.markets.confirmations import ConfirmationStore
 from tasks.markets.payloads import ConfirmPredictions, ResolveMarket
 from tasks.markets.store import MarketStore
-from tasks.webhooks.outbox import emit
 from taskyard.database.engine import open_session
 from taskyard.settings.platform import current_settings
 from taskyard.settings.queues import MAINTENANCE, MARKET_RESOLUTION
 from taskyard.tasks.app import task
 from taskyard.tasks.policy import Exponential, Policy
+from taskyard.webhooks.outbox import emit
 
 # 2 + 4 + ... + 512 s: an indexer that is 17 minutes behind loses no resolution; then a person is asked.
 RESOLUTION = Policy(max_attempts=10, backoff=Exponential(base=timedelta(seconds=2), cap=timedelta(minutes=10)))

@@ -15,7 +15,6 @@ from tasks.reconciliation.clients import ChainSide
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile, SweepReconciliations
 from tasks.reconciliation.store import ReportStore
 from tasks.reconciliation.upkeep import Lost, UpkeepStore
-from tasks.webhooks.outbox import emit
 from taskyard.database.engine import open_session
 from taskyard.settings.platform import Settings, current_settings
 from taskyard.settings.queues import MAINTENANCE, RECONCILIATION
@@ -23,6 +22,7 @@ from taskyard.tasks.app import enqueue_many, task
 from taskyard.tasks.call_options import CallOptions
 from taskyard.tasks.policy import Exponential, Policy
 from taskyard.tasks.start_checks import before_work
+from taskyard.webhooks.outbox import emit
 
 REPORTS = UUID("a7e2c0f4-0c55-4d8e-9c80-6f4b5a2d7e31")  # namespace of the ids that are made from run ids
 # A node that does not answer is a line of the report; what is tried again is the database or the broker.

@@ -16,9 +16,9 @@ import beat.models  # noqa: F401 - registers its tables
 import tasks.backups.models
 import tasks.markets.models
 import tasks.reconciliation.models
-import tasks.webhooks.models  # noqa: F401 - registers its tables
 import taskyard.history.models
 import taskyard.history.operator_log  # noqa: F401 - registers its tables
+import taskyard.webhooks.models  # noqa: F401 - registers its tables
 
 METADATA = SQLModel.metadata
 FOLDER = Path(__file__).parent

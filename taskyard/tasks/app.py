@@ -32,7 +32,7 @@ TASK_MODULES = (
     "tasks.markets.tasks",
     "tasks.reconciliation.tasks",
     "taskyard.tasks.records.tasks",
-    "tasks.webhooks.tasks",
+    "taskyard.webhooks.tasks",
 )
 _declared: set[str] = set()
 

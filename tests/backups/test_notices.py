@@ -8,18 +8,18 @@ from ipaddress import ip_network
 import pytest
 from sqlmodel import Session, col, select
 
+from scripts.standins.receiver import Receiver
 from tasks.backups.notices import announcer, slack_body
 from tasks.backups.results import Finished, Report
-from tasks.webhooks.capture import Receiver
-from tasks.webhooks.clients import AiohttpWebhookClient, ClientOptions
-from tasks.webhooks.emitting import add_event
-from tasks.webhooks.endpoints import disable, register
-from tasks.webhooks.handlers import Tools, deliver, sweep
-from tasks.webhooks.models import Delivery, Endpoint
-from tasks.webhooks.payloads import DeliverWebhook
-from tasks.webhooks.store import DeliveryStore
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings, load_settings
+from taskyard.webhooks.delivery.endpoints import disable, register
+from taskyard.webhooks.delivery.store import DeliveryStore
+from taskyard.webhooks.event_store import add_event
+from taskyard.webhooks.handlers import Tools, deliver, sweep
+from taskyard.webhooks.http.client import AiohttpWebhookClient, ClientOptions
+from taskyard.webhooks.models import Delivery, Endpoint
+from taskyard.webhooks.payloads import DeliverWebhook
 from tests.backups.stage import Stage
 from tests.backups.test_sqlite_backups import PROFILE, a_database
 

@@ -147,8 +147,8 @@ def test_json_is_json_and_an_unknown_id_is_code_3(run: Any, words: tuple[str, ..
 
 
 def test_every_change_of_webhooks_is_in_the_operator_log(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.webhooks.vault import new_master_key  # noqa: PLC0415 - as above
     from taskyard.settings.platform import current_settings  # noqa: PLC0415 - forgotten after the key is set
+    from taskyard.webhooks.signing.key_vault import new_master_key  # noqa: PLC0415 - as above
 
     monkeypatch.setenv("WEBHOOK_SECRET_KEYS", new_master_key("test").reveal())
     current_settings.cache_clear()

@@ -6,13 +6,13 @@ from uuid import uuid4
 import pytest
 from sqlmodel import select
 
-from tasks.webhooks.payloads import DeliverWebhook
-from tasks.webhooks.tasks import deliver
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.operator_log import Operation
 from taskyard.settings.platform import current_settings
 from taskyard.tasks.app import app
 from taskyard.tasks.call_options import Run
+from taskyard.webhooks.payloads import DeliverWebhook
+from taskyard.webhooks.tasks import deliver
 from tests.cli.conftest import Command
 from tests.pointing import point_app_at
 from tests.servers import Server

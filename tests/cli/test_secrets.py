@@ -10,11 +10,11 @@ from click.testing import Result
 from sqlalchemy.engine import make_url
 from sqlmodel import select
 
-from tasks.webhooks.emitting import add_event
-from tasks.webhooks.models import Delivery
-from tasks.webhooks.vault import new_master_key
 from taskyard.history.writer.loop import Writer
 from taskyard.settings.platform import current_settings
+from taskyard.webhooks.event_store import add_event
+from taskyard.webhooks.models import Delivery
+from taskyard.webhooks.signing.key_vault import new_master_key
 from tests.audit import records_app
 from tests.audit.letters import put
 from tests.audit.streams import PREFIX, append

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlmodel import col
 
-from tasks.webhooks.models import Delivery, Endpoint, Event, Secret
+from taskyard.webhooks.models import Delivery, Endpoint, Event, Secret
 from tests.cli.webhook_cli import IN_ANSWER, IN_BODY, WebhookCli
 from tests.databases import Database
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.webhooks.models import DeliveryAttempt
+from taskyard.webhooks.models import DeliveryAttempt
 from tests.cli.webhook_cli import NO_BROKER, WebhookCli
 from tests.databases import Database
 from tests.servers import Server

@@ -17,12 +17,12 @@ from sqlalchemy import update
 from sqlmodel import Session, col
 
 from cli.commands import webhooks
-from tasks.webhooks import endpoints
-from tasks.webhooks.emitting import add_event
-from tasks.webhooks.models import Delivery, DeliveryAttempt, Endpoint
-from tasks.webhooks.vault import new_master_key
 from taskyard.database.engine import current_engine
 from taskyard.settings.platform import OUR_PREFIXES, Settings, current_settings, load_settings
+from taskyard.webhooks.delivery import endpoints
+from taskyard.webhooks.event_store import add_event
+from taskyard.webhooks.models import Delivery, DeliveryAttempt, Endpoint
+from taskyard.webhooks.signing.key_vault import new_master_key
 from tests.databases import Database
 
 LIMIT = 60  # seconds of one command on a busy machine

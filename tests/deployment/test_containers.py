@@ -17,7 +17,7 @@ TASKS = 1000
 LONG_LIVED = 7  # containers of docker-compose.yml: broker, database, two kinds of workers, two beats, Flower
 EMIT = f"""
 from taskyard.database.engine import open_session
-from tasks.webhooks.outbox import emit
+from taskyard.webhooks.outbox import emit
 with open_session() as session, session.begin():
     for number in range({TASKS}):
         emit(session, "market.closed", {{"number": number}})

@@ -11,11 +11,11 @@ from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from cli import commands
-from tasks.webhooks.vault import new_master_key
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.history.models import DeadLetter
 from taskyard.settings.queues import QUEUES, Queue
 from taskyard.tasks.app import send
+from taskyard.webhooks.signing.key_vault import new_master_key
 from tests.databases import Database
 from tests.servers import Server
 from tests.workers import MINIMAL, Worker

@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import select, text
 from sqlmodel import Session, col
 
+from scripts.standins.receiver import Receiver
 from tasks.markets.models import Prediction, Resolution
 from tasks.markets.tasks import resolve
-from tasks.webhooks import endpoints
-from tasks.webhooks.capture import Receiver
 from taskyard.history.models import DeadLetter
 from taskyard.settings.platform import current_settings
 from taskyard.tasks.errors import InvalidPayloadError
+from taskyard.webhooks.delivery import endpoints
 from tests.markets.platform import Platform
 from tests.markets.world import EVENT_AT, World
 from tests.waiting import stays_true, wait_for

@@ -13,9 +13,9 @@ from tasks.markets.confirmations import ConfirmationStore
 from tasks.markets.models import IndexerEvent, Market, Prediction, Resolution, User
 from tasks.markets.payloads import Quote, ResolveMarket
 from tasks.markets.store import MarketStore
-from tasks.webhooks.emitting import add_event
-from tasks.webhooks.models import Delivery, Endpoint, Event, Subscription
 from taskyard.settings.platform import Settings
+from taskyard.webhooks.event_store import add_event
+from taskyard.webhooks.models import Delivery, Endpoint, Event, Subscription
 from tests.databases import Database
 
 EVENT_AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

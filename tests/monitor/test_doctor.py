@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from tasks.webhooks.tasks import deliver
 from taskyard.settings.platform import current_settings
 from taskyard.tasks.policy import Policy
+from taskyard.webhooks.tasks import deliver
 from tests.cli.conftest import Command, celery, command, empty_command
 from tests.cli.platform import Celery
 from tests.databases import Database

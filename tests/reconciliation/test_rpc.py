@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from scripts.standins.receiver import Captured, Receiver, Reply
 from tasks.reconciliation import rpc
 from tasks.reconciliation.rpc import JsonRpc, Limits, NodeError, NodeUnreachableError
-from tasks.webhooks.capture import Captured, Receiver, Reply
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import os
 import signal
 import sys
 
-from tasks.webhooks import outbox
-from tasks.webhooks.outbox import emit
 from taskyard.database.engine import open_session
+from taskyard.webhooks import outbox
+from taskyard.webhooks.outbox import emit
 
 
 def main() -> None:

@@ -17,13 +17,13 @@ from sqlalchemy import func, select
 from sqlmodel import col
 
 from launch.programs import ASYNCIO_POOL, CELERYS_NAMES
-from tasks.webhooks.models import Delivery
-from tasks.webhooks.outbox import emit
-from tasks.webhooks.tasks import deliver, sweep
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.models import DeadLetter
 from taskyard.settings.platform import current_settings
 from taskyard.tasks.dead_letters.redrive import redrive
+from taskyard.webhooks.models import Delivery
+from taskyard.webhooks.outbox import emit
+from taskyard.webhooks.tasks import deliver, sweep
 from tests.databases import Database
 from tests.nodes.nodes import Broker, WorkerNode, start_worker
 from tests.pointing import point_app_at

@@ -6,9 +6,9 @@ from uuid import uuid4
 from sqlmodel import Session
 from standardwebhooks import Webhook
 
-from tasks.webhooks.endpoints import enable, find, register, rotate_secret
-from tasks.webhooks.tasks import deliver
 from taskyard.history.models import Run
+from taskyard.webhooks.delivery.endpoints import enable, find, register, rotate_secret
+from taskyard.webhooks.tasks import deliver
 from tests.system.conftest import Sites
 from tests.system.site import LIMIT, Site
 from tests.waiting import stays_true, wait_for

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import func, select
 from sqlmodel import col
 
-from tasks.webhooks.endpoints import disable, enable, find
-from tasks.webhooks.models import Delivery
-from tasks.webhooks.tasks import enqueue_deliveries
 from taskyard.database.engine import open_session
+from taskyard.webhooks.delivery.endpoints import disable, enable, find
+from taskyard.webhooks.models import Delivery
+from taskyard.webhooks.tasks import enqueue_deliveries
 from tests.system.conftest import Sites
 from tests.system.site import LIMIT, Site
 from tests.waiting import wait_for

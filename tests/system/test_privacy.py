@@ -13,7 +13,7 @@ from redis import Redis
 from sqlalchemy import text
 
 from cli.commands import dlq, jobs, webhooks
-from tasks.webhooks.endpoints import register
+from taskyard.webhooks.delivery.endpoints import register
 from tests.system.site import LIMIT, Site
 from tests.waiting import wait_for
 from tests.webhooks.receivers import Receiver, Reply

@@ -33,7 +33,7 @@ THINKING = 0.2  # seconds of the receiver: a worker would have to stand still fo
 EMIT = """
 import sys
 from taskyard.database.engine import open_session
-from tasks.webhooks.outbox import emit
+from taskyard.webhooks.outbox import emit
 for number in range(int(sys.argv[1])):
     with open_session() as session, session.begin():
         print(emit(session, "market.resolved", {"n": number}))

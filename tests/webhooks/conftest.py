@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tasks.webhooks.clients import AiohttpWebhookClient
 from taskyard.database.engine import open_engine
+from taskyard.webhooks.http.client import AiohttpWebhookClient
 from tests.databases import Database, Servers, database, servers
 from tests.webhooks.posting import LOCAL
 from tests.webhooks.receivers import Receiver

@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 
-from tasks.webhooks.addresses import parse_nets
-from tasks.webhooks.answers import Answer, Timeouts
-from tasks.webhooks.clients import AiohttpWebhookClient, ClientOptions
+from taskyard.webhooks.http.client import AiohttpWebhookClient, ClientOptions
+from taskyard.webhooks.http.response import Answer, Timeouts
+from taskyard.webhooks.http.ssrf_policy import parse_nets
 
 LOCAL = ClientOptions(allow_nets=parse_nets("127.0.0.0/8"), allow_http=True)
 QUICK = Timeouts(connect=timedelta(seconds=0.5), total=timedelta(seconds=1), body=timedelta(seconds=0.3))

@@ -8,7 +8,7 @@ from threading import Condition, Event, Thread
 from types import TracebackType
 from typing import Self
 
-from tasks.webhooks.capture import Captured, Receiver, Reply
+from scripts.standins.receiver import Captured, Receiver, Reply
 
 __all__ = [
     "Captured",

@@ -8,14 +8,14 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlmodel import SQLModel, col
 
-from tasks.webhooks.answers import Answer, ErrorCode, Phases
-from tasks.webhooks.emitting import add_event
-from tasks.webhooks.endpoints import EndpointOptions, register
-from tasks.webhooks.models import Delivery, DeliveryAttempt, Endpoint, Event
-from tasks.webhooks.results import Verdict
-from tasks.webhooks.store import Claim, DeliveryStore, Refusal
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings, load_settings
+from taskyard.webhooks.delivery.endpoints import EndpointOptions, register
+from taskyard.webhooks.delivery.store import Claim, DeliveryStore, Refusal
+from taskyard.webhooks.delivery.transitions import Verdict
+from taskyard.webhooks.event_store import add_event
+from taskyard.webhooks.http.response import Answer, ErrorCode, Phases
+from taskyard.webhooks.models import Delivery, DeliveryAttempt, Endpoint, Event
 from tests.databases import Database
 
 # One master key for all tests; it protects nothing.

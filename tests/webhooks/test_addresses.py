@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.webhooks.addresses import (
+from taskyard.webhooks.http.ssrf_policy import (
     BLOCKED_MESSAGE,
     BlockedAddressError,
     UrlRefusedError,

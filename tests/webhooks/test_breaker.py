@@ -5,10 +5,10 @@ from uuid import UUID
 
 import pytest
 
-from tasks.webhooks.handover import Due
-from tasks.webhooks.lanes import LONGEST_BREAK
-from tasks.webhooks.store import Refusal
 from taskyard.database.columns import utc_now
+from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.limits import LONGEST_BREAK
+from taskyard.webhooks.delivery.store import Refusal
 from tests.databases import Database
 from tests.webhooks.stage import Stage, status
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tasks.webhooks import capture
-from tasks.webhooks.capture import Captured, Receiver, Reply
-from tasks.webhooks.clients import AiohttpWebhookClient
+from scripts.standins import receiver
+from scripts.standins.receiver import Captured, Receiver, Reply
+from taskyard.webhooks.http.client import AiohttpWebhookClient
 from tests.webhooks.posting import HEADERS
 
 
@@ -64,4 +64,4 @@ def test_stopping_twice_and_reading_afterwards_is_fine(client: AiohttpWebhookCli
 
 
 def test_the_example_in_its_docstring_holds() -> None:
-    assert doctest.testmod(capture).failed == 0
+    assert doctest.testmod(receiver).failed == 0

@@ -11,13 +11,13 @@ import pytest
 from sqlmodel import Session
 from structlog.testing import capture_logs
 
-from tasks.webhooks import outbox
-from tasks.webhooks.emitting import EventDataError
-from tasks.webhooks.events import EventTypeError
-from tasks.webhooks.handover import Due
-from tasks.webhooks.models import Delivery, Endpoint, Event
-from tasks.webhooks.outbox import emit
 from taskyard.database.columns import utc_now
+from taskyard.webhooks import outbox
+from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.event_store import EventDataError
+from taskyard.webhooks.event_types import EventTypeError
+from taskyard.webhooks.models import Delivery, Endpoint, Event
+from taskyard.webhooks.outbox import emit
 from tests.webhooks.stage import Stage
 
 

@@ -6,13 +6,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tasks.webhooks.endpoints import disable, enable, find
-from tasks.webhooks.handover import Due
-from tasks.webhooks.lanes import Lane, Wait
-from tasks.webhooks.models import Delivery, Endpoint
-from tasks.webhooks.store import Claim, Refusal
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import load_settings
+from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.endpoints import disable, enable, find
+from taskyard.webhooks.delivery.limits import Lane, Wait
+from taskyard.webhooks.delivery.store import Claim, Refusal
+from taskyard.webhooks.models import Delivery, Endpoint
 from tests.webhooks.stage import ENVIRONMENT, Stage, status
 
 GRACE = timedelta(seconds=60)

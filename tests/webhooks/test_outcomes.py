@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.webhooks.answers import Answer, ErrorCode
-from tasks.webhooks.outcomes import (
+from taskyard.webhooks.delivery.classification import (
     DEFAULT_SCHEDULE,
     OVERLOAD_FLOOR,
     RETRY_AFTER_CAP,
@@ -18,6 +17,7 @@ from tasks.webhooks.outcomes import (
     parse_retry_after,
     pause_asked,
 )
+from taskyard.webhooks.http.response import Answer, ErrorCode
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 DAY = timedelta(hours=24)

@@ -7,9 +7,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tasks.webhooks.endpoints import UnknownEndpointError, disable, enable, find
-from tasks.webhooks.models import Delivery, Endpoint
-from tasks.webhooks.recovery import (
+from taskyard.database.columns import utc_now
+from taskyard.webhooks.delivery.endpoints import UnknownEndpointError, disable, enable, find
+from taskyard.webhooks.models import Delivery, Endpoint
+from taskyard.webhooks.operators.replay import (
     EndpointDisabledError,
     Failed,
     UnknownDeliveryIdError,
@@ -18,7 +19,6 @@ from tasks.webhooks.recovery import (
     find_delivery,
     reopen_failed,
 )
-from taskyard.database.columns import utc_now
 from tests.webhooks.stage import PAST, Stage, status
 
 ONCE = (timedelta(seconds=1),)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from tasks.webhooks.addresses import UrlRefusedError
-from tasks.webhooks.endpoints import EndpointError, EndpointOptions, register
-from tasks.webhooks.events import EventTypeError
-from tasks.webhooks.models import Endpoint, Secret, Subscription
-from tasks.webhooks.signing import SecretFormatError
+from taskyard.webhooks.delivery.endpoints import EndpointError, EndpointOptions, register
+from taskyard.webhooks.event_types import EventTypeError
+from taskyard.webhooks.http.ssrf_policy import UrlRefusedError
+from taskyard.webhooks.models import Endpoint, Secret, Subscription
+from taskyard.webhooks.signing.schemes import SecretFormatError
 from tests.webhooks.stage import NOWHERE, Stage
 
 OPTIONS: list[dict[str, Any]] = [

@@ -6,12 +6,12 @@ from uuid import UUID
 
 import pytest
 
-from tasks.webhooks.answers import Answer, ErrorCode, Phases
-from tasks.webhooks.events import ENDPOINT_DISABLED
-from tasks.webhooks.handover import Due
-from tasks.webhooks.models import Delivery, Endpoint
-from tasks.webhooks.store import Claim
 from taskyard.database.columns import utc_now
+from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.store import Claim
+from taskyard.webhooks.event_types import ENDPOINT_DISABLED
+from taskyard.webhooks.http.response import Answer, ErrorCode, Phases
+from taskyard.webhooks.models import Delivery, Endpoint
 from tests.webhooks.stage import Stage, no_answer, status
 
 SHORT = (timedelta(seconds=30), timedelta(minutes=5))

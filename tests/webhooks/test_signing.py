@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from tasks.webhooks.signing import (
+from taskyard.webhooks.signing.schemes import (
     PrivateKey,
     PublicKey,
     SecretFormatError,

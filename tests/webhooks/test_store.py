@@ -8,11 +8,11 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import event, update
 
-from tasks.webhooks.emitting import add_event
-from tasks.webhooks.endpoints import rotate_secret
-from tasks.webhooks.models import Delivery, Endpoint
-from tasks.webhooks.store import LEASE_MARGIN, Claim, Refusal
 from taskyard.database.columns import utc_now
+from taskyard.webhooks.delivery.endpoints import rotate_secret
+from taskyard.webhooks.delivery.store import LEASE_MARGIN, Claim, Refusal
+from taskyard.webhooks.event_store import add_event
+from taskyard.webhooks.models import Delivery, Endpoint
 from tests.waiting import wait_for
 from tests.webhooks.stage import Stage, status
 

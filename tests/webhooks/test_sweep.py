@@ -3,9 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-from tasks.webhooks.handover import Due
-from tasks.webhooks.models import Delivery
 from taskyard.database.columns import utc_now
+from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.models import Delivery
 from tests.webhooks.stage import Stage, status
 
 GRACE = timedelta(seconds=60)

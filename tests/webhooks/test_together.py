@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from tasks.webhooks.together import MOST, Together
+from taskyard.webhooks.delivery.group_commit import MOST, Together
 from tests.waiting import wait_for
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.webhooks.vault import MasterKey, SealedSecretError, Vault, VaultKeyError, new_master_key
+from taskyard.webhooks.signing.key_vault import MasterKey, SealedSecretError, Vault, VaultKeyError, new_master_key
 
 OLD, NEW = MasterKey("k1", b"1" * 32), MasterKey("k2", b"2" * 32)
 ENDPOINT = uuid4()

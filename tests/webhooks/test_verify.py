@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.webhooks.signing import SecretFormatError, new_private_key, new_secret, standard_headers
-from tasks.webhooks.verify import VerifiedWebhook, WebhookVerificationError, verify
+from taskyard.webhooks.signing.schemes import SecretFormatError, new_private_key, new_secret, standard_headers
+from taskyard.webhooks.verify import VerifiedWebhook, WebhookVerificationError, verify
 
 SECRET, OTHER, PRIVATE = new_secret(), new_secret(), new_private_key()
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

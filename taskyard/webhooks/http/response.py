@@ -5,7 +5,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-from tasks.webhooks.addresses import BLOCKED_MESSAGE
+from taskyard.webhooks.http.ssrf_policy import BLOCKED_MESSAGE
 
 
 class ErrorCode(StrEnum):

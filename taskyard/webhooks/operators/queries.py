@@ -11,11 +11,11 @@ from pydantic import BaseModel
 from sqlalchemy import ColumnElement, Select, Uuid, func, literal, select, tuple_
 from sqlmodel import Session, col
 
-from tasks.webhooks import endpoints
-from tasks.webhooks.models import STATES, Delivery, DeliveryAttempt, Endpoint, Subscription
-from tasks.webhooks.recovery import find_delivery
 from taskyard.database.columns import UtcDateTime, utc_now
 from taskyard.database.paging import PAGE, BadCursorError, Page, read_cursor, write_cursor
+from taskyard.webhooks.delivery import endpoints
+from taskyard.webhooks.models import STATES, Delivery, DeliveryAttempt, Endpoint, Subscription
+from taskyard.webhooks.operators.replay import find_delivery
 
 LISTED = (  # of a delivery; without its body
     *("id", "event_id", "event_type", "endpoint_id", "state", "attempts", "next_attempt_at", "created_at"),

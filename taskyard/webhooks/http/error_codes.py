@@ -7,8 +7,8 @@ from typing import Final
 import aiohttp
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
-from tasks.webhooks.addresses import BlockedAddressError, UrlRefusedError
-from tasks.webhooks.answers import ErrorCode
+from taskyard.webhooks.http.response import ErrorCode
+from taskyard.webhooks.http.ssrf_policy import BlockedAddressError, UrlRefusedError
 
 # All that a request may end with; anything else is a fault of ours and must be seen.
 REQUEST_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)

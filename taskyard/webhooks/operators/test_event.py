@@ -5,11 +5,11 @@ from uuid import UUID, uuid4
 
 from sqlmodel import Session
 
-from tasks.webhooks.emitting import delivery_of
-from tasks.webhooks.handover import Due
-from tasks.webhooks.models import Event
-from tasks.webhooks.recovery import find_enabled
 from taskyard.database.columns import utc_now
+from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.event_store import delivery_of
+from taskyard.webhooks.models import Event
+from taskyard.webhooks.operators.replay import find_enabled
 
 TEST_EVENT = "webhook.test"
 

@@ -8,16 +8,16 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from tasks.webhooks.answers import Answer
-from tasks.webhooks.emitting import add_event
-from tasks.webhooks.endpoints import disable
-from tasks.webhooks.events import ENDPOINT_DISABLED
-from tasks.webhooks.handover import Due
-from tasks.webhooks.lanes import disable_reason, note_failure, note_success
-from tasks.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint
-from tasks.webhooks.outcomes import Result, classify, next_delay, parse_retry_after, pause_asked
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
+from taskyard.webhooks.delivery.classification import Result, classify, next_delay, parse_retry_after, pause_asked
+from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.endpoints import disable
+from taskyard.webhooks.delivery.limits import disable_reason, note_failure, note_success
+from taskyard.webhooks.event_store import add_event
+from taskyard.webhooks.event_types import ENDPOINT_DISABLED
+from taskyard.webhooks.http.response import Answer
+from taskyard.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint
 
 
 @dataclass(frozen=True, slots=True)

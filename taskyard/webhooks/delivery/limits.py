@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from tasks.webhooks.models import Delivery, Endpoint
 from taskyard.settings.platform import Settings
+from taskyard.webhooks.models import Delivery, Endpoint
 
 LONGEST_BREAK = timedelta(minutes=30)
 SLOTS_SPAN = timedelta(seconds=1)  # slots are given out for so long ahead, and kept for so long; at least an interval

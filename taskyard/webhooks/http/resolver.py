@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.connector import AddrInfoType
 
-from tasks.webhooks.addresses import Network, check_address
+from taskyard.webhooks.http.ssrf_policy import Network, check_address
 
 # Name and port -> addresses; blocks, and is called in a thread. Raises `OSError` for a name that has none.
 type Lookup = Callable[[str, int], Sequence[str]]

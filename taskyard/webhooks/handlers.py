@@ -9,16 +9,16 @@ from uuid import UUID
 import structlog
 from pydantic import BaseModel
 
-from tasks.webhooks.answers import Answer, Timeouts
-from tasks.webhooks.clients import WebhookClient
-from tasks.webhooks.handover import Due
-from tasks.webhooks.payloads import DeliverWebhook
-from tasks.webhooks.results import Verdict
-from tasks.webhooks.signing import SymmetricSecret, predictify_headers, standard_headers
-from tasks.webhooks.store import Claim, Refusal
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
 from taskyard.tasks.errors import PermanentError, RetryAfter, Snooze
+from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.store import Claim, Refusal
+from taskyard.webhooks.delivery.transitions import Verdict
+from taskyard.webhooks.http.client import WebhookClient
+from taskyard.webhooks.http.response import Answer, Timeouts
+from taskyard.webhooks.payloads import DeliverWebhook
+from taskyard.webhooks.signing.schemes import SymmetricSecret, predictify_headers, standard_headers
 
 USER_AGENT = "Taskyard-Webhooks/1"
 SWEEP_BATCH = 500
@@ -55,7 +55,7 @@ class Swept(BaseModel):
 
 
 class DeliveryStore(Protocol):
-    """What the handlers need of SQL; see :class:`tasks.webhooks.store.DeliveryStore`."""
+    """What the handlers need of SQL; see :class:`taskyard.webhooks.delivery.store.DeliveryStore`."""
 
     def claim(self, delivery_id: UUID, manual_by: str | None = None) -> Claim | Refusal:
         """Take the lease on a delivery, or say why not."""

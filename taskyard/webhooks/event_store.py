@@ -11,10 +11,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
-from tasks.webhooks.events import check_type, patterns_for
-from tasks.webhooks.models import Delivery, Endpoint, Event, Subscription
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
+from taskyard.webhooks.event_types import check_type, patterns_for
+from taskyard.webhooks.models import Delivery, Endpoint, Event, Subscription
 
 
 class EventDataError(ValueError):

@@ -13,11 +13,11 @@ import aiohttp
 from aiohttp.connector import Connection
 from yarl import URL
 
-from tasks.webhooks.addresses import Network, UrlRefusedError, parse_url
-from tasks.webhooks.answers import Answer, Timeouts, as_text
-from tasks.webhooks.failures import REQUEST_ERRORS, error_code, tls_reason
-from tasks.webhooks.guards import GuardedResolver, Lookup, guarded_socket, system_lookup, tls_context
-from tasks.webhooks.stopwatch import Stopwatch, tracing
+from taskyard.webhooks.http.error_codes import REQUEST_ERRORS, error_code, tls_reason
+from taskyard.webhooks.http.resolver import GuardedResolver, Lookup, guarded_socket, system_lookup, tls_context
+from taskyard.webhooks.http.response import Answer, Timeouts, as_text
+from taskyard.webhooks.http.ssrf_policy import Network, UrlRefusedError, parse_url
+from taskyard.webhooks.http.timing import Stopwatch, tracing
 
 READ_LIMIT: Final = 64 * 1024  # bytes of a body that are read; a longer one costs its connection
 EXCERPT_LIMIT: Final = 16 * 1024  # bytes of a body that are kept

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Final
 
-from tasks.webhooks.answers import Answer, ErrorCode
+from taskyard.webhooks.http.response import Answer, ErrorCode
 
 DEFAULT_SCHEDULE: Final[tuple[timedelta, ...]] = (
     timedelta(seconds=30),

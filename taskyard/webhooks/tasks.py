@@ -7,12 +7,6 @@ from functools import lru_cache
 from ipaddress import ip_network
 from ssl import SSLError
 
-from tasks.webhooks import handlers
-from tasks.webhooks.clients import AiohttpWebhookClient, ClientOptions
-from tasks.webhooks.guards import tls_context
-from tasks.webhooks.handover import Due
-from tasks.webhooks.payloads import DeliverWebhook, SweepWebhooks
-from tasks.webhooks.store import DeliveryStore
 from taskyard.database.engine import open_session
 from taskyard.settings.platform import Settings, SettingsError, current_settings
 from taskyard.settings.queues import MAINTENANCE, WEBHOOKS
@@ -21,6 +15,12 @@ from taskyard.tasks.call_options import CallOptions
 from taskyard.tasks.platform_task import was_redelivered
 from taskyard.tasks.policy import Exponential, Policy
 from taskyard.tasks.start_checks import before_work
+from taskyard.webhooks import handlers
+from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.store import DeliveryStore
+from taskyard.webhooks.http.client import AiohttpWebhookClient, ClientOptions
+from taskyard.webhooks.http.resolver import tls_context
+from taskyard.webhooks.payloads import DeliverWebhook, SweepWebhooks
 
 # The schedule of a delivery lives in SQL and ends it there; the attempts of its task only bound our own faults.
 DELIVERY = Policy(max_attempts=1000, backoff=Exponential(base=timedelta(seconds=2), cap=timedelta(minutes=5)))
@@ -34,7 +34,7 @@ def reopen(payload: DeliverWebhook) -> None:
 
 @task("webhooks.deliver", DeliverWebhook, queue=WEBHOOKS, policy=DELIVERY, on_redrive=reopen)
 def deliver(payload: DeliverWebhook) -> handlers.Delivered:
-    """Send one webhook delivery; see :func:`tasks.webhooks.handlers.deliver`."""
+    """Send one webhook delivery; see :func:`taskyard.webhooks.handlers.deliver`."""
     tools = handlers.Tools(
         open_store(),
         http_client(),
@@ -48,7 +48,7 @@ def deliver(payload: DeliverWebhook) -> handlers.Delivered:
 
 @task("webhooks.sweep", SweepWebhooks, queue=MAINTENANCE, policy=SWEEP)
 def sweep(_payload: SweepWebhooks) -> handlers.Swept:
-    """Enqueue the deliveries that are due; see :func:`tasks.webhooks.handlers.sweep`."""
+    """Enqueue the deliveries that are due; see :func:`taskyard.webhooks.handlers.sweep`."""
     return handlers.sweep(open_store(), enqueue_deliveries, current_settings())
 
 

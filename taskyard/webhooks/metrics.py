@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from sqlalchemy import case, func
 from sqlmodel import Session, col, select
 
-from tasks.webhooks.models import OPEN_STATES, Delivery, Endpoint
 from taskyard.database.columns import utc_now
 from taskyard.gauges import Figure, age_seconds, counted
+from taskyard.webhooks.models import OPEN_STATES, Delivery, Endpoint
 
 COUNTED = (*OPEN_STATES, "parked", "exhausted")  # not the delivered ones, which only grow
 

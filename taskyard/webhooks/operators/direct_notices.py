@@ -11,12 +11,12 @@ import structlog
 from sqlalchemy import exists, select
 from sqlmodel import Session, col
 
-from tasks.webhooks.addresses import check_url
-from tasks.webhooks.emitting import delivery_of
-from tasks.webhooks.endpoints import EndpointOptions, open_vault, register
-from tasks.webhooks.events import OPERATIONAL
-from tasks.webhooks.models import Endpoint, Event
 from taskyard.settings.platform import Settings
+from taskyard.webhooks.delivery.endpoints import EndpointOptions, open_vault, register
+from taskyard.webhooks.event_store import delivery_of
+from taskyard.webhooks.event_types import OPERATIONAL
+from taskyard.webhooks.http.ssrf_policy import check_url
+from taskyard.webhooks.models import Endpoint, Event
 
 NOTICE = f"{OPERATIONAL}notice"  # operational: no filter but its own name gets it
 

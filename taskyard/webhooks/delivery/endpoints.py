@@ -9,14 +9,14 @@ from uuid import UUID
 from sqlalchemy import Select, delete, func, select, update
 from sqlmodel import Session, col
 
-from tasks.webhooks.addresses import check_url
-from tasks.webhooks.events import check_pattern
-from tasks.webhooks.handover import Due, call_next
-from tasks.webhooks.models import OPEN_STATES, Delivery, Endpoint, Secret, Subscription
-from tasks.webhooks.signing import SigningSecret, new_secret, parse_secret
-from tasks.webhooks.vault import Vault
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
+from taskyard.webhooks.delivery.dispatch import Due, call_next
+from taskyard.webhooks.event_types import check_pattern
+from taskyard.webhooks.http.ssrf_policy import check_url
+from taskyard.webhooks.models import OPEN_STATES, Delivery, Endpoint, Secret, Subscription
+from taskyard.webhooks.signing.key_vault import Vault
+from taskyard.webhooks.signing.schemes import SigningSecret, new_secret, parse_secret
 
 LONGEST_OVERLAP = timedelta(days=7)  # of two secrets in a rotation
 LONGEST_RETRY_DELAY = timedelta(days=30)

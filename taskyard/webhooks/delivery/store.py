@@ -11,16 +11,16 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import QueryableAttribute, defer
 from sqlmodel import Session, col
 
-from tasks.webhooks.answers import Answer
-from tasks.webhooks.endpoints import active_secrets, open_vault
-from tasks.webhooks.handover import Due, call_next, count_in_flight, take_lost, take_waiting
-from tasks.webhooks.lanes import Lane
-from tasks.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint
-from tasks.webhooks.results import AttemptFacts, Scene, Verdict, settle_attempt
-from tasks.webhooks.signing import SigningSecret
-from tasks.webhooks.together import Together
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
+from taskyard.webhooks.delivery.dispatch import Due, call_next, count_in_flight, take_lost, take_waiting
+from taskyard.webhooks.delivery.endpoints import active_secrets, open_vault
+from taskyard.webhooks.delivery.group_commit import Together
+from taskyard.webhooks.delivery.limits import Lane
+from taskyard.webhooks.delivery.transitions import AttemptFacts, Scene, Verdict, settle_attempt
+from taskyard.webhooks.http.response import Answer
+from taskyard.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint
+from taskyard.webhooks.signing.schemes import SigningSecret
 
 MOST_KNOWN = 10_000  # endpoints whose secrets a process keeps opened
 LEASE_MARGIN = timedelta(seconds=10)  # beyond the total timeout: time to record the attempt

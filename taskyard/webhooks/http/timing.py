@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from tasks.webhooks.answers import Phases
+from taskyard.webhooks.http.response import Phases
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ from functools import partial
 from threading import Lock, Thread
 from typing import Any, Final, Protocol
 
-from tasks.webhooks.answers import Answer, ErrorCode, Timeouts
-from tasks.webhooks.sessions import ClientOptions, GuardedSession
+from taskyard.webhooks.http.response import Answer, ErrorCode, Timeouts
+from taskyard.webhooks.http.session import ClientOptions, GuardedSession
 
 __all__ = ["AiohttpWebhookClient", "ClientClosedError", "ClientOptions", "WebhookClient"]
 

@@ -1,7 +1,7 @@
 """
 For receivers: tell whether a request is a genuine, fresh webhook.
 
-    from tasks.webhooks.verify import WebhookVerificationError, verify
+    from taskyard.webhooks.verify import WebhookVerificationError, verify
 
     message = verify(request.headers, raw_body, "whsec_...")  # before the body is parsed
     if already_seen(message.id): ...
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
-from tasks.webhooks.signing import Verifier, parse_verifier, signed_content
+from taskyard.webhooks.signing.schemes import Verifier, parse_verifier, signed_content
 
 type Reason = Literal["missing_header", "bad_header", "bad_timestamp", "too_old", "too_new", "bad_body", "no_match"]
 

@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy import BindParameter, ColumnElement, bindparam, case, exists, func, or_, select, update
 from sqlmodel import Session, col
 
-from tasks.webhooks.lanes import Lane
-from tasks.webhooks.models import OPEN_STATES, Delivery, Endpoint
 from taskyard.database.columns import UtcDateTime
 from taskyard.settings.platform import Settings
+from taskyard.webhooks.delivery.limits import Lane
+from taskyard.webhooks.models import OPEN_STATES, Delivery, Endpoint
 
 
 class Due(NamedTuple):

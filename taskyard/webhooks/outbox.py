@@ -8,11 +8,11 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlmodel import col
 
-from tasks.webhooks.emitting import add_event
-from tasks.webhooks.handover import Due
-from tasks.webhooks.models import Delivery
-from tasks.webhooks.tasks import enqueue_deliveries
 from taskyard.settings.platform import current_settings
+from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.event_store import add_event
+from taskyard.webhooks.models import Delivery
+from taskyard.webhooks.tasks import enqueue_deliveries
 
 _WAITING = "taskyard.emitted"  # session.info: what to hand over when the transaction is committed
 

@@ -8,12 +8,12 @@ from uuid import UUID
 from sqlalchemy import Select, exists, func, select, update
 from sqlmodel import Session, col
 
-from tasks.webhooks import endpoints
-from tasks.webhooks.emitting import delivery_of
-from tasks.webhooks.events import patterns_for
-from tasks.webhooks.handover import Due
-from tasks.webhooks.models import Delivery, Endpoint, Event, Subscription
 from taskyard.database.columns import utc_now
+from taskyard.webhooks.delivery import endpoints
+from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.event_store import delivery_of
+from taskyard.webhooks.event_types import patterns_for
+from taskyard.webhooks.models import Delivery, Endpoint, Event, Subscription
 
 BATCH = 500
 

@@ -1,0 +1,1 @@
+"""Stand-ins of the outside world and sample data, for demo, tests and benchmarks."""

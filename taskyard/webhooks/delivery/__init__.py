@@ -1,0 +1,1 @@
+"""A delivery's way: claimed, limited, classified, recorded."""

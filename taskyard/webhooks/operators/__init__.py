@@ -1,0 +1,1 @@
+"""What operators see and do: listings, replays, test events, notices."""

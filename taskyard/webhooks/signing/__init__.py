@@ -1,0 +1,1 @@
+"""Signatures, and the keys they are made with."""
