@@ -17,10 +17,10 @@ import psutil
 from sqlalchemy import Engine, insert
 from sqlmodel import Session, select
 
-from beat.clock import ServerClock
-from beat.engine import Pace
-from beat.models import Schedule, ScheduleFire
-from beat.scheduler import build_engine
+from taskyard.beat.engine.clock import ServerClock
+from taskyard.beat.engine.loop import Pace
+from taskyard.beat.models import Schedule, ScheduleFire
+from taskyard.beat.scheduler import build_engine
 from taskyard.broker.server.valkey import EmbeddedValkey
 from taskyard.database.engine import current_engine, open_engine
 from taskyard.database.schema import upgrade

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from beat.views import origin_of
 from cli import job_logs
 from cli.exits import NotFoundError, OperatorCommand
 from cli.job_logs import follow_runs, for_option, progress_text
@@ -20,6 +19,7 @@ from cli.parameters import (
     page_options,
 )
 from cli.run_forms import attempt_facts, executions_text, run_facts, run_filter_options
+from taskyard.beat.views import origin_of
 from taskyard.broker.admin.queue_control import MessageNotFoundError
 from taskyard.database.engine import open_session
 from taskyard.history.dead_letters import letters_of_run

@@ -7,20 +7,20 @@ from typing import Any
 
 import click
 
-from beat.definitions import MISFIRES, OVERLAPS, Definition, moment_of, span_of
-from beat.errors import (
+from cli.exits import FailedError, NotFoundError, OperatorCommand
+from cli.parameters import read_json_object
+from taskyard.beat.definitions import MISFIRES, OVERLAPS, Definition, moment_of, span_of
+from taskyard.beat.engine.publisher import RefusedError
+from taskyard.beat.errors import (
     CodeOwnedError,
     InvalidScheduleError,
     NameTakenError,
     ScheduleNotFoundError,
     ScheduleStateError,
 )
-from beat.publisher import RefusedError
-from beat.text import timing_text
-from beat.views import FireView, ScheduleView, shown_args
-from beat.zones import zone_of
-from cli.exits import FailedError, NotFoundError, OperatorCommand
-from cli.parameters import read_json_object
+from taskyard.beat.timing.describe import timing_text
+from taskyard.beat.timing.zones import zone_of
+from taskyard.beat.views import FireView, ScheduleView, shown_args
 
 KINDS = ("cron", "every", "at")  # options that say when; one of them
 PLAIN = (

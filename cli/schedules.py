@@ -6,10 +6,6 @@ from typing import Any
 
 import click
 
-from beat import catalog
-from beat.definitions import check_times, checked
-from beat.manual import run_now
-from beat.views import STATES, ScheduleView, list_fires, list_schedules, preview, show_schedule
 from cli.output import milliseconds, print_facts, print_json, print_table
 from cli.parameters import Moment, check_consent, destructive_options, json_option, reason_option
 from cli.schedule_forms import (
@@ -22,6 +18,10 @@ from cli.schedule_forms import (
     print_preview,
     wants_to_save,
 )
+from taskyard.beat import catalog
+from taskyard.beat.definitions import check_times, checked
+from taskyard.beat.manual import run_now
+from taskyard.beat.views import STATES, ScheduleView, list_fires, list_schedules, preview, show_schedule
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.operator_log import record_operation

@@ -12,8 +12,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlmodel import Session
 
-from beat.leader import current_leader
 from monitor.state import broker_memory
+from taskyard.beat.engine.leadership import current_leader
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database import schema
 from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns

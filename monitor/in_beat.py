@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from beat.metrics import BeatMetrics
 from monitor.server import Monitor
+from taskyard.beat.metrics import BeatMetrics
 from taskyard.settings.platform import current_settings
 
 

@@ -12,10 +12,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlmodel import SQLModel
 
-import beat.models  # noqa: F401 - registers its tables
 import tasks.backups.models
 import tasks.markets.models
 import tasks.reconciliation.models
+import taskyard.beat.models  # noqa: F401 - registers its tables
 import taskyard.history.models
 import taskyard.history.operator_log  # noqa: F401 - registers its tables
 import taskyard.webhooks.models  # noqa: F401 - registers its tables

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func
 from sqlmodel import Session, SQLModel, select
 
-from beat.schedule import timetable
+from beat.timetable import timetable
 from taskyard.database.columns import utc_now
 from taskyard.history.dead_letters import find_letter
 from taskyard.history.models import Attempt, BulkOperation, DeadLetter, Run, TaskLog

@@ -3,9 +3,9 @@
 import os
 from datetime import datetime, timedelta
 
-from beat.clock import Clock, ServerClock
-from beat.engine import Pace
-from beat.scheduler import Scheduler
+from taskyard.beat.engine.clock import Clock, ServerClock
+from taskyard.beat.engine.loop import Pace
+from taskyard.beat.scheduler import Scheduler
 
 
 class FastClock(ServerClock):

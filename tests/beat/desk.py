@@ -6,17 +6,17 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from beat import catalog
-from beat.definitions import Definition
-from beat.deploy import deploy
-from beat.engine import Engine, Pace
-from beat.entries import Entry
-from beat.firing import Firing
-from beat.leader import Lease
-from beat.metrics import BeatMetrics
-from beat.models import Schedule, ScheduleFire
-from beat.publisher import CeleryPublisher
-from beat.store import BeatStore
+from taskyard.beat import catalog
+from taskyard.beat.definitions import Definition
+from taskyard.beat.deploy import deploy
+from taskyard.beat.engine.firing import Firing
+from taskyard.beat.engine.leadership import Lease
+from taskyard.beat.engine.loop import Engine, Pace
+from taskyard.beat.engine.publisher import CeleryPublisher
+from taskyard.beat.engine.store import BeatStore
+from taskyard.beat.entries import Entry
+from taskyard.beat.metrics import BeatMetrics
+from taskyard.beat.models import Schedule, ScheduleFire
 from taskyard.settings.platform import current_settings
 from taskyard.tasks.app import app
 from tests.beat.stage import Stage

@@ -4,7 +4,7 @@ import threading
 import time
 from typing import SupportsIndex
 
-from beat.scheduler import Scheduler
+from taskyard.beat.scheduler import Scheduler
 
 __all__ = ["Scheduler"]
 MOVABLE = {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}  # as when a machine's clock is set

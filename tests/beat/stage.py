@@ -14,10 +14,10 @@ from typing import Any, Self
 
 from sqlmodel import select
 
-from beat import catalog
-from beat.definitions import Definition
-from beat.leader import Leader, current_leader
-from beat.models import Schedule, ScheduleFire
+from taskyard.beat import catalog
+from taskyard.beat.definitions import Definition
+from taskyard.beat.engine.leadership import Leader, current_leader
+from taskyard.beat.models import Schedule, ScheduleFire
 from tests.beat.app import MARKS
 from tests.databases import Database
 from tests.servers import Server

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from beat import catalog
+from taskyard.beat import catalog
 from tests.beat.stage import Stage, gaps
 from tests.databases import Database
 from tests.servers import Sentinel, Server, TlsServer

@@ -4,8 +4,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from beat import catalog, firing
-from beat.publisher import CeleryPublisher, Message, Prepared
+from taskyard.beat import catalog
+from taskyard.beat.engine import firing
+from taskyard.beat.engine.publisher import CeleryPublisher, Message, Prepared
 from tests.beat.desk import START, Desk, play
 
 CROWD = 30  # schedules

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beat.cron import CronExpression
-from beat.definitions import checked
-from beat.errors import InvalidScheduleError
-from beat.text import timing_text
+from taskyard.beat.definitions import checked
+from taskyard.beat.errors import InvalidScheduleError
+from taskyard.beat.timing.cron import CronExpression
+from taskyard.beat.timing.describe import timing_text
 from tests.beat.desk import definition
 
 MARCH = datetime(2027, 3, 1, tzinfo=UTC)

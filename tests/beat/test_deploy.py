@@ -3,9 +3,9 @@
 from datetime import timedelta
 from typing import Any
 
-from beat import catalog
-from beat.entries import Entry, cron, every
-from beat.schedule import timetable
+from beat.timetable import timetable
+from taskyard.beat import catalog
+from taskyard.beat.entries import Entry, cron, every
 from taskyard.settings.platform import load_settings
 from tests.beat.app import Mark, mark
 from tests.beat.desk import Desk, play

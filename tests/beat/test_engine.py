@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 
-from beat import catalog
-from beat.models import Schedule
-from beat.store import BeatStore
+from taskyard.beat import catalog
+from taskyard.beat.engine.store import BeatStore
+from taskyard.beat.models import Schedule
 from taskyard.history.operator_log import Operation, record_operation
 from tests.beat.desk import EAGER, START, Desk, play
 

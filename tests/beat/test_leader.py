@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import redis
 
-from beat.leader import Lease, current_leader
+from taskyard.beat.engine.leadership import Lease, current_leader
 from tests.servers import Server
 from tests.waiting import wait_for
 

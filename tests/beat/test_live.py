@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.engine import make_url
 
-from beat import catalog
+from taskyard.beat import catalog
 from tests.beat.stage import Stage, seldom
 from tests.proxy import Proxy
 from tests.waiting import stays_true, wait_for

@@ -4,7 +4,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 
-from beat.metrics import NAMES, BeatMetrics
+from taskyard.beat.metrics import NAMES, BeatMetrics
 
 RULES = Path(__file__).resolve().parents[2] / "dashboards" / "schedules.rules.yml"
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from beat.definitions import MISFIRES, Misfire
-from beat.planning import Horizon, Plan, plan, run_id_of, shift_of
-from beat.slots import COUNT_LIMIT, Every, Once, Series
+from taskyard.beat.definitions import MISFIRES, Misfire
+from taskyard.beat.engine.planning import Horizon, Plan, plan, run_id_of, shift_of
+from taskyard.beat.timing.slots import COUNT_LIMIT, Every, Once, Series
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from beat.cron import CronExpression
-from beat.errors import InvalidScheduleError
-from beat.slots import COUNT_LIMIT, Cron, Every, Once, Series, slots_between
+from taskyard.beat.errors import InvalidScheduleError
+from taskyard.beat.timing.cron import CronExpression
+from taskyard.beat.timing.slots import COUNT_LIMIT, Cron, Every, Once, Series, slots_between
 from tests.beat import reference
 
 BERLIN = ZoneInfo("Europe/Berlin")

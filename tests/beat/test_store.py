@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from beat.errors import StaleLeaderError
-from beat.store import BeatStore
+from taskyard.beat.engine.store import BeatStore
+from taskyard.beat.errors import StaleLeaderError
 from taskyard.database.engine import open_engine
 from tests.databases import Database
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from beat.errors import InvalidScheduleError
-from beat.zones import zone_of
+from taskyard.beat.errors import InvalidScheduleError
+from taskyard.beat.timing.zones import zone_of
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import redis
 from sqlmodel import select
 
-from beat.models import Schedule, ScheduleFire
+from taskyard.beat.models import Schedule, ScheduleFire
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import Operation
 from taskyard.history.writer.loop import Writer
@@ -153,6 +153,6 @@ def test_what_code_owns_may_be_paused_but_not_changed_or_removed(command: Comman
     with open_session() as session, session.begin():
         session.exec(select(Schedule)).one().owner = "code"
     refused = command("schedules", "edit", "report", "--every", "5m", "--yes")
-    assert (refused.exit_code, "beat/schedule.py" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "beat/timetable.py" in refused.stderr) == (2, True)
     assert command("schedules", "rm", "report", "--yes").exit_code == 2
     assert command("schedules", "pause", "report").exit_code == 0

@@ -9,15 +9,15 @@ from typing import Any
 import structlog
 from celery.beat import Scheduler as CeleryScheduler
 
-from beat.clock import Clock, ServerClock
-from beat.deploy import deploy
-from beat.engine import Engine, Pace
-from beat.firing import Firing
-from beat.leader import Lease
-from beat.metrics import BeatMetrics
-from beat.publisher import CeleryPublisher
-from beat.schedule import timetable
-from beat.store import BeatStore
+from beat.timetable import timetable
+from taskyard.beat.deploy import deploy
+from taskyard.beat.engine.clock import Clock, ServerClock
+from taskyard.beat.engine.firing import Firing
+from taskyard.beat.engine.leadership import Lease
+from taskyard.beat.engine.loop import Engine, Pace
+from taskyard.beat.engine.publisher import CeleryPublisher
+from taskyard.beat.engine.store import BeatStore
+from taskyard.beat.metrics import BeatMetrics
 from taskyard.broker.server.client import open_client
 from taskyard.database.engine import open_engine
 from taskyard.settings.platform import Settings, current_settings

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from beat.definitions import SHORTEST, Definition, Kind, Misfire, Overlap, checked
+from taskyard.beat.definitions import SHORTEST, Definition, Kind, Misfire, Overlap, checked
 from taskyard.settings.queues import NORMAL, PriorityName
 from taskyard.tasks.app import TypedTask
 from taskyard.tasks.payloads import Payload

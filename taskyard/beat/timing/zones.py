@@ -4,7 +4,7 @@ from functools import cache
 from importlib.resources import files
 from zoneinfo import ZoneInfo
 
-from beat.errors import InvalidScheduleError
+from taskyard.beat.errors import InvalidScheduleError
 
 
 @cache

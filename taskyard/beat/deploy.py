@@ -7,11 +7,11 @@ import structlog
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
-from beat.catalog import apply, database_now, new_schedule, touch
-from beat.definitions import Definition
-from beat.entries import Entry
-from beat.errors import InvalidScheduleError
-from beat.models import Schedule
+from taskyard.beat.catalog import apply, database_now, new_schedule, touch
+from taskyard.beat.definitions import Definition
+from taskyard.beat.entries import Entry
+from taskyard.beat.errors import InvalidScheduleError
+from taskyard.beat.models import Schedule
 
 CODE, OPERATOR = "code", "operator"
 log = structlog.get_logger(__name__)

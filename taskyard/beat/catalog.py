@@ -7,18 +7,18 @@ from typing import Any
 from sqlalchemy import func
 from sqlmodel import Session, select
 
-from beat.definitions import Definition, checked, timing_of
-from beat.errors import (
+from taskyard.beat.definitions import Definition, checked, timing_of
+from taskyard.beat.engine.planning import run_id_of
+from taskyard.beat.engine.store import next_change
+from taskyard.beat.errors import (
     CodeOwnedError,
     InvalidScheduleError,
     NameTakenError,
     ScheduleNotFoundError,
     ScheduleStateError,
 )
-from beat.models import Schedule, ScheduleFire
-from beat.planning import run_id_of
-from beat.slots import Series
-from beat.store import next_change
+from taskyard.beat.models import Schedule, ScheduleFire
+from taskyard.beat.timing.slots import Series
 from taskyard.database.columns import utc_now
 
 CODE, OPERATOR = "code", "operator"
@@ -67,7 +67,7 @@ def add(session: Session, definition: Definition, by: str) -> Schedule:
 
 def edit(session: Session, name: str, by: str, **changes: Any) -> Schedule:
     """
-    Change fields of a definition (see :class:`beat.definitions.Definition`).
+    Change fields of a definition (see :class:`taskyard.beat.definitions.Definition`).
 
     Raises:
         ScheduleNotFoundError, InvalidScheduleError: As above.
@@ -75,7 +75,7 @@ def edit(session: Session, name: str, by: str, **changes: Any) -> Schedule:
     """
     row = _find_to_change(session, name)
     if row.owner == CODE:
-        raise CodeOwnedError(f"{name!r} is owned by code: change it in beat/schedule.py; here it can be paused or run")
+        raise CodeOwnedError(f"{name!r} is owned by code: change it in beat/timetable.py; here it can be paused or run")
     definition = checked(replace(definition_of(row), **changes))
     if apply(session, row, definition, by) and series_of(definition).after(row.cursor) is None:
         raise InvalidScheduleError(f"{definition.kind} {definition.expression!r}: no slot lies in the future")

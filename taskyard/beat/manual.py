@@ -6,11 +6,11 @@ from celery import Celery
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from beat.catalog import begin_manual_fire, database_now, find
-from beat.errors import ScheduleStateError
-from beat.models import ScheduleFire
-from beat.publisher import CeleryPublisher, Message, RefusedError
-from beat.store import BeatStore, Published
+from taskyard.beat.catalog import begin_manual_fire, database_now, find
+from taskyard.beat.engine.publisher import CeleryPublisher, Message, RefusedError
+from taskyard.beat.engine.store import BeatStore, Published
+from taskyard.beat.errors import ScheduleStateError
+from taskyard.beat.models import ScheduleFire
 from taskyard.broker.server.client import shared_client
 from taskyard.history.operator_log import record_operation
 from taskyard.settings.platform import Settings

@@ -12,7 +12,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
-from beat.errors import ScheduleError
+from taskyard.beat.errors import ScheduleError
 from taskyard.broker.admin.message_lookup import held
 from taskyard.broker.scripts.runner import Keyspace, run
 from taskyard.broker.transport.cancellation import cancel

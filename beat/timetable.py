@@ -2,9 +2,6 @@
 
 from typing import Any
 
-from beat.cron import CronExpression
-from beat.entries import Entry, When, cron, every
-from beat.errors import InvalidScheduleError
 from tasks.backups.payloads import VerifyBackup
 from tasks.backups.tasks import verify
 from tasks.markets.payloads import ConfirmPredictions
@@ -12,6 +9,9 @@ from tasks.markets.tasks import confirm
 from tasks.reconciliation.payloads import Reconcile, SweepReconciliations
 from tasks.reconciliation.tasks import reconcile
 from tasks.reconciliation.tasks import sweep as sweep_reconciliations
+from taskyard.beat.entries import Entry, When, cron, every
+from taskyard.beat.errors import InvalidScheduleError
+from taskyard.beat.timing.cron import CronExpression
 from taskyard.settings.platform import Settings, SettingsError
 from taskyard.tasks.records.payloads import CleanUpAudit
 from taskyard.tasks.records.tasks import cleanup

@@ -9,14 +9,14 @@ import structlog
 from redis import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from beat.agenda import Agenda
-from beat.arming import armed_from, can_fire
-from beat.clock import Clock
-from beat.errors import CursorMovedError, DefinitionsChangedError, InvalidScheduleError, StaleLeaderError
-from beat.firing import Firing
-from beat.leader import Lease
-from beat.metrics import BeatMetrics
-from beat.store import BeatStore
+from taskyard.beat.engine.agenda import Agenda
+from taskyard.beat.engine.clock import Clock
+from taskyard.beat.engine.firing import Firing
+from taskyard.beat.engine.leadership import Lease
+from taskyard.beat.engine.loading import armed_from, can_fire
+from taskyard.beat.engine.store import BeatStore
+from taskyard.beat.errors import CursorMovedError, DefinitionsChangedError, InvalidScheduleError, StaleLeaderError
+from taskyard.beat.metrics import BeatMetrics
 
 BATCH = 500  # schedules that are settled in one transaction
 BATCHES = 50  # in one tick; then the loop gets a chance to end

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from beat.definitions import Misfire
-from beat.publisher import Prepared
-from beat.slots import Remembered
+from taskyard.beat.definitions import Misfire
+from taskyard.beat.engine.publisher import Prepared
+from taskyard.beat.timing.slots import Remembered
 
 
 @dataclass(slots=True)

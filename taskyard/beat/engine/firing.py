@@ -11,13 +11,13 @@ from uuid import UUID
 
 import structlog
 
-from beat.agenda import Agenda, Armed
-from beat.clock import Clock
-from beat.leader import Lease
-from beat.metrics import BeatMetrics
-from beat.planning import Horizon, Plan, plan, run_id_of
-from beat.publisher import BROKER_ERRORS, Message, Prepared, Publisher, RefusedError
-from beat.store import Advance, BeatStore, Published
+from taskyard.beat.engine.agenda import Agenda, Armed
+from taskyard.beat.engine.clock import Clock
+from taskyard.beat.engine.leadership import Lease
+from taskyard.beat.engine.planning import Horizon, Plan, plan, run_id_of
+from taskyard.beat.engine.publisher import BROKER_ERRORS, Message, Prepared, Publisher, RefusedError
+from taskyard.beat.engine.store import Advance, BeatStore, Published
+from taskyard.beat.metrics import BeatMetrics
 
 LEFT_OVER = timedelta(seconds=3)  # a fire without a message is taken up by the leader after so long
 PER_CALL = 250  # messages of one call to the broker

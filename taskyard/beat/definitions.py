@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from beat.cron import CronExpression
-from beat.errors import InvalidScheduleError
-from beat.slots import Cron, Every, Once, Series, Timing, first_real
-from beat.zones import zone_of
+from taskyard.beat.errors import InvalidScheduleError
+from taskyard.beat.timing.cron import CronExpression
+from taskyard.beat.timing.slots import Cron, Every, Once, Series, Timing, first_real
+from taskyard.beat.timing.zones import zone_of
 from taskyard.settings.queues import NORMAL, PriorityName, priority_number
 from taskyard.tasks.app import find_task
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from cronsim import CronSim
 
-from beat.zones import zone_of
+from taskyard.beat.timing.zones import zone_of
 
 WEEKDAYS = {"1-5": "weekdays", "MON-FRI": "weekdays", "0,6": "weekends", "6,0": "weekends", "6,7": "weekends"}
 DAYS = ("Sundays", "Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")

@@ -3,10 +3,10 @@
 from datetime import timedelta
 from typing import Any
 
-from beat.agenda import Armed
-from beat.definitions import timing_of
-from beat.planning import shift_of
-from beat.slots import Remembered, Series
+from taskyard.beat.definitions import timing_of
+from taskyard.beat.engine.agenda import Armed
+from taskyard.beat.engine.planning import shift_of
+from taskyard.beat.timing.slots import Remembered, Series
 
 
 def can_fire(row: Any) -> bool:

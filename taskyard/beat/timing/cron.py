@@ -5,7 +5,7 @@ from datetime import datetime
 
 from cronsim import CronSim, CronSimError
 
-from beat.errors import InvalidScheduleError
+from taskyard.beat.errors import InvalidScheduleError
 
 MAX_LENGTH = 200  # characters
 MAX_TERMS = 60  # comma-separated parts of one field

@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from beat.errors import CursorMovedError, DefinitionsChangedError, StaleLeaderError
-from beat.models import BeatState, Schedule, ScheduleFire
+from taskyard.beat.errors import CursorMovedError, DefinitionsChangedError, StaleLeaderError
+from taskyard.beat.models import BeatState, Schedule, ScheduleFire
 from taskyard.history.models import FINAL_STATES, Run
 
 LEADER, CHANGES = "leader", "changes"

@@ -7,8 +7,8 @@ from functools import lru_cache
 from hashlib import sha256
 from uuid import UUID, uuid5
 
-from beat.definitions import Misfire
-from beat.slots import Timing, slots_between
+from taskyard.beat.definitions import Misfire
+from taskyard.beat.timing.slots import Timing, slots_between
 
 ON_TIME = timedelta(seconds=1)  # a slot that is later than this has passed, and its misfire policy decides
 

@@ -8,11 +8,11 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select
 
-from beat.catalog import database_now, definition_of, find, series_of
-from beat.definitions import Definition
-from beat.models import Schedule, ScheduleFire
-from beat.planning import shift_of
-from beat.text import timing_text
+from taskyard.beat.catalog import database_now, definition_of, find, series_of
+from taskyard.beat.definitions import Definition
+from taskyard.beat.engine.planning import shift_of
+from taskyard.beat.models import Schedule, ScheduleFire
+from taskyard.beat.timing.describe import timing_text
 from taskyard.history.models import Run
 from taskyard.tasks.app import find_task
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError

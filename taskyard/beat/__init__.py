@@ -1,0 +1,1 @@
+"""The scheduler, and how code and operators define schedules."""

@@ -1,0 +1,1 @@
+"""The scheduler's engine: lead, plan, fire, publish."""
