@@ -7,9 +7,9 @@ import click
 from cli.exits import FailedError, OperatorCommand
 from cli.output import print_facts, print_json, print_table
 from cli.parameters import json_option
-from monitor.doctor import examine, shown_settings
 from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import current_engine
+from taskyard.monitor.doctor import examine, shown_settings
 from taskyard.settings.platform import current_settings
 
 

@@ -54,7 +54,7 @@ app.add_defaults(_configuration)
 use_our_results(app)
 app.steps["worker"].add("taskyard.history.writer.bootstep:AuditWriter")  # by name: only a worker imports it
 app.steps["worker"].add("taskyard.broker.worker.signal_handlers:SoftSignals")  # as above
-app.steps["worker"].add("monitor.in_worker:WorkerMonitor")  # as above
+app.steps["worker"].add("taskyard.monitor.in_worker:WorkerMonitor")  # as above
 app.steps["worker"].add("taskyard.tasks.start_checks:StartCheck")  # as above
 
 
@@ -209,4 +209,4 @@ def _log_our_way(**_: Any) -> None:
 @beat_init.connect
 def _tell_what_beat_does(sender: Any, **_: Any) -> None:
     """Let beat answer scrapes; by name: only beat imports it."""
-    import_module("monitor.in_beat").start(sender)
+    import_module("taskyard.monitor.in_beat").start(sender)

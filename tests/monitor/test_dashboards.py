@@ -16,14 +16,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.in_beat import BeatCollector
-from monitor.meters import MOST_TASKS, TaskMeters
-from monitor.snapshots import exposition
-from monitor.state import broker_figures, database_figures, families
 from tasks.backups.models import BackupRun
 from tasks.reconciliation.models import Report
 from taskyard.beat.metrics import BeatMetrics
 from taskyard.broker.worker.observers import Execution
+from taskyard.monitor.background_collector import broker_figures, database_figures, families
+from taskyard.monitor.in_beat import BeatCollector
+from taskyard.monitor.shared_counts import exposition
+from taskyard.monitor.task_counters import MOST_TASKS, TaskMeters
 from tests.audit.letters import put
 from tests.audit.streams import PREFIX
 from tests.databases import Database

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from monitor.doctor import examine
 from taskyard.database.engine import current_engine
+from taskyard.monitor.doctor import examine
 from taskyard.settings.platform import current_settings
 from tests.audit import records_app
 from tests.databases import Database

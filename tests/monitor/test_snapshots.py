@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from monitor.snapshots import DEAD, Snapshots, exposition
+from taskyard.monitor.shared_counts import DEAD, Snapshots, exposition
 from tests.monitor.site import samples
 from tests.workers import ROOT
 
@@ -15,7 +15,7 @@ OTHER = """
 import sys
 from pathlib import Path
 from tests.monitor.test_snapshots import counting
-from monitor.snapshots import Snapshots
+from taskyard.monitor.shared_counts import Snapshots
 ours = Snapshots(Path(sys.argv[1]))
 ours.write(counting(5))
 print("written", flush=True)

@@ -12,13 +12,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlmodel import Session
 
-from monitor.state import broker_memory
 from taskyard.beat.engine.leadership import current_leader
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database import schema
 from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
 from taskyard.history.queries.runs import RunFilter
 from taskyard.history.writer.loop import backlog
+from taskyard.monitor.background_collector import broker_memory
 from taskyard.settings.platform import Settings, SettingsError
 from taskyard.settings.profiles import PROFILES
 from taskyard.settings.queues import QUEUES

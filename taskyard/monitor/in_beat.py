@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from monitor.server import Monitor
 from taskyard.beat.metrics import BeatMetrics
+from taskyard.monitor.http_server import Monitor
 from taskyard.settings.platform import current_settings
 
 

@@ -5,9 +5,9 @@ from typing import Any
 from celery import bootsteps
 from prometheus_client import CollectorRegistry
 
-from monitor.meters import TaskMeters
-from monitor.server import Monitor
 from taskyard.broker.worker.observers import watchers
+from taskyard.monitor.http_server import Monitor
+from taskyard.monitor.task_counters import TaskMeters
 from taskyard.settings.platform import current_settings
 
 

@@ -14,11 +14,11 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from monitor.health import check_all
-from monitor.snapshots import Snapshots, exposition
-from monitor.state import Look, broker_figures, database_figures, families
 from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import current_engine
+from taskyard.monitor.background_collector import Look, broker_figures, database_figures, families
+from taskyard.monitor.health import check_all
+from taskyard.monitor.shared_counts import Snapshots, exposition
 from taskyard.settings.platform import Settings
 
 WRITE_EVERY = 1.0  # seconds
