@@ -17,8 +17,8 @@ import redis
 
 from bench.machine import describe
 from bench.soak_tasks import Work, wait
-from launch.programs import ASYNCIO_POOL
 from taskyard.broker.admin.queue_control import QueueControl
+from taskyard.launch.programs import ASYNCIO_POOL
 from taskyard.settings.queues import WEBHOOKS
 from taskyard.tasks.app import enqueue_many
 from tests.pointing import point_app_at

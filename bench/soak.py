@@ -27,8 +27,8 @@ from sqlalchemy import text
 from bench.databases import durable_database
 from bench.machine import describe
 from bench.soak_tasks import TASKS, Work
-from launch.programs import ASYNCIO_POOL
 from taskyard.broker.admin.queue_control import QueueControl
+from taskyard.launch.programs import ASYNCIO_POOL
 from taskyard.settings.queues import BACKUPS, DEFAULT, WEBHOOKS
 from taskyard.tasks.app import enqueue_many
 from tests.databases import Database

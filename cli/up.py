@@ -11,17 +11,17 @@ import click
 import structlog
 
 from cli.exits import FAILED, FailedError, OperatorCommand
-from launch.children import Child, ProgramChild, ValkeyChild
-from launch.keeper import Keeper
-from launch.outlet import Outlet, patient_stderr
-from launch.printing import Printer
-from launch.programs import programs
-from launch.restarts import Restarts
-from launch.servers import FolderInUseError, embedded_valkey
-from launch.signals import EndedEarly, ending_early
 from taskyard.broker.server.valkey import EmbeddedValkey, ServerStartError
 from taskyard.database import schema
 from taskyard.database.engine import current_engine
+from taskyard.launch.children import Child, ProgramChild, ValkeyChild
+from taskyard.launch.early_signals import EndedEarly, ending_early
+from taskyard.launch.embedded_server import FolderInUseError, embedded_valkey
+from taskyard.launch.log_outlet import Outlet, patient_stderr
+from taskyard.launch.printing import Printer
+from taskyard.launch.process_keeper import Keeper
+from taskyard.launch.programs import programs
+from taskyard.launch.restarts import Restarts
 from taskyard.logging import configure_logging, wants_colour, writes_json
 from taskyard.settings.platform import Settings, current_settings
 from taskyard.tasks.app import app as platform

@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 
-from launch.printing import Printer
+from taskyard.launch.printing import Printer
 from taskyard.logging import wants_colour
 from tests.workers import ROOT
 

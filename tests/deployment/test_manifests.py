@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from launch.programs import CELERYS_NAMES, GRACE
+from taskyard.launch.programs import CELERYS_NAMES, GRACE
 from taskyard.settings.platform import Settings, load_settings
 from taskyard.settings.profiles import PROFILES, Profile
 

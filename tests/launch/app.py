@@ -3,14 +3,14 @@
 import time
 from pathlib import Path
 
-from launch import servers
+from taskyard.launch import embedded_server
 from taskyard.settings.queues import DEFAULT
 from taskyard.tasks.app import app, task
 from taskyard.tasks.payloads import Payload
 
 __all__ = ["Hold", "app", "hold"]  # `celery -A` looks for the app here
-servers.USUAL_PORT = 0  # a free one: whoever else runs on this machine without a REDIS_URL would take our tasks
-servers.PATIENCE = 0.5  # a second `up` is refused soon
+embedded_server.USUAL_PORT = 0  # a free one: whoever else runs on this machine without a REDIS_URL would take our tasks
+embedded_server.PATIENCE = 0.5  # a second `up` is refused soon
 
 
 class Hold(Payload):

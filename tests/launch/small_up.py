@@ -7,11 +7,11 @@ import sys
 from datetime import timedelta
 from typing import Any
 
-from launch.children import Program, ProgramChild, Stage
-from launch.keeper import Keeper
-from launch.outlet import patient_stderr
-from launch.printing import Printer
-from launch.restarts import Restarts
+from taskyard.launch.children import Program, ProgramChild, Stage
+from taskyard.launch.log_outlet import patient_stderr
+from taskyard.launch.printing import Printer
+from taskyard.launch.process_keeper import Keeper
+from taskyard.launch.restarts import Restarts
 from taskyard.logging import configure_logging
 from taskyard.settings.platform import load_settings
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launch.outlet import MOST_WAITING, Outlet
+from taskyard.launch.log_outlet import MOST_WAITING, Outlet
 from tests.launch.stage import LIMIT
 from tests.waiting import wait_for
 from tests.workers import ROOT

@@ -14,9 +14,9 @@ import psutil
 import pytest
 import redis
 
-from launch import servers
-from launch.programs import programs
 from taskyard.broker.admin.queue_control import QueueControl
+from taskyard.launch import embedded_server
+from taskyard.launch.programs import programs
 from taskyard.settings.platform import load_settings
 from taskyard.settings.profiles import PROFILES
 from taskyard.settings.queues import QUEUES
@@ -138,7 +138,7 @@ def test_the_server_of_a_killed_up_keeps_the_folder_until_it_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may still be writing; here it is suspended."""
-    monkeypatch.setattr(servers, "USUAL_PORT", 0)
+    monkeypatch.setattr(embedded_server, "USUAL_PORT", 0)
     code = (
         "import time; from pathlib import Path; from launch import servers; servers.USUAL_PORT = 0\n"
         f"with servers.embedded_valkey(Path({str(tmp_path)!r})) as valkey:\n"
@@ -151,13 +151,13 @@ def test_the_server_of_a_killed_up_keeps_the_folder_until_it_has_ended(
         server.suspend()
         up.kill()
     try:
-        monkeypatch.setattr(servers, "PATIENCE", 0.2)
-        with pytest.raises(servers.FolderInUseError), servers.embedded_valkey(tmp_path):
+        monkeypatch.setattr(embedded_server, "PATIENCE", 0.2)
+        with pytest.raises(embedded_server.FolderInUseError), embedded_server.embedded_valkey(tmp_path):
             pass
     finally:
         server.resume()
-    monkeypatch.setattr(servers, "PATIENCE", LIMIT)
-    with servers.embedded_valkey(tmp_path) as valkey:
+    monkeypatch.setattr(embedded_server, "PATIENCE", LIMIT)
+    with embedded_server.embedded_valkey(tmp_path) as valkey:
         assert valkey.pid != server.pid
 
 
@@ -165,6 +165,6 @@ def test_the_embedded_server_takes_another_port_when_the_usual_one_is_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        monkeypatch.setattr(servers, "USUAL_PORT", other.getsockname()[1])
-        with servers.embedded_valkey(tmp_path) as valkey:
-            assert valkey.port != servers.USUAL_PORT
+        monkeypatch.setattr(embedded_server, "USUAL_PORT", other.getsockname()[1])
+        with embedded_server.embedded_valkey(tmp_path) as valkey:
+            assert valkey.port != embedded_server.USUAL_PORT

@@ -8,9 +8,9 @@ from typing import Self
 import redis
 from sqlmodel import select
 
-from launch.programs import CELERYS_NAMES
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.history.models import DeadLetter
+from taskyard.launch.programs import CELERYS_NAMES
 from tests.databases import Database
 from tests.servers import Server
 from tests.waiting import wait_for

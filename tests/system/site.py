@@ -16,9 +16,9 @@ import pytest
 from sqlalchemy import func, select
 from sqlmodel import col
 
-from launch.programs import ASYNCIO_POOL, CELERYS_NAMES
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.models import DeadLetter
+from taskyard.launch.programs import ASYNCIO_POOL, CELERYS_NAMES
 from taskyard.settings.platform import current_settings
 from taskyard.tasks.dead_letters.redrive import redrive
 from taskyard.webhooks.models import Delivery

@@ -9,9 +9,9 @@ from datetime import timedelta
 
 import structlog
 
-from launch.children import Child, Stage
-from launch.restarts import Restarts
-from launch.signals import heeded
+from taskyard.launch.children import Child, Stage
+from taskyard.launch.early_signals import heeded
+from taskyard.launch.restarts import Restarts
 
 KILL_WAIT = 5.0  # seconds for the kernel to end what was killed
 KILLING_SIGNAL = 3  # the first ends in order, the second hurries the workers, the third kills

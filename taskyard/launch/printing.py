@@ -14,7 +14,7 @@ class Printer:
     """Writes `name | line`, coloured on a terminal; with JSON logs the name becomes a field, so a line stays JSON."""
 
     def __init__(self, names: Sequence[str], out: TextIO, *, as_json: bool, in_colour: bool) -> None:
-        """`names` of all processes that will write; `out` neither fails nor waits, see `launch.outlet`."""
+        """`names` of all processes that will write; `out` neither fails nor waits, see `taskyard.launch.log_outlet`."""
         self._out, self._as_json = out, as_json
         width = max(map(len, names), default=0)
         self._prefixes = {name: f"{name:<{width}} | " for name in names}

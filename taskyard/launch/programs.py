@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Mapping
 
-from launch.children import Program, Stage
+from taskyard.launch.children import Program, Stage
 from taskyard.settings.platform import Settings
 from taskyard.settings.profiles import PROFILES, Profile
 

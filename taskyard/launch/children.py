@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
-from launch.printing import Printer
 from taskyard.broker.server import parent_death_signal
 from taskyard.broker.server.valkey import EmbeddedValkey
+from taskyard.launch.printing import Printer
 
 LOOK_EVERY = 0.1  # seconds between two looks at whether it lives
 READ_AT_ONCE = 65_536  # bytes

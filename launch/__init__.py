@@ -1,1 +1,0 @@
-"""`celery -A tasks up`: starts all processes of the platform, keeps them running, and ends them in order."""

@@ -1,0 +1,1 @@
+"""`celery -A app up`: starts all processes of the platform, keeps them running, and ends them in order."""
