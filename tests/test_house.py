@@ -13,8 +13,8 @@ from celery.bin.celery import celery as celery_command
 from click.testing import CliRunner
 from dotenv import dotenv_values
 
-from cli import commands
 from scripts.settings_reference import ENV_EXAMPLE, TABLE, env_example, settings_table
+from taskyard.cli import commands
 from taskyard.settings.platform import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +54,7 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 def test_every_group_is_an_entry_point_and_every_entry_point_a_group() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["celery.commands"] == {name: f"cli.commands:{name}" for name in OUR_GROUPS}
+    assert project["entry-points"]["celery.commands"] == {name: f"taskyard.cli.commands:{name}" for name in OUR_GROUPS}
 
 
 @pytest.mark.parametrize("group", OUR_GROUPS)

@@ -7,10 +7,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cli.output import milliseconds
 from scripts.demo.environment import ATTEMPTS
 from scripts.demo.receivers import FAILURES
 from scripts.demo.show import Outcome
+from taskyard.cli.kit.output import milliseconds
 
 EXPLAINED = {
     "good": "answers 200",

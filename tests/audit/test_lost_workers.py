@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cli.jobs import group as jobs
+from taskyard.cli.jobs.commands import group as jobs
 from taskyard.history.queries.runs import attempts_of
 from tests.audit import records_app
 from tests.audit.test_worker import state_of

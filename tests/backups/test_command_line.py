@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from cli import commands
+from taskyard.cli import commands
 from taskyard.database.engine import current_engine
 from taskyard.settings.platform import current_settings
 from tests.backups.shops import PASSWORD, ShopServer

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from click.testing import CliRunner, Result
 
-from cli import commands
+from taskyard.cli import commands
 from taskyard.database.engine import current_engine
 from taskyard.settings.platform import current_settings
 from tests.cli.platform import Celery

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cli.parameters import Reason
+from taskyard.cli.kit.options import Reason
 from tests.cli.conftest import Command
 from tests.cli.test_every_verb import LEAVES, filled, having, ids_of, operations
 

@@ -9,7 +9,7 @@ import click
 import pytest
 from sqlmodel import select
 
-from cli import commands
+from taskyard.cli import commands
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import Operation
 from tests.cli.conftest import Command

@@ -10,8 +10,8 @@ HEAVY = ("alembic", "audit", "celery", "config", "kombu", "pydantic", "redis", "
 
 
 def test_naming_our_groups_imports_nothing_heavy() -> None:
-    """Celery imports `cli.commands` at each of its commands, also for `worker`."""
-    code = "import sys, cli.commands; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    """Celery imports `taskyard.cli.commands` at each of its commands, also for `worker`."""
+    code = "import sys, taskyard.cli.commands; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
 
     assert not set(HEAVY) & set(loaded.stdout.split())

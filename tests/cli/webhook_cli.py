@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from sqlalchemy import update
 from sqlmodel import Session, col
 
-from cli.commands import webhooks
+from taskyard.cli.commands import webhooks
 from taskyard.database.engine import current_engine
 from taskyard.settings.platform import OUR_PREFIXES, Settings, current_settings, load_settings
 from taskyard.webhooks.delivery import endpoints

@@ -10,8 +10,8 @@ from redis import Redis
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
-from cli import commands
 from taskyard.broker.admin.queue_control import QueueControl
+from taskyard.cli import commands
 from taskyard.history.models import DeadLetter
 from taskyard.settings.queues import QUEUES, Queue
 from taskyard.tasks.app import send

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from redis import Redis
 from sqlalchemy import text
 
-from cli.commands import dlq, jobs, webhooks
+from taskyard.cli.commands import dlq, jobs, webhooks
 from taskyard.webhooks.delivery.endpoints import register
 from tests.system.site import LIMIT, Site
 from tests.waiting import wait_for

@@ -1,1 +1,0 @@
-"""Entry points for people: commands under `celery -A tasks`."""

@@ -1,0 +1,140 @@
+"""How a command ends: exit codes, errors of one line, and the edge where every error becomes one of them."""
+
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from kombu.exceptions import OperationalError as BrokerError
+from redis import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from taskyard.broker.scripts.failover import RefusedError
+from taskyard.cli.kit.output import printable
+from taskyard.settings.platform import SettingsError
+
+FAILED = 1
+USAGE = 2
+NOT_FOUND = 3
+PARTLY_DONE = 4
+VERBOSE = "taskyard.verbose"  # key of the Click context's meta
+LONGEST_TEXT = 2000  # characters of an error's text
+NO_TABLES = ("no such table", "no such column", "does not exist")
+
+
+class FailedError(click.ClickException):
+    """Exit code 1: it did not work."""
+
+    exit_code = FAILED
+
+
+class NotFoundError(click.ClickException):
+    """Exit code 3: no such thing."""
+
+    exit_code = NOT_FOUND
+
+
+class PartlyDoneError(click.ClickException):
+    """Exit code 4: some were done, some were not."""
+
+    exit_code = PARTLY_DONE
+
+
+class OperatorCommand(click.Command):
+    """A command with `-v`, whose errors are one line on stderr and an exit code."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.params.append(
+            click.Option(
+                ["-v", "--verbose"],
+                is_flag=True,
+                expose_value=False,
+                callback=_remember_verbose,
+                help="Print the traceback of an error.",
+            )
+        )
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line."""
+        with one_line_errors(is_verbose=False):
+            _check_words(args)
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command at the edge of the process."""
+        with one_line_errors(is_verbose=bool(ctx.meta.get(VERBOSE))):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def one_line_errors(*, is_verbose: bool) -> Iterator[None]:
+    """Turn any error into a Click exception with one line of text that no terminal obeys; settings have one each."""
+    try:
+        yield
+    except click.ClickException as error:
+        if isinstance(error, click.UsageError):
+            error.ctx = None  # with it, Click prints three lines more
+        error.message = _shown(error)  # type: ignore[misc]  # Click reads it when it prints, and nothing else does
+        raise
+    except (click.exceptions.Exit, click.Abort, BrokenPipeError):  # the last: who reads our output has enough
+        raise
+    except Exception as error:  # the edge of the process
+        if is_verbose:
+            traceback.print_exc()
+        raise FailedError(printable(line_of(error), limit=LONGEST_TEXT)) from error
+
+
+def _check_words(words: Iterable[str]) -> None:
+    for word in words:
+        if "\0" in word or not _is_unicode(word):  # no database has room for it, nor has Redis
+            raise click.UsageError(f"{printable(word)!r} holds a NUL, or bytes that are not UTF-8")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(error: click.ClickException) -> str:
+    if isinstance(error, SettingsError):
+        return "\n".join(printable(line, limit=None) for line in error.message.splitlines())
+    text = printable(error.message, limit=None) if error.message else ""
+    if len(text) <= LONGEST_TEXT:
+        return text
+    return f"{text[: LONGEST_TEXT // 2]} ... {text[-LONGEST_TEXT // 2 :]}"
+
+
+def _remember_verbose(ctx: click.Context, _option: click.Parameter, value: bool) -> None:  # noqa: FBT001 - Click's
+    ctx.meta[VERBOSE] = value
+
+
+def line_of(error: Exception) -> str:
+    """Say what failed, without statements, parameters and addresses with passwords."""
+    if isinstance(error, DBAPIError):
+        reason = _first_line(error.orig or error)
+        if any(sign in reason for sign in NO_TABLES):
+            return f"database: {reason}; run: celery -A tasks db upgrade"
+        return f"database: {reason}"
+    if isinstance(error, SQLAlchemyError):
+        return f"database: {_first_line(error)}"
+    if isinstance(error, BrokerError | RedisError):
+        return f"broker: {_first_line(error).rstrip('.')}{_hint(error)}"
+    return f"{type(error).__name__}: {_first_line(error)} (-v prints the traceback)"
+
+
+def _hint(error: Exception) -> str:
+    is_away = isinstance(error, BrokerError | RedisConnectionError | RedisTimeoutError)
+    has_refused = isinstance(error, RefusedError) or isinstance(error.__cause__, RefusedError)
+    return "; start it (celery -A tasks up), or set REDIS_URL" if is_away and not has_refused else ""
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,264 @@
+"""`celery -A tasks queues`: what waits where, and what may start."""
+
+import getpass
+import re
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from taskyard.broker.admin.queue_control import MessageBusyError, MessageNotFoundError, QueueControl
+from taskyard.broker.admin.queue_info import Limits, Peeked, QueueCounts
+from taskyard.cli.kit.durations import Span
+from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
+from taskyard.cli.kit.operator_log import logged, queue_control
+from taskyard.cli.kit.options import check_consent, destructive_options, json_option, reason_option
+from taskyard.cli.kit.output import answer, milliseconds, print_json, print_table
+from taskyard.cli.kit.rates import RateLimit, rate_text
+from taskyard.database.columns import utc_now
+from taskyard.settings.queues import QUEUES
+
+STATES = ("waiting", "delayed", "active", "dead")
+MOST_PEEKED = 1000
+LIMIT = re.compile(r"[0-9]{1,7}")
+LARGEST_LIMIT = 1_000_000
+NO_LIMIT = 0  # what `--concurrency none` reads as
+
+run_argument = click.argument("run_id")
+
+
+class QueueName(click.ParamType[str]):
+    """The name of a declared queue."""
+
+    name = "queue"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002 - Click's signature
+        """Check that it is declared: a typing error must not pause a queue that nobody has."""
+        known = [queue.name for queue in QUEUES]
+        if value not in known:
+            raise NotFoundError(f"no queue {value!r}; known: {', '.join(known)}")
+        return str(value)
+
+
+class Count(click.ParamType[int]):
+    """A number from 1 up, or `none`."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the text; `none` is 0."""
+        if value == "none":
+            return NO_LIMIT
+        if LIMIT.fullmatch(str(value)) is None or not 1 <= int(value) <= LARGEST_LIMIT:
+            self.fail(f"{value!r} is no limit: use a number from 1 to {LARGEST_LIMIT}, or none", param, ctx)
+        return int(value)
+
+
+queue_argument = click.argument("queue", type=QueueName())
+
+
+@click.group("queues")
+def group() -> None:
+    """Queues: list, pause, limit, peek, drain, and single messages in them."""
+
+
+@group.command("ls", cls=OperatorCommand)
+@json_option
+def ls(*, as_json: bool) -> None:
+    """List the queues with what waits in them."""
+    found = [queue_control().counts(queue.name) for queue in QUEUES]
+    if as_json:
+        print_json({"items": [_facts(counts) for counts in found]})
+        return
+    columns = ("queue", "waiting", "delayed", "active", "dead", "oldest", "consumers", "holds")
+    print_table(columns, [_row(counts) for counts in found])
+
+
+@group.command("pause", cls=OperatorCommand)
+@queue_argument
+@click.option(
+    "--for", "span", type=Span(), metavar="TIME", help="Resume by itself after 30m, 2h ...; else: until resume."
+)
+@reason_option
+@json_option
+def pause(*, queue: str, span: timedelta | None, reason: str, as_json: bool) -> None:
+    """Hand out nothing more of a queue; what runs goes on."""
+    if span == timedelta(0):
+        raise click.UsageError("nothing was paused: --for 0 is no time; without --for it is paused until resume")
+    until = utc_now() + span if span else None
+    facts = {"until": until.isoformat() if until else None}
+    with logged("queues pause", queue, reason=reason, facts=facts, is_urgent=True):
+        queue_control().pause(queue, by=getpass.getuser(), reason=reason, until=until)
+    text = f"{queue} is paused" + (f" until {until:%Y-%m-%d %H:%M:%S} UTC" if until else "")
+    answer(text, as_json=as_json, queue=queue, paused=True, until=until)
+
+
+@group.command("resume", cls=OperatorCommand)
+@queue_argument
+@reason_option
+@json_option
+def resume(*, queue: str, reason: str, as_json: bool) -> None:
+    """End a pause."""
+    with logged("queues resume", queue, reason=reason, is_urgent=True):
+        queue_control().resume(queue)
+    answer(f"{queue} is handed out again", as_json=as_json, queue=queue, paused=False, until=None)
+
+
+@group.command("limit", cls=OperatorCommand)
+@queue_argument
+@click.option("--rate", type=RateLimit(), metavar="N/UNIT", help="Starts over all workers: 100/s, 30/m, 5/h, or none.")
+@click.option("--key-rate", type=RateLimit(), metavar="N/UNIT", help="The same for each group key.")
+@click.option("--concurrency", type=Count(), metavar="N", help="Running at once over all workers, or none.")
+@click.option("--key-concurrency", type=Count(), metavar="N", help="The same for each group key.")
+@reason_option
+@json_option
+def limit(*, queue: str, reason: str, as_json: bool, **wanted: Any) -> None:
+    """Change limits of a queue; those that are not named stay."""
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if not given:
+        raise click.UsageError("nothing was changed: name a limit, such as --concurrency 5 or --rate none")
+    facts = {name: rate_text(value) if name.endswith("rate") else value or None for name, value in given.items()}
+    with logged("queues limit", queue, reason=reason, facts=facts, is_urgent=True):
+        _set_limits(queue_control(), queue, given)
+    holds = _holds(queue_control().limits(queue))
+    answer(f"{queue}: {holds or 'no limits'}", as_json=as_json, queue=queue, changed=facts, holds=holds)
+
+
+@group.command("peek", cls=OperatorCommand)
+@queue_argument
+@click.option("--state", type=click.Choice(STATES), default="waiting", show_default=True, help="In this state.")
+@click.option("--count", type=click.IntRange(1, MOST_PEEKED), default=10, show_default=True, help="The next so many.")
+@json_option
+def peek(*, queue: str, state: Any, count: int, as_json: bool) -> None:
+    """Show the next messages of a queue, in order; nothing changes, and no payload is printed."""
+    found = [_message(each) for each in queue_control().peek(queue, state, count)]
+    if as_json:
+        print_json({"items": found})
+        return
+    columns = ("run_id", "task", "priority", "group_key", "attempt", "stalls", "put_at", "at", "reason")
+    print_table(columns, [[facts[name] for name in columns] for facts in found])
+
+
+@group.command("drain", cls=OperatorCommand)
+@queue_argument
+@destructive_options(needs_reason=True)
+@json_option
+def drain(*, queue: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
+    """Remove all waiting messages of a queue; their runs are cancelled."""
+    check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
+    if dry_run:
+        waiting = queue_control().counts(queue).waiting
+        text = f"{waiting} waiting messages of {queue} would be removed"
+        answer(text, as_json=as_json, queue=queue, removed=waiting, dry_run=True)
+        return
+    with logged("queues drain", queue, reason=reason) as row:
+        row.count = queue_control().drain(queue, by=getpass.getuser(), reason=reason)
+    text = f"{row.count} waiting messages of {queue} were removed"
+    answer(text, as_json=as_json, queue=queue, removed=row.count, dry_run=False)
+
+
+@group.command("promote", cls=OperatorCommand)
+@run_argument
+@reason_option
+@json_option
+def promote(*, run_id: str, reason: str, as_json: bool) -> None:
+    """Let a delayed run wait in line now."""
+    _on_message("queues promote", run_id, reason, lambda control: control.promote(run_id))
+    answer(f"{run_id} waits in line now", as_json=as_json, run_id=run_id, state="waiting")
+
+
+@group.command("move", cls=OperatorCommand)
+@run_argument
+@queue_argument
+@reason_option
+@json_option
+def move(*, run_id: str, queue: str, reason: str, as_json: bool) -> None:
+    """Let a waiting or delayed run wait in another queue."""
+    _on_message("queues move", run_id, reason, lambda control: control.move(run_id, queue))
+    answer(f"{run_id} waits in {queue} now", as_json=as_json, run_id=run_id, queue=queue)
+
+
+@group.command("remove", cls=OperatorCommand)
+@run_argument
+@destructive_options(needs_reason=True)
+@json_option
+def remove(*, run_id: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
+    """Remove a run that no worker has; it is cancelled."""
+    check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
+    if dry_run:
+        explained = _found(lambda: queue_control().explain(run_id))
+        text = f"{run_id} ({explained.state} in {explained.queue}) would be removed"
+        answer(text, as_json=as_json, run_id=run_id, dry_run=True)
+        return
+    who = getpass.getuser()
+    _on_message("queues remove", run_id, reason, lambda control: control.remove(run_id, by=who, reason=reason))
+    answer(f"{run_id} was removed", as_json=as_json, run_id=run_id, dry_run=False)
+
+
+def _on_message(verb: str, run_id: str, reason: str, change: Any) -> None:
+    with logged(verb, run_id, reason=reason):
+        _found(lambda: change(queue_control()))
+
+
+def _found(look: Any) -> Any:
+    try:
+        return look()
+    except MessageNotFoundError as error:
+        raise NotFoundError(str(error)) from error
+    except MessageBusyError as error:
+        raise FailedError(f"{error}; see: celery -A tasks jobs explain") from error
+
+
+def _set_limits(control: QueueControl, queue: str, given: dict[str, Any]) -> None:
+    setters = {
+        "rate": control.set_rate_limit,
+        "key_rate": control.set_key_rate_limit,
+        "concurrency": control.set_concurrency,
+        "key_concurrency": control.set_key_concurrency,
+    }
+    for name, value in given.items():
+        setter: Any = setters[name]
+        if name.endswith("rate"):
+            setter(queue, *value)
+        else:
+            setter(queue, value or None)
+
+
+def _facts(counts: QueueCounts) -> dict[str, Any]:
+    age = counts.oldest_age
+    limits = asdict(counts.limits)
+    for name in ("per", "key_per"):
+        span = limits.pop(name)
+        limits[f"{name}_seconds"] = span.total_seconds() if span else None
+    facts = {name: getattr(counts, name) for name in ("queue", "waiting", "delayed", "active", "dead", "consumers")}
+    return {**facts, "oldest_seconds": age.total_seconds() if age else None, "limits": limits}
+
+
+def _row(counts: QueueCounts) -> tuple[Any, ...]:
+    oldest = milliseconds(int(counts.oldest_age / timedelta(milliseconds=1))) if counts.oldest_age else None
+    numbers = (counts.waiting, counts.delayed, counts.active, counts.dead)
+    return (counts.queue, *numbers, oldest, counts.consumers, _holds(counts.limits))
+
+
+def _holds(limits: Limits) -> str:
+    """Say in a few words what holds messages back."""
+    parts = []
+    if limits.is_paused:
+        by = f" by {limits.paused_by}" if limits.paused_by else ""
+        until = f" until {limits.paused_until:%H:%M:%S}" if limits.paused_until else ""
+        parts.append(f"paused{by}{until}" + (f": {limits.pause_reason}" if limits.pause_reason else ""))
+    if limits.rate:
+        parts.append(f"rate {rate_text((limits.rate, limits.per or timedelta(seconds=1)))}")
+    if limits.key_rate:
+        parts.append(f"rate per key {rate_text((limits.key_rate, limits.key_per or timedelta(seconds=1)))}")
+    if limits.concurrency:
+        parts.append(f"at most {limits.concurrency} at once")
+    if limits.key_concurrency:
+        parts.append(f"at most {limits.key_concurrency} per key")
+    return ", ".join(parts)
+
+
+def _message(peeked: Peeked) -> dict[str, Any]:
+    names = ("run_id", "queue", "task", "priority", "group_key", "attempt", "stalls", "put_at", "at", "reason")
+    return {**{name: getattr(peeked, name) for name in names}, "payload_bytes": len(peeked.payload)}

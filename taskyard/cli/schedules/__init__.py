@@ -1,0 +1,1 @@
+"""`celery -A app schedules`: what fires when."""
