@@ -13,13 +13,13 @@ from uuid import uuid4
 
 from pydantic import SecretStr
 
-from tasks.backups.addresses import Address, parse_address
-from tasks.backups.catalog import open_profiles
-from tasks.backups.dumps import find_dumps
+from tasks.backups.dumps.manifests import write_manifest
+from tasks.backups.dumps.search import find_dumps
 from tasks.backups.handlers import verify
-from tasks.backups.manifests import write_manifest
 from tasks.backups.payloads import VerifyBackup
-from tasks.backups.programs import Programs
+from tasks.backups.profile.catalog import open_profiles
+from tasks.backups.restore.addresses import Address, parse_address
+from tasks.backups.restore.programs import Programs
 from tasks.backups.tasks import open_bench
 from taskyard.settings.platform import Settings, current_settings
 

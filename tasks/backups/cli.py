@@ -9,14 +9,14 @@ from uuid import UUID, uuid4
 
 import click
 
-from tasks.backups.catalog import open_profiles
 from tasks.backups.errors import BackupConfigError, InfrastructureError, UnknownTargetError
 from tasks.backups.handlers import Bench, Verified
 from tasks.backups.handlers import verify as verify_one
-from tasks.backups.history import BackupFilter, as_prometheus, figures, find_backup, list_backups, newest_of_each
 from tasks.backups.models import STATES, BackupRun
 from tasks.backups.payloads import VerifyBackup
-from tasks.backups.profiles import Profile, find_profile
+from tasks.backups.profile.catalog import open_profiles
+from tasks.backups.profile.profile import Profile, find_profile
+from tasks.backups.queries import BackupFilter, as_prometheus, figures, find_backup, list_backups, newest_of_each
 from tasks.backups.tasks import enqueue, open_bench
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
 from taskyard.cli.kit.options import json_option, page_options, since_option, until_option

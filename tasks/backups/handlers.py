@@ -12,21 +12,21 @@ from uuid import UUID, uuid4
 import structlog
 from pydantic import BaseModel
 
-from tasks.backups.addresses import Address
-from tasks.backups.checks import check_database
-from tasks.backups.dumps import Dump, DumpFormat, find_dumps, format_of
+from tasks.backups.checks.checks import check_database
+from tasks.backups.checks.postgres import inspect_postgres
+from tasks.backups.checks.results import Finished, Report
+from tasks.backups.checks.sqlite import check_integrity, check_leftovers, inspect_sqlite
+from tasks.backups.dumps.file_checks import check_files
+from tasks.backups.dumps.search import Dump, DumpFormat, find_dumps, format_of
 from tasks.backups.errors import BackupConfigError, InfrastructureError, ScratchRefusedError
-from tasks.backups.files import check_files
-from tasks.backups.leases import Keeper, Renewer, keeping
 from tasks.backups.payloads import VerifyBackup
-from tasks.backups.postgres import inspect_postgres
-from tasks.backups.profiles import Profile, find_profile
-from tasks.backups.programs import Programs
-from tasks.backups.restore import Job, restore
-from tasks.backups.results import Finished, Report
-from tasks.backups.scratch import drop_leftovers, refuse_live, scratch_database
-from tasks.backups.sqlite import check_integrity, check_leftovers, inspect_sqlite
+from tasks.backups.profile.profile import Profile, find_profile
+from tasks.backups.restore.addresses import Address
+from tasks.backups.restore.programs import Programs
+from tasks.backups.restore.restore import Job, restore
+from tasks.backups.restore.scratch_database import drop_leftovers, refuse_live, scratch_database
 from tasks.backups.store import Held, LastGood, Lease
+from tasks.backups.target_lease import Keeper, Renewer, keeping
 from taskyard.database.columns import utc_now
 from taskyard.tasks.errors import Snooze
 

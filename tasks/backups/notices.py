@@ -7,9 +7,9 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
+from tasks.backups.checks.results import Finished
 from tasks.backups.errors import BackupConfigError
-from tasks.backups.profiles import Profile
-from tasks.backups.results import Finished
+from tasks.backups.profile.profile import Profile
 from tasks.backups.store import Announce
 from taskyard.settings.platform import Settings
 from taskyard.webhooks.operators.direct_notices import Notice, check_receiver, post_notice

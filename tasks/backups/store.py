@@ -10,8 +10,8 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
+from tasks.backups.checks.results import Facts, Finished, Report
 from tasks.backups.models import BackupLease, BackupRun
-from tasks.backups.results import Facts, Finished, Report
 from taskyard.database.columns import utc_now
 
 # Writes the notice of a run into the transaction that ends it; never raises for what concerns the notice alone.

@@ -12,12 +12,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from tasks.backups import handlers
-from tasks.backups.addresses import Address, parse_address
-from tasks.backups.catalog import open_profiles
 from tasks.backups.errors import BackupConfigError
 from tasks.backups.notices import announcer, check_notices
 from tasks.backups.payloads import VerifyBackup
-from tasks.backups.programs import Programs
+from tasks.backups.profile.catalog import open_profiles
+from tasks.backups.restore.addresses import Address, parse_address
+from tasks.backups.restore.programs import Programs
 from tasks.backups.store import BackupStore
 from taskyard.broker.server import parent_death_signal
 from taskyard.database.engine import open_session

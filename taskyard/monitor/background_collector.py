@@ -10,7 +10,7 @@ from prometheus_client import Metric
 from redis import Redis
 from sqlmodel import Session
 
-from tasks.backups.history import figures as backup_figures
+from tasks.backups.queries import figures as backup_figures
 from tasks.markets.figures import figures as market_figures
 from tasks.reconciliation.figures import figures as reconciliation_figures
 from taskyard.broker.admin.queue_control import QueueControl

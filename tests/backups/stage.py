@@ -11,15 +11,15 @@ from uuid import UUID, uuid4
 
 from sqlmodel import Session, col, select
 
-from tasks.backups.addresses import Address, parse_address
-from tasks.backups.dumps import find_dumps
+from tasks.backups.checks.results import Finished
+from tasks.backups.dumps.manifests import write_manifest
+from tasks.backups.dumps.search import find_dumps
 from tasks.backups.handlers import Bench, Verified, verify
-from tasks.backups.manifests import write_manifest
 from tasks.backups.models import BackupRun
 from tasks.backups.payloads import VerifyBackup
-from tasks.backups.profiles import Profile, load_profile
-from tasks.backups.programs import Programs
-from tasks.backups.results import Finished
+from tasks.backups.profile.profile import Profile, load_profile
+from tasks.backups.restore.addresses import Address, parse_address
+from tasks.backups.restore.programs import Programs
 from tasks.backups.store import Announce, BackupStore
 from tests.backups.shops import ShopServer
 from tests.databases import BINARIES, Database

@@ -10,14 +10,14 @@ import psycopg
 import pytest
 from sqlalchemy import update
 
-from tasks.backups.addresses import parse_address
+from tasks.backups.checks.results import Report
 from tasks.backups.errors import InfrastructureError
 from tasks.backups.handlers import Verified
-from tasks.backups.leases import keeping
 from tasks.backups.models import BackupLease
-from tasks.backups.results import Report
-from tasks.backups.scratch import KEEPER, scratch_name
+from tasks.backups.restore.addresses import parse_address
+from tasks.backups.restore.scratch_database import KEEPER, scratch_name
 from tasks.backups.store import BackupStore, Held, Lease
+from tasks.backups.target_lease import keeping
 from taskyard.database.columns import utc_now
 from taskyard.tasks.errors import Snooze
 from tests.backups.shops import NAPS, ShopServer

@@ -9,8 +9,8 @@ import pytest
 from sqlmodel import Session, col, select
 
 from scripts.standins.receiver import Receiver
+from tasks.backups.checks.results import Finished, Report
 from tasks.backups.notices import announcer, slack_body
-from tasks.backups.results import Finished, Report
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings, load_settings
 from taskyard.webhooks.delivery.endpoints import disable, register

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.backups.catalog import open_profiles
 from tasks.backups.errors import BackupConfigError, UnknownTargetError
 from tasks.backups.handlers import verify
 from tasks.backups.payloads import VerifyBackup
-from tasks.backups.profiles import find_profile, load_profile, load_profiles
+from tasks.backups.profile.catalog import open_profiles
+from tasks.backups.profile.profile import find_profile, load_profile, load_profiles
 from taskyard.settings.platform import SettingsError, load_settings
 from taskyard.tasks.errors import InvalidPayloadError
 from tests.backups.stage import SHOP_PROFILE, Stage

@@ -13,10 +13,10 @@ import psutil
 import psycopg
 import pytest
 
-from tasks.backups.addresses import parse_address
 from tasks.backups.errors import BackupConfigError, InfrastructureError, ScratchRefusedError
-from tasks.backups.programs import Programs
-from tasks.backups.scratch import drop_scratch, scratch_database
+from tasks.backups.restore.addresses import parse_address
+from tasks.backups.restore.programs import Programs
+from tasks.backups.restore.scratch_database import drop_scratch, scratch_database
 from tests.backups.shops import NAPS, PASSWORD, ShopServer
 from tests.backups.stage import SHOP_PROFILE, Stage
 from tests.databases import BINARIES

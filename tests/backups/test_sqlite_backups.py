@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.backups.checks.inspectors import QueryError
+from tasks.backups.checks.sqlite import inspect_sqlite
 from tasks.backups.errors import ScratchRefusedError
-from tasks.backups.inspectors import QueryError
-from tasks.backups.sqlite import inspect_sqlite
 from tests.backups.stage import Stage
 
 PROFILE = """

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
 from tasks.backups.errors import InfrastructureError
-from tasks.backups.profiles import Profile
+from tasks.backups.profile.profile import Profile
 
 type DumpFormat = Literal["custom", "directory", "tar", "plain", "sqlite"]
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from tasks.backups.dumps import Dump
-from tasks.backups.manifests import ManifestError, Sums, compare, compute, read_manifest
-from tasks.backups.profiles import Profile
-from tasks.backups.results import Report
+from tasks.backups.checks.results import Report
+from tasks.backups.dumps.manifests import ManifestError, Sums, compare, compute, read_manifest
+from tasks.backups.dumps.search import Dump
+from tasks.backups.profile.profile import Profile
 from tasks.backups.store import LastGood
 from taskyard.database.columns import utc_now
 

@@ -10,8 +10,8 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from tasks.backups.addresses import Address
 from tasks.backups.errors import BackupConfigError, InfrastructureError, ScratchRefusedError
+from tasks.backups.restore.addresses import Address
 
 KEEPER = "taskyard backup keeper"  # application_name of the session that says: this scratch database is in use
 _NAME = re.compile(r"taskyard_scratch_(?P<target>[a-z0-9][a-z0-9_-]{0,30})_[0-9a-f]{12}")

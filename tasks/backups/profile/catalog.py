@@ -4,7 +4,7 @@ import glob
 from pathlib import Path
 
 from tasks.backups.errors import BackupConfigError
-from tasks.backups.profiles import EveryTable, Profile, load_profiles
+from tasks.backups.profile.profile import EveryTable, Profile, load_profiles
 from taskyard.settings.platform import Settings
 
 DEFAULT_TARGET = "default"

@@ -8,10 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
-from tasks.backups.dumps import Dump
+from tasks.backups.checks.inspectors import QueryError, Scalar
+from tasks.backups.checks.results import Report
+from tasks.backups.dumps.search import Dump
 from tasks.backups.errors import InfrastructureError
-from tasks.backups.inspectors import QueryError, Scalar
-from tasks.backups.results import Report
 
 STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine, at the clock
 MOST_FAULTS = 5  # named in a check's detail
@@ -59,7 +59,7 @@ def check_integrity(inspector: "SqliteInspector", report: Report) -> bool:
 
 
 class SqliteInspector:
-    """See :class:`tasks.backups.inspectors.Inspector`."""
+    """See :class:`tasks.backups.checks.inspectors.Inspector`."""
 
     def __init__(self, connection: sqlite3.Connection, limit: timedelta) -> None:
         self._connection = connection

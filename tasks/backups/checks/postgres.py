@@ -8,9 +8,9 @@ from typing import LiteralString
 import psycopg
 from psycopg import sql
 
+from tasks.backups.checks.inspectors import QueryError, Scalar
 from tasks.backups.errors import InfrastructureError
-from tasks.backups.inspectors import QueryError, Scalar
-from tasks.backups.scratch import Scratch
+from tasks.backups.restore.scratch_database import Scratch
 
 _TABLES: LiteralString = (
     "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -45,7 +45,7 @@ def inspect_postgres(scratch: Scratch, limit: timedelta) -> Iterator["PostgresIn
 
 
 class PostgresInspector:
-    """See :class:`tasks.backups.inspectors.Inspector`."""
+    """See :class:`tasks.backups.checks.inspectors.Inspector`."""
 
     def __init__(self, connection: psycopg.Connection, limit: timedelta) -> None:
         self._connection = connection

@@ -2,9 +2,9 @@
 
 from datetime import UTC, date, datetime, time, timedelta
 
-from tasks.backups.inspectors import Inspector, QueryError, Scalar
-from tasks.backups.profiles import Assertion, Profile, TableRules
-from tasks.backups.results import Facts, Report
+from tasks.backups.checks.inspectors import Inspector, QueryError, Scalar
+from tasks.backups.checks.results import Facts, Report
+from tasks.backups.profile.profile import Assertion, Profile, TableRules
 
 MOST_NAMES = 5  # in a detail
 LONGEST_VALUE = 100  # characters of an assertion's answer

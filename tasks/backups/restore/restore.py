@@ -11,12 +11,12 @@ from pathlib import Path
 
 import psycopg
 
-from tasks.backups.dumps import Dump, DumpFormat, open_plain
+from tasks.backups.dumps.plain_sql import DumpRefusedError, statements
+from tasks.backups.dumps.search import Dump, DumpFormat, open_plain
 from tasks.backups.errors import InfrastructureError
-from tasks.backups.plain import DumpRefusedError, statements
-from tasks.backups.profiles import Profile
-from tasks.backups.programs import Ended, Programs
-from tasks.backups.scratch import Scratch
+from tasks.backups.profile.profile import Profile
+from tasks.backups.restore.programs import Ended, Programs
+from tasks.backups.restore.scratch_database import Scratch
 
 _VERDICTS = ("pg_restore: ", "psql:")  # what else there is to read comes from the system, and says nothing of the dump
 # Words of faults that are the server's or the disk's and say nothing about the dump.

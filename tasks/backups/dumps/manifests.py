@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.backups.dumps import CHECKSUM_LIST, Dump
+from tasks.backups.dumps.search import CHECKSUM_LIST, Dump
 from tasks.backups.errors import InfrastructureError
 
 _LINE = re.compile(r"\\?([0-9a-fA-F]{64})(?: [ *](.+))?")

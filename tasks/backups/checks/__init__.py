@@ -1,0 +1,1 @@
+"""Checks of a restored database, and what they found."""

@@ -1,0 +1,1 @@
+"""Dump files: found, and checked before anything is restored."""

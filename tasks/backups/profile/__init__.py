@@ -1,0 +1,1 @@
+"""Profiles: what is expected of each database's backups."""

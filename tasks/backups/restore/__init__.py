@@ -1,0 +1,1 @@
+"""Restoring a dump into a scratch database."""
