@@ -14,9 +14,9 @@ from random import Random
 from time import monotonic, process_time
 
 from bench.databases import durable_database
+from scripts.standins.soroban_node import CONTRACT, StandinNode, account
 from tasks.markets.models import Market, Prediction
 from tasks.reconciliation.models import MarketLine, Report
-from tasks.reconciliation.standin import CONTRACT, StandinNode, account
 from tests.databases import Database, Kind
 from tests.markets.platform import Platform, environment
 from tests.markets.world import World, resolved_event

@@ -23,7 +23,7 @@ from scripts.demo.receivers import three_subscribers
 from scripts.demo.report import print_table, print_ways_on
 from scripts.demo.show import DemoError, run_show
 from scripts.demo.stage import Stage, StageError, interrupted
-from tasks.reconciliation.standin import StandinNode
+from scripts.standins.soroban_node import StandinNode
 from taskyard.broker.server.valkey import EmbeddedValkey, ServerStartError
 from taskyard.database.engine import current_engine
 from taskyard.database.schema import upgrade

@@ -8,7 +8,7 @@ from scripts.demo.backups import demo_backups
 from scripts.demo.markets import load_sample, show_reconciliation, show_resolution
 from scripts.demo.show import DemoError
 from scripts.standins.receiver import Receiver
-from tasks.reconciliation.standin import StandinNode
+from scripts.standins.soroban_node import StandinNode
 
 
 def run_domains(console: Console, node: StandinNode, folder: Path) -> None:

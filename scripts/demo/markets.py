@@ -12,13 +12,13 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlmodel import Session, col
 
+from scripts.standins.market_sample import OUTCOMES, Sample, add_sample
 from scripts.standins.receiver import Receiver
-from tasks.markets import listings as markets
+from scripts.standins.soroban_node import CONTRACT, StandinNode, account
+from tasks.markets import queries as markets
 from tasks.markets.models import Prediction, User
-from tasks.markets.sample import OUTCOMES, Sample, add_sample
 from tasks.markets.tasks import confirm, resolve
-from tasks.reconciliation import listings as reports
-from tasks.reconciliation.standin import CONTRACT, StandinNode, account
+from tasks.reconciliation import queries as reports
 from tasks.reconciliation.tasks import reconcile, report_id_of
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session

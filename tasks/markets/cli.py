@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from tasks.markets import listings
+from tasks.markets import queries
 from tasks.markets.models import MARKET_STATES
 from tasks.markets.payloads import ResolveMarket
 from tasks.markets.tasks import resolve
@@ -52,7 +52,7 @@ def resolve_command(  # noqa: PLR0913 - an option each
         raise click.UsageError(str(error)) from error
     market = _find(market_id)
     try:
-        listings.check_resolvable(market, outcome)
+        queries.check_resolvable(market, outcome)
     except ValueError as error:
         raise FailedError(str(error)) from error
     facts = {"market_id": market_id, "outcome": outcome, "confirmed": market.predictions["confirmed"]}
@@ -79,7 +79,7 @@ def status(*, market_id: str | None, state: str | None, limit: int, after: str |
             print_facts({name: value for name, value in market.model_dump().items() if value is not None})
         return
     with open_session() as session:
-        page = listings.list_markets(session, state, limit=limit, after=after)
+        page = queries.list_markets(session, state, limit=limit, after=after)
     if as_json:
         print_json({"items": [row.model_dump(mode="json") for row in page.rows], "next": page.after})
         return
@@ -98,7 +98,7 @@ def conflicts(*, market_id: str | None, limit: int, after: str | None, as_json: 
     if market_id is not None:
         _find(market_id)
     with open_session() as session:
-        page = listings.list_conflicts(session, market_id, limit=limit, after=after)
+        page = queries.list_conflicts(session, market_id, limit=limit, after=after)
     if as_json:
         print_json({"items": [row.model_dump(mode="json") for row in page.rows], "next": page.after})
         return
@@ -111,15 +111,15 @@ def conflicts(*, market_id: str | None, limit: int, after: str | None, as_json: 
         click.echo(f"more: --after {page.after}", err=True)
 
 
-def _find(market_id: str) -> listings.MarketDetails:
+def _find(market_id: str) -> queries.MarketDetails:
     try:
         with open_session() as session:
-            return listings.show_market(session, market_id)
-    except listings.UnknownMarketIdError as error:
+            return queries.show_market(session, market_id)
+    except queries.UnknownMarketIdError as error:
         raise NotFoundError(str(error)) from error
 
 
-def _seen(row: listings.ConflictView) -> tuple[Any, ...]:
+def _seen(row: queries.ConflictView) -> tuple[Any, ...]:
     return row.times_seen, row.first_seen_at, row.last_seen_at
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from sqlalchemy import select
 from sqlmodel import Session, col
 
-from tasks.markets.classifying import classify
+from tasks.markets.classification import classify
 from tasks.markets.clients import Emit
 from tasks.markets.confirmations import confirm_seen
 from tasks.markets.models import VOID, Conflict, Market, OracleRefusal, Prediction, Resolution

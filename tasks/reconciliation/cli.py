@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import click
 
 from tasks.markets.positions import has_market
-from tasks.reconciliation import listings
+from tasks.reconciliation import queries
 from tasks.reconciliation.diff import ALERTING
 from tasks.reconciliation.payloads import Reconcile
 from tasks.reconciliation.tasks import reconcile, report_id_of
@@ -75,7 +75,7 @@ def report_command(*, report_id: UUID | None, everything: bool, limit: int, as_j
     """Show a report, by default the newest, with the markets that are not ok or differ."""
     report = _find(report_id)
     with open_session() as session:
-        lines = listings.list_lines(session, report.id, everything=everything, limit=limit)
+        lines = queries.list_lines(session, report.id, everything=everything, limit=limit)
     _print_report(report, lines, as_json=as_json)
 
 
@@ -88,7 +88,7 @@ def drifts(*, report_id: UUID | None, market_id: str | None, limit: int, after: 
     """List the positions of a report, by default the newest, whose sides differ."""
     report = _find(report_id)
     with open_session() as session:
-        page = listings.list_drifts(session, report.id, market_id, limit=limit, after=after)
+        page = queries.list_drifts(session, report.id, market_id, limit=limit, after=after)
     if as_json:
         items = [row.model_dump(mode="json") for row in page.rows]
         print_json({"report_id": report.id, "items": items, "next": page.after})
@@ -108,7 +108,7 @@ def _request(market_id: str | None, correlation_id: str) -> Reconcile:
     )
 
 
-def _wait(report_id: UUID, seconds: float) -> listings.ReportView:
+def _wait(report_id: UUID, seconds: float) -> queries.ReportView:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         report = _look(report_id)
@@ -118,24 +118,24 @@ def _wait(report_id: UUID, seconds: float) -> listings.ReportView:
     raise FailedError(f"no complete report {report_id} within {seconds:g} s; look again with: recon report {report_id}")
 
 
-def _look(report_id: UUID) -> listings.ReportView | None:
+def _look(report_id: UUID) -> queries.ReportView | None:
     """Return the report; None: its task has not started yet."""
     try:
         with open_session() as session:
-            return listings.find_report(session, report_id)
-    except listings.UnknownReportError:
+            return queries.find_report(session, report_id)
+    except queries.UnknownReportError:
         return None
 
 
-def _find(report_id: UUID | None) -> listings.ReportView:
+def _find(report_id: UUID | None) -> queries.ReportView:
     try:
         with open_session() as session:
-            return listings.find_report(session, report_id)
-    except listings.UnknownReportError as error:
+            return queries.find_report(session, report_id)
+    except queries.UnknownReportError as error:
         raise NotFoundError(str(error)) from error
 
 
-def _print_report(report: listings.ReportView, lines: list[listings.LineView], *, as_json: bool) -> None:
+def _print_report(report: queries.ReportView, lines: list[queries.LineView], *, as_json: bool) -> None:
     if as_json:
         print_json({**report.model_dump(mode="json"), "lines": [line.model_dump(mode="json") for line in lines]})
         return
@@ -146,13 +146,13 @@ def _print_report(report: listings.ReportView, lines: list[listings.LineView], *
         print_table(columns, [_row(line) for line in lines])
 
 
-def _row(line: listings.LineView) -> tuple[Any, ...]:
+def _row(line: queries.LineView) -> tuple[Any, ...]:
     differing = line.mismatches + line.missing_on_chain + line.missing_in_db
     begin = (line.market_id, line.status or "pending", line.severity, differing)
     return (*begin, line.db_total, line.chain_total, line.drift, line.error)
 
 
-def _end(report: listings.ReportView) -> None:
+def _end(report: queries.ReportView) -> None:
     if report.severity in ALERTING:
         raise FailedError(f"{report.severity} drift of {report.drift}: see celery -A tasks recon drifts {report.id}")
     if report.status != "ok":

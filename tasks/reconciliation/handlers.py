@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from tasks.reconciliation.clients import ChainSide, ChainUnavailableError, Reading, Snapshot
 from tasks.reconciliation.models import MarketLine, Report
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile
+from tasks.reconciliation.recovery import Lost
 from tasks.reconciliation.store import Opened
-from tasks.reconciliation.upkeep import Lost
 from taskyard.tasks.errors import PermanentError
 
 SWEEP_BATCH = 500
@@ -84,7 +84,7 @@ class Reports(Protocol):
 
 
 class Upkeep(Protocol):
-    """What :func:`sweep` needs of SQL; see :class:`tasks.reconciliation.upkeep.UpkeepStore`."""
+    """What :func:`sweep` needs of SQL; see :class:`tasks.reconciliation.recovery.UpkeepStore`."""
 
     def running(self) -> list[UUID]:
         """Return the reports that are not completed."""

@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 from sqlmodel import Session, col
 
 from tasks.reconciliation.clients import DatabaseSide, Emit, Reading, Snapshot
-from tasks.reconciliation.completing import complete
+from tasks.reconciliation.completion import complete
 from tasks.reconciliation.diff import Row, Thresholds, Totals, compare, with_addresses
 from tasks.reconciliation.models import AdminAction, MarketLine, PositionRow, Report
 from tasks.reconciliation.payloads import Reconcile

@@ -10,11 +10,11 @@ from celery import chord, current_task
 
 from tasks.markets import positions
 from tasks.reconciliation import handlers
-from tasks.reconciliation.chains import open_chain
+from tasks.reconciliation.chain.readers import open_chain
 from tasks.reconciliation.clients import ChainSide
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile, SweepReconciliations
+from tasks.reconciliation.recovery import Lost, UpkeepStore
 from tasks.reconciliation.store import ReportStore
-from tasks.reconciliation.upkeep import Lost, UpkeepStore
 from taskyard.database.engine import open_session
 from taskyard.settings.platform import Settings, current_settings
 from taskyard.settings.queues import MAINTENANCE, RECONCILIATION

@@ -11,8 +11,8 @@ from redis import Redis
 from sqlmodel import Session
 
 from tasks.backups.queries import figures as backup_figures
-from tasks.markets.figures import figures as market_figures
-from tasks.reconciliation.figures import figures as reconciliation_figures
+from tasks.markets.metrics import figures as market_figures
+from tasks.reconciliation.metrics import figures as reconciliation_figures
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.engine import open_session
 from taskyard.gauges import Figure, letter_figures

@@ -5,10 +5,10 @@ from sqlalchemy import select
 from sqlmodel import Session
 
 from scripts.demo import markets as market_acts
+from scripts.standins.market_sample import add_sample
 from scripts.standins.receiver import Receiver
+from scripts.standins.soroban_node import StandinNode, account
 from tasks.markets.models import Prediction
-from tasks.markets.sample import add_sample
-from tasks.reconciliation.standin import StandinNode, account
 from taskyard.database.engine import open_engine
 from tests.databases import Database, Servers
 from tests.markets.platform import Platform

@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import pytest
 
-from tasks.reconciliation.abi import WORD, encode_arguments
-from tasks.reconciliation.rpc import JsonRpc, Limits
+from tasks.reconciliation.chain.abi import WORD, encode_arguments
+from tasks.reconciliation.chain.rpc import JsonRpc, Limits
 from tests.waiting import wait_for
 from tests.workers import ROOT
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.reconciliation.standin import CONTRACT, StandinNode
+from scripts.standins.soroban_node import CONTRACT, StandinNode
 from tests.databases import Database, database, empty_database, servers
 from tests.markets.conftest import platform
 from tests.markets.world import World

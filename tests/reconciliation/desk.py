@@ -9,12 +9,12 @@ from sqlmodel import col
 
 from tasks.markets import positions
 from tasks.reconciliation import handlers
-from tasks.reconciliation.chains import open_chain
+from tasks.reconciliation.chain.readers import open_chain
 from tasks.reconciliation.clients import Emit
 from tasks.reconciliation.models import AdminAction, MarketLine, PositionRow, Report
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile
+from tasks.reconciliation.recovery import Lost, UpkeepStore
 from tasks.reconciliation.store import ReportStore
-from tasks.reconciliation.upkeep import Lost, UpkeepStore
 from tests.markets.world import World
 
 ADMIN = {"admin_address": "GADMIN", "ip": "192.0.2.7", "correlation_id": "corr-1"}

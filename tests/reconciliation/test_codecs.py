@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.reconciliation.abi import AbiError, Arrays, decode_number, encode_arguments
-from tasks.reconciliation.strkeys import StrkeyError, contract_bytes, decode_address, encode_address
-from tasks.reconciliation.xdr import Reader, ScVal, XdrError, data_entry, data_key, encode, entry_value
+from tasks.reconciliation.chain.abi import AbiError, Arrays, decode_number, encode_arguments
+from tasks.reconciliation.chain.strkeys import StrkeyError, contract_bytes, decode_address, encode_address
+from tasks.reconciliation.chain.xdr import Reader, ScVal, XdrError, data_entry, data_key, encode, entry_value
 
 # Vectors made with stellar-sdk 16.1.1 for the 32 bytes 00 01 ... 1f.
 CONTRACT = "CAAACAQDAQCQMBYIBEFAWDANBYHRAEISCMKBKFQXDAMRUGY4DUPB6N4O"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.reconciliation.chain.evm import POSITION_COUNT, POSITIONS, EvmChain
+from tasks.reconciliation.chain.rpc import JsonRpc, Limits
 from tasks.reconciliation.clients import ChainUnavailableError
-from tasks.reconciliation.evm import POSITION_COUNT, POSITIONS, EvmChain
-from tasks.reconciliation.rpc import JsonRpc, Limits
 from tests.reconciliation.anvil import CONTRACT, FOLDER, Anvil, npm_install
 
 ALICE = "0x" + "aa" * 20

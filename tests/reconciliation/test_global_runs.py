@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import select
 from sqlmodel import col
 
+from scripts.standins.soroban_node import CONTRACT, StandinNode, account
 from tasks.reconciliation.models import MarketLine, Report
-from tasks.reconciliation.standin import CONTRACT, StandinNode, account
 from taskyard.tasks.app import app
 from tests.markets.platform import Platform
 from tests.markets.world import World

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tasks.reconciliation.standin import CONTRACT, StandinNode, account
+from scripts.standins.soroban_node import CONTRACT, StandinNode, account
 from taskyard.history.operator_log import Operation
 from taskyard.settings.queues import RECONCILIATION
 from tests.markets.platform import Platform

@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from scripts.standins.receiver import Captured, Receiver, Reply
-from tasks.reconciliation import rpc
-from tasks.reconciliation.rpc import JsonRpc, Limits, NodeError, NodeUnreachableError
+from tasks.reconciliation.chain import rpc
+from tasks.reconciliation.chain.rpc import JsonRpc, Limits, NodeError, NodeUnreachableError
 
 
 @pytest.fixture

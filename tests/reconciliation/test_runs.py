@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import update
 from sqlmodel import col
 
+from scripts.standins.soroban_node import StandinNode, account
 from tasks.reconciliation import handlers
 from tasks.reconciliation.models import MarketLine, PositionRow, Report
-from tasks.reconciliation.standin import StandinNode, account
 from taskyard.database.columns import utc_now
 from tests.reconciliation.desk import Desk
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from scripts.standins.soroban_node import CONTRACT, StandinNode, account
+from tasks.reconciliation.chain.rpc import JsonRpc, Limits
+from tasks.reconciliation.chain.soroban import SorobanChain
+from tasks.reconciliation.chain.strkeys import encode_address
 from tasks.reconciliation.clients import ChainUnavailableError, Snapshot
-from tasks.reconciliation.rpc import JsonRpc, Limits
-from tasks.reconciliation.soroban import SorobanChain
-from tasks.reconciliation.standin import CONTRACT, StandinNode, account
-from tasks.reconciliation.strkeys import encode_address
 
 
 class Overtaken(JsonRpc):

@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import batched
 from typing import Any, ClassVar, Self
 
-from tasks.reconciliation.strkeys import encode_address
-from tasks.reconciliation.xdr import ScVal, data_entry, data_key
+from tasks.reconciliation.chain.strkeys import encode_address
+from tasks.reconciliation.chain.xdr import ScVal, data_entry, data_key
 
 CONTRACT = encode_address(b"taskyard stand-in contract".ljust(32, b"\0"), is_contract=True)
 PAGE_SIZE = 100  # positions in one entry

@@ -4,11 +4,11 @@ from collections import Counter
 from itertools import batched
 from typing import Any
 
+from tasks.reconciliation.chain.rpc import JsonRpc
+from tasks.reconciliation.chain.storable_text import storable_text
+from tasks.reconciliation.chain.xdr import ScVal, XdrError, data_key, entry_value
 from tasks.reconciliation.clients import ChainUnavailableError, Reading, Snapshot
 from tasks.reconciliation.diff import Key
-from tasks.reconciliation.rpc import JsonRpc
-from tasks.reconciliation.texts import storable_text
-from tasks.reconciliation.xdr import ScVal, XdrError, data_key, entry_value
 
 MOST_KEYS = 200  # that a node takes in one call
 MOST_PAGES = 100_000  # of one market; more is a contract that talks nonsense

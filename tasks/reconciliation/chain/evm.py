@@ -4,11 +4,11 @@ import re
 from collections import Counter
 from typing import Any
 
-from tasks.reconciliation.abi import AbiError, Arrays, decode_number, encode_arguments
+from tasks.reconciliation.chain.abi import AbiError, Arrays, decode_number, encode_arguments
+from tasks.reconciliation.chain.rpc import JsonRpc
+from tasks.reconciliation.chain.storable_text import storable_text
 from tasks.reconciliation.clients import ChainUnavailableError, Reading, Snapshot
 from tasks.reconciliation.diff import Key
-from tasks.reconciliation.rpc import JsonRpc
-from tasks.reconciliation.texts import storable_text
 
 # First four bytes of the Keccak-256 of these signatures; the contract's part is in docs/reconciliation.md.
 POSITION_COUNT = bytes.fromhex("6df41a47")  # positionCount(string)

@@ -1,10 +1,10 @@
 """Choose the reader of the chain by the settings."""
 
+from tasks.reconciliation.chain.evm import ADDRESS, EvmChain
+from tasks.reconciliation.chain.rpc import JsonRpc, Limits
+from tasks.reconciliation.chain.soroban import SorobanChain
+from tasks.reconciliation.chain.strkeys import StrkeyError, contract_bytes
 from tasks.reconciliation.clients import ChainSide, NoChain
-from tasks.reconciliation.evm import ADDRESS, EvmChain
-from tasks.reconciliation.rpc import JsonRpc, Limits
-from tasks.reconciliation.soroban import SorobanChain
-from tasks.reconciliation.strkeys import StrkeyError, contract_bytes
 from taskyard.settings.platform import Settings, SettingsError
 
 

@@ -4,7 +4,7 @@ import base64
 import struct
 from typing import Any, Literal, NamedTuple
 
-from tasks.reconciliation.strkeys import contract_bytes, decode_address, encode_address
+from tasks.reconciliation.chain.strkeys import contract_bytes, decode_address, encode_address
 
 CONTRACT_DATA = 6  # LedgerEntryType
 PERSISTENT = 1  # ContractDataDurability

@@ -1,0 +1,1 @@
+"""Readers of the chain: EVM and Soroban contracts behind one Protocol."""
