@@ -3,7 +3,7 @@ The command groups under `celery -A tasks`.
 
 Every `celery` command imports this module, so it imports nothing but Click; a group's own module is loaded when the
 group is used. A command without verbs is a `LazyCommand`, called `command` in its module. To
-add a group: write `cli/<name>.py` with a Click group called `group`, name it here and in
+add a group: write a module with a Click group called `group`, name it here and in
 `[project.entry-points."celery.commands"]` of pyproject.toml.
 """
 
@@ -17,8 +17,10 @@ import click
 class LazyGroup(click.Group):
     """A group whose commands live in a module that is imported when the first of them is wanted."""
 
-    def __init__(self, name: str, help: str) -> None:  # noqa: A002 - Click's name
+    def __init__(self, name: str, module: str, help: str) -> None:  # noqa: A002 - Click's name
+        """Prepare; the module has the real group, called `group`."""
         super().__init__(name=name, help=help)
+        self._module = module
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands."""
@@ -30,7 +32,7 @@ class LazyGroup(click.Group):
 
     @property
     def _group(self) -> click.Group:
-        module: Any = import_module(f"cli.{self.name}")
+        module: Any = import_module(self._module)
         group: click.Group = module.group
         return group
 
@@ -38,14 +40,16 @@ class LazyGroup(click.Group):
 class LazyCommand(click.Command):
     """A command without verbs, in a module that is imported when it is wanted."""
 
-    def __init__(self, name: str, help: str) -> None:  # noqa: A002 - Click's name
+    def __init__(self, name: str, module: str, help: str) -> None:  # noqa: A002 - Click's name
+        """Prepare; the module has the real command, called `command`."""
         super().__init__(name=name, help=help)
+        self._module = module
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Let the command itself read its arguments; it is then what Click invokes."""
-        module: Any = import_module(f"cli.{self.name}")
+        module: Any = import_module(self._module)
         command: click.Command = module.command
         return command.make_context(info_name, args, parent, **extra)
 
@@ -54,18 +58,20 @@ class LazyCommand(click.Command):
         return ctx.command.invoke(ctx)
 
 
-audit = LazyGroup("audit", "Records: write, stats, export, prune, and what operators changed.")
-backups = LazyGroup("backups", "Backup verification: verify, history, show, profiles, metrics.")
-db = LazyGroup("db", "The database's schema: upgrade, current.")
-dlq = LazyGroup("dlq", "Dead letters: list, show, run again, discard, export.")
-doctor = LazyCommand("doctor", "What is wrong with this deployment, and how to mend it.")
-jobs = LazyGroup("jobs", "Runs and their attempts: list, show, logs, tail, explain, retry, cancel.")
-markets = LazyGroup("markets", "Prediction markets: resolve, status, conflicts.")
-queues = LazyGroup("queues", "Queues: list, pause, limit, peek, drain.")
-recon = LazyGroup("recon", "Reconciliation with the chain: run, report, drifts.")
-schedules = LazyGroup("schedules", "Schedules: list, show, add, edit, pause, resume, run, remove, preview.")
-up = LazyCommand("up", "Start the whole platform and keep it running: workers, beat, Flower, Valkey.")
-webhooks = LazyGroup("webhooks", "Webhooks: endpoints, deliveries, send again.")
+audit = LazyGroup("audit", "taskyard.cli.audit", "Records: write, stats, export, prune, and what operators changed.")
+backups = LazyGroup("backups", "tasks.backups.cli", "Backup verification: verify, history, show, profiles, metrics.")
+db = LazyGroup("db", "taskyard.cli.db", "The database's schema: upgrade, current.")
+dlq = LazyGroup("dlq", "taskyard.cli.dlq.commands", "Dead letters: list, show, run again, discard, export.")
+doctor = LazyCommand("doctor", "taskyard.cli.doctor", "What is wrong with this deployment, and how to mend it.")
+jobs = LazyGroup("jobs", "taskyard.cli.jobs.commands", "Runs and attempts: list, show, logs, explain, retry, cancel.")
+markets = LazyGroup("markets", "tasks.markets.cli", "Prediction markets: resolve, status, conflicts.")
+queues = LazyGroup("queues", "taskyard.cli.queues", "Queues: list, pause, limit, peek, drain.")
+recon = LazyGroup("recon", "tasks.reconciliation.cli", "Reconciliation with the chain: run, report, drifts.")
+schedules = LazyGroup(
+    "schedules", "taskyard.cli.schedules.commands", "Schedules: list, show, add, edit, pause, run, preview."
+)
+up = LazyCommand("up", "taskyard.cli.up", "Start workers, beat, Flower and Valkey, and keep them running.")
+webhooks = LazyGroup("webhooks", "taskyard.cli.webhooks.commands", "Webhooks: endpoints, deliveries, send again.")
 
 if "celery.bin.worker" in sys.modules:  # inside the `celery` command
     import_module("taskyard.cli.pools").take_pools_at_their_word()

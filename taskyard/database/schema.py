@@ -12,16 +12,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlmodel import SQLModel
 
-import tasks.backups.models
-import tasks.markets.models
-import tasks.reconciliation.models
-import taskyard.beat.models  # noqa: F401 - registers its tables
+import taskyard.beat.models
 import taskyard.history.models
-import taskyard.history.operator_log  # noqa: F401 - registers its tables
+import taskyard.history.operator_log
 import taskyard.webhooks.models  # noqa: F401 - registers its tables
 
 METADATA = SQLModel.metadata
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 UPGRADE_LOCK = 7_236_514_201  # of PostgreSQL's advisory locks: one upgrade at a time
 
 

@@ -1,4 +1,4 @@
-"""Celery's settings, derived from ours; what depends on the transport is added by ``taskyard.broker.transport.options``."""
+"""Celery's settings, derived from ours; what depends on the transport is added by ``broker.transport.options``."""
 
 from typing import Any
 

@@ -66,7 +66,8 @@ def refuse_coroutines(app: Celery) -> None:
     found = sorted(name for name, task in plain.items() if _is_coroutine(task))
     if found:
         raise NotAwaitedError(
-            f"async def, which only taskyard.tasks.app.task awaits: {', '.join(found)}; declare them with it, or make them def"
+            f"async def, which only Taskyard's own @task awaits: {', '.join(found)}; "
+            "declare them with it, or make them def"
         )
 
 

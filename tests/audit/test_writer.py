@@ -41,10 +41,10 @@ def client(valkey: Server) -> Iterator[redis.Redis]:
 
 @contextmanager
 def writing(writer: Writer) -> Iterator[None]:
-    thread = threading.Thread(target=loop.run)
+    thread = threading.Thread(target=writer.run)
     thread.start()
     yield
-    loop.stop()
+    writer.stop()
     thread.join(10)
     assert not thread.is_alive()
 
@@ -205,11 +205,11 @@ def test_a_database_outage_delays_events_loses_none_and_is_logged_once(
 
 
 def test_a_waiting_writer_stops_within_a_second(client: redis.Redis, database: Database) -> None:
-    loop = Writer(client, database.engine, PREFIX)
-    thread = threading.Thread(target=loop.run)
+    writer = Writer(client, database.engine, PREFIX)
+    thread = threading.Thread(target=writer.run)
     thread.start()
     wait_for(lambda: client.exists(f"{STREAM}:writer"), 5, "it leads")
-    loop.stop()
+    writer.stop()
     thread.join(1)
 
     assert not thread.is_alive()

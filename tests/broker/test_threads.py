@@ -122,7 +122,8 @@ def test_an_idle_thread_keeps_nothing_of_its_last_job() -> None:
 def test_a_process_ends_whose_pool_nobody_stopped(is_busy: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """What its threads run comes to its end first, and so does what waits."""
     job = "lambda: threading.main_thread().join() or print('done', flush=True)" if is_busy else "lambda: None"
-    code = f"import threading; from taskyard.broker.worker.thread_pool import Threads; run = Threads(1).run; [run({job}) for _ in range(50)]"
+    begin = "import threading; from taskyard.broker.worker.thread_pool import Threads"
+    code = f"{begin}; run = Threads(1).run; [run({job}) for _ in range(50)]"
     command = [sys.executable, "-c", code]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert ended.stdout.split() == ["done"] * (50 if is_busy else 0)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import InternalError, OperationalError
 
-from taskyard.database import engine
+from taskyard.database import engine as engine_module
 from taskyard.database.engine import open_engine
 from tests.databases import Servers
 from tests.waiting import wait_for
@@ -26,7 +26,7 @@ def server(servers: Servers) -> Iterator[str]:
 
 
 def test_a_connection_that_died_at_rest_is_replaced_unseen(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "REST", 0.0)
+    monkeypatch.setattr(engine_module, "REST", 0.0)
     engine = open_engine(server)
     before = backend(engine)
     end_backend(server, before)
@@ -38,7 +38,7 @@ def test_a_connection_that_died_at_rest_is_replaced_unseen(server: str, monkeypa
 
 def test_a_connection_that_worked_just_now_is_not_asked_first(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The price of the saved round trip: who comes within a second of the server's end sees it, once."""
-    monkeypatch.setattr(engine, "REST", 3600.0)
+    monkeypatch.setattr(engine_module, "REST", 3600.0)
     engine = open_engine(server)
     before = backend(engine)
     end_backend(server, before)

@@ -98,5 +98,5 @@ def test_a_worker_with_such_a_task_does_not_start() -> None:
 
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1].startswith(
-        "Error: async def, which only taskyard.tasks.app.task awaits: plain.waits;"
+        "Error: async def, which only Taskyard's own @task awaits: plain.waits;"
     )

@@ -1,4 +1,4 @@
-"""Run the Lua scripts: read once from taskyard/broker/scripts, called by hash, sent whole when the server has forgotten them."""
+"""Run the Lua scripts: read once from this folder, called by hash, sent whole when the server has forgotten them."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import redis
 
-FOLDER = Path(__file__).parent / "scripts"
+FOLDER = Path(__file__).parent
 EVEN_WHEN_FULL = "#!lua flags=allow-oom\n"  # the first line of a script that a server runs beyond its `maxmemory`
 
 type ScriptName = Literal[

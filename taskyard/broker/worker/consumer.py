@@ -71,7 +71,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
             self._shutdown.wait()
 
     def cancel_active_requests(self) -> None:
-        """Called by Celery's signal handlers: at the first signal what runs has its time, see `taskyard.broker.worker.soft_shutdown`."""
+        """Called by Celery's signal handlers: at the first signal what runs has its time, see `soft_shutdown`."""
         if self._shutdown is None or not self._shutdown.cut():
             self.stop_running_tasks()
 

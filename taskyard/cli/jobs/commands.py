@@ -25,7 +25,7 @@ from taskyard.database.engine import open_session
 from taskyard.history.dead_letters import letters_of_run
 from taskyard.history.models import Attempt
 from taskyard.history.queries.runs import RunFilter, attempts_of, children_of, find_run, list_runs
-from taskyard.tasks import app
+from taskyard.tasks.app import app
 
 EXPLAINED = (
     "run_id", "state", "queue", "place", "attempt", "stalls", "cancelled_by", "group_key", "consumers", "reasons",

@@ -26,7 +26,7 @@ from taskyard.database.columns import utc_now
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.operator_log import record_operation
 from taskyard.settings.platform import current_settings
-from taskyard.tasks import app
+from taskyard.tasks.app import app
 
 COLUMNS = (
     "name",

@@ -15,7 +15,7 @@ from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
 from taskyard.settings.platform import current_settings
-from taskyard.webhooks.delivery import endpoints
+from taskyard.webhooks.delivery.endpoints import rotate_secret as replace_secret
 from taskyard.webhooks.signing.key_vault import VaultKeyError, new_master_key
 
 
@@ -45,7 +45,7 @@ group.add_command(sending.recover)
 def rotate_secret(*, endpoint_id: UUID, overlap: timedelta, reason: str, as_json: bool) -> None:
     """Give an endpoint a new secret; it is printed here, once."""
     with open_session() as session, session.begin():
-        secret = endpoints.rotate_secret(session, current_settings(), endpoint_id, overlap)
+        secret = replace_secret(session, current_settings(), endpoint_id, overlap)
         seconds = {"overlap_seconds": overlap.total_seconds()}
         record_operation(session, "webhooks rotate-secret", str(endpoint_id), reason=reason, facts=seconds)
     facts = {"endpoint_id": endpoint_id, "secret": secret, "old_signs_until": utc_now() + overlap}

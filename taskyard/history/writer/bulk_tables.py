@@ -127,7 +127,7 @@ class SqliteTables:
 
 
 def _to_sqlite(shape: Shape[Any], row: Any) -> tuple[Any, ...]:
-    """Return the values of a row, moments in the form in which :class:`taskyard.database.columns.UtcDateTime` reads them."""
+    """Return the values of a row, moments in the form in which :class:`UtcDateTime` reads them."""
     facts = list(shape.values_of(row))
     for place in shape.moments:
         if facts[place] is not None:

@@ -1,7 +1,7 @@
 """
 The writer's helper: a process that writes while much waits, so that the worker's tasks keep their interpreter.
 
-A worker's own thread writes what little there is. When more waits, it starts `python -m taskyard.history.writer.helper_process TOKEN`, which
+A worker's own thread writes what little there is. When more waits, it starts this module with a TOKEN, which
 shares the thread's lease, gives way to the tasks where processors are short, and ends when nothing came for a while.
 """
 
@@ -26,7 +26,7 @@ from taskyard.settings.platform import current_settings
 
 log = structlog.get_logger("taskyard.history.writer.helper_process")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 LOOK_EVERY = 0.2  # seconds between two looks at whether it lives
 STOP_LIMIT = 0.5  # seconds from SIGTERM to SIGKILL; the worker waits for our thread a second in all
 AFTER_A_FAILURE = 60.0  # seconds until the next one is started

@@ -1,5 +1,5 @@
 """
-Resolve many dead letters in few calls to database and broker; the same marks as one by one (see :mod:`taskyard.tasks.dead_letters.redrive`).
+Resolve many dead letters in few calls to database and broker; the same marks as one by one (see :mod:`.redrive`).
 
 Whoever else redrives or discards one of them at the same time, one of both gets it.
 """
