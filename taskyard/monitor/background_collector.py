@@ -16,7 +16,7 @@ from tasks.reconciliation.metrics import figures as reconciliation_figures
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.engine import open_session
 from taskyard.gauges import Figure, letter_figures
-from taskyard.history.writer.loop import backlog, backlog_age
+from taskyard.history.writer.event_writer import backlog, backlog_age
 from taskyard.settings.queues import QUEUES
 from taskyard.webhooks.metrics import figures as webhook_figures
 

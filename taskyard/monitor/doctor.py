@@ -17,7 +17,7 @@ from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database import schema
 from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
 from taskyard.history.queries.runs import RunFilter
-from taskyard.history.writer.loop import backlog
+from taskyard.history.writer.event_writer import backlog
 from taskyard.monitor.background_collector import broker_memory
 from taskyard.settings.platform import Settings, SettingsError
 from taskyard.settings.profiles import PROFILES

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database import schema
-from taskyard.history.writer.loop import backlog
+from taskyard.history.writer.event_writer import backlog
 from taskyard.settings.platform import Settings
 from taskyard.settings.queues import QUEUES
 

@@ -22,9 +22,10 @@ from taskyard.tasks.call_options import CallOptions, Run, message_options
 from taskyard.tasks.errors import UnknownTaskError
 from taskyard.tasks.option_checks import check_queue
 from taskyard.tasks.payloads import Payload
-from taskyard.tasks.platform_task import PlatformTask, settle
+from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.policy import Policy
 from taskyard.tasks.reporting import AttemptLogs
+from taskyard.tasks.settle import settle
 
 TASK_MODULES = (
     "tasks.backups.tasks",

@@ -12,7 +12,7 @@ from taskyard.settings.platform import Settings, SettingsError, current_settings
 from taskyard.settings.queues import MAINTENANCE, WEBHOOKS
 from taskyard.tasks.app import enqueue_many, task
 from taskyard.tasks.call_options import CallOptions
-from taskyard.tasks.platform_task import was_redelivered
+from taskyard.tasks.execution import was_redelivered
 from taskyard.tasks.policy import Exponential, Policy
 from taskyard.tasks.start_checks import before_work
 from taskyard.webhooks import handlers

@@ -13,8 +13,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 from taskyard.settings.queues import DEFAULT
 from taskyard.tasks.app import app, find_task, task
 from taskyard.tasks.errors import PermanentError
+from taskyard.tasks.execution import attempt_number
 from taskyard.tasks.payloads import Payload
-from taskyard.tasks.platform_task import attempt_number
 from taskyard.tasks.policy import Fixed, Policy
 
 __all__ = ["app"]  # `celery -A` looks for the app here

@@ -13,8 +13,8 @@ from taskyard.settings.queues import MAINTENANCE
 from taskyard.tasks.app import find_task, task
 from taskyard.tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze
 from taskyard.tasks.payloads import Payload
-from taskyard.tasks.platform_task import settle
 from taskyard.tasks.policy import LONGEST_DELAY, Fixed, Policy
+from taskyard.tasks.settle import settle
 
 
 class Count(Payload):
