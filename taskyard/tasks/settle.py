@@ -10,7 +10,7 @@ from pydantic_core import to_jsonable_python
 
 from taskyard.broker.worker.redelivery import Redeliver
 from taskyard.pools.coroutine_bridge import finish
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from taskyard.tasks.errors import PermanentError, RetryAfter, Snooze
 from taskyard.tasks.execution import attempt_number, max_attempts_of, queue_of
 from taskyard.tasks.platform_task import PlatformTask, keywords_only

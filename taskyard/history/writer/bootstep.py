@@ -10,7 +10,7 @@ from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import current_engine
 from taskyard.history.writer.event_writer import BESIDE_WORK, EventWriter
 from taskyard.history.writer.helper_process import WriterHelper
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 
 STOP_LIMIT = 1.0  # seconds; the next writer repeats a write that takes longer
 log = structlog.get_logger("taskyard.history.writer.bootstep")

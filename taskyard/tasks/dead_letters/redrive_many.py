@@ -13,7 +13,7 @@ from taskyard.broker.transport.dedup_reports import collect_duplicates
 from taskyard.database.columns import utc_now
 from taskyard.history.dead_letters import claim_for_redrive, discard_dead_letter, reopen
 from taskyard.history.models import BulkOperation, DeadLetter, Run
-from taskyard.tasks.app import app
+from taskyard.tasks.current_app import current_app
 from taskyard.tasks.dead_letters.redrive import NotRedrivableError, RedriveOrder, redriven_run_id
 from taskyard.tasks.errors import PermanentError
 
@@ -76,7 +76,11 @@ def _orders(session: Session, dead_letters: Sequence[DeadLetter]) -> tuple[dict[
 def _send(session: Session, orders: dict[UUID, RedriveOrder]) -> Refused:
     refused: Refused = []
     sent: list[UUID] = []
-    with collect_duplicates(), app.producer_or_acquire() as producer, producer.batch(max_size=len(orders) or 1):
+    with (
+        collect_duplicates(),
+        current_app().producer_or_acquire() as producer,
+        producer.batch(max_size=len(orders) or 1),
+    ):
         for dead_letter_id, order in orders.items():
             try:
                 order.send(redriven_run_id(dead_letter_id), producer=producer)
