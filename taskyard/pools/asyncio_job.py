@@ -9,14 +9,14 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 from celery.utils.log import get_logger
 
-from taskyard.pools.coroutine_bridge import Limits
+from taskyard.pools.coroutine_bridge import CoroutineControl
 
 log = get_logger(__name__)
 
-current_job: ContextVar["Job | None"] = ContextVar("current_job", default=None)
+current_job: ContextVar["AsyncioJob | None"] = ContextVar("current_job", default=None)
 
 
-class Job:
+class AsyncioJob:
     """What Celery asked the pool to run, and how far it is; but for `terminate`, for the loop's thread only."""
 
     def __init__(
@@ -25,14 +25,14 @@ class Job:
         self.target, self.args, self.kwargs = target, args, kwargs
         self.name = str(args[0]) if args else "unknown"
         self.hard: float | None = options.get("timeout")  # seconds
-        self.limits = Limits(options.get("soft_timeout"))
+        self.limits = CoroutineControl(options.get("soft_timeout"))
         self.task: asyncio.Task[None] | None = None
         self.is_over = False  # its outcome is told; what it still does no longer counts
         self._on_accept: Callable[..., Any] | None = options.get("accept_callback")
         self._on_end: Callable[..., Any] | None = options.get("callback")
         self._on_error: Callable[..., Any] | None = options.get("error_callback")
         self._on_timeout: Callable[..., Any] | None = options.get("timeout_callback")
-        self._ask_pool: Callable[[Job], None] = options["on_terminate"]
+        self._ask_pool: Callable[[AsyncioJob], None] = options["on_terminate"]
 
     def terminate(self, signal: int | None = None) -> None:  # noqa: ARG002 - Celery's signature
         """Cancel it, if it has started: called by Celery, in any thread, for a revoked task or a lost lease."""

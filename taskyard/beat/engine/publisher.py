@@ -13,8 +13,8 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from taskyard.beat.errors import ScheduleError
-from taskyard.broker.admin.message_lookup import held
-from taskyard.broker.scripts.runner import Keyspace, run
+from taskyard.broker.admin.message_lookup import find_live_runs
+from taskyard.broker.scripts.runner import Keyspace, run_script
 from taskyard.broker.transport.cancellation import cancel
 from taskyard.broker.transport.publish_batch import PER_CALL
 from taskyard.broker.untyped import BatchPublishError
@@ -107,7 +107,7 @@ class CeleryPublisher:
             producer = self._open_producer()
             with producer.batch() as batch:
                 self._publish(message, now, producer)
-                words = batch.state.session.take_words()
+                words = batch.state.session.take_arguments()
         return Prepared(message, tuple(str(word).encode() for word in words))
 
     def send(self, prepared: Sequence[Prepared]) -> None:
@@ -115,7 +115,7 @@ class CeleryPublisher:
         if self._knows_runs:
             made = [one.words for one in prepared if one.words]
             for part in batched(made, PER_CALL, strict=False):  # a slot that is there already is left as it is
-                run(self._client, self._space, "put", *chain.from_iterable(part))
+                run_script(self._client, self._space, "put", *chain.from_iterable(part))
             return
         with self._fresh_after_errors():
             producer = self._open_producer()
@@ -159,7 +159,7 @@ class CeleryPublisher:
         """Ask the broker; the stock transport does not know, there the records decide."""
         if not self._knows_runs:
             return run_ids
-        return {UUID(run_id) for run_id in held(self._client, self._space.prefix, map(str, run_ids))}
+        return {UUID(run_id) for run_id in find_live_runs(self._client, self._space.prefix, map(str, run_ids))}
 
     def _open_producer(self) -> Any:
         if self._producer is None:

@@ -8,7 +8,7 @@ from redis import Redis
 DIED_AT = "ft"  # field of a message that was buried; see scripts/prelude.lua
 
 
-def held(client: Redis, prefix: str, run_ids: Iterable[str]) -> set[str]:
+def find_live_runs(client: Redis, prefix: str, run_ids: Iterable[str]) -> set[str]:
     """
     Return those of the runs whose message is in the broker and not dead: all others are done, or never were sent.
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class QueueLimits:
     """What holds for a queue; None: no limit."""
 
     is_paused: bool
@@ -33,7 +33,7 @@ class QueueCounts:
     dead: int  # whose letter is not stored yet
     oldest_age: timedelta | None  # since the message first in line was put; None: nobody waits
     consumers: int  # worker processes that took from it within the last lease
-    limits: Limits
+    limits: QueueLimits
 
     @property
     def is_paused(self) -> bool:
@@ -42,7 +42,7 @@ class QueueCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Peeked:
+class PeekedMessage:
     """One message, unchanged."""
 
     run_id: str
@@ -93,7 +93,7 @@ class Explanation:
     cancelled_by: str | None  # JSON
     group_key: str | None
     consumers: int
-    limits: Limits
+    limits: QueueLimits
     reasons: tuple[str, ...]  # in words, most important first
 
     @classmethod
@@ -116,12 +116,12 @@ class Explanation:
         )  # fmt: skip
 
 
-def read_limits(pairs: list[bytes] | dict[bytes, bytes], now_ms: int) -> Limits:
+def read_limits(pairs: list[bytes] | dict[bytes, bytes], now_ms: int) -> QueueLimits:
     """Read a limits hash as a script returns it."""
     items = pairs.items() if isinstance(pairs, dict) else zip(pairs[::2], pairs[1::2], strict=True)
     text = {name.decode(): value.decode() for name, value in items}
     until_ms = int(text["until"]) if text.get("until") else None
-    return Limits(
+    return QueueLimits(
         is_paused="paused" in text and not (until_ms and until_ms <= now_ms),
         paused_by=text.get("paused_by", ""),
         pause_reason=text.get("reason", ""),
@@ -143,7 +143,7 @@ def _states(state: str, left: timedelta) -> list[str]:
     return ["it is dead, and its letter is on the way to the dead letters"] if state == "dead" else []
 
 
-def _obstacles(queue: str, limits: Limits, consumers: int, active: int, rate_wait_ms: int) -> list[str]:
+def _obstacles(queue: str, limits: QueueLimits, consumers: int, active: int, rate_wait_ms: int) -> list[str]:
     found = []
     if limits.is_paused:
         who = f" by {limits.paused_by}" if limits.paused_by else ""
@@ -157,7 +157,7 @@ def _obstacles(queue: str, limits: Limits, consumers: int, active: int, rate_wai
     return found
 
 
-def _group_obstacles(group: str, limits: Limits, active: int, wait_ms: int) -> list[str]:
+def _group_obstacles(group: str, limits: QueueLimits, active: int, wait_ms: int) -> list[str]:
     found = []
     if group and limits.key_concurrency is not None and active >= limits.key_concurrency:
         found.append(f"{active} of at most {limits.key_concurrency} messages of group {group} are being worked on")

@@ -6,36 +6,36 @@ from typing import NamedTuple
 
 import redis
 
-from taskyard.broker.protocol.outcomes import Done, Ending, Lease
-from taskyard.broker.scripts.runner import Call, Keyspace, run_all
+from taskyard.broker.protocol.outcomes import BrokerLease, Completed, Outcome
+from taskyard.broker.scripts.runner import Keyspace, ScriptCall, run_scripts
 
 log = logging.getLogger(__name__)
 
 ACKS_PER_CALL = 200
 
 
-class Note(NamedTuple):
+class BufferedEvent(NamedTuple):
     """An event that belongs to no move of the message."""
 
     event: str
-    lease: Lease
+    lease: BrokerLease
     detail: str
     outlives_lease: bool = False  # it may be told after the end of the lease
 
 
-type Ended = tuple[Lease, Ending]
+type SettledLease = tuple[BrokerLease, Outcome]
 
 
-class Outbox:
+class AcknowledgementBuffer:
     """Collects in any thread; one thread at a time sends all there is, in one round trip."""
 
     def __init__(self, space: Keyspace, max_stalls: int) -> None:
         """`max_stalls` -1 means never dead."""
         self._space = space
         self._max_stalls = max_stalls
-        self._ended: list[Ended] = []
-        self._notes: list[Note] = []
-        self._starts: dict[str, Note] = {}  # by delivery tag: the start of what may end before it is sent
+        self._ended: list[SettledLease] = []
+        self._notes: list[BufferedEvent] = []
+        self._starts: dict[str, BufferedEvent] = {}  # by delivery tag: the start of what may end before it is sent
         self._lock = threading.Lock()
         self._sending = threading.Lock()
 
@@ -44,24 +44,24 @@ class Outbox:
         """Whether nothing waits to be sent."""
         return not (self._ended or self._notes or self._starts)
 
-    def is_told(self) -> bool:
+    def is_flushed(self) -> bool:
         """Whether nothing waits or is on its way, from where it can come back; waits for a thread that is sending."""
         with self._sending:
             return self.is_empty
 
-    def end(self, lease: Lease, ending: Ending) -> None:
+    def end(self, lease: BrokerLease, ending: Outcome) -> None:
         """Tell how an execution ended."""
         with self._lock:
             self._ended.append((lease, ending))
 
-    def start(self, lease: Lease, detail: str) -> None:
+    def start(self, lease: BrokerLease, detail: str) -> None:
         """Tell that an execution began."""
         with self._lock:
-            self._starts[lease.delivery_tag] = Note("started", lease, detail)
+            self._starts[lease.delivery_tag] = BufferedEvent("started", lease, detail)
 
-    def note(self, event: str, lease: Lease, detail: str, *, outlives_lease: bool = False) -> None:
+    def note(self, event: str, lease: BrokerLease, detail: str, *, outlives_lease: bool = False) -> None:
         """Tell what happened in between, or after an early end."""
-        note = Note(event, lease, detail, outlives_lease)
+        note = BufferedEvent(event, lease, detail, outlives_lease)
         with self._lock:
             start = self._starts.pop(lease.delivery_tag, None)
             self._notes += [note] if start is None else [start, note]
@@ -88,16 +88,22 @@ class Outbox:
                 log.debug("%d endings wait for the broker: %s", len(ended), error)
                 raise
 
-    def _send(self, client: redis.Redis, ended: list[Ended], notes: list[Note], starts: dict[str, Note]) -> None:
-        done = [(lease, ending) for lease, ending in ended if isinstance(ending, Done)]
+    def _send(
+        self,
+        client: redis.Redis,
+        ended: list[SettledLease],
+        notes: list[BufferedEvent],
+        starts: dict[str, BufferedEvent],
+    ) -> None:
+        done = [(lease, ending) for lease, ending in ended if isinstance(ending, Completed)]
         chunks = [done[start : start + ACKS_PER_CALL] for start in range(0, len(done), ACKS_PER_CALL)]
-        others = [(lease, ending) for lease, ending in ended if not isinstance(ending, Done)]
+        others = [(lease, ending) for lease, ending in ended if not isinstance(ending, Completed)]
         over = {lease.delivery_tag for lease, _ in done}
         notes = notes + [start for tag, start in starts.items() if tag not in over]
         calls = [_notes_call(notes)] if notes else []
         calls += [_ack_call(chunk, starts) for chunk in chunks]
         calls += [ending.call(lease, self._max_stalls) for lease, ending in others]
-        answers = run_all(client, self._space, calls)[len(calls) - len(chunks) - len(others) :]
+        answers = run_scripts(client, self._space, calls)[len(calls) - len(chunks) - len(others) :]
         lost = [chunk[index][0] for chunk, answer in zip(chunks, answers, strict=False) for index in answer]
         lost += [lease for (lease, _), answer in zip(others, answers[len(chunks) :], strict=True) if not answer]
         for lease in lost:  # also said once too often when the answer to an earlier try was lost
@@ -109,17 +115,17 @@ class Outbox:
             )
 
 
-def _ack_call(done: list[tuple[Lease, Done]], starts: dict[str, Note]) -> Call:
-    words: list[str | int] = []
+def _ack_call(done: list[tuple[BrokerLease, Completed]], starts: dict[str, BufferedEvent]) -> ScriptCall:
+    arguments: list[str | int] = []
     for lease, ending in done:
         start = starts.get(lease.delivery_tag)
-        words += ending.words(lease, "" if start is None else start.detail)
-    return Call("ack", tuple(words))
+        arguments += ending.arguments(lease, "" if start is None else start.detail)
+    return ScriptCall("ack", tuple(arguments))
 
 
-def _notes_call(notes: list[Note]) -> Call:
-    words: list[str | int] = []
+def _notes_call(notes: list[BufferedEvent]) -> ScriptCall:
+    arguments: list[str | int] = []
     for event, lease, detail, outlives_lease in notes:
         tag = "" if outlives_lease else lease.tag
-        words += (event, lease.run_id, lease.queue, lease.attempt, detail, tag, lease.number)
-    return Call("note", tuple(words))
+        arguments += (event, lease.run_id, lease.queue, lease.attempt, detail, tag, lease.number)
+    return ScriptCall("note", tuple(arguments))

@@ -10,18 +10,18 @@ from kombu.utils.json import dumps, loads
 
 from taskyard.broker.protocol.header import BURY_TASK, HEADER
 from taskyard.broker.protocol.json_codec import dump, load
-from taskyard.broker.protocol.outcomes import Lease, detail
-from taskyard.broker.scripts.runner import Word
+from taskyard.broker.protocol.outcomes import BrokerLease, detail
+from taskyard.broker.scripts.runner import ScriptArgument
 
 NORMAL_PRIORITY = 5  # of a message that names none; 0-9, 9 first
-PUT_STRIDE = 16  # words per message of put.lua
+PUT_STRIDE = 16  # arguments per message of put.lua
 
 
 class MalformedEnvelopeError(ValueError):
     """The bytes are JSON, but no envelope."""
 
 
-class Taken(NamedTuple):
+class TakenMessage(NamedTuple):
     """One message as `take` handed it out."""
 
     queue: str
@@ -38,17 +38,17 @@ class Taken(NamedTuple):
 
     delivery_tag: str  # unique for each hand-out, so that a late answer to an earlier one is told apart
 
-    def to_lease(self) -> Lease | None:
+    def to_lease(self) -> BrokerLease | None:
         """What this process has to answer for; None when it needs no acknowledgement."""
         if not self.lease:
             return None
-        return Lease(self.queue, self.tag, self.lease, self.run_id, self.attempt, self.delivery_tag)
+        return BrokerLease(self.queue, self.tag, self.lease, self.run_id, self.attempt, self.delivery_tag)
 
 
-def put_words(
+def put_arguments(
     queue: str, message: dict[str, Any], expiry_ms: int = 0, encode: Callable[[Any], str] = dumps
-) -> tuple[Word, ...]:
-    """The words of put.lua for one message; `expiry_ms` is that of a temporary queue, 0 for none."""
+) -> tuple[ScriptArgument, ...]:
+    """The arguments of put.lua for one message; `expiry_ms` is that of a temporary queue, 0 for none."""
     headers: dict[str, Any] = message.get("headers") or {}
     properties: dict[str, Any] = message["properties"]
     options: Mapping[str, Any] = headers.get(HEADER) or {}
@@ -119,11 +119,11 @@ def queued_detail(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> 
     )
 
 
-def read_taken(answer: list[Any]) -> Taken:
+def read_taken(answer: list[Any]) -> TakenMessage:
     """One message of the answer of take.lua."""
     queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead, waited = answer
     name = tag.decode()
-    return Taken(
+    return TakenMessage(
         queue.decode(),
         name,
         lease,
@@ -139,7 +139,7 @@ def read_taken(answer: list[Any]) -> Taken:
     )
 
 
-def envelope_of(taken: Taken) -> dict[str, Any]:
+def envelope_of(taken: TakenMessage) -> dict[str, Any]:
     """
     The envelope to deliver: the stored one, told which execution this is; the delay is over, so the ETA goes.
 
@@ -147,7 +147,7 @@ def envelope_of(taken: Taken) -> dict[str, Any]:
         ValueError: The stored bytes are no envelope: not JSON, or not an object with `properties` and `headers`.
     """
     if taken.dead:
-        return _letter_envelope(taken)
+        return _dead_letter_envelope(taken)
     message = _decode(taken.payload)
     properties = message["properties"]
     properties["delivery_tag"] = taken.delivery_tag
@@ -179,8 +179,8 @@ def _decode(payload: bytes) -> dict[str, Any]:
     return message
 
 
-def _letter_envelope(taken: Taken) -> dict[str, Any]:
-    body = dump([[], letter_of(taken.dead), {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+def _dead_letter_envelope(taken: TakenMessage) -> dict[str, Any]:
+    body = dump([[], dead_letter_of(taken.dead), {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
     run_id = taken.run_id
     return {
         "body": body,
@@ -200,7 +200,7 @@ def _letter_envelope(taken: Taken) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def letter_of(dead: tuple[bytes, ...]) -> dict[str, Any]:
+def dead_letter_of(dead: tuple[bytes, ...]) -> dict[str, Any]:
     """The keyword arguments of `dead_letter.bury` for a message that the broker buried."""
     tag, payload, queue, run_id, attempt, stalls, reason, facts, died_ms = dead
     known = load(facts or b"{}")

@@ -8,10 +8,10 @@ from taskyard.broker.protocol.json_codec import load
 from taskyard.broker.untyped import VirtualMessage
 
 JSON = "application/json"
-MARK = b"__type__"  # of kombu's JSON encoder on what JSON does not know
+KOMBU_TYPE_MARK = b"__type__"  # of kombu's JSON encoder on what JSON does not know
 
 
-class Message(VirtualMessage):  # type: ignore[misc]  # see taskyard/broker/untyped.py
+class DeliveredMessage(VirtualMessage):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """kombu's message; the common one (UTF-8, not compressed, plain JSON) is made and decoded in a few steps."""
 
     def __init__(self, payload: dict[str, Any], channel: Any = None) -> None:
@@ -34,7 +34,7 @@ class Message(VirtualMessage):  # type: ignore[misc]  # see taskyard/broker/unty
         self._state = "RECEIVED"
 
     def _decode(self) -> Any:
-        is_plain = self.content_type == JSON and self.content_encoding == "utf-8" and MARK not in self.body
+        is_plain = self.content_type == JSON and self.content_encoding == "utf-8" and KOMBU_TYPE_MARK not in self.body
         if is_plain and self.accept is not None and JSON in self.accept:
             try:
                 return load(self.body)

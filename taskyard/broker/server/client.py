@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from redis import Redis, Sentinel
 
-from taskyard.broker.scripts.failover import watch
+from taskyard.broker.scripts.failover import reconnect_on_refusal
 from taskyard.broker.transport.options import read_url
 
 
@@ -30,7 +30,7 @@ def open_client(url: str, **options: Any) -> "Redis":
     plain, sentinel = read_url(url)
     if not sentinel:
         client = Redis.from_url(url, **options)
-        watch(client.connection_pool)
+        reconnect_on_refusal(client.connection_pool)
         return client
     parts = urlsplit(plain)
     given = {"username": parts.username, "password": parts.password}
@@ -41,7 +41,7 @@ def open_client(url: str, **options: Any) -> "Redis":
     number = int(parts.path.strip("/") or 0)
     manager = make(sentinel["sentinels"], sentinel_kwargs=asking, db=number, **secrets, **options)
     master: Redis = manager.master_for(sentinel["master_name"])
-    watch(master.connection_pool)
+    reconnect_on_refusal(master.connection_pool)
     return master
 
 

@@ -12,15 +12,15 @@ from kombu.utils.json import dumps
 from taskyard.broker.protocol.envelope import give_normal_priority
 from taskyard.broker.protocol.header import HEADER
 from taskyard.broker.protocol.json_codec import dump, load
-from taskyard.broker.transport.publish_batch import PublishBatch, Routed
+from taskyard.broker.transport.publish_batch import PublishBatch, RoutedMessage
 
 _DIFFERENT = frozenset({"headers", "kwargsrepr", "priority", "countdown", "eta"})  # from copy to copy
 
 
-class Copies:
+class MessageCopies:
     """Puts copies of one message into a batch."""
 
-    def __init__(self, batch: PublishBatch, model: Routed) -> None:
+    def __init__(self, batch: PublishBatch, model: RoutedMessage) -> None:
         self._batch = batch
         self._routed = model
         self._model = load(dumps(model.message))  # plain JSON: kombu has marked what is not
@@ -56,11 +56,11 @@ class Copies:
         }
         body = dump([self._args, kwargs, self._embed])
         message = {**self._model, "headers": headers, "properties": properties, "body": body}
-        self._batch.put(Routed(self._routed.queue, message, self._routed.expiry_ms), dump)
+        self._batch.put(RoutedMessage(self._routed.queue, message, self._routed.expiry_ms), dump)
         return run_id
 
 
-def copies_of(session: object, app: Celery) -> Copies | None:
+def copies_of(session: object, app: Celery) -> MessageCopies | None:
     """
     Return what copies the last message of this batch, or None where each must go Celery's own way.
 
@@ -71,7 +71,7 @@ def copies_of(session: object, app: Celery) -> Copies | None:
     is_watched = bool(listeners or after_task_publish.receivers or app.conf.task_send_sent_event)
     if is_watched or not isinstance(session, PublishBatch) or len(session.routed) != 1:
         return None
-    return Copies(session, session.routed[0])
+    return MessageCopies(session, session.routed[0])
 
 
 def fixed_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,22 +9,29 @@ from typing import Any
 
 import redis
 
-from taskyard.broker.leases.manager import Leases
-from taskyard.broker.protocol.envelope import NORMAL_PRIORITY, Taken, envelope_of, new_nonce, put_words, read_taken
-from taskyard.broker.protocol.message import Message
-from taskyard.broker.protocol.outcomes import NOT_ITS_FAULT, Buried, Done, Lease, detail
-from taskyard.broker.scripts.runner import Call, Keyspace, evalsha_words, run, script
+from taskyard.broker.leases.manager import LeaseManager
+from taskyard.broker.protocol.envelope import (
+    NORMAL_PRIORITY,
+    TakenMessage,
+    envelope_of,
+    new_nonce,
+    put_arguments,
+    read_taken,
+)
+from taskyard.broker.protocol.message import DeliveredMessage
+from taskyard.broker.protocol.outcomes import INFRASTRUCTURE_ERRORS, BrokerLease, Completed, DeadLettered, detail
+from taskyard.broker.scripts.runner import Keyspace, ScriptCall, evalsha_arguments, run_script, script
 from taskyard.broker.transport import cancellation
 from taskyard.broker.transport.channel_maintenance import Upkeep
 from taskyard.broker.transport.dedup_reports import report_duplicate
-from taskyard.broker.transport.publish_batch import PublishBatch, Routed
+from taskyard.broker.transport.publish_batch import PublishBatch, RoutedMessage
 from taskyard.broker.transport.qos import QoS
 
 log = logging.getLogger(__name__)
 
 SERVERS_TICK = 0.1  # seconds by which a blocked command may end late
 TAKE_AT_MOST = 64  # messages per call: bounds the time of the script and of one turn of the loop
-_leases: dict[tuple[Any, ...], Leases] = {}  # per server and prefix: deliveries outlive their channels
+_leases: dict[tuple[Any, ...], LeaseManager] = {}  # per server and prefix: deliveries outlive their channels
 
 
 class Channel(Upkeep):
@@ -36,7 +43,7 @@ class Channel(Upkeep):
     """
 
     QoS = QoS
-    Message = Message
+    Message = DeliveredMessage
     key_prefix = "taskyard:"
     lease_ms = 30_000
     max_stalls = 3
@@ -48,7 +55,7 @@ class Channel(Upkeep):
     )  # fmt: skip
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self.taken: dict[str, Lease] = {}  # handed out by the server, not yet seen by the QoS
+        self.taken: dict[str, BrokerLease] = {}  # handed out by the server, not yet seen by the QoS
         self._no_ack: set[str] = set()
         self._asks = True  # the next command is `take`, else the wait for a marker
         self._next_look = -1  # ms after which a take may find something; -1: unknown
@@ -59,7 +66,7 @@ class Channel(Upkeep):
         self.space = Keyspace(self.key_prefix, self.writes_events)
         self.leases = self._shared_leases()
 
-    def _shared_leases(self) -> Leases:
+    def _shared_leases(self) -> LeaseManager:
         settings = {name: value for name, value in self._connparams().items() if name != "connection_class"}
         master = getattr(self, "master_name", None)
         identity = (
@@ -69,7 +76,7 @@ class Channel(Upkeep):
             *sorted((name, str(value)) for name, value in settings.items()),
         )
         if identity not in _leases:
-            _leases[identity] = Leases(self._client_of_its_own(), self.space, self.lease_ms, self.max_stalls)
+            _leases[identity] = LeaseManager(self._client_of_its_own(), self.space, self.lease_ms, self.max_stalls)
         return _leases[identity]
 
     def _client_of_its_own(self) -> redis.Redis:
@@ -97,13 +104,13 @@ class Channel(Upkeep):
         properties["delivery_info"].update(exchange=exchange, routing_key=routing_key)
 
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
-        routed = Routed(queue, message, self._expires.get(queue, 0))
+        routed = RoutedMessage(queue, message, self._expires.get(queue, 0))
         batch: PublishBatch | None = options.pop("_publish_batch", None)
         if batch is not None:
             batch.routed.append(routed)
             batch.put(routed)
             return
-        existing = run(self.sync_client, self.space, "put", *put_words(*routed))[0]
+        existing = run_script(self.sync_client, self.space, "put", *put_arguments(*routed))[0]
         if existing:
             report_duplicate(str(message["headers"]["id"]), existing.decode())
 
@@ -123,17 +130,17 @@ class Channel(Upkeep):
             self._no_ack.add(queue)
         consumer = super().basic_consume(queue, no_ack, *args, **options)
         if queue not in self._fanout_queues and not no_ack:
-            self.leases.listen(queue)
+            self.leases.register_consumer(queue)
         return consumer
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
         queue = self._tag_to_queue.get(consumer_tag)
         if queue is not None and queue not in self._fanout_queues and queue not in self._no_ack:
-            self.leases.unlisten(queue)
+            self.leases.unregister_consumer(queue)
         return super()._basic_cancel(consumer_tag)
 
-    def _take_words(self, queues: list[str], want: int) -> tuple[Any, ...]:
-        pairs = (word for queue in queues for word in (queue, "1" if queue in self._no_ack else "0"))
+    def _take_arguments(self, queues: list[str], want: int) -> tuple[Any, ...]:
+        pairs = (argument for queue in queues for argument in (queue, "1" if queue in self._no_ack else "0"))
         return (self.lease_ms, self.max_stalls, want, *pairs)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
@@ -149,8 +156,8 @@ class Channel(Upkeep):
         connection = self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
         if self._asks:
-            call = Call("take", self._take_words(queues, want))
-            connection.send_command("EVALSHA", *evalsha_words(self.space, call))
+            call = ScriptCall("take", self._take_arguments(queues, want))
+            connection.send_command("EVALSHA", *evalsha_arguments(self.space, call))
         else:
             wait = self.brpop_timeout if timeout is None else timeout
             if self._next_look >= 0:
@@ -176,7 +183,7 @@ class Channel(Upkeep):
             if was_take and answer is not None:
                 self._next_look = answer[0]
                 if len(answer) > 1:
-                    self._deliver_all(answer[1:])
+                    self._deliver_messages(answer[1:])
                     return True
                 self._asks = False
                 self._in_poll = None
@@ -199,46 +206,46 @@ class Channel(Upkeep):
             connection.disconnect()
             raise
 
-    def _deliver_all(self, answers: list[Any]) -> None:
+    def _deliver_messages(self, answers: list[Any]) -> None:
         messages = [read_taken(answer) for answer in answers]
-        self._hold_all(messages)
+        self._add_leases(messages)
         for position, taken in enumerate(messages):
             try:
                 self._deliver(taken)
-            except NOT_ITS_FAULT:
-                self._return_rest(messages[position:])
+            except INFRASTRUCTURE_ERRORS:
+                self._return_undelivered(messages[position:])
                 raise
             except Exception as error:  # noqa: BLE001 - a message must not end the worker, whatever is wrong with it
                 self._refuse(taken, error)
             except BaseException:
-                self._return_rest(messages[position:])
+                self._return_undelivered(messages[position:])
                 raise
         self._queue_cycle.rotate(messages[-1].queue)
 
-    def _hold_all(self, messages: list[Taken]) -> None:
+    def _add_leases(self, messages: list[TakenMessage]) -> None:
         """Renew all leases at once: a consumer may be busy with the first message for long (solo)."""
-        leases = [lease for lease in map(Taken.to_lease, messages) if lease is not None]
+        leases = [lease for lease in map(TakenMessage.to_lease, messages) if lease is not None]
         self.leases.hold(leases)
         self.taken.update((lease.delivery_tag, lease) for lease in leases)
 
-    def _return_rest(self, messages: list[Taken]) -> None:
+    def _return_undelivered(self, messages: list[TakenMessage]) -> None:
         """The loop ends in the middle of a batch: what has not started goes back to the head."""
         tags = [taken.delivery_tag for taken in messages]
         for tag in tags:
             self.taken.pop(tag, None)
-        self.leases.give_back_unstarted(tags, with_handed=True)
+        self.leases.return_unstarted(tags, with_dispatched=True)
 
-    def _deliver(self, taken: Taken) -> None:
+    def _deliver(self, taken: TakenMessage) -> None:
         if taken.lease and self.leases.get(taken.delivery_tag) is None:  # given back, or lost, while others ran
             self.taken.pop(taken.delivery_tag, None)
             return
         self.connection._deliver(envelope_of(taken), taken.queue)  # noqa: SLF001 - kombu's way in
 
-    def _refuse(self, taken: Taken, error: Exception) -> None:
+    def _refuse(self, taken: TakenMessage, error: Exception) -> None:
         """Bury what nobody can read."""
         log.error("malformed message %s on %s goes to the dead letters", taken.tag, taken.queue, exc_info=error)
         tag = taken.delivery_tag
-        self.leases.decide(tag, Buried("malformed", detail(error=type(error).__name__, message=str(error))))
+        self.leases.decide(tag, DeadLettered("malformed", detail(error=type(error).__name__, message=str(error))))
         if self.taken.pop(tag, None) is None and tag in self.qos.unsettled():
             self.qos.ack(tag)  # frees its slot
         self.leases.end(tag)
@@ -253,14 +260,14 @@ class Channel(Upkeep):
         """Take one message now, None if there is none."""
         message = super().basic_get(queue, no_ack=False, **options)
         if message is not None and no_ack:
-            self.leases.decide(message.delivery_tag, Done(""))
+            self.leases.decide(message.delivery_tag, Completed(""))
             message.ack()
         return message
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002 - kombu's signature
-        answer = run(self.sync_client, self.space, "take", *self._take_words([queue], 1))
+        answer = run_script(self.sync_client, self.space, "take", *self._take_arguments([queue], 1))
         messages = [read_taken(one) for one in answer[1:]]
-        self._hold_all(messages)
+        self._add_leases(messages)
         for taken in messages:
             try:
                 return envelope_of(taken)

@@ -10,19 +10,19 @@ import redis
 
 from taskyard.broker.protocol.envelope import read_taken
 from taskyard.broker.protocol.outcomes import detail
-from taskyard.broker.scripts.failover import PROBE, reconnecting
-from taskyard.broker.scripts.runner import Keyspace, run
+from taskyard.broker.scripts.failover import PROBE, with_reconnect_on_refusal
+from taskyard.broker.scripts.runner import Keyspace, run_script
 from taskyard.broker.untyped import RedisChannel
 
 if TYPE_CHECKING:
-    from taskyard.broker.leases.manager import Leases
-    from taskyard.broker.protocol.envelope import Taken
+    from taskyard.broker.leases.manager import LeaseManager
+    from taskyard.broker.protocol.envelope import TakenMessage
 
 log = logging.getLogger(__name__)
 
 PURGE_AT_ONCE = 1000  # messages per script call
 KOMBUS_KEYS = ("keyprefix_queue", "keyprefix_binding_permanent", "keyprefix_binding_deadlines")
-LINE = ("waiting", "grouped")  # the sorted sets that together are the waiting messages
+WAITING_SETS = ("waiting", "grouped")  # the sorted sets that together are the waiting messages
 
 
 class Upkeep(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untyped.py
@@ -30,7 +30,7 @@ class Upkeep(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untyped
 
     key_prefix: str
     space: Keyspace
-    leases: Leases
+    leases: LeaseManager
     _asks: bool
     _own_client: redis.Redis | None = None
 
@@ -47,7 +47,7 @@ class Upkeep(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untyped
 
     def _connparams(self, *args: Any, **options: Any) -> dict[str, Any]:
         parameters: dict[str, Any] = super()._connparams(*args, **options)
-        return {**parameters, "connection_class": reconnecting(parameters["connection_class"])}
+        return {**parameters, "connection_class": with_reconnect_on_refusal(parameters["connection_class"])}
 
     def probe(self) -> None:
         """
@@ -71,7 +71,7 @@ class Upkeep(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untyped
     def _size(self, queue: str) -> int:
         """Messages that wait or are delayed; those under a lease are not counted."""
         pipeline = self.sync_client.pipeline(transaction=False)
-        for kind in (*LINE, "delayed"):
+        for kind in (*WAITING_SETS, "delayed"):
             pipeline.zcard(f"{self.key_prefix}{kind}:{queue}")
         return sum(pipeline.execute())
 
@@ -82,8 +82,8 @@ class Upkeep(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untyped
         removed = 0
         reason = detail(by="purge", reason="queue purged")
         while True:
-            words = (queue, reason, PURGE_AT_ONCE, *LINE, "delayed")
-            count = int(run(self.sync_client, self.space, "drain", *words))
+            arguments = (queue, reason, PURGE_AT_ONCE, *WAITING_SETS, "delayed")
+            count = int(run_script(self.sync_client, self.space, "drain", *arguments))
             removed += count
             if count < PURGE_AT_ONCE:
                 return removed
@@ -120,8 +120,8 @@ class Upkeep(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untyped
             if self._asks:
                 answer = self._read_answer("EVALSHA") or [0]
                 messages = [read_taken(one) for one in answer[1:]]
-                self._hold_all(messages)
-                self._return_rest(messages)
+                self._add_leases(messages)
+                self._return_undelivered(messages)
         except (*self.connection_errors, redis.RedisError, Empty) as error:
             log.debug("messages on their way come back when their leases end: %s", error)
         finally:
@@ -130,8 +130,8 @@ class Upkeep(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untyped
     def _read_answer(self, command: str, **options: Any) -> Any:
         raise NotImplementedError
 
-    def _hold_all(self, messages: list[Taken]) -> None:
+    def _add_leases(self, messages: list[TakenMessage]) -> None:
         raise NotImplementedError
 
-    def _return_rest(self, messages: list[Taken]) -> None:
+    def _return_undelivered(self, messages: list[TakenMessage]) -> None:
         raise NotImplementedError

@@ -10,7 +10,7 @@ from taskyard.broker.untyped import RedisPoller
 log = logging.getLogger(__name__)
 
 
-class Poller(RedisPoller):  # type: ignore[misc]  # see taskyard/broker/untyped.py
+class ChannelPoller(RedisPoller):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """Asks each channel for messages when it has free slots; what ended since the last turn goes first."""
 
     loop: Any = None  # kombu's hub, None where there is none

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import redis
 from kombu.utils.json import dumps
 
-from taskyard.broker.protocol.envelope import PUT_STRIDE, put_words
-from taskyard.broker.scripts.runner import Call, Started, Word
+from taskyard.broker.protocol.envelope import PUT_STRIDE, put_arguments
+from taskyard.broker.scripts.runner import PendingCall, ScriptArgument, ScriptCall
 from taskyard.broker.transport.dedup_reports import report_duplicate
 from taskyard.broker.untyped import BatchPublishError, RedisPublishBatch
 
@@ -25,7 +25,7 @@ PER_CALL = 64  # messages of one script call: with hundreds, the server spends t
 RUN_ID = 11  # position among the words of one put
 
 
-class Routed(NamedTuple):
+class RoutedMessage(NamedTuple):
     """One message on its way into one queue."""
 
     queue: str
@@ -39,31 +39,31 @@ class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see taskyard/bro
     channel: Channel
 
     def __init__(self, channel: Channel, max_size: int) -> None:
-        self._words: list[Word] = []
-        self._started: Started | None = None  # the call that the server works on
-        self._ids: list[Word] = []  # the run ids of its messages
-        self.routed: list[Routed] = []  # what the last publication put, one for each of its queues
+        self._arguments: list[ScriptArgument] = []
+        self._started: PendingCall | None = None  # the call that the server works on
+        self._ids: list[ScriptArgument] = []  # the run ids of its messages
+        self.routed: list[RoutedMessage] = []  # what the last publication put, one for each of its queues
         super().__init__(channel, max_size)
 
-    def take_words(self) -> tuple[Word, ...]:
+    def take_arguments(self) -> tuple[ScriptArgument, ...]:
         """Take out what was collected, for a later call of the script `put`; it is not sent with the batch."""
-        words, self._words = tuple(self._words), []
-        return words
+        arguments, self._arguments = tuple(self._arguments), []
+        return arguments
 
     def publish(self, message: dict[str, Any], **options: Any) -> Any:
         """Route one message; what it puts is sent with its batch."""
         self.routed.clear()
         return super().publish(message, **options)
 
-    def put(self, routed: Routed, encode: Callable[[Any], str] = dumps) -> None:
+    def put(self, routed: RoutedMessage, encode: Callable[[Any], str] = dumps) -> None:
         """
         Collect one message; `encode` writes its envelope as JSON.
 
         Raises:
             BatchPublishError: As :meth:`flush`; what a full batch sent may fail only while the next is collected.
         """
-        self._words.extend(put_words(*routed, encode))
-        if len(self._words) >= self.max_size * PUT_STRIDE:
+        self._arguments.extend(put_arguments(*routed, encode))
+        if len(self._arguments) >= self.max_size * PUT_STRIDE:
             self._send()
 
     def flush(self) -> None:
@@ -79,7 +79,7 @@ class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see taskyard/bro
 
     def discard(self) -> None:
         """Forget what was collected; what was sent is put before anything that comes after."""
-        self._words.clear()
+        self._arguments.clear()
         try:
             self._wait()
         except BatchPublishError as error:  # the caller has an error already
@@ -90,11 +90,13 @@ class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see taskyard/bro
         """Let the server put these messages while the next are collected; one call at a time, so in their order."""
         self._check_usable()
         self._wait()
-        words, self._words = self._words, []
-        if words:
-            self._ids = words[RUN_ID::PUT_STRIDE]
+        arguments, self._arguments = self._arguments, []
+        if arguments:
+            self._ids = arguments[RUN_ID::PUT_STRIDE]
             with self._failing():
-                self._started = Started(self.channel.sync_client, self.channel.space, Call("put", tuple(words)))
+                self._started = PendingCall(
+                    self.channel.sync_client, self.channel.space, ScriptCall("put", tuple(arguments))
+                )
 
     def _wait(self) -> None:
         started, self._started = self._started, None

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from taskyard.broker.protocol.outcomes import Done, Lease, Returned, detail
+from taskyard.broker.protocol.outcomes import BrokerLease, Completed, Returned, detail
 from taskyard.broker.untyped import VirtualQoS
 
 if TYPE_CHECKING:
-    from taskyard.broker.leases.manager import Leases
+    from taskyard.broker.leases.manager import LeaseManager
     from taskyard.broker.transport.channel import Channel
 
 NO_LEASE = ":0"  # ends the delivery tag of a message that needs no acknowledgement
@@ -52,7 +52,7 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see taskyard/broker/untyped.py
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
         """Return the message to the head of its queue, or drop it as failed, unless the request decided otherwise."""
-        ending = Returned() if requeue else Done("failed", detail(error="Reject", message="rejected"))
+        ending = Returned() if requeue else Completed("failed", detail(error="Reject", message="rejected"))
         self.channel.leases.end(delivery_tag, ending)
         self._quick_ack(delivery_tag)
 
@@ -64,15 +64,15 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see taskyard/broker/untyped.py
         """Return all messages that nobody ran to an end."""
         self._flush()
         orphans = list(self.channel.leases.orphans) if self.prefetch_count else []
-        self.channel.leases.give_back([*orphans, *self._delivered])
+        self.channel.leases.return_messages([*orphans, *self._delivered])
         self._delivered.clear()
         try:
-            self.channel.leases.finish()
+            self.channel.leases.flush_and_wait()
         except (redis.RedisError, OSError) as error:
             log.warning("messages come back when their leases end, the broker is away: %s", error)
         return []
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """Let go of all messages without returning them: their work goes on after a reconnect."""
         self._flush()
         self.channel.leases.orphan(self._delivered)
@@ -83,7 +83,7 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see taskyard/broker/untyped.py
         """Nothing: `take` finds ended leases."""
 
 
-def lease_of(message: Any) -> Lease | None:
+def lease_of(message: Any) -> BrokerLease | None:
     """The lease of a delivered message; None on another transport, or when it needs no acknowledgement."""
     leases = leases_of(message)
     return leases.get(message.delivery_tag) if leases is not None else None
@@ -95,7 +95,7 @@ def is_withdrawn(message: Any) -> bool:
     return is_ours and lease_of(message) is None
 
 
-def leases_of(message: Any) -> Leases | None:
+def leases_of(message: Any) -> LeaseManager | None:
     """Who keeps the leases of the message's channel; None on another transport."""
-    leases: Leases | None = getattr(message.channel, "leases", None)
+    leases: LeaseManager | None = getattr(message.channel, "leases", None)
     return leases

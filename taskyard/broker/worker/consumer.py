@@ -7,14 +7,14 @@ from typing import Any
 from celery.utils.log import get_logger
 from celery.worker import state
 
-from taskyard.broker.leases.manager import Leases
-from taskyard.broker.protocol.outcomes import Buried, Lease, detail
+from taskyard.broker.leases.manager import LeaseManager
+from taskyard.broker.protocol.outcomes import BrokerLease, DeadLettered, detail
 from taskyard.broker.transport.qos import lease_of
 from taskyard.broker.untyped import ENDING_STATES, CeleryConsumer, ThreadPool
-from taskyard.broker.worker.gc_tuning import tune
+from taskyard.broker.worker.gc_tuning import freeze_startup_objects
 from taskyard.broker.worker.message_handler import task_handler
-from taskyard.broker.worker.soft_shutdown import Shutdown, finish
-from taskyard.broker.worker.thread_pool import Threads
+from taskyard.broker.worker.soft_shutdown import SoftShutdown, flush_leases
+from taskyard.broker.worker.thread_pool import WorkerThreads
 
 log = get_logger(__name__)
 
@@ -29,11 +29,11 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.leases: list[Leases] = []  # of our channels, also of lost connections
-        self._shutdown = Shutdown(self) if self.controller is not None else None
-        if type(self.pool) is ThreadPool and not isinstance(self.pool.executor, Threads):
-            self.pool.executor = Threads(self.pool.limit)
-        tune()
+        self.leases: list[LeaseManager] = []  # of our channels, also of lost connections
+        self._shutdown = SoftShutdown(self) if self.controller is not None else None
+        if type(self.pool) is ThreadPool and not isinstance(self.pool.executor, WorkerThreads):
+            self.pool.executor = WorkerThreads(self.pool.limit)
+        freeze_startup_objects()
 
     def update_strategies(self) -> None:
         """Give plain tasks our request class and our strategy, too."""
@@ -58,7 +58,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Keep what is being worked on: a lease needs no connection."""
         for channel in self._our_channels():
-            channel.qos.leave()
+            channel.qos.detach()
         super().on_connection_error_after_connected(exc)
 
     def on_close(self) -> None:
@@ -66,7 +66,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
         super().on_close()
         is_end = self.controller is not None and self.controller.blueprint.state in ENDING_STATES
         if is_end or (self.pool is not None and self.pool.uses_semaphore):
-            self.return_unstarted(with_handed=not is_end)  # else Celery's pool drops what it was given
+            self.return_unstarted(with_dispatched=not is_end)  # else Celery's pool drops what it was given
         if is_end and self._shutdown is not None:
             self._shutdown.wait()
 
@@ -82,19 +82,19 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
     def shutdown(self) -> None:
         """Close the connection, and send what is still to be sent: the process ends."""
         super().shutdown()
-        finish(self.leases)
+        flush_leases(self.leases)
 
-    def return_unstarted(self, *, with_handed: bool = False) -> None:
+    def return_unstarted(self, *, with_dispatched: bool = False) -> None:
         """Give back every message whose execution has not begun; of those that a process has, begun is not known."""
         for leases, tags in self._unsettled():
-            leases.give_back_unstarted(tags, with_handed=with_handed)
+            leases.return_unstarted(tags, with_dispatched=with_dispatched)
 
     def return_all(self) -> None:
         """Give back every message, whatever is being done to it."""
         for leases, tags in self._unsettled():
-            leases.give_back(tags)
+            leases.return_messages(tags)
 
-    def _unsettled(self) -> list[tuple[Leases, list[str]]]:
+    def _unsettled(self) -> list[tuple[LeaseManager, list[str]]]:
         found = [(leases, list(leases.orphans)) for leases in self.leases]
         return found + [(channel.leases, channel.qos.unsettled()) for channel in self._our_channels()]
 
@@ -120,14 +120,14 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
 
     def _bury(self, message: Any, reason: str, error: str, text: str) -> None:
         if lease_of(message) is not None:
-            message.channel.leases.decide(message.delivery_tag, Buried(reason, detail(error=error, message=text)))
+            message.channel.leases.decide(message.delivery_tag, DeadLettered(reason, detail(error=error, message=text)))
 
     def _our_channels(self) -> list[Any]:
         connection = self.connection
         channels = connection.transport.channels if connection is not None else []
         return [channel for channel in channels or [] if hasattr(channel, "leases")]
 
-    def _on_lost(self, leases: list[Lease]) -> None:
+    def _on_lost(self, leases: list[BrokerLease]) -> None:
         """Called by the keeper thread: the loop's thread cancels what still runs."""
         for lease in leases:
             if self.hub is not None:
@@ -135,7 +135,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
             else:
                 self._cancel_lost(lease)
 
-    def _cancel_lost(self, lease: Lease) -> None:
+    def _cancel_lost(self, lease: BrokerLease) -> None:
         for request in list(state.active_requests):
             message = request.message
             if message.delivery_tag == lease.delivery_tag:

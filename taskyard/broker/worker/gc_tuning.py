@@ -7,7 +7,7 @@ YOUNG = 10_000  # new objects that may be there before the collector looks at th
 
 
 @cache
-def tune() -> None:
+def freeze_startup_objects() -> None:
     """Spare the collector what start-up has made, and let it look less often; once in a process."""
     gc.collect()
     gc.freeze()

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-type Result = Literal["succeeded", "failed", "retrying", "snoozed", "stalled", "cancelled"]
+type ExecutionResult = Literal["succeeded", "failed", "retrying", "snoozed", "stalled", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
-class Execution:
+class TaskExecution:
     """One execution, as far as it has come; a watcher must neither block nor raise."""
 
     task: str
@@ -16,14 +16,14 @@ class Execution:
     runtime: float | None = None  # seconds; None: it never started, or nobody measured
 
 
-class Watcher:
+class ExecutionObserver:
     """Base of watchers: does nothing."""
 
-    def started(self, execution: Execution) -> None:
+    def started(self, execution: TaskExecution) -> None:
         """A pool process or thread has it."""
 
-    def ended(self, execution: Execution, result: Result) -> None:
+    def ended(self, execution: TaskExecution, result: ExecutionResult) -> None:
         """How it ended was decided."""
 
 
-watchers: list[Watcher] = []  # of this process
+execution_observers: list[ExecutionObserver] = []  # of this process

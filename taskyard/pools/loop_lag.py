@@ -11,7 +11,7 @@ WARN_FROM = 0.2  # seconds of block
 log = get_logger(__name__)
 
 
-class LoopWatch:
+class LoopLagMonitor:
     """A timer on the loop: as late as it is, so long was the loop blocked."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, running: Callable[[], Iterable[str]]) -> None:
