@@ -6,7 +6,7 @@ from typing import Any
 import redis
 
 from taskyard.broker.admin.queue_control import QueueControl
-from taskyard.broker.protocol.envelope import TakenMessage, put_arguments, read_taken
+from taskyard.broker.protocol.envelope import TakenMessage, put_fields, read_taken
 from taskyard.broker.protocol.outcomes import (
     BrokerLease,
     Completed,
@@ -53,11 +53,11 @@ class Driver:
 
     def payload_of(self, run_id: str) -> bytes:
         """The bytes of the message that `put(run_id)` stores."""
-        return str(put_arguments(self.queue, self.envelope(run_id))[3]).encode()
+        return str(put_fields(self.queue, self.envelope(run_id))[3]).encode()
 
     def put_envelope(self, message: dict[str, Any]) -> str:
         """Put a message as it is."""
-        answer: list[bytes] = run_script(self.client, self.space, "put", *put_arguments(self.queue, message))
+        answer: list[bytes] = run_script(self.client, self.space, "put", *put_fields(self.queue, message))
         return answer[0].decode()
 
     def take(self, want: int = 1, *queues: str, lease_ms: int | None = None) -> list[TakenMessage]:

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from taskyard.broker.admin.queue_control import QueueControl
-from taskyard.broker.protocol.envelope import put_arguments
+from taskyard.broker.protocol.envelope import put_fields
 from taskyard.broker.scripts.runner import run_script
 from tests.broker.driver import Driver
 
@@ -47,7 +47,7 @@ def put_many(driver: Driver, count: int) -> None:
         arguments: list[Any] = []
         for number in range(start, min(count, start + AT_ONCE)):
             facts: dict[str, Any] = {"group_key": f"g{number % 50}"} if number % 2 else {}
-            arguments += put_arguments("q", driver.envelope(driver.next_id(), **facts))
+            arguments += put_fields("q", driver.envelope(driver.next_id(), **facts))
         run_script(driver.client, driver.space, "put", *arguments)
 
 
@@ -121,4 +121,4 @@ def _celerys_words(number: int) -> tuple[Any, ...]:
             "delivery_info": {"exchange": "", "routing_key": "webhooks"}, "priority": 5, "body_encoding": "utf-8",
         },
     }  # fmt: skip
-    return put_arguments("q", message)
+    return put_fields("q", message)

@@ -24,7 +24,7 @@ def hold(leases: LeaseManager, driver: Driver, runs: str) -> list[str]:
     for run in runs:
         driver.put(run)
     found = [lease for lease in (taken.to_lease() for taken in driver.take(len(runs))) if lease is not None]
-    leases.hold(found)
+    leases.add(found)
     return [lease.delivery_tag for lease in found]
 
 
@@ -38,7 +38,7 @@ class EndsInThatMoment(dict[str, BrokerLease]):
     def __contains__(self, tag: object) -> bool:
         is_held = super().__contains__(tag)
         if is_held:
-            thread = threading.Thread(target=self._leases.end, args=(tag, Completed("succeeded")))
+            thread = threading.Thread(target=self._leases.settle, args=(tag, Completed("succeeded")))
             thread.start()
             thread.join()
         return is_held
@@ -48,9 +48,9 @@ def test_what_runs_on_counts_until_it_ends(leases: LeaseManager, driver: Driver)
     first, second = hold(leases, driver, "ab")
     leases.orphan([first, second])
     assert list(leases.orphans) == [first, second]
-    leases.end(first, Completed("succeeded"))
+    leases.settle(first, Completed("succeeded"))
     assert list(leases.orphans) == [second]
-    leases.end(second, Completed("succeeded"))
+    leases.settle(second, Completed("succeeded"))
     leases.flush_and_wait()
     assert driver.all_keys() == set()
 

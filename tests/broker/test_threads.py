@@ -106,11 +106,11 @@ def test_a_stopped_pool_refuses_jobs() -> None:
 def test_an_idle_thread_keeps_nothing_of_its_last_job() -> None:
     """A job holds its message and the arguments of the task."""
 
-    class AsyncioJob:
+    class Job:
         def __call__(self) -> None:
             pass
 
-    threads, job = WorkerThreads(1), AsyncioJob()
+    threads, job = WorkerThreads(1), Job()
     kept = weakref.ref(job)
     threads.run(job)
     del job

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import batched, chain
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -14,9 +13,9 @@ from redis import RedisError
 
 from taskyard.beat.errors import ScheduleError
 from taskyard.broker.admin.message_lookup import find_live_runs
-from taskyard.broker.scripts.runner import Keyspace, run_script
+from taskyard.broker.scripts.runner import Keyspace
 from taskyard.broker.transport.cancellation import cancel
-from taskyard.broker.transport.publish_batch import PER_CALL
+from taskyard.broker.transport.prepared_publish import PreparedPuts, prepare_publication, put_prepared
 from taskyard.broker.untyped import BatchPublishError
 from taskyard.settings.platform import Settings
 from taskyard.tasks.app import find_task
@@ -50,7 +49,7 @@ class Prepared:
     """A message that is checked, serialized and ready to be sent."""
 
     message: Message
-    words: tuple[bytes, ...]  # of the script `put`; empty with the stock transport
+    puts: PreparedPuts  # empty with the stock transport
 
 
 class Publisher(Protocol):
@@ -105,17 +104,12 @@ class CeleryPublisher:
             return Prepared(message, ())
         with self._fresh_after_errors():
             producer = self._open_producer()
-            with producer.batch() as batch:
-                self._publish(message, now, producer)
-                words = batch.state.session.take_arguments()
-        return Prepared(message, tuple(str(word).encode() for word in words))
+            return Prepared(message, prepare_publication(producer, lambda: self._publish(message, now, producer)))
 
     def send(self, prepared: Sequence[Prepared]) -> None:
         """Put all messages with few calls; see :class:`Publisher`."""
         if self._knows_runs:
-            made = [one.words for one in prepared if one.words]
-            for part in batched(made, PER_CALL, strict=False):  # a slot that is there already is left as it is
-                run_script(self._client, self._space, "put", *chain.from_iterable(part))
+            put_prepared(self._client, self._space, [one.puts for one in prepared if one.puts])
             return
         with self._fresh_after_errors():
             producer = self._open_producer()

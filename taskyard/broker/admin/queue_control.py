@@ -10,7 +10,7 @@ from taskyard.broker.admin.queue_info import Explanation, PeekedMessage, QueueCo
 from taskyard.broker.protocol.outcomes import detail
 from taskyard.broker.scripts.runner import Keyspace, ScriptArgument, ScriptName, run_script
 from taskyard.broker.transport.cancellation import cancel
-from taskyard.broker.transport.channel_maintenance import WAITING_SETS
+from taskyard.broker.transport.queue_store import WAITING_SETS
 
 AT_ONCE = 1000  # messages per script call
 MS = timedelta(milliseconds=1)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 import redis
 
 from taskyard.broker.leases.acknowledgements import AcknowledgementBuffer
-from taskyard.broker.protocol.outcomes import BrokerLease, Completed, Outcome, Returned
+from taskyard.broker.protocol.outcomes import BrokerLease, Outcome, Returned
 from taskyard.broker.scripts.runner import Keyspace, run_script
+from taskyard.broker.scripts.shared_names import EventKind
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,7 @@ class LeaseManager:
         self._started: set[str] = set()  # delivery tags whose execution has begun
         self.dispatched: set[str] = set()  # as above, which a process has and has not yet said to have begun
         self.orphans: dict[str, None] = {}  # delivery tags whose channel is gone, in order
-        self._endings: dict[str, Outcome] = {}  # decided by the request class before Celery acknowledges
-        self._outbox = AcknowledgementBuffer(self.space, self.max_stalls)
+        self._buffer = AcknowledgementBuffer(self.space, self.max_stalls)
         self._first_at = 0.0  # monotonic seconds of the oldest unsent ending
         self._queues: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -53,7 +53,7 @@ class LeaseManager:
         self._sender: threading.Thread | None = None
         self._worker = f"{socket.gethostname()}:{self._pid}"
 
-    def hold(self, leases: Iterable[BrokerLease]) -> None:
+    def add(self, leases: Iterable[BrokerLease]) -> None:
         """Renew these leases from now on."""
         self._start_sender()
         for lease in leases:
@@ -63,14 +63,18 @@ class LeaseManager:
         """The lease, or None when it is not (or no more) ours."""
         return self._leases.get(delivery_tag)
 
-    def start(self, delivery_tag: str) -> bool:
-        """Say that its execution begins; False when the lease is gone, so that it must not."""
+    def start(self, delivery_tag: str, detail: str) -> bool:
+        """Record that the execution begins; False when the lease is gone, so that it must not."""
         with self._lock:
-            if delivery_tag not in self._leases:
+            lease = self._leases.get(delivery_tag)
+            if lease is None:
                 return False
             self._started.add(delivery_tag)
             self.dispatched.discard(delivery_tag)
-            return True
+        if self.space.writes_events:
+            self._buffer.start(lease, detail)
+            self._wake_sender()
+        return True
 
     def mark_dispatched(self, delivery_tag: str) -> None:
         """A process has it: it may be at work before it says so."""
@@ -93,31 +97,20 @@ class LeaseManager:
             if left:
                 self._queues[queue] = left
 
-    def decide(self, delivery_tag: str, ending: Outcome) -> None:
-        """Say how the message will end, when it will be acknowledged."""
-        self._endings[delivery_tag] = ending
-
-    def end(self, delivery_tag: str, ending: Outcome | None = None) -> None:
-        """End a lease as decided before, else as given, else done without an outcome; one that is not ours stays."""
+    def settle(self, delivery_tag: str, outcome: Outcome) -> None:
+        """End a lease with the next batch; nothing happens if this process no longer has it."""
         lease = self._leases.pop(delivery_tag, None)
-        decided = self._endings.pop(delivery_tag, None)
         self.orphans.pop(delivery_tag, None)
         self._started.discard(delivery_tag)
         self.dispatched.discard(delivery_tag)
         if lease is not None:
-            self._outbox.end(lease, decided or ending or Completed(""))
+            self._buffer.settle(lease, outcome)
             self._wake_sender()
 
-    def note_start(self, lease: BrokerLease, detail: str) -> None:
-        """Append the event that its execution began, with the next batch."""
-        if self.space.writes_events:
-            self._outbox.start(lease, detail)
-            self._wake_sender()
-
-    def note(self, event: str, lease: BrokerLease, detail: str, *, outlives_lease: bool = False) -> None:
+    def note(self, event: EventKind, lease: BrokerLease, detail: str, *, outlives_lease: bool = False) -> None:
         """Append an event with the next batch, after those of this lease; if the lease has ended, only if it may."""
         if self.space.writes_events:
-            self._outbox.note(event, lease, detail, outlives_lease=outlives_lease)
+            self._buffer.note(event, lease, detail, outlives_lease=outlives_lease)
             self._wake_sender()
 
     def orphan(self, delivery_tags: Iterable[str]) -> None:
@@ -130,8 +123,7 @@ class LeaseManager:
         """Return messages to the head of their queues, the one that was taken first to the very head."""
         named = set(delivery_tags)
         for delivery_tag in reversed([tag for tag in list(self._leases) if tag in named]):  # threads end some meanwhile
-            self._endings.pop(delivery_tag, None)
-            self.end(delivery_tag, Returned())
+            self.settle(delivery_tag, Returned())
 
     def return_unstarted(self, delivery_tags: Iterable[str], *, with_dispatched: bool) -> None:
         """As `give_back`, but only those whose execution has not begun; from now on it cannot, but for those handed."""
@@ -141,21 +133,20 @@ class LeaseManager:
             found = [self._leases.pop(tag, None) for tag in list(self._leases) if tag in named]
             leases = [lease for lease in found if lease is not None]
             for lease in reversed(leases):
-                self._outbox.end(lease, Returned())
+                self._buffer.settle(lease, Returned())
         for lease in leases:
-            self._endings.pop(lease.delivery_tag, None)
             self.orphans.pop(lease.delivery_tag, None)
         if leases:
             self._wake_sender()
 
     def is_flushed(self) -> bool:
         """Whether all that was to be sent has been; waits for a thread that is sending."""
-        return self._outbox.is_flushed()
+        return self._buffer.is_flushed()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be sent."""
-        return self._outbox.is_empty
+        return self._buffer.is_empty
 
     def flush(self) -> None:
         """
@@ -175,7 +166,7 @@ class LeaseManager:
             redis.RedisError: As `flush`.
         """
         if self._pid == os.getpid():
-            self._outbox.send(self._client)
+            self._buffer.send(self._client)
 
     def _wake_sender(self) -> None:
         if not self._wake.is_set():

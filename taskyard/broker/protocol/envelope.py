@@ -11,10 +11,9 @@ from kombu.utils.json import dumps, loads
 from taskyard.broker.protocol.header import BURY_TASK, HEADER
 from taskyard.broker.protocol.json_codec import dump, load
 from taskyard.broker.protocol.outcomes import BrokerLease, detail
-from taskyard.broker.scripts.runner import ScriptArgument
+from taskyard.broker.scripts.shared_names import PutFields
 
 NORMAL_PRIORITY = 5  # of a message that names none; 0-9, 9 first
-PUT_STRIDE = 16  # arguments per message of put.lua
 
 
 class MalformedEnvelopeError(ValueError):
@@ -45,33 +44,33 @@ class TakenMessage(NamedTuple):
         return BrokerLease(self.queue, self.tag, self.lease, self.run_id, self.attempt, self.delivery_tag)
 
 
-def put_arguments(
+def put_fields(
     queue: str, message: dict[str, Any], expiry_ms: int = 0, encode: Callable[[Any], str] = dumps
-) -> tuple[ScriptArgument, ...]:
-    """The arguments of put.lua for one message; `expiry_ms` is that of a temporary queue, 0 for none."""
+) -> PutFields:
+    """Return the arguments of put.lua for one message; `expiry_ms` is that of a temporary queue, 0 for none."""
     headers: dict[str, Any] = message.get("headers") or {}
     properties: dict[str, Any] = message["properties"]
     options: Mapping[str, Any] = headers.get(HEADER) or {}
     run_id = str(headers.get("id") or "") if "task" in headers else ""
     nonce = str(properties["delivery_tag"])
     dedup: Mapping[str, Any] = options.get("dedup") or {}
-    return (
-        queue,
-        run_id or nonce,
-        nonce,
-        encode(message),
-        priority_of(properties.get("priority")),
-        options.get("group_key") or "",
-        due_ms(headers.get("eta")),
-        "1" if options.get("lifo") else "0",
-        dedup.get("key") or "",
-        dedup.get("mode") or "until_done",
-        int(dedup.get("ttl_ms") or 0),
-        run_id,
-        queued_detail(headers, properties) if run_id else "",
-        expiry_ms,
-        int(options.get("attempt") or 1),
-        int(headers.get("retries") or 0),
+    return PutFields(
+        queue=queue,
+        tag=run_id or nonce,
+        nonce=nonce,
+        payload=encode(message),
+        priority=priority_of(properties.get("priority")),
+        group=options.get("group_key") or "",
+        due_ms=due_ms(headers.get("eta")),
+        lifo=int(bool(options.get("lifo"))),
+        dedup_key=dedup.get("key") or "",
+        dedup_mode=dedup.get("mode") or "until_done",
+        dedup_ms=int(dedup.get("ttl_ms") or 0),
+        run_id=run_id,
+        detail=queued_detail(headers, properties) if run_id else "",
+        expiry_ms=expiry_ms,
+        attempt=int(options.get("attempt") or 1),
+        retries=int(headers.get("retries") or 0),
     )
 
 

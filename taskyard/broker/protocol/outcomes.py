@@ -105,3 +105,8 @@ class DeadLettered:
 
 
 type Outcome = Completed | Rescheduled | Stalled | Returned | DeadLettered
+
+
+def rejection(*, requeue: bool) -> Outcome:
+    """Return the outcome of a message that its consumer rejected."""
+    return Returned() if requeue else Completed("failed", detail(error="Reject", message="rejected"))

@@ -11,7 +11,7 @@ for i = 3, #ARGV, 6 do
   if f[1] == ARGV[i + 2] and end_lease(queue, tag, f[2]) then
     gone[#gone + 1] = mk
     free_dedup(f[3], tag)
-    if started ~= '' then event('started', f[4], queue, f[5], started) end
+    if started ~= '' then event(EVENT.started, f[4], queue, f[5], started) end
     if outcome ~= '' then event(outcome, f[4], queue, f[5], ARGV[i + 4]) end
     if f[6] then
       local buried_in = call('HGET', message(f[6]), 'q')

@@ -15,7 +15,7 @@ for i = 6, #ARGV do
     end
     call('DEL', message(tag))
     free_dedup(f[4], tag)
-    if ARGV[i] ~= 'dead' then event('cancelled', f[1], queue, f[2], ARGV[4]) end
+    if ARGV[i] ~= 'dead' then event(EVENT.cancelled, f[1], queue, f[2], ARGV[4]) end
   end
   left = left - #tags
 end

@@ -1,4 +1,4 @@
--- The first part of every script: clock, names of keys, events, and the moves between the sorted sets of a queue.
+-- The first part of every script, after the tables EVENT and PUT of shared_names.py: clock, names of keys, events, and the moves between the sorted sets of a queue.
 --
 -- KEYS[1] the prefix itself: routes the script to the slot of the prefix's hash tag, if it has one
 -- ARGV[1] prefix of all keys
@@ -134,11 +134,11 @@ local function bury(queue, tag, reason, facts)
   free_dedup(fields[3], tag)
   call('ZADD', key('dead', queue), now, tag)
   call('HSET', message(tag), 'fr', reason, 'ff', facts, 'ft', now)
-  event('failed', run, queue, attempt, facts)
+  event(EVENT.failed, run, queue, attempt, facts)
   local letter = 'bury-' .. tag .. '-' .. attempt
   call('HSET', message(letter), 'm', '{}', 'q', LETTERS, 'p', 5, 'i', letter, 't', now, 'b', tag)
   wait_in_line(LETTERS, letter, 5)
-  event('queued', letter, LETTERS, 1, '{"task":"dead_letter.bury"}')
+  event(EVENT.queued, letter, LETTERS, 1, '{"task":"dead_letter.bury"}')
 end
 
 -- A lease ended without an answer: back to the head of the line, or dead after more than max_stalls. A letter waits for ever.
@@ -146,7 +146,7 @@ local function stall(queue, tag, max_stalls, reason, facts)
   local mk = message(tag)
   local stalls = call('HINCRBY', mk, 's', 1)
   local fields = call('HMGET', mk, 'i', 'a', 'p', 'g', 'b')
-  event('stalled', fields[1], queue, fields[2], '{"stalls":' .. stalls .. '}')
+  event(EVENT.stalled, fields[1], queue, fields[2], '{"stalls":' .. stalls .. '}')
   if max_stalls >= 0 and stalls > max_stalls and not fields[5] then
     bury(queue, tag, reason, facts)
   else

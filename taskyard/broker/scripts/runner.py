@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import redis
 
+from taskyard.broker.scripts.shared_names import lua_names
+
 FOLDER = Path(__file__).parent
 ALLOW_OOM = "#!lua flags=allow-oom\n"  # the first line of a script that a server runs beyond its `maxmemory`
 
@@ -21,7 +23,6 @@ type ScriptName = Literal[
     "limits",
     "move",
     "note",
-    "promote",
     "put",
     "remove",
     "renew",
@@ -60,7 +61,8 @@ def script(name: ScriptName) -> LuaScript:
     A full server refuses `put` whole; all others need next to nothing, and are how it empties.
     """
     first_line = "" if name == "put" else ALLOW_OOM
-    text = first_line + (FOLDER / "prelude.lua").read_text() + (FOLDER / f"{name}.lua").read_text()
+    prelude = lua_names() + (FOLDER / "prelude.lua").read_text()
+    text = first_line + prelude + (FOLDER / f"{name}.lua").read_text()
     return LuaScript(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from taskyard.broker.protocol.outcomes import BrokerLease, Completed, Returned, detail
+from taskyard.broker.protocol.outcomes import BrokerLease, Completed, Outcome, rejection
 from taskyard.broker.untyped import VirtualQoS
 
 if TYPE_CHECKING:
@@ -45,16 +45,20 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see taskyard/broker/untyped.py
         self.channel.taken.pop(delivery_tag, None)
         super().append(message, delivery_tag)
 
+    def settle(self, delivery_tag: str, outcome: Outcome) -> None:
+        """End the lease with the next batch, and free its slot."""
+        self.channel.taken.pop(delivery_tag, None)
+        self.channel.leases.settle(delivery_tag, outcome)
+        if delivery_tag in self._delivered:
+            self._quick_ack(delivery_tag)
+
     def ack(self, delivery_tag: str) -> None:
-        """End the lease with the next batch."""
-        self.channel.leases.end(delivery_tag)
-        super().ack(delivery_tag)
+        """Settle as done; messages of ours call `settle` themselves."""
+        self.settle(delivery_tag, Completed(""))
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Return the message to the head of its queue, or drop it as failed, unless the request decided otherwise."""
-        ending = Returned() if requeue else Completed("failed", detail(error="Reject", message="rejected"))
-        self.channel.leases.end(delivery_tag, ending)
-        self._quick_ack(delivery_tag)
+        """Return the message to the head of its queue, or drop it as failed."""
+        self.settle(delivery_tag, rejection(requeue=requeue))
 
     def unsettled(self) -> list[str]:
         """The delivery tags of all messages that this channel has to answer for."""

@@ -120,7 +120,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
 
     def _bury(self, message: Any, reason: str, error: str, text: str) -> None:
         if lease_of(message) is not None:
-            message.channel.leases.decide(message.delivery_tag, DeadLettered(reason, detail(error=error, message=text)))
+            message.outcome = DeadLettered(reason, detail(error=error, message=text))
 
     def _our_channels(self) -> list[Any]:
         connection = self.connection

@@ -24,6 +24,7 @@ from taskyard.broker.protocol.outcomes import (
     detail,
     success_detail,
 )
+from taskyard.broker.scripts.shared_names import EventKind
 from taskyard.broker.transport.qos import is_withdrawn, lease_of
 from taskyard.broker.untyped import CeleryRequest, ExceptionWithTraceback
 from taskyard.broker.worker import fallback
@@ -78,17 +79,16 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         Raises:
             TaskRevokedError: It was withdrawn or revoked, or expired, while it waited in this process's pool.
         """
-        may_start = self._lease is None or self._message.channel.leases.start(self._tag)
-        if not may_start and pid == os.getpid():  # another process has started it already
-            self._drop()
-            raise TaskRevokedError(self.id)
-        if pid == os.getpid() and (self.expires or self.id in state.revoked) and self.revoked():
+        is_here = pid == os.getpid()
+        if is_here and (self.expires or self.id in state.revoked) and self.revoked():
             raise TaskRevokedError(self.id)
         self._accepted_at = time_accepted
+        started = _start_detail(self._hostname, pid)
         if self._lease is None:
-            fallback.append(self, "started", _start(self._hostname, pid))
-        else:
-            self._message.channel.leases.note_start(self._lease, _start(self._hostname, pid))
+            fallback.append(self, "started", started)
+        elif not self._message.channel.leases.start(self._tag, started) and is_here:  # else a process has started it
+            self._drop()
+            raise TaskRevokedError(self.id)
         for observer in execution_observers:
             observer.started(self._execution())
         super().on_accepted(pid, time_accepted)
@@ -172,7 +172,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         self._decide(Completed("cancelled", cancelled))
         super()._announce_revoked(reason, terminated, signum, expired)
 
-    def note(self, event: str, facts: str) -> None:
+    def note(self, event: EventKind, facts: str) -> None:
         """Append an event of this execution; its message may have been acknowledged early."""
         if self._lease is None:
             fallback.append(self, event, facts)
@@ -184,17 +184,17 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         state.task_ready(self)
         self.acknowledge()
 
-    def _decide(self, ending: Outcome) -> None:
+    def _decide(self, outcome: Outcome) -> None:
         """The first decision counts: a hard time limit is reported by the pool's timer and by the killed process."""
         if self._is_decided:
             return
         self._is_decided = True
         for observer in execution_observers:
-            observer.ended(self._execution(), _result_of(ending))
+            observer.ended(self._execution(), _result_of(outcome))
         if self._lease is None or self.acknowledged:
-            fallback.apply_outcome(self, ending)
+            fallback.apply_outcome(self, outcome)
         else:
-            self._message.channel.leases.decide(self._tag, ending)
+            self._message.outcome = outcome
 
     def _execution(self) -> TaskExecution:
         waited = self._facts.get("waited_ms")
@@ -256,7 +256,7 @@ class PlatformRequest(Request):
 
 
 @cache
-def _start(worker: str, pid: int) -> str:
+def _start_detail(worker: str, pid: int) -> str:
     return detail(worker=worker, pid=pid)
 
 
