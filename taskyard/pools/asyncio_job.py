@@ -17,7 +17,7 @@ current_job: ContextVar["AsyncioJob | None"] = ContextVar("current_job", default
 
 
 class AsyncioJob:
-    """What Celery asked the pool to run, and how far it is; but for `terminate`, for the loop's thread only."""
+    """One job of Celery's and its progress; except for `terminate`, for the loop's thread only."""
 
     def __init__(
         self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], **options: Any
@@ -27,7 +27,7 @@ class AsyncioJob:
         self.hard: float | None = options.get("timeout")  # seconds
         self.limits = CoroutineControl(options.get("soft_timeout"))
         self.task: asyncio.Task[None] | None = None
-        self.is_over = False  # its outcome is told; what it still does no longer counts
+        self.is_over = False  # its outcome is reported; what it still does no longer counts
         self._on_accept: Callable[..., Any] | None = options.get("accept_callback")
         self._on_end: Callable[..., Any] | None = options.get("callback")
         self._on_error: Callable[..., Any] | None = options.get("error_callback")
@@ -62,11 +62,11 @@ class AsyncioJob:
             self._bury(error)
 
     def _try_to_tell(self, callback: Callable[..., Any], *facts: Any) -> None:
-        """A message whose end nobody learns would be held for as long as the worker lives."""
+        """An outcome that is not reported would keep the message for the worker's life."""
         try:
             callback(*facts)
         except BaseException as error:
-            log.exception("the end of %s could not be told as it was", self.name)
+            log.exception("the outcome of %s could not be reported", self.name)
             self._bury(error)
 
     def _bury(self, error: BaseException) -> None:

@@ -66,12 +66,12 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
         self._thread.start()
 
     def on_stop(self) -> None:
-        """Wait for all, then end the loop."""
+        """Wait for all jobs, then end the loop."""
         self._is_idle.wait()
         self._end_loop()
 
     def on_terminate(self) -> None:
-        """Cancel all, then end the loop."""
+        """Cancel all jobs, then end the loop."""
         self.abandon(STUBBORN_AFTER)
         self._end_loop()
 
@@ -90,7 +90,7 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
         self._loop.call_soon_threadsafe(self._admit)
 
     def shrink(self, n: int = 1) -> None:
-        """Take slots away; what runs in them goes on."""
+        """Remove slots; running tasks continue."""
         self.limit = max(1, self.limit - n)
 
     def on_apply(
@@ -123,7 +123,7 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
 
     def _free(self, job: AsyncioJob, task: asyncio.Task[None] | None = None) -> None:
         if task is not None and not task.cancelled() and task.exception() is not None:
-            log.error("the pool could not tell how %s ended", job.name, exc_info=task.exception())
+            log.error("the pool could not report how %s ended", job.name, exc_info=task.exception())
         if job in self._running:
             del self._running[job]
             self._admit()
@@ -194,7 +194,7 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
     def _detach(self, job: AsyncioJob) -> None:
         """Free the slot of a coroutine that swallows its cancellation."""
         if job in self._running:
-            log.error("%s goes on though it was cancelled: it catches CancelledError", job.name)
+            log.error("%s continues though it was cancelled: it catches CancelledError", job.name)
             job.tell_error(Terminated("cancelled"))
             self._free(job)
 
@@ -213,7 +213,7 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
             try:
                 self._loop.run_forever()
             except BaseException:  # asyncio lets SystemExit in a task that a handler started end the loop
-                log.exception("a task left the event loop; the others go on")
+                log.exception("a task stopped the event loop; the others continue")
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 

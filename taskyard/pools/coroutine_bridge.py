@@ -24,7 +24,7 @@ class _SoftLimitInside(SoftTimeLimitExceeded, asyncio.CancelledError):
 
 
 class CoroutineControl:
-    """What the pool wants of a coroutine: that it hears of its soft limit, or that it ends; in the loop's thread."""
+    """Interrupts one coroutine: by its soft limit, or for good; for the loop's thread only."""
 
     def __init__(self, seconds: float | None = None) -> None:
         """`seconds` is the soft limit."""
@@ -50,7 +50,7 @@ class CoroutineControl:
         return is_due and not self.is_cancelled
 
     def end(self) -> None:
-        """Say that the coroutine has ended."""
+        """Note that the coroutine has ended."""
         self._is_through = True
 
 

@@ -12,7 +12,7 @@ log = get_logger(__name__)
 
 
 class LoopLagMonitor:
-    """A timer on the loop: as late as it is, so long was the loop blocked."""
+    """A timer on the loop: its lateness is how long the loop was blocked."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, running: Callable[[], Iterable[str]]) -> None:
         """`running` names the tasks that are at work."""

@@ -27,7 +27,7 @@ class MessageBusyError(RuntimeError):
 
 
 class QueueControl:
-    """The queues of one prefix on one server. Every change survives restarts and holds for all workers."""
+    """The queues of one prefix on one server. Every change survives restarts and applies to all workers."""
 
     def __init__(self, client: redis.Redis, prefix: str = "taskyard:", *, writes_events: bool = True) -> None:
         """`client` must answer with bytes (the default); `writes_events` as in the transport's options."""
@@ -35,7 +35,7 @@ class QueueControl:
         self._space = Keyspace(prefix, writes_events)
 
     def pause(self, queue: str, by: str = "", reason: str = "", until: datetime | None = None) -> None:
-        """Hand out nothing more of the queue; what runs goes on. `until` None: until `resume`."""
+        """Pause a queue; running tasks continue. `until` None: until `resume`."""
         until_ms = int(until.timestamp() * 1000) if until else ""
         self._limit(queue, paused=1, paused_by=by, reason=reason, until=until_ms)
 
@@ -52,7 +52,7 @@ class QueueControl:
         self._limit(queue, key_rate=limit or "", key_per=per / MS if limit else "")
 
     def set_concurrency(self, queue: str, limit: int | None) -> None:
-        """Let at most `limit` messages be under a lease at once; None: no limit."""
+        """Allow at most `limit` messages under a lease at once; None: no limit."""
         self._limit(queue, concurrency=limit or "")
 
     def set_key_concurrency(self, queue: str, limit: int | None) -> None:
@@ -60,7 +60,7 @@ class QueueControl:
         self._limit(queue, key_concurrency=limit or "")
 
     def limits(self, queue: str) -> QueueLimits:
-        """What holds for the queue now."""
+        """Return the queue's pause and limits."""
         return self.counts(queue).limits
 
     def counts(self, queue: str) -> QueueCounts:
@@ -87,7 +87,7 @@ class QueueControl:
 
     def move(self, run_id: str, queue: str) -> None:
         """
-        Let a waiting or delayed message wait in another queue instead.
+        Move a waiting or delayed message to another queue.
 
         Raises:
             MessageNotFoundError: There is none.
@@ -97,7 +97,7 @@ class QueueControl:
 
     def promote(self, run_id: str) -> None:
         """
-        Let a delayed message wait now.
+        End the delay of a message.
 
         Raises:
             MessageNotFoundError: There is none.
@@ -116,7 +116,7 @@ class QueueControl:
         self._change(run_id, self._run("remove", run_id, detail(by=by, reason=reason)))
 
     def cancel(self, run_id: str, by: str = "", reason: str = "") -> str:
-        """Let a run never start (again); returns where it was: waiting, delayed, active, dead or unknown."""
+        """Cancel a run; returns where its message was: waiting, delayed, active, dead or unknown."""
         return cancel(self._client, self._space, [run_id], by=by, reason=reason)[run_id]
 
     def drain(self, queue: str, by: str = "", reason: str = "") -> int:

@@ -1,4 +1,4 @@
-"""What the broker tells about queues and messages: frozen facts with their units."""
+"""Facts about queues and messages, as the broker reports them."""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """What holds for a queue; None: no limit."""
+    """Pause and limits of a queue; None: no limit."""
 
     is_paused: bool
     paused_by: str
@@ -30,8 +30,8 @@ class QueueCounts:
     waiting: int
     delayed: int
     active: int  # under a lease: running, or waiting inside a worker
-    dead: int  # whose letter is not stored yet
-    oldest_age: timedelta | None  # since the message first in line was put; None: nobody waits
+    dead: int  # whose dead letter is not stored yet
+    oldest_age: timedelta | None  # since the message first in line was put; None: nothing waits
     consumers: int  # worker processes that took from it within the last lease
     limits: QueueLimits
 
@@ -107,7 +107,7 @@ class Explanation:
         if state == b"waiting":
             why += _obstacles(queue.decode(), limits, consumers, active, rate_wait)
             why += _group_obstacles(group.decode(), limits, group_active, group_wait)
-            why.append(f"{place} before it in line" if place > 0 else "it is next in line")
+            why.append(f"{place} messages are before it in the queue" if place > 0 else "it is next in the queue")
         if cancelled:
             why.insert(0, f"it is cancelled: {cancelled.decode()}")
         return cls(
@@ -140,7 +140,7 @@ def _states(state: str, left: timedelta) -> list[str]:
         return [f"it is due in {left}"]
     if state == "active":
         return [f"a worker has it; its lease ends in {left} unless it is renewed"]
-    return ["it is dead, and its letter is on the way to the dead letters"] if state == "dead" else []
+    return ["it is dead; its dead letter is not stored yet"] if state == "dead" else []
 
 
 def _obstacles(queue: str, limits: QueueLimits, consumers: int, active: int, rate_wait_ms: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The leases of this process: renewed by a thread of their own, ended in batches, independent of any channel."""
+"""The leases of this process: renewed by a thread, settled in batches, independent of any channel."""
 
 import logging
 import os
@@ -16,35 +16,35 @@ from taskyard.broker.scripts.shared_names import EventKind
 
 log = logging.getLogger(__name__)
 
-BATCH_DELAY = 0.02  # seconds that an ending may wait for company before the keeper thread sends it
+BATCH_DELAY = 0.02  # seconds that an outcome may wait for others before the thread sends it
 RETRY_PAUSE = 0.5  # seconds between tries while the server is away
 
 
 class LeaseManager:
     """
-    All hand-outs that this process has to answer for.
+    All leases of this process.
 
-    A lease belongs to the process, not to a channel: after a reconnect it is renewed and ended through any connection.
+    A lease belongs to the process, not to a channel: after a reconnect it is renewed and settled by any connection.
     Thread-safe; a forked child starts with none.
     """
 
     def __init__(self, client: redis.Redis, space: Keyspace, lease_ms: int, max_stalls: int) -> None:
-        """`client` is for this object alone, and outlives all channels; `max_stalls` -1 means never dead."""
+        """`client` is not shared, and outlives all channels; `max_stalls` -1 means never dead."""
         self._client = client
         self.space = space
         self.lease_ms = lease_ms
         self.max_stalls = max_stalls
-        self.on_lost: Callable[[list[BrokerLease]], None] | None = None  # called by the keeper thread
+        self.on_lost: Callable[[list[BrokerLease]], None] | None = None  # called by the lease thread
         self._reset()
 
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._leases: dict[str, BrokerLease] = {}
         self._started: set[str] = set()  # delivery tags whose execution has begun
-        self.dispatched: set[str] = set()  # as above, which a process has and has not yet said to have begun
+        self.dispatched: set[str] = set()  # dispatched to a pool process that has not reported a start
         self.orphans: dict[str, None] = {}  # delivery tags whose channel is gone, in order
         self._buffer = AcknowledgementBuffer(self.space, self.max_stalls)
-        self._first_at = 0.0  # monotonic seconds of the oldest unsent ending
+        self._first_at = 0.0  # monotonic seconds of the oldest unsent outcome
         self._queues: dict[str, int] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -77,13 +77,13 @@ class LeaseManager:
         return True
 
     def mark_dispatched(self, delivery_tag: str) -> None:
-        """A process has it: it may be at work before it says so."""
+        """Note that a pool process has it and may have started it."""
         with self._lock:
             if delivery_tag in self._leases and delivery_tag not in self._started:
                 self.dispatched.add(delivery_tag)
 
     def register_consumer(self, queue: str) -> None:
-        """Say, while we live, that this process takes from the queue."""
+        """Announce, while this process lives, that it consumes the queue."""
         self._start_sender()
         with self._lock:
             self._queues[queue] = self._queues.get(queue, 0) + 1
@@ -91,7 +91,7 @@ class LeaseManager:
         self._wake.set()
 
     def unregister_consumer(self, queue: str) -> None:
-        """End one `listen`."""
+        """End one `register_consumer`."""
         with self._lock:
             left = self._queues.pop(queue, 1) - 1
             if left:
@@ -114,7 +114,7 @@ class LeaseManager:
             self._wake_sender()
 
     def orphan(self, delivery_tags: Iterable[str]) -> None:
-        """Their channel is gone, their work goes on."""
+        """Note that their channel is gone while their work continues."""
         self.orphans.update((tag, None) for tag in delivery_tags if tag in self._leases)
         for tag in set(self.orphans) - self._leases.keys():  # another thread has just ended it
             self.orphans.pop(tag, None)
@@ -122,7 +122,7 @@ class LeaseManager:
     def return_messages(self, delivery_tags: Iterable[str]) -> None:
         """Return messages to the head of their queues, the one that was taken first to the very head."""
         named = set(delivery_tags)
-        for delivery_tag in reversed([tag for tag in list(self._leases) if tag in named]):  # threads end some meanwhile
+        for delivery_tag in reversed([tag for tag in list(self._leases) if tag in named]):  # threads settle, too
             self.settle(delivery_tag, Returned())
 
     def return_unstarted(self, delivery_tags: Iterable[str], *, with_dispatched: bool) -> None:
@@ -140,7 +140,7 @@ class LeaseManager:
             self._wake_sender()
 
     def is_flushed(self) -> bool:
-        """Whether all that was to be sent has been; waits for a thread that is sending."""
+        """Whether everything was sent; waits for a thread that is sending."""
         return self._buffer.is_flushed()
 
     @property
@@ -150,10 +150,10 @@ class LeaseManager:
 
     def flush(self) -> None:
         """
-        Send what has ended, in one round trip.
+        Send all outcomes in one round trip.
 
         Raises:
-            redis.RedisError: The server is away; what has ended stays, and the keeper thread tries again.
+            redis.RedisError: The server is away; the outcomes stay, and the lease thread tries again.
         """
         if not self.is_idle:
             self.flush_and_wait()
@@ -179,11 +179,11 @@ class LeaseManager:
         if self._sender is None:
             with self._lock:
                 if self._sender is None:
-                    self._sender = threading.Thread(target=self._run_sender, name="lease keeper", daemon=True)
+                    self._sender = threading.Thread(target=self._run_sender, name="leases", daemon=True)
                     self._sender.start()
 
     def _run_sender(self) -> None:
-        """Renew every third of a lease; send endings that the owner of the loop has no time for."""
+        """Renew every third of a lease; send outcomes when the loop is too busy to."""
         interval = self.lease_ms / 3000
         while True:
             woken = self._wake.wait(max(0.0, self._renew_at - time.monotonic()))
@@ -213,7 +213,7 @@ class LeaseManager:
 
     def renew(self) -> None:
         """
-        Lengthen all leases; those that were taken back are forgotten and reported to `on_lost`.
+        Renew all leases; those that were taken back are dropped and reported to `on_lost`.
 
         Raises:
             redis.RedisError: The server did not answer; nothing is forgotten.

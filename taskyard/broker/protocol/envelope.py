@@ -1,4 +1,4 @@
-"""The wire format: kombu's envelope and our header, to the words of `put` and back from the answer of `take`."""
+"""Translate kombu's envelope and our header into the arguments of `put`, and the answer of `take` back."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ NORMAL_PRIORITY = 5  # of a message that names none; 0-9, 9 first
 
 
 class MalformedEnvelopeError(ValueError):
-    """The bytes are JSON, but no envelope."""
+    """The bytes are not an envelope."""
 
 
 class TakenMessage(NamedTuple):
@@ -32,13 +32,13 @@ class TakenMessage(NamedTuple):
     stalls: int
     cancelled_by: str  # JSON; "" for a run that is not cancelled
     run_id: str
-    dead: tuple[bytes, ...]  # for a letter: what it reports
+    dead: tuple[bytes, ...]  # for a dead letter: the message it reports
     waited_ms: int  # since it was put, due, or taken back
 
-    delivery_tag: str  # unique for each hand-out, so that a late answer to an earlier one is told apart
+    delivery_tag: str  # unique for each hand-out, so that a late answer to an earlier one is recognized
 
     def to_lease(self) -> BrokerLease | None:
-        """What this process has to answer for; None when it needs no acknowledgement."""
+        """Return the lease; None when the message needs no acknowledgement."""
         if not self.lease:
             return None
         return BrokerLease(self.queue, self.tag, self.lease, self.run_id, self.attempt, self.delivery_tag)
@@ -140,7 +140,7 @@ def read_taken(answer: list[Any]) -> TakenMessage:
 
 def envelope_of(taken: TakenMessage) -> dict[str, Any]:
     """
-    The envelope to deliver: the stored one, told which execution this is; the delay is over, so the ETA goes.
+    Return the envelope to deliver: the stored one with the facts of this execution, and without its past ETA.
 
     Raises:
         ValueError: The stored bytes are no envelope: not JSON, or not an object with `properties` and `headers`.
@@ -228,5 +228,5 @@ def _headers_of(payload: bytes) -> dict[str, Any] | None:
 
 
 def new_nonce() -> str:
-    """A name for one publication: the same for all its repeated puts."""
+    """Return a name for one publication, shared by all its repeated puts."""
     return token_hex(16)

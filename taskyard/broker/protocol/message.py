@@ -1,4 +1,4 @@
-"""A message as it comes out of the channel: kombu's, without what a Celery task of ours never needs."""
+"""A delivered message: kombu's, with a fast path for plain JSON and one call to settle its lease."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an execution can end, as the broker sees it: done, again, lost, buried, or returned."""
+"""How an execution can end for the broker: completed, rescheduled, stalled, returned or dead-lettered."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -14,7 +14,7 @@ INFRASTRUCTURE_ERRORS = (
     OSError,
     OperationalError,
     MemoryError,
-)  # errors that say nothing of a message
+)  # not caused by a message
 
 type FinalEvent = Literal["succeeded", "failed", "cancelled", ""]
 
@@ -44,7 +44,7 @@ class BrokerLease(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The work is over: the message goes, the outcome is written ("" writes none)."""
+    """The message is removed and the event written ("" writes none)."""
 
     event: FinalEvent
     detail: str = ""
@@ -72,7 +72,7 @@ class Rescheduled:
 
 @dataclass(frozen=True, slots=True)
 class Stalled:
-    """The process that ran it died: it counts as a stall."""
+    """The process that ran it died; this counts as a stall."""
 
     detail: str
 
@@ -85,7 +85,7 @@ class Stalled:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """Nobody ran it to an end: back to the head of its priority, nothing counted."""
+    """It was not executed: back to the head of its priority, nothing is counted."""
 
     def call(self, lease: BrokerLease, max_stalls: int) -> ScriptCall:
         """The call of requeue.lua."""
@@ -94,12 +94,12 @@ class Returned:
 
 @dataclass(frozen=True, slots=True)
 class DeadLettered:
-    """It must never run again: to the dead letters, with its bytes and these facts (JSON)."""
+    """It must not run again: it becomes a dead letter with its bytes and these facts (JSON)."""
 
     reason: str
     facts: str  # error, message, traceback, runtime
 
-    def call(self, lease: BrokerLease, max_stalls: int) -> ScriptCall:  # noqa: ARG002 - one signature for all endings
+    def call(self, lease: BrokerLease, max_stalls: int) -> ScriptCall:  # noqa: ARG002 - one signature for all outcomes
         """The call of bury.lua."""
         return ScriptCall("bury", (lease.queue, lease.tag, lease.number, self.reason, self.facts))
 

@@ -1,4 +1,4 @@
--- End messages whose work is over: lease, message and dedup key go, the outcome is written, a letter takes what it reported with it.
+-- End messages whose work is over: lease, message and dedup key go, the outcome is written, a dead letter takes what it reported with it.
 --
 -- ARGV[3...] 6 words per message: queue, tag, lease, event or '', detail of the event (JSON), detail of a `started` event that
 --            comes before it or ''

@@ -9,7 +9,7 @@ for i = 6, #ARGV do
   for _, tag in ipairs(tags) do
     local f = call('HMGET', message(tag), 'i', 'a', 'g', 'k')
     if ARGV[i] == 'waiting' or ARGV[i] == 'grouped' then
-      leave_line(queue, tag, ARGV[i] == 'grouped' and f[3] or '')
+      leave_queue(queue, tag, ARGV[i] == 'grouped' and f[3] or '')
     else
       call('ZREM', key(ARGV[i], queue), tag)
     end

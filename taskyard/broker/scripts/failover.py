@@ -1,9 +1,9 @@
 """
-A server that answers and refuses to work is a lost connection.
+Treat a server that answers and refuses to work as a lost connection.
 
 A master that became a replica, a full disk, too few replicas: Celery takes such answers for faults of the program and
 ends the worker, and a client would stay with the old master for ever. With a lost connection all of them know what to
-do: let go of it, connect anew by its name, and go on when the server works again. A server without memory is no such
+do: reconnect by its name, and continue when the server works again. A server without memory is no such
 case: what it refuses are new messages only.
 """
 
@@ -31,7 +31,7 @@ class ServerRefusedError(redis.ConnectionError):
 
 
 class ReconnectOnRefusal:
-    """A part of a connection class of redis-py: a refusal ends the connection."""
+    """Mixin for redis-py connections: a refusal closes the connection."""
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         """
@@ -53,13 +53,13 @@ class ReconnectOnRefusal:
 
 
 def with_reconnect_on_refusal(connection_class: type) -> type:
-    """Return a new class whose connections a refusal ends; it may hold a channel, so nothing here keeps it."""
+    """Return a new class whose connections close on a refusal; not cached, since it may reference a channel."""
     if issubclass(connection_class, ReconnectOnRefusal):
         return connection_class
     return type(connection_class.__name__, (ReconnectOnRefusal, connection_class), {})
 
 
 def reconnect_on_refusal[P: redis.ConnectionPool](pool: P) -> P:
-    """Let a refusal end each connection that the pool makes from now on."""
+    """Make every new connection of the pool disconnect on a refusal."""
     pool.connection_class = with_reconnect_on_refusal(pool.connection_class)
     return pool

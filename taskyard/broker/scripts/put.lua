@@ -58,7 +58,7 @@ local function put(at)
     if call('ZRANGE', key('delayed', queue), 0, 0)[1] == tag then wake(queue) end
     event(EVENT.scheduled, run, queue, attempt, detail)
   else
-    wait_in_line(queue, tag, priority, group, lifo, expiry == 0) -- what expires is made before its expiry is set
+    enqueue(queue, tag, priority, group, lifo, expiry == 0) -- what expires is made before its expiry is set
     if expiry == 0 then woken[queue] = true end
     event(EVENT.queued, run, queue, attempt, detail)
   end

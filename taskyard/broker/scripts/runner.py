@@ -47,7 +47,7 @@ class ScriptCall(NamedTuple):
 
 
 class Keyspace(NamedTuple):
-    """What every script is told first."""
+    """The first arguments of every script."""
 
     prefix: str
     writes_events: bool  # to the stream that the audit reads
@@ -87,7 +87,7 @@ def run_script(client: redis.Redis, space: Keyspace, name: ScriptName, *argument
 
 
 class PendingCall:
-    """One script call that the server works on while this process goes on; it holds a connection until it is ended."""
+    """A script call in flight; it occupies a connection until its answer is read."""
 
     def __init__(self, client: Any, space: Keyspace, call: ScriptCall) -> None:
         """
@@ -125,7 +125,7 @@ class PendingCall:
         return answer
 
     def _abandon(self) -> None:
-        self._connection.disconnect()  # what is still to be read belongs to nobody
+        self._connection.disconnect()  # an unread answer must not reach the next user
         self._pool.release(self._connection)
 
 
@@ -152,7 +152,7 @@ def _exchange(pool: Any, commands: Sequence[tuple[ScriptArgument, ...]]) -> list
         connection.send_packed_command(connection.pack_commands(commands))
         return [_answer_or_error(connection) for _ in commands]
     except BaseException:
-        connection.disconnect()  # what is still to be read belongs to nobody
+        connection.disconnect()  # an unread answer must not reach the next user
         raise
     finally:
         pool.release(connection)

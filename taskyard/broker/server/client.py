@@ -1,4 +1,4 @@
-"""One Redis client per process for what is not Celery's own traffic: events, limits, small state."""
+"""One Redis client per process for everything but Celery's own traffic: events, limits, small state."""
 
 import os
 from functools import lru_cache
@@ -36,7 +36,7 @@ def open_client(url: str, **options: Any) -> "Redis":
     given = {"username": parts.username, "password": parts.password}
     secrets: dict[str, Any] = {name: unquote(value) for name, value in given.items() if value}
     asking: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("socket_")}
-    asking["retry"] = None  # the next sentinel is asked instead
+    asking["retry"] = None  # ask the next sentinel instead
     make: Any = Sentinel
     number = int(parts.path.strip("/") or 0)
     manager = make(sentinel["sentinels"], sentinel_kwargs=asking, db=number, **secrets, **options)

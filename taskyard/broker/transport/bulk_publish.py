@@ -1,4 +1,4 @@
-"""Bulk publishing: the first message goes all of Celery's way, the others are copies of it with what differs."""
+"""Bulk publishing: Celery makes the first message, the others are copies of it with their differences."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ class MessageCopies:
     def __init__(self, batch: PublishBatch, model: RoutedMessage) -> None:
         self._batch = batch
         self._routed = model
-        self._model = load(dumps(model.message))  # plain JSON: kombu has marked what is not
+        self._model = load(dumps(model.message))  # plain JSON: kombu has marked other types
         self._args, _, self._embed = load(self._model["body"])
         headers = self._model["headers"]
         self._is_root = headers["root_id"] == headers["id"]
@@ -64,8 +64,8 @@ def copies_of(session: object, app: Celery) -> MessageCopies | None:
     """
     Return what copies the last message of this batch, or None where each must go Celery's own way.
 
-    That is so on another transport, for a message that went into several queues, and where somebody listens to what is
-    published: Flower's sent events, or signals by which a tracing library adds its headers.
+    That is so on another transport, for a message that went into several queues, and where publications are
+    observed: Flower's sent events, or signals by which a tracing library adds its headers.
     """
     listeners = [receiver for _, receiver in before_task_publish.receivers or () if not _is_ours(receiver)]
     is_watched = bool(listeners or after_task_publish.receivers or app.conf.task_send_sent_event)

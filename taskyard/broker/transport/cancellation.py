@@ -1,4 +1,4 @@
-"""Make `revoke` durable: every revocation that is broadcast to workers is also written to the messages themselves."""
+"""Make `revoke` durable: each revocation broadcast to workers is also written to the messages."""
 
 import json
 from typing import Any

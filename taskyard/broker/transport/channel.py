@@ -195,11 +195,11 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
             self.sync_client.srem(table % exchange, member)
 
     def _queue_bind(self, exchange: str, *routing: Any) -> None:
-        """A full server, which refuses the note, must not keep a worker from starting: work is how it empties."""
+        """Start even when a full server refuses to store the binding: workers are how it empties."""
         try:
             super()._queue_bind(exchange, *routing)
         except redis.exceptions.OutOfMemoryError:
-            log.warning("the broker has reached maxmemory, the binding of %s to %s is not noted", routing[-1], exchange)
+            log.warning("the broker has reached maxmemory, the binding of %s to %s is lost", routing[-1], exchange)
 
     def _refresh_bindings(self, queues: list[str]) -> None:
         try:
@@ -226,7 +226,7 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
 
     def _probe(self) -> None:
         """
-        Find out whether the server works: a channel that cannot is no reason to begin, again and again.
+        Check that the server works, before anything depends on this channel.
 
         Raises:
             redis.ConnectionError: It is away, or refuses to work.
@@ -244,7 +244,7 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
                 setattr(self, name, self.key_prefix + getattr(self, name))
 
     def close(self) -> None:
-        """Close the channel: what was on its way to us goes back, what nobody ran goes back."""
+        """Close the channel, and return what was in flight or unsettled."""
         if self._in_poll:
             self.fetcher.abort()
         super().close()

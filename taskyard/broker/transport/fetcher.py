@@ -41,7 +41,7 @@ class MessageFetcher:
         if not self._takes and self._waits_in_loop():
             return
         if "can_consume" in channel.qos.__dict__:
-            want = 1  # worker_disable_prefetch: the worker tells only whether one more may come
+            want = 1  # worker_disable_prefetch: only one more is known to fit
         connection = channel.client.connection
         channel.begin_poll(connection)
         if self._takes:
@@ -55,7 +55,7 @@ class MessageFetcher:
             connection.send_command("BZPOPMIN", *markers, wait)
 
     def _waits_in_loop(self) -> bool:
-        """Wait in the loop for what is due soon: a server looks after its blocked clients only ten times per second."""
+        """Wait in the loop for what is due soon: a server serves blocked clients only ten times per second."""
         loop, seconds = self._channel.connection.cycle.loop, self._next_look_ms / 1000
         if loop is None or not 0 <= seconds <= SERVER_TICK:
             return False
@@ -91,7 +91,7 @@ class MessageFetcher:
                 self._channel._flush_brpop_reauth()  # noqa: SLF001 - of kombu's channel
 
     def read_error(self, **options: Any) -> None:
-        """Raise what the connection has to say."""
+        """Read the error of a connection, and raise it."""
         client = self._channel.client
         client.parse_response(client.connection, "EVALSHA" if self._takes else "BZPOPMIN", **options)
 
@@ -161,7 +161,7 @@ class MessageFetcher:
         self._channel.taken.update((lease.delivery_tag, lease) for lease in leases)
 
     def _return_undelivered(self, messages: list[TakenMessage]) -> None:
-        """The loop ends in the middle of a batch: what has not started goes back to the head."""
+        """Return what has not started: the loop ends in the middle of a batch."""
         tags = [taken.delivery_tag for taken in messages]
         for tag in tags:
             self._channel.taken.pop(tag, None)
@@ -176,7 +176,7 @@ class MessageFetcher:
 
     def _bury(self, taken: TakenMessage, error: Exception) -> None:
         """Settle what cannot be read as a dead letter."""
-        log.error("malformed message %s on %s goes to the dead letters", taken.tag, taken.queue, exc_info=error)
+        log.error("malformed message %s on %s becomes a dead letter", taken.tag, taken.queue, exc_info=error)
         facts = detail(error=type(error).__name__, message=str(error))
         self._channel.qos.settle(taken.delivery_tag, DeadLettered("malformed", facts))
 

@@ -80,7 +80,7 @@ class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see taskyard/bro
         super().flush()
 
     def discard(self) -> None:
-        """Forget what was collected; what was sent is put before anything that comes after."""
+        """Drop what was collected, after waiting for what was sent."""
         self._puts.clear()
         try:
             self._wait()

@@ -1,4 +1,4 @@
-"""kombu's bookkeeping of one channel's deliveries, in terms of leases."""
+"""kombu's bookkeeping of one channel's deliveries, by leases."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see taskyard/broker/untyped.py
         return max(0, int(self.prefetch_count) - taken)
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Hold a message that was just taken."""
+        """Add a message that was just taken."""
         self.channel.taken.pop(delivery_tag, None)
         super().append(message, delivery_tag)
 
@@ -61,11 +61,11 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see taskyard/broker/untyped.py
         self.settle(delivery_tag, rejection(requeue=requeue))
 
     def unsettled(self) -> list[str]:
-        """The delivery tags of all messages that this channel has to answer for."""
+        """Return the delivery tags of all unsettled messages of this channel."""
         return [*self._delivered, *self.channel.taken]
 
     def restore_unacked(self, client: Any = None) -> list[Any]:  # noqa: ARG002 - kombu's signature
-        """Return all messages that nobody ran to an end."""
+        """Return all unsettled messages to their queues."""
         self._flush()
         orphans = list(self.channel.leases.orphans) if self.prefetch_count else []
         self.channel.leases.return_messages([*orphans, *self._delivered])
@@ -77,7 +77,7 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see taskyard/broker/untyped.py
         return []
 
     def detach(self) -> None:
-        """Let go of all messages without returning them: their work goes on after a reconnect."""
+        """Forget all messages without returning them: their work continues after a reconnect."""
         self._flush()
         self.channel.leases.orphan(self._delivered)
         self._delivered.clear()
@@ -94,12 +94,12 @@ def lease_of(message: Any) -> BrokerLease | None:
 
 
 def is_withdrawn(message: Any) -> bool:
-    """Whether its lease was given back or lost before it could run."""
+    """Whether its lease was returned or lost before it could run."""
     is_ours = leases_of(message) is not None and not message.delivery_tag.endswith(NO_LEASE)
     return is_ours and lease_of(message) is None
 
 
 def leases_of(message: Any) -> LeaseManager | None:
-    """Who keeps the leases of the message's channel; None on another transport."""
+    """Return the lease manager of the message's channel; None on another transport."""
     leases: LeaseManager | None = getattr(message.channel, "leases", None)
     return leases

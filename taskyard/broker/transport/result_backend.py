@@ -15,7 +15,7 @@ from taskyard.broker.untyped import (
     join_would_block,
 )
 
-# Store a result and tell who waits for it.
+# Store a result and publish it.
 # KEYS[1] string and channel: the result. ARGV[1]: its text. ARGV[2]: seconds to keep it; 0: for ever.
 STORE = f"""{ALLOW_OOM}
 if ARGV[2] == '0' then
@@ -63,7 +63,7 @@ class ResultSubscriptions(RedisResultsConsumer):  # type: ignore[misc]  # see ta
             raise
 
     def cancel_for(self, task_id: str) -> None:
-        """Unsubscribe from a result that nobody waits for any more; Celery would try that, too, for twenty seconds."""
+        """Unsubscribe from a result; Celery would retry that, too, for twenty seconds."""
         self._unsubscribes = True
         try:
             super().cancel_for(task_id)

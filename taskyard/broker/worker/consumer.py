@@ -1,4 +1,4 @@
-"""Celery's consumer on our transport: keeps leases over a reconnect, buries what it cannot read (`worker_consumer`)."""
+"""Celery's consumer on our transport: keeps leases over a reconnect, and buries unreadable messages."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
             channel.leases.on_lost = self._on_lost
 
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
-        """Take the short way where the loop is Celery's and the transport ours."""
+        """Use the fast path where the loop is Celery's and the transport ours."""
         celerys = super().create_task_handler(*args, **options)
         if self.hub is None or not self._our_channels():
             return celerys
         return task_handler(self, celerys)
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
-        """Keep what is being worked on: a lease needs no connection."""
+        """Keep running tasks: a lease needs no connection."""
         for channel in self._our_channels():
             channel.qos.detach()
         super().on_connection_error_after_connected(exc)
 
     def on_close(self) -> None:
-        """Return what has not started: at the worker's end, and where Celery forgets it here (prefork)."""
+        """Return messages that have not started: at the worker's end, and where Celery forgets them (prefork)."""
         super().on_close()
         is_end = self.controller is not None and self.controller.blueprint.state in ENDING_STATES
         if is_end or (self.pool is not None and self.pool.uses_semaphore):
@@ -71,26 +71,26 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
             self._shutdown.wait()
 
     def cancel_active_requests(self) -> None:
-        """Called by Celery's signal handlers: at the first signal what runs has its time, see `soft_shutdown`."""
+        """Called by Celery's signal handlers; at the first signal running tasks may finish, see `soft_shutdown`."""
         if self._shutdown is None or not self._shutdown.cut():
             self.stop_running_tasks()
 
     def stop_running_tasks(self) -> None:
-        """Stop the pool's processes that still run a task; their messages go back."""
+        """Kill the pool's processes that still run a task, and return their messages."""
         super().cancel_active_requests()
 
     def shutdown(self) -> None:
-        """Close the connection, and send what is still to be sent: the process ends."""
+        """Close the connection and flush outcomes: the process ends."""
         super().shutdown()
         flush_leases(self.leases)
 
     def return_unstarted(self, *, with_dispatched: bool = False) -> None:
-        """Give back every message whose execution has not begun; of those that a process has, begun is not known."""
+        """Return every message that has not started; whether a dispatched one has is not known."""
         for leases, tags in self._unsettled():
             leases.return_unstarted(tags, with_dispatched=with_dispatched)
 
     def return_all(self) -> None:
-        """Give back every message, whatever is being done to it."""
+        """Return every message, running or not."""
         for leases, tags in self._unsettled():
             leases.return_messages(tags)
 
@@ -128,7 +128,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
         return [channel for channel in channels or [] if hasattr(channel, "leases")]
 
     def _on_lost(self, leases: list[BrokerLease]) -> None:
-        """Called by the keeper thread: the loop's thread cancels what still runs."""
+        """Called by the lease thread; the loop's thread cancels the executions."""
         for lease in leases:
             if self.hub is not None:
                 self.hub.call_soon(self._cancel_lost, lease)
@@ -139,7 +139,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
         for request in list(state.active_requests):
             message = request.message
             if message.delivery_tag == lease.delivery_tag:
-                log.warning("run %s goes on elsewhere, this execution is cancelled", lease.run_id)
+                log.warning("run %s continues elsewhere, this execution is cancelled", lease.run_id)
                 try:
                     request.cancel(self.pool, emit_retry=False)
                 except NotImplementedError:  # threads and solo cannot; their late answer is refused

@@ -1,4 +1,4 @@
-"""What the platform can do on stock kombu, and for messages that were acknowledged early: events, copies, letters."""
+"""Events, retries and dead letters without a lease: on stock kombu, and for messages acknowledged early."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def append(request: Request, event: str, facts: str) -> None:
 
 
 def apply_outcome(request: Request, ending: Outcome) -> None:
-    """Append the event of an ending that no script writes; a burial is sent as an ordinary letter."""
+    """Append the event of an outcome that no script writes; a dead letter is sent as an ordinary message."""
     if isinstance(ending, Completed):
         if ending.event:
             request.note(ending.event, ending.detail)

@@ -1,4 +1,4 @@
-"""What Celery's consumer does with each message before the task's strategy, without promises and turns of the loop."""
+"""The consumer's handler of each message before the task's strategy, without promises and loop turns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 
 
 class LoopWaker:
-    """Wakes the loop for the thread that has just freed a slot; once is enough for all until the loop has woken."""
+    """Wakes the loop after a pool thread freed a slot; at most one wake-up is pending."""
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
@@ -25,7 +25,7 @@ class LoopWaker:
             self._hub.call_soon(self._reset)
 
     def _reset(self) -> None:
-        """Called at the start of the turn that sends what has ended."""
+        """Called at the start of the turn that flushes outcomes."""
         self._is_awake = False
 
 

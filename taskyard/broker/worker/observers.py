@@ -1,4 +1,4 @@
-"""Who wants to know how executions begin and end: metrics. Watchers are called in the worker's main process."""
+"""Observers of executions, such as metrics; called in the worker's main process."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,19 +8,19 @@ type ExecutionResult = Literal["succeeded", "failed", "retrying", "snoozed", "st
 
 @dataclass(frozen=True, slots=True)
 class TaskExecution:
-    """One execution, as far as it has come; a watcher must neither block nor raise."""
+    """One execution so far; an observer must neither block nor raise."""
 
     task: str
     queue: str
     waited: float | None  # seconds from put, due or taken back to the start; None: the transport does not say
-    runtime: float | None = None  # seconds; None: it never started, or nobody measured
+    runtime: float | None = None  # seconds; None: it never started, or was not measured
 
 
 class ExecutionObserver:
-    """Base of watchers: does nothing."""
+    """Base class of observers; does nothing."""
 
     def started(self, execution: TaskExecution) -> None:
-        """A pool process or thread has it."""
+        """It started."""
 
     def ended(self, execution: TaskExecution, result: ExecutionResult) -> None:
         """How it ended was decided."""

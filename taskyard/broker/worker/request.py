@@ -1,4 +1,4 @@
-"""How an execution ends, told to the broker: Celery's request class with our endings."""
+"""Celery's request class, which decides the outcome of each execution for the broker."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class OutOfMemoryError(RuntimeError):
 
 class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """
-    A request that decides the message's ending before Celery acknowledges it.
+    Sets the message's outcome before Celery acknowledges it.
 
     On stock kombu there is no lease, and `taskyard.broker.worker.fallback` does with messages what it can.
     """
@@ -56,7 +56,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
     _is_decided = False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Take our part in the subclass that Celery makes for each task: its own copies bypass ours."""
+        """Restore our methods in the subclass that Celery makes for each task."""
         super().__init_subclass__(**options)
         if cls.__qualname__.startswith("create_request_cls."):
             del cls.on_success
@@ -77,7 +77,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         The pool starts it.
 
         Raises:
-            TaskRevokedError: It was withdrawn or revoked, or expired, while it waited in this process's pool.
+            TaskRevokedError: It was returned, revoked or expired while it waited in this process's pool.
         """
         is_here = pid == os.getpid()
         if is_here and (self.expires or self.id in state.revoked) and self.revoked():
@@ -112,14 +112,14 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         return None
 
     def on_thread_end(self, future: Any) -> None:
-        """A thread's execution raised before the task began or while it ended: else nobody would learn it."""
+        """Report a thread that raised before the task began or while it ended."""
         error = None if future.cancelled() else future.exception()
         if error is not None and not isinstance(error, TaskRevokedError) and not self.acknowledged:
             self.on_failure(ExceptionInfo((type(error), error, error.__traceback__)))
 
     def bury_as_malformed(self, error: Exception) -> None:
         """Bury a message whose headers the pool cannot work with."""
-        log.error("malformed message of run %s goes to the dead letters", self.id, exc_info=error)
+        log.error("malformed message of run %s becomes a dead letter", self.id, exc_info=error)
         self._decide(self._bury("malformed", detail(error=type(error).__name__, message=str(error))))
         self._drop()
 
@@ -158,7 +158,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         super().on_timeout(soft, timeout)
 
     def revoked(self) -> bool:
-        """Whether it must not start: expired, revoked, cancelled while no worker knew it, or not ours any more."""
+        """Whether it must not start: expired, revoked, cancelled, or its lease is gone."""
         if not self.acknowledged and is_withdrawn(self._message):
             self._drop()
             return True
@@ -180,7 +180,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
             self._message.channel.leases.note(event, self._lease, facts, outlives_lease=self.acknowledged)
 
     def _drop(self) -> None:
-        """Forget a message that is not ours any more."""
+        """Forget a message whose lease is gone."""
         state.task_ready(self)
         self.acknowledge()
 
@@ -233,7 +233,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         return Completed("failed", self._failure_detail(exc_info))
 
     def _bury(self, reason: str, facts: str) -> Outcome:
-        if self._type == BURY_TASK:  # a letter is tried until it is stored
+        if self._type == BURY_TASK:  # a dead letter is tried until it is stored
             return Rescheduled(DEAD_LETTER_PAUSE_MS, "snoozed", uses_attempt=False, detail=facts)
         return DeadLettered(reason, facts)
 
@@ -250,7 +250,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
 
 
 class PlatformRequest(Request):
-    """The request of the platform's own tasks: whatever they do not ask to be tried again is a dead letter."""
+    """The request of typed tasks: a final failure becomes a dead letter."""
 
     buries_failures = True
 

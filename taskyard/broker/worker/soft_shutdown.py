@@ -1,4 +1,4 @@
-"""The end of a worker: what has not started goes back at once, what runs may end for a while, the rest goes back."""
+"""Soft shutdown: return what has not started, let running tasks finish for a while, then return the rest."""
 
 from __future__ import annotations
 
@@ -96,12 +96,10 @@ class SoftShutdown:
     def _wait_without_loop(self) -> None:
         """The broker is away, and may come back; `_watch` ends the wait when the time is over."""
         if self._can_stop_tasks:  # only the loop reads how they end
-            log.warning("the broker went away during the shutdown; what runs goes on elsewhere")
+            log.warning("the broker went away during the shutdown; running tasks will run again elsewhere")
             self._ends_at = monotonic()
             return
-        log.warning(
-            "the broker went away during the shutdown; what runs has its time, and its end is told if it can be"
-        )
+        log.warning("the broker went away during the shutdown; running tasks may finish, and report if it comes back")
         while self._is_at_work() or not all(leases.is_flushed() for leases in self._consumer.leases):
             sleep(LOOK_EVERY)
 
@@ -139,7 +137,7 @@ class SoftShutdown:
 
     def _leave(self) -> None:
         """No thread can be stopped from outside: return what still runs, and end the process."""
-        log.warning("the time of the soft shutdown is over: what still runs goes back to its queue")
+        log.warning("soft shutdown timed out: running tasks are returned to their queues")
         try:
             self._return_all()
         finally:
@@ -167,7 +165,7 @@ def _nothing() -> None:
 
 
 def flush_leases(all_leases: list[Any]) -> None:
-    """Send what has ended; without a broker it comes back when the leases end."""
+    """Flush outcomes; without a broker the messages come back when their leases end."""
     for leases in all_leases:
         try:
             leases.flush_and_wait()

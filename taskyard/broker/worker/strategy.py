@@ -1,4 +1,4 @@
-"""The way of a message from Celery's consumer to the pool (`Task.Strategy`), shortened where nothing is lost by it."""
+"""From Celery's consumer to the pool (`Task.Strategy`), with a fast path for plain messages."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def strategy(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[..., Any]
 
 
 def _sends_events(eventer: Any, task: Any) -> bool:
-    """Whether somebody wants events of tasks; remote control switches them on and off in `groups`."""
+    """Whether task events are enabled; remote control switches them in `groups`."""
     return bool(eventer and eventer.enabled and task.send_events and (not eventer.groups or "task" in eventer.groups))
 
 

@@ -1,4 +1,4 @@
-"""The threads of Celery's pool of threads: what is handed over costs one entry in a queue and no future."""
+"""The executor of Celery's thread pool: a job costs one queue entry and no future."""
 
 import threading
 from collections.abc import Callable
