@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from taskyard.broker.protocol.outcomes import Completed, DeadLettered, Outcome, Rescheduled
+
 type ExecutionResult = Literal["succeeded", "failed", "retrying", "snoozed", "stalled", "cancelled"]
 
 
@@ -27,3 +29,16 @@ class ExecutionObserver:
 
 
 execution_observers: list[ExecutionObserver] = []  # of this process
+
+
+def result_of(ending: Outcome) -> ExecutionResult:
+    """Return what an outcome means for observers."""
+    match ending:
+        case Rescheduled(event=event):
+            return event
+        case Completed(event=event):
+            return event or "retrying"  # Celery's own retry has sent a new message
+        case DeadLettered():
+            return "failed"
+        case _:
+            return "stalled"

@@ -28,7 +28,7 @@ from taskyard.broker.scripts.shared_names import EventKind
 from taskyard.broker.transport.qos import is_withdrawn, lease_of
 from taskyard.broker.untyped import CeleryRequest, ExceptionWithTraceback
 from taskyard.broker.worker import fallback
-from taskyard.broker.worker.observers import ExecutionResult, TaskExecution, execution_observers
+from taskyard.broker.worker.observers import TaskExecution, execution_observers, result_of
 from taskyard.broker.worker.redelivery import Redeliver
 from taskyard.pools.asyncio_job import info_of
 
@@ -190,7 +190,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
             return
         self._is_decided = True
         for observer in execution_observers:
-            observer.ended(self._execution(), _result_of(outcome))
+            observer.ended(self._execution(), result_of(outcome))
         if self._lease is None or self.acknowledged:
             fallback.apply_outcome(self, outcome)
         else:
@@ -258,18 +258,6 @@ class PlatformRequest(Request):
 @cache
 def _start_detail(worker: str, pid: int) -> str:
     return detail(worker=worker, pid=pid)
-
-
-def _result_of(ending: Outcome) -> ExecutionResult:
-    match ending:
-        case Rescheduled(event=event):
-            return event
-        case Completed(event=event):
-            return event or "retrying"  # Celery's own retry has sent a new message
-        case DeadLettered():
-            return "failed"
-        case _:
-            return "stalled"
 
 
 def bury_malformed_headers(execute: Any) -> Any:
