@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -48,13 +49,8 @@ class SlotMessage:
 class PreparedMessage:
     """A message that was validated and serialized, ready to be sent."""
 
-<<<<<<< HEAD
-    message: Message
-    puts: PreparedPuts  # empty with the stock transport
-=======
     message: SlotMessage
-    words: tuple[bytes, ...]  # of the script `put`; empty with the stock transport
->>>>>>> main
+    puts: PreparedPuts  # empty with the stock transport
 
 
 class Publisher(Protocol):
@@ -109,25 +105,13 @@ class CeleryPublisher:
             return PreparedMessage(message, ())
         with self._fresh_after_errors():
             producer = self._open_producer()
-<<<<<<< HEAD
-            return Prepared(message, prepare_publication(producer, lambda: self._publish(message, now, producer)))
-=======
-            with producer.batch() as batch:
-                self._publish(message, now, producer)
-                words = batch.state.session.take_words()
-        return PreparedMessage(message, tuple(str(word).encode() for word in words))
->>>>>>> main
+            publish = partial(self._publish, message, now, producer)
+            return PreparedMessage(message, prepare_publication(producer, publish))
 
     def send(self, prepared: Sequence[PreparedMessage]) -> None:
         """Put all messages with few calls; see :class:`Publisher`."""
         if self._knows_runs:
-<<<<<<< HEAD
             put_prepared(self._client, self._space, [one.puts for one in prepared if one.puts])
-=======
-            made = [one.words for one in prepared if one.words]
-            for part in batched(made, PER_CALL, strict=False):  # a slot that was published before is left unchanged
-                run(self._client, self._space, "put", *chain.from_iterable(part))
->>>>>>> main
             return
         with self._fresh_after_errors():
             producer = self._open_producer()
@@ -170,13 +154,8 @@ class CeleryPublisher:
     def live_runs(self, run_ids: set[UUID]) -> set[UUID] | None:
         """Ask the broker; with the stock transport messages cannot be looked up."""
         if not self._knows_runs:
-<<<<<<< HEAD
-            return run_ids
-        return {UUID(run_id) for run_id in find_live_runs(self._client, self._space.prefix, map(str, run_ids))}
-=======
             return None
-        return {UUID(run_id) for run_id in held(self._client, self._space.prefix, map(str, run_ids))}
->>>>>>> main
+        return {UUID(run_id) for run_id in find_live_runs(self._client, self._space.prefix, map(str, run_ids))}
 
     def _open_producer(self) -> Any:
         if self._producer is None:

@@ -87,11 +87,7 @@ class LostRuns:
         with self._open() as session:
             still = (col(Run.id).in_(missing), col(Run.state).in_(UNFINISHED))
             rows = session.exec(select(Run).where(*still).order_by(col(Run.enqueued_at).desc())).all()
-<<<<<<< HEAD
-        back = find_live_runs(self._client, self._prefix, [run.id for run in rows])  # sent again meanwhile
-=======
-        back = held(self._client, self._prefix, [run.id for run in rows])  # redriven or sent again meanwhile
->>>>>>> main
+        back = find_live_runs(self._client, self._prefix, [run.id for run in rows])  # redriven or sent again meanwhile
         return [run for run in rows if run.id not in back]
 
     def _wait_until_written(self) -> None:
