@@ -89,6 +89,11 @@ class Settings(SettingsGroup):
         pattern=r"^[A-Za-z0-9_.:-]*(\{[A-Za-z0-9_.:-]+\})?[A-Za-z0-9_.:-]*$",
         description="Put before every key in Redis; on a cluster with one hash tag, such as {taskyard}:",
     )
+    taskyard_schema: str | None = Field(
+        None,
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="PostgreSQL schema of the library's tables; unset: where the search path leads",
+    )
     taskyard_data: Path = Field(Path(".run"), description="Folder of the embedded servers and of small files")
     webhook_secret_keys: MasterKeys | None = Field(
         None, description="Master keys of endpoint secrets: id:base64 of 32 bytes, comma-separated, newest first"
