@@ -8,18 +8,18 @@ import redis
 
 from taskyard.broker.leases.manager import Leases
 from taskyard.broker.protocol.outcomes import Done, Lease
-from tests.broker.driver import Driver
+from tests.broker.script_driver import ScriptDriver
 from tests.servers import Server
 
 
 @pytest.fixture
-def leases(broker_server: Server, driver: Driver) -> Iterator[Leases]:
+def leases(broker_server: Server, driver: ScriptDriver) -> Iterator[Leases]:
     """The leases of a process."""
     with redis.Redis(port=broker_server.port) as client:
         yield Leases(client, driver.space, driver.lease_ms, driver.max_stalls)
 
 
-def hold(leases: Leases, driver: Driver, runs: str) -> list[str]:
+def hold(leases: Leases, driver: ScriptDriver, runs: str) -> list[str]:
     """Take so many messages; returns their delivery tags."""
     for run in runs:
         driver.put(run)
@@ -44,7 +44,7 @@ class EndsInThatMoment(dict[str, Lease]):
         return is_held
 
 
-def test_what_runs_on_counts_until_it_ends(leases: Leases, driver: Driver) -> None:
+def test_what_runs_on_counts_until_it_ends(leases: Leases, driver: ScriptDriver) -> None:
     first, second = hold(leases, driver, "ab")
     leases.orphan([first, second])
     assert list(leases.orphans) == [first, second]
@@ -55,7 +55,7 @@ def test_what_runs_on_counts_until_it_ends(leases: Leases, driver: Driver) -> No
     assert driver.all_keys() == set()
 
 
-def test_what_ends_while_its_channel_goes_keeps_no_slot(leases: Leases, driver: Driver) -> None:
+def test_what_ends_while_its_channel_goes_keeps_no_slot(leases: Leases, driver: ScriptDriver) -> None:
     """A thread acknowledges without waiting for the loop, which is just noting that the connection is lost."""
     tags = hold(leases, driver, "abc")
     leases._held = EndsInThatMoment(leases)
