@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import closing
 from datetime import timedelta
 from ipaddress import ip_network
 
@@ -53,12 +54,12 @@ def announce_to(backup_target: BackupTarget, slack_url: str | None, **more: str)
 def send_all(backup_target: BackupTarget, settings: Settings) -> None:
     """Sweep and send what is due, as the webhook tasks do."""
     store = DeliveryStore(backup_target.database.session, settings)
-    client = AiohttpWebhookClient(ClientOptions(allow_http=True, allow_nets=(ip_network("127.0.0.0/8"),)))
     due: list[DeliverWebhook] = []
     sweep(store, lambda rows: due.extend(DeliverWebhook(delivery_id=row.delivery_id) for row in rows), settings)
-    for payload in due:
-        deliver(payload, Tools(store, client, lambda _due: None, settings, "worker-1"))
-    client.close()
+    options = ClientOptions(allow_http=True, allow_nets=(ip_network("127.0.0.0/8"),))
+    with closing(AiohttpWebhookClient(options)) as client:
+        for payload in due:
+            deliver(payload, Tools(store, client, lambda _due: None, settings, "worker-1"))
 
 
 def deliveries(backup_target: BackupTarget) -> list[Delivery]:

@@ -135,25 +135,27 @@ def test_a_limit_heals_when_a_worker_that_used_it_is_killed(costly_harness: Brok
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_pause_under_load_holds_within_two_seconds_and_over_a_restart(
-    costly_harness: BrokerHarness, pool: str
-) -> None:
+def test_a_pause_under_load_holds_at_once_and_over_a_restart(costly_harness: BrokerHarness, pool: str) -> None:
+    """What was handed out before the pause ends; whatever the machine's speed, nothing more is handed out."""
     harness = costly_harness
     worker = harness.worker(pool, 2)
-    runs = [harness.send("record", "", 0.05) for _ in range(200)]
+    for _ in range(50):
+        harness.send("record", "", 0.05)
     harness.wait_started(5)
     harness.control.pause("celery")
-    wait_for(lambda: harness.control.counts("celery").active == 0, 2, "nothing runs")
-    started = len(harness.started())
-    assert started < len(runs)
-    stays_true(lambda: len(harness.started()) == started, 1.5, "nothing starts")
+    handed_out = 50 - harness.control.counts("celery").waiting
+    late = [harness.send("record") for _ in range(10)]  # also a machine that has done all fifty has these to take
+    wait_for(lambda: harness.control.counts("celery").active == 0, 60, "what was handed out has ended")
+    started = harness.started()
+    assert len(started) == handed_out
+    stays_true(lambda: harness.started() == started, 1.5, "nothing starts")
     worker.stop()
     worker.start()
     harness.wait_listening()
-    stays_true(lambda: len(harness.started()) == started, 1.5, "nothing starts after the restart")
+    stays_true(lambda: harness.started() == started, 1.5, "nothing starts after the restart")
+    assert not set(late) & set(started)
     harness.control.resume("celery")
-    wait_for(lambda: len(harness.started()) > started, 5, "it goes on")
-    harness.control.drain("celery")
+    harness.wait_ended(late)
 
 
 def test_a_limited_queue_does_not_slow_another_one(costly_harness: BrokerHarness) -> None:

@@ -19,12 +19,14 @@ from taskyard.tasks.records.tasks import cleanup
 from tests.databases import Database
 from tests.history.dead_letter_rows import put
 
-NOW = utc_now()
-OLD = NOW - timedelta(days=40)
+
+def days_ago(days: int) -> datetime:
+    return utc_now() - timedelta(days=days)
 
 
 def a_run(name: str, **facts: Any) -> list[SQLModel]:
-    known: dict[str, Any] = {"task": "t", "queue": "q", "state": "succeeded", "enqueued_at": OLD, "finished_at": OLD}
+    known: dict[str, Any] = {"task": "t", "queue": "q", "state": "succeeded"}
+    known |= {"enqueued_at": days_ago(40), "finished_at": days_ago(40)}
     return [
         Run(id=name, **known | facts),
         Attempt(run_id=name, number=1, state="succeeded"),
@@ -36,16 +38,16 @@ def a_run(name: str, **facts: Any) -> list[SQLModel]:
 def fill(database: Database, old: int = 0) -> None:
     """Some old runs, and one of each kind that must stay."""
     rows = [row for number in range(old) for row in a_run(f"old-{number}")]
-    rows += a_run("young", finished_at=NOW)
+    rows += a_run("young", finished_at=utc_now())
     rows += a_run("still running", state="running", finished_at=None)
     rows += a_run("has an open letter", state="failed")
     with database.session() as session:
         session.add_all(rows)
         put(session, run_id="has an open letter")
         for number, state in enumerate(("redriven", "discarded")):
-            resolve(session, put(session, run_id=f"resolved-{number}"), state, OLD)
-        session.add(BulkOperation(verb="redrive", state="done", who="ada", total=1, finished_at=OLD))
-        session.add(BulkOperation(verb="redrive", state="running", who="ada", total=1, created_at=OLD))
+            resolve(session, put(session, run_id=f"resolved-{number}"), state, days_ago(40))
+        session.add(BulkOperation(verb="redrive", state="done", who="ada", total=1, finished_at=days_ago(40)))
+        session.add(BulkOperation(verb="redrive", state="running", who="ada", total=1, created_at=days_ago(40)))
         session.commit()
 
 
@@ -63,15 +65,15 @@ def left(database: Database, model: Any) -> int:
 def test_old_records_go_in_batches_and_are_counted_truly(database: Database) -> None:
     fill(database, old=25)
     with database.session() as session:
-        foretold = count_prunable(session, NOW - timedelta(days=30))
+        foretold = count_prunable(session, days_ago(30))
     steps: list[Pruned] = []
-    done = prune(database.session, NOW - timedelta(days=30), batch=10, heard=steps.append)
+    done = prune(database.session, days_ago(30), batch=10, heard=steps.append)
 
     assert done == foretold == Pruned(runs=25, attempts=50, logs=25, dead_letters=2, operations=1)
     assert [step.runs for step in steps][:3] == [10, 20, 25]
     assert (left(database, Run), left(database, Attempt), left(database, TaskLog)) == (3, 6, 3)
     assert (left(database, DeadLetter), left(database, BulkOperation)) == (1, 1)
-    assert prune(database.session, NOW - timedelta(days=30)) == Pruned(), "nothing is left to do"
+    assert prune(database.session, days_ago(30)) == Pruned(), "nothing is left to do"
 
 
 @pytest.mark.parametrize(("days", "runs"), [(None, 4), (0, 4), (30, 3), (41, 4)])
@@ -101,8 +103,8 @@ def test_a_run_goes_once_its_letter_is_resolved(database: Database) -> None:
         session.add_all(a_run(name, state="failed"))
         letter = put(session, run_id=name)
         session.commit()
-        assert prune(database.session, NOW).runs == 0
-        resolve(session, letter, "discarded", NOW)
+        assert prune(database.session, utc_now()).runs == 0
+        resolve(session, letter, "discarded", utc_now())
         session.commit()
 
-    assert prune(database.session, NOW).runs == 1
+    assert prune(database.session, utc_now()).runs == 1

@@ -2,7 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import update
@@ -14,7 +14,7 @@ from taskyard.database.columns import utc_now
 from tests.databases import Database
 from tests.markets.market_rows import MarketRows, resolved_event
 
-AGO = utc_now() - timedelta(hours=2)
+AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def confirm(market_rows: MarketRows) -> handlers.Confirmed:
