@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from taskyard.tasks.app import app
+from tasks.app import app
 from tests.app_broker import use_broker
 from tests.servers import Server
 

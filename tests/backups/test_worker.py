@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from taskyard.settings.queues import BACKUPS
+from config.queues import BACKUPS
 from tests.backups.backup_target import BackupTarget, environment
 from tests.backups.shop_server import NAPS, PASSWORD, ShopServer
 from tests.servers import Server

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from click.testing import CliRunner, Result
 
-from taskyard.cli import commands
 from taskyard.database.engine import current_engine
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from tests.app_broker import use_broker
 from tests.cli.celery_command import CeleryCommand
+from tests.commands import command_of
 from tests.databases import Database, DatabaseServers, database, database_servers, empty_database
 from tests.servers import Server
 
@@ -46,7 +46,7 @@ def in_this_process(database_url: str, redis_url: str, monkeypatch: pytest.Monke
     use_broker(redis_url)
 
     def run(group: str, *arguments: str) -> Result:
-        return CliRunner().invoke(getattr(commands, group), arguments)
+        return CliRunner().invoke(command_of(group), arguments)
 
     yield run
     current_engine().dispose()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from taskyard.database.engine import current_engine
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from tests.app_broker import use_broker
 from tests.databases import Database, database, database_servers, empty_database
 from tests.servers import Server

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlmodel import Session, func, select
 
+from tasks.app import app
 from taskyard.database.engine import open_engine
 from taskyard.history.models import DeadLetter, Run
 from taskyard.history.queries.runs import find_run
-from taskyard.tasks.app import app
 from tests.app_broker import use_broker
 from tests.databases import Database, DatabaseServers, Postgres, lent, migrate
 from tests.history import records_app

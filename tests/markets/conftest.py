@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from taskyard.database.engine import current_engine
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from tests.app_broker import use_broker
 from tests.databases import Database, database, database_servers, empty_database
 from tests.markets.market_platform import MarketPlatform, environment

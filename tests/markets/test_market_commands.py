@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from config.queues import MARKET_RESOLUTION
 from taskyard.history.operator_log import Operation
-from taskyard.settings.queues import MARKET_RESOLUTION
 from tests.markets.market_platform import MarketPlatform
 from tests.markets.market_rows import MarketRows, resolved_event
 

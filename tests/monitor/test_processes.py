@@ -7,7 +7,7 @@ import redis
 
 from taskyard.database.engine import current_engine
 from taskyard.monitor.doctor import examine
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from tests.databases import Database
 from tests.history import records_app
 from tests.monitor.scraping import beating, fetch, free_port, value, worker

@@ -7,11 +7,13 @@ from uuid import UUID, uuid4
 from sqlalchemy import select
 from sqlmodel import col
 
+from audit.models import AdminAction
+from config.settings import ReconciliationSettings
 from tasks.markets import positions
 from tasks.reconciliation import handlers
 from tasks.reconciliation.chain.readers import open_chain
 from tasks.reconciliation.clients import Emit
-from tasks.reconciliation.models import AdminAction, MarketLine, PositionRow, Report
+from tasks.reconciliation.models import MarketLine, PositionRow, Report
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile
 from tasks.reconciliation.recovery import Lost, UpkeepStore
 from tasks.reconciliation.store import ReportStore
@@ -25,16 +27,17 @@ class Reconciler:
 
     def __init__(self, market_rows: MarketRows) -> None:
         self.market_rows = market_rows
-        self.chain = open_chain(market_rows.settings)
+        self.settings = ReconciliationSettings()
+        self.chain = open_chain(self.settings)
         self.store = ReportStore(
-            market_rows.database.session, market_rows.settings, positions, market_rows.emit, self.chain.normal_address
+            market_rows.database.session, self.settings, positions, market_rows.emit, self.chain.normal_address
         )
-        self.upkeep = UpkeepStore(market_rows.database.session, market_rows.settings)
+        self.upkeep = UpkeepStore(market_rows.database.session, self.settings)
         self.dispatched: list[str] = []
 
     def store_with(self, emit: Emit) -> ReportStore:
         """Return a store that announces drift in this way."""
-        open_session, settings = self.market_rows.database.session, self.market_rows.settings
+        open_session, settings = self.market_rows.database.session, self.settings
         return ReportStore(open_session, settings, positions, emit, self.chain.normal_address)
 
     def market(self, market_id: str = "m", report_id: UUID | None = None) -> handlers.Reported:

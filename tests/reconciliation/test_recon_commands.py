@@ -5,9 +5,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from config.queues import RECONCILIATION
 from scripts.standins.soroban_node import CONTRACT, StandinNode, account
 from taskyard.history.operator_log import Operation
-from taskyard.settings.queues import RECONCILIATION
 from tests.markets.market_platform import MarketPlatform
 from tests.markets.market_rows import MarketRows
 from tests.reconciliation.reconciler import Reconciler

@@ -113,7 +113,7 @@ def test_the_sweeper_sends_lost_markets_again_a_few_times(reconciler: Reconciler
     assert reconciler.sweep()[1] == []  # too early
     sent = []
     for _ in range(4):
-        _age(reconciler, MarketLine.sent_at, reconciler.market_rows.settings.reconciliation_member_timeout)
+        _age(reconciler, MarketLine.sent_at, reconciler.settings.reconciliation_member_timeout)
         sent.append([lost.market_id for lost in reconciler.sweep()[1]])
 
     assert sent == [["b"], ["b"], [], []]
@@ -128,7 +128,7 @@ def test_a_market_that_never_answers_is_a_failed_line_at_the_deadline(
         node.put(market_id, [])
     started = reconciler.run()
     reconciler.check(started.report_id, "a")
-    _age(reconciler, Report.started_at, reconciler.market_rows.settings.reconciliation_deadline)
+    _age(reconciler, Report.started_at, reconciler.settings.reconciliation_deadline)
 
     reconciler.sweep()
 
@@ -144,11 +144,7 @@ def test_old_reports_are_removed_with_all_their_rows(reconciler: Reconciler, nod
     reconciler.market_rows.predict(("yes", 1), market_id=reconciler.market_rows.market())
     node.put("m", [])
     reconciler.market()
-    _age(
-        reconciler,
-        Report.started_at,
-        timedelta(days=reconciler.market_rows.settings.reconciliation_retention_days, hours=1),
-    )
+    _age(reconciler, Report.started_at, timedelta(days=reconciler.settings.reconciliation_retention_days, hours=1))
     kept = reconciler.market()
 
     assert reconciler.sweep()[0].pruned == 1

@@ -210,7 +210,7 @@ def locked(platform: WebhookPlatform) -> Iterator[None]:
     """Hold the database, so that no attempt can be recorded."""
     with platform.database.session() as session, session.begin():
         if platform.database.kind == "postgresql":
-            session.execute(text("LOCK TABLE webhook_endpoints IN ACCESS EXCLUSIVE MODE"))
+            session.execute(text("LOCK TABLE taskyard_webhook_endpoints IN ACCESS EXCLUSIVE MODE"))
         else:
-            session.execute(text("UPDATE webhook_endpoints SET url = url"))
+            session.execute(text("UPDATE taskyard_webhook_endpoints SET url = url"))
         yield

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from redis import Redis
 from sqlalchemy import text
 
-from taskyard.cli.commands import dlq, jobs, webhooks
 from taskyard.webhooks.delivery.endpoints import register
+from tests.commands import command_of
 from tests.system.webhook_platform import LIMIT, WebhookPlatform
 from tests.waiting import wait_for
 from tests.webhooks.receivers import Receiver, Reply
@@ -128,21 +128,23 @@ def columns_of(platform: WebhookPlatform) -> Iterator[tuple[str, str, bytes]]:
 
 def runs_in(platform: WebhookPlatform) -> int:
     with platform.database.session() as session:
-        return int(session.execute(text("SELECT count(*) FROM runs WHERE task = 'webhooks.deliver'")).scalar_one())
+        return int(
+            session.execute(text("SELECT count(*) FROM taskyard_runs WHERE task = 'webhooks.deliver'")).scalar_one()
+        )
 
 
 def output_of_all_commands(platform: WebhookPlatform, events: list[str], endpoint: str) -> str:
     deliveries = [str(platform.delivery_of(event)) for event in events]
     letters = platform.dead_letters()
     calls: list[tuple[Any, list[str]]] = [
-        (webhooks, ["endpoints", "ls"]),
-        (webhooks, ["endpoints", "show", endpoint]),
-        (webhooks, ["deliveries", "ls"]),
-        *[(webhooks, ["deliveries", "show", delivery]) for delivery in deliveries],
-        (dlq, ["ls"]),
-        *[(dlq, ["show", str(letter.id)]) for letter in letters],
-        (jobs, ["ls"]),
-        *[(jobs, ["show", letter.run_id]) for letter in letters],
+        (command_of("webhooks"), ["endpoints", "ls"]),
+        (command_of("webhooks"), ["endpoints", "show", endpoint]),
+        (command_of("webhooks"), ["deliveries", "ls"]),
+        *[(command_of("webhooks"), ["deliveries", "show", delivery]) for delivery in deliveries],
+        (command_of("dlq"), ["ls"]),
+        *[(command_of("dlq"), ["show", str(letter.id)]) for letter in letters],
+        (command_of("jobs"), ["ls"]),
+        *[(command_of("jobs"), ["show", letter.run_id]) for letter in letters],
     ]
     said = ""
     for group, words in calls:
