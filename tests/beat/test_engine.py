@@ -13,6 +13,7 @@ from sqlmodel import select
 from taskyard.beat import catalog
 from taskyard.beat.engine.store import BeatStore
 from taskyard.beat.models import Schedule
+from taskyard.history.models import Run
 from taskyard.history.operator_log import Operation, record_operation
 from tests.beat.simulation import EAGER, START, BeatSimulation, play
 
@@ -62,6 +63,26 @@ def test_a_schedule_that_skips_overlaps_never_has_two_runs(simulation: BeatSimul
     assert simulation.slots() == [1, 6, 11]
     assert simulation.schedule().skipped == 12
     assert len(simulation.slots(state="skipped")) == 12
+
+
+@pytest.mark.parametrize("recorded", ["nothing", "succeeded"])
+def test_overlap_is_decided_by_the_broker_whatever_the_history_says(simulation: BeatSimulation, recorded: str) -> None:
+    """A run of two hours that the history has never seen, or wrongly calls done, still holds the next one back."""
+    simulation.plant(expression="3600", overlap="skip")
+    engine = simulation.engine()
+    simulation.clock.turn(3600)
+    engine.tick()
+    first = simulation.newest()
+    if recorded == "succeeded":
+        with simulation.database.session() as session, session.begin():
+            session.add(Run(id=str(first.id), task="tests.mark", queue="maintenance", state="succeeded"))
+    simulation.clock.turn(7200)
+    engine.tick()
+    assert simulation.slots() == [3600], "its message is still in the broker"
+    simulation.finish([first.id])
+    simulation.clock.turn(3600)
+    engine.tick()
+    assert simulation.slots() == [3600, 14_400]
 
 
 def test_a_catch_up_of_a_schedule_that_skips_overlaps_is_one_run(simulation: BeatSimulation) -> None:

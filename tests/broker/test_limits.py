@@ -6,8 +6,8 @@ from time import monotonic
 
 import pytest
 
-from taskyard.broker.protocol.envelope import Taken
-from taskyard.broker.scripts.runner import run
+from taskyard.broker.protocol.envelope import TakenMessage
+from taskyard.broker.scripts.runner import run_script
 from tests.broker.script_driver import PREFIX, ScriptDriver
 from tests.waiting import wait_for
 
@@ -103,7 +103,7 @@ def test_a_rate_limit_tells_when_to_look_again(driver: ScriptDriver) -> None:
 )
 def test_an_execution_that_ends_gives_its_start_back_to_no_rate(
     driver: ScriptDriver,
-    ending: Callable[[ScriptDriver, Taken], object],
+    ending: Callable[[ScriptDriver, TakenMessage], object],
     is_per_key: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     set_limit = driver.control.set_key_rate_limit if is_per_key else driver.control.set_rate_limit
@@ -119,7 +119,7 @@ def test_a_message_that_needs_no_acknowledgement_holds_no_slot(driver: ScriptDri
     driver.control.set_key_concurrency("q", 1)
     for _ in range(3):
         driver.put(group_key="g")
-        taken = run(driver.client, driver.space, "take", driver.lease_ms, driver.max_stalls, 5, "q", "1")[1:]
+        taken = run_script(driver.client, driver.space, "take", driver.lease_ms, driver.max_stalls, 5, "q", "1")[1:]
         assert len(taken) == 1
     assert driver.all_keys() == {f"{PREFIX}limits:q"}
 
