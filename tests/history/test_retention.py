@@ -68,11 +68,7 @@ def test_old_records_go_in_batches_and_are_counted_truly(database: Database) -> 
     with database.session() as session:
         foretold = count_prunable(session, days_ago(30))
     steps: list[Pruned] = []
-<<<<<<< 41401d79c9e9ec3fa4e6ca9abdfb35939c1bf6e5
-    done = prune(database.session, days_ago(30), batch=10, heard=steps.append)
-=======
-    done = prune(database.session, NOW - timedelta(days=30), batch=10, on_batch=steps.append)
->>>>>>> 9afff445a8dd2cde322a5165c097bf1ad4c198ec
+    done = prune(database.session, days_ago(30), batch=10, on_batch=steps.append)
 
     assert done == foretold == Pruned(runs=25, attempts=50, logs=25, dead_letters=2, operations=1)
     assert [step.runs for step in steps][:3] == [10, 20, 25]
