@@ -8,12 +8,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from tests.databases import Servers, servers
+from tests.databases import DatabaseServers, database_servers
 from tests.servers import Server
 from tests.waiting import wait_for
 from tests.workers import MINIMAL, ROOT, Worker
 
-__all__ = ["servers"]
+__all__ = ["database_servers"]
 EMIT = """
 import os
 
@@ -30,9 +30,9 @@ print(cleanup.delay().id)
 
 
 def test_the_tables_are_in_their_schema_and_an_apps_own_session_finds_them(
-    servers: Servers, valkey: Server, tmp_path: Path
+    database_servers: DatabaseServers, valkey: Server, tmp_path: Path
 ) -> None:
-    url = servers.make("postgresql", migrated=False)
+    url = database_servers.make("postgresql", migrated=False)
     ours = {"DATABASE_URL": url, "REDIS_URL": valkey.url, "TASKYARD_SCHEMA": "jobs"}
     environment = {**os.environ, **ours, "PYTHONPATH": str(ROOT)}
 
@@ -57,4 +57,4 @@ def test_the_tables_are_in_their_schema_and_an_apps_own_session_finds_them(
     with engine.connect() as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM jobs.taskyard_webhook_events")).scalar() == 1
     engine.dispose()
-    servers.drop(url)
+    database_servers.drop(url)
