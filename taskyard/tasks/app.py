@@ -29,6 +29,7 @@ from taskyard.tasks.reporting import AttemptLogs
 TASK_MODULES = (
     "tasks.backups.tasks",
     "taskyard.tasks.dead_letters.task",
+    "taskyard.flows.tasks",
     "tasks.markets.tasks",
     "tasks.reconciliation.tasks",
     "taskyard.tasks.records.tasks",

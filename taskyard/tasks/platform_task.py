@@ -142,7 +142,30 @@ class PlatformTask(Task[..., Any]):
         return Run(task_id, backend=self.backend, task_name=self.name, app=self.app, **options)
 
 
+type Supervisor = Callable[[PlatformTask, Callable[[], Any]], Any]
+
+_supervisors: dict[str, Supervisor] = {}
+
+
+def supervise(header: str, supervisor: Supervisor) -> None:
+    """
+    Let every execution of a message that has this header be run by `supervisor`.
+
+    It is given the task, and a function that runs the handler once and returns or raises the outcome. What it returns
+    or raises instead is the outcome: it can record one before the message is settled.
+    """
+    _supervisors[header] = supervisor
+
+
 def settle(task: PlatformTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Run the handler once and decide the outcome, under the message's supervisor if it has one."""
+    for header, supervisor in _supervisors.items():
+        if getattr(task.request, header, None) is not None:
+            return supervisor(task, lambda: run_and_decide(task, args, kwargs))
+    return run_and_decide(task, args, kwargs)
+
+
+def run_and_decide(task: PlatformTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """
     Run the handler once and decide the outcome; the table in docs/outcomes.md, and nothing else.
 
