@@ -22,6 +22,11 @@ def arm() -> None:
     _seen.count = 0
 
 
+def disarm() -> None:
+    """Stop counting: the thread runs something else."""
+    vars(_seen).pop("count", None)
+
+
 def install(crash_at: int, marker: Path) -> None:
     """Kill this process's group at its `crash_at`-th thing, once: `marker` says that it was done."""
 

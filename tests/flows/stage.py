@@ -61,7 +61,9 @@ class Stage:
 
     def wait_ended(self, flow_id: UUID, limit: float = LIMIT) -> str:
         """Wait until the flow has ended; return its state."""
-        wait_for(lambda: self.flow(flow_id).state in ENDED_FLOWS, limit, "the flow has ended", lambda: self.tell(flow_id))
+        wait_for(
+            lambda: self.flow(flow_id).state in ENDED_FLOWS, limit, "the flow has ended", lambda: self.tell(flow_id)
+        )
         return self.flow(flow_id).state
 
     def wait_step(self, flow_id: UUID, name: str, state: str) -> None:
