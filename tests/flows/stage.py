@@ -13,7 +13,7 @@ from taskyard.broker.admin.message_lookup import held
 from taskyard.database.columns import utc_now
 from taskyard.flows.models import FlowRow, StepRow
 from taskyard.flows.states import ENDED_FLOWS
-from taskyard.flows.sweeping import Swept, Sweeper
+from taskyard.flows.sweeping import Sweeper, Swept
 from taskyard.history.models import DeadLetter
 from tests.databases import Database
 from tests.servers import Server
