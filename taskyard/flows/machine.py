@@ -43,8 +43,8 @@ class Rows(Protocol):
     def all_steps(self) -> Sequence[StepRow]:
         """Return all steps in order; for what happens seldom."""
 
-    def edges(self) -> Sequence[tuple[int, int]]:
-        """Return all edges, parent and child."""
+    def edges(self) -> Sequence[tuple[int, int, str]]:
+        """Return all edges: parent, child, and what the parent's failure means."""
 
     def cancel_blocked_members(self, group: StepRow, now: datetime) -> int:
         """Cancel a group's members that were not released; return how many."""

@@ -37,14 +37,14 @@ def resume(rows: Rows, now: datetime) -> list[str]:
     reopen(flow, now)
     ordinary = [step for step in steps.values() if step.role == "step"]
     flow.open_steps = sum(step.state == "blocked" for step in ordinary)
-    parents = _open_parents(rows, steps)
+    parents, at_once = _open_parents(rows, steps)
     ready = []
     for seq in again:
         step = steps[seq]
         step.waits_for = parents[seq]
         if step.kind == "group":
             step.next_member = (step.options or {}).get("first")
-        if step.group_seq is None and not step.waits_for:
+        if step.group_seq is None and (not step.waits_for or seq in at_once):
             ready.append(step)
     for step in ready:
         machine.release(rows, step, now)
@@ -102,7 +102,7 @@ def _must_run(step: StepRow, half_undone: set[int | None]) -> bool:
 def _below(rows: Rows, steps: dict[int, StepRow], start: Iterable[int]) -> set[int]:
     """All that builds on these steps and was not skipped."""
     children = defaultdict[int, list[int]](list)
-    for parent, child in rows.edges():
+    for parent, child, _ in rows.edges():
         children[parent].append(child)
     members = defaultdict[int, list[int]](list)
     for step in steps.values():
@@ -129,9 +129,13 @@ def _reset(step: StepRow) -> None:
     step.error = step.result = None
 
 
-def _open_parents(rows: Rows, steps: dict[int, StepRow]) -> dict[int, int]:
-    counts = defaultdict[int, int](int)
-    for parent, child in rows.edges():
-        if not (steps[parent].state in DONE or (steps[parent].state == "failed" and steps[parent].is_counted)):
+def _open_parents(rows: Rows, steps: dict[int, StepRow]) -> tuple[dict[int, int], set[int]]:
+    """Return how many parents each step waits for, and which steps wait for none of them any more."""
+    counts, at_once = defaultdict[int, int](int), set[int]()
+    for parent, child, policy in rows.edges():
+        is_ignored = steps[parent].state == "failed" and steps[parent].is_counted
+        if is_ignored and policy == "continue":
+            at_once.add(child)
+        if not is_ignored and steps[parent].state not in DONE:
             counts[child] += 1
-    return counts
+    return counts, at_once

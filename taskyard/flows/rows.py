@@ -127,10 +127,11 @@ class SqlRows:
         """Return all steps in order."""
         return self._session.scalars(select(StepRow).where(self._ours()).order_by(col(StepRow.seq))).all()
 
-    def edges(self) -> Sequence[tuple[int, int]]:
-        """Return all edges, parent and child."""
-        query = select(col(EdgeRow.parent), col(EdgeRow.child)).where(col(EdgeRow.flow_id) == self.flow.id)
-        return [(parent, child) for parent, child in self._session.execute(query)]
+    def edges(self) -> Sequence[tuple[int, int, str]]:
+        """Return all edges: parent, child, and what the parent's failure means."""
+        query = select(col(EdgeRow.parent), col(EdgeRow.child), col(EdgeRow.if_failed))
+        found = self._session.execute(query.where(col(EdgeRow.flow_id) == self.flow.id))
+        return [(parent, child, policy) for parent, child, policy in found]
 
     def cancel_open(self, now: datetime) -> None:
         """Cancel all ordinary steps that did not begin or wait; inner flows of waiting ones are cancelled, too."""

@@ -18,10 +18,11 @@ from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.flows.current import CurrentStep, Pending, as_current
 from taskyard.flows.handover import hand_over
+from taskyard.flows.outcomes import Outcome
 from taskyard.flows.plan import check_plan
 from taskyard.flows.steering import on_redriven
 from taskyard.flows.steprefs import FLOW_HEADER, StepRef
-from taskyard.flows.store import Advance, FlowStore, Outcome, Start
+from taskyard.flows.store import Advance, FlowStore, Start
 from taskyard.pools.coroutine_bridge import finish, is_on_loop
 from taskyard.tasks.errors import PermanentError
 from taskyard.tasks.platform_task import PlatformTask, attempt_number
@@ -109,7 +110,7 @@ def _come_back(task: PlatformTask, ref: StepRef, start: Start, again: Redeliver)
             _record(Outcome(ref, "failed", error=f"{type(error).__name__}: {error}"))
             raise error from again
     advance = _record(Outcome(ref, kind, error=str(again.exc or ""), due=now + delay))  # type: ignore[arg-type]
-    if advance.is_counted and not advance.goes_on:
+    if not advance.goes_on:
         log.info("flow.step_given_up", flow=str(ref.flow_id), step=start.name, task=task.name)
         raise Ignore from again
     raise Redeliver(delay.total_seconds(), _reason(again), uses_attempt=again.uses_attempt) from again

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
@@ -13,11 +14,11 @@ from sqlmodel import Session, col
 from taskyard.database.columns import utc_now
 from taskyard.flows import machine
 from taskyard.flows.growing import add_to_flow
-from taskyard.flows.models import MAX_REASON, FlowRow, StepRow
+from taskyard.flows.models import FlowRow, StepRow
+from taskyard.flows.outcomes import Outcome, apply_outcome
 from taskyard.flows.rows import Order, SqlRows
 from taskyard.flows.states import RUNNABLE
 from taskyard.flows.steprefs import StepRef
-from taskyard.history.writer.truncation import clip
 from taskyard.webhooks.delivery.group_commit import Together
 
 type Verdict = Literal["run", "over", "redriven"]
@@ -35,23 +36,10 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an execution of a step ended."""
-
-    ref: StepRef
-    kind: Literal["succeeded", "failed", "retrying", "pending"]
-    result: Any = None
-    error: str = ""
-    due: datetime | None = None  # of the next attempt or poll
-    additions: Any = None  # a Plan: steps that the handler added
-
-
-@dataclass(frozen=True, slots=True)
 class Advance:
     """What follows from an outcome."""
 
-    is_counted: bool  # False: the flow knew this attempt's end already, or gave the step up
-    goes_on: bool  # False for an attempt to come whose flow does not want it any more
+    goes_on: bool  # False for an attempt to come that its flow does not want any more
     orders: Sequence[Order] = ()
 
 
@@ -129,14 +117,15 @@ class FlowStore:
         by_flow = defaultdict[UUID, list[int]](list)
         for place, outcome in enumerate(outcomes):
             by_flow[outcome.ref.flow_id].append(place)
-        answers = [Advance(is_counted=False, goes_on=False)] * len(outcomes)
+        answers = [Advance(goes_on=True)] * len(outcomes)
         with self._open_session() as session, session.begin():
             for flow in lock_flows(session, by_flow):
                 rows = SqlRows(session, flow)
                 mine = by_flow[flow.id]
                 _load(session, rows, [outcomes[place] for place in mine])
                 for place in mine:
-                    answers[place] = _apply(session, rows, outcomes[place], now)
+                    goes_on = apply_outcome(rows, outcomes[place], now, partial(add_to_flow, session, rows))
+                    answers[place] = Advance(goes_on, rows.orders())
             session.flush()
         return answers
 
@@ -193,34 +182,3 @@ def _load(session: Session, rows: SqlRows, outcomes: Sequence[Outcome]) -> None:
     for step in loaded:
         if step.group_seq is not None:
             rows.know_childless(step.seq)
-
-
-def _apply(session: Session, rows: SqlRows, outcome: Outcome, now: datetime) -> Advance:
-    ref = outcome.ref
-    step = rows.step(ref.seq)
-    if step.generation != ref.generation or step.state in {"succeeded", "skipped", "compensated"}:
-        return Advance(is_counted=False, goes_on=False)
-    if step.state not in RUNNABLE:  # failed or cancelled: it was given up
-        if outcome.kind == "succeeded":
-            machine.settle_late(rows, step, outcome.result, now)
-        return Advance(is_counted=False, goes_on=False, orders=rows.orders())
-    goes_on = True
-    match outcome.kind:
-        case "succeeded":
-            if outcome.additions is not None and rows.flow.state == "running":
-                add_to_flow(session, rows, step, outcome.additions, now)
-            machine.succeed(rows, step, outcome.result, now)
-        case "failed":
-            machine.fail(rows, step, clip(outcome.error, MAX_REASON), now)
-        case _:
-            goes_on = _come_back(rows, step, outcome, now)
-    return Advance(is_counted=True, goes_on=goes_on, orders=rows.orders())
-
-
-def _come_back(rows: SqlRows, step: StepRow, outcome: Outcome, now: datetime) -> bool:
-    if rows.flow.ending is not None and step.role == "step":
-        machine.give_up(rows, step, outcome.error, now)
-        return False
-    note = clip(outcome.error, MAX_REASON)
-    machine.wait_for_next(step, outcome.due or now, is_poll=outcome.kind == "pending", note=note)
-    return True
