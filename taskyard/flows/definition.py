@@ -10,15 +10,15 @@ from uuid import UUID
 
 from taskyard.flows.plan import FlowDefinitionError, Plan, PlannedStep, check_name, check_plan
 from taskyard.flows.states import POLICIES, IfFailed
-from taskyard.tasks.app import find_task
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.tasks.option_checks import LONGEST_TEXTS, check_options
 from taskyard.tasks.payloads import Payload
+from taskyard.tasks.sending import find_task
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from taskyard.tasks.app import TypedTask
+    from taskyard.tasks.declaration import TypedTask
 
 AT_ONCE = 500  # members of a group that run at once, unless it says another number
 MOST_AT_ONCE = 10_000

@@ -14,8 +14,8 @@ from taskyard.broker.transport.dedup_reports import collect_duplicates
 from taskyard.flows.models import StepRow
 from taskyard.flows.rows import Order
 from taskyard.flows.steprefs import FLOW_HEADER, StepRef
-from taskyard.tasks.app import app
 from taskyard.tasks.call_options import message_options
+from taskyard.tasks.current_app import current_app
 from taskyard.tasks.platform_task import PlatformTask
 
 AT_ONCE = 100  # messages of one call to the broker
@@ -50,7 +50,7 @@ def send_tasks(orders: Sequence[Order]) -> None:
     Raises:
         kombu.exceptions.OperationalError: The broker is away; some may have been sent.
     """
-    with collect_duplicates(), app.producer_or_acquire() as producer:
+    with collect_duplicates(), current_app().producer_or_acquire() as producer:
         if len(orders) == 1:
             _send(orders[0], producer)
             return
@@ -62,7 +62,7 @@ def send_tasks(orders: Sequence[Order]) -> None:
 def _send(order: Order, producer: Any) -> None:
     """Publish with the payload as it was stored: a worker checks it, and buries what does not fit any more."""
     name, wire = order.task or "", order.payload or {}
-    found: Any = app.tasks.get(name)
+    found: Any = current_app().tasks.get(name)
     declared = found if isinstance(found, PlatformTask) else None
     shown = declared.payload.mask(wire) if declared else dict.fromkeys(wire, "***")
     wanted: dict[str, Any] = {"dedup_key": f"flow:{order.run_id}"}
@@ -76,7 +76,7 @@ def _send(order: Order, producer: Any) -> None:
     if declared is not None:
         declared.publish(wire, options)
     else:
-        app.send_task(name, (), wire, declare=(), **options)
+        current_app().send_task(name, (), wire, declare=(), **options)
 
 
 def _start_inner(order: Order) -> None:

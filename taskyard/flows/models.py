@@ -1,15 +1,15 @@
 """Tables of flows: one row a flow, one a step, one an edge. They are the truth; messages only carry work."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Column, Index, MetaData, UniqueConstraint
-from sqlmodel import Field, SQLModel
+from sqlalchemy import Column, Index, UniqueConstraint
+from sqlmodel import Field
 
 from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
+from taskyard.database.tables import TaskyardTable
 
-METADATA = MetaData()
 MAX_NAME = 255  # characters of a flow's or step's name, and of a key
 MAX_REASON = 2000  # characters of a reason or an error
 
@@ -19,13 +19,7 @@ def moment(*, nullable: bool = True) -> Any:
     return Field(default=None, sa_column=Column(UtcDateTime, nullable=nullable))
 
 
-class FlowTable(SQLModel):
-    """Base of the tables of flows."""
-
-    metadata: ClassVar[MetaData] = METADATA
-
-
-class FlowRow(FlowTable, table=True):
+class FlowRow(TaskyardTable, table=True):
     """One flow."""
 
     __tablename__ = "taskyard_flows"
@@ -57,7 +51,7 @@ class FlowRow(FlowTable, table=True):
     finished_at: datetime | None = moment()
 
 
-class StepRow(FlowTable, table=True):
+class StepRow(TaskyardTable, table=True):
     """One step of a flow."""
 
     __tablename__ = "taskyard_flow_steps"
@@ -65,6 +59,7 @@ class StepRow(FlowTable, table=True):
         UniqueConstraint("flow_id", "name", name="uq_taskyard_flow_steps_name"),
         Index("ix_taskyard_flow_steps_check", "check_at"),
         Index("ix_taskyard_flow_steps_run", "run_id"),
+        Index("ix_taskyard_flow_steps_group", "flow_id", "group_seq", "seq"),
     )
 
     flow_id: UUID = Field(primary_key=True)
@@ -82,7 +77,6 @@ class StepRow(FlowTable, table=True):
     group_seq: int | None = None  # the group that it is a member of
     target_seq: int | None = None  # of an undo: the step that it takes back
     next_member: int | None = None  # of a group: seq of the first member that was not released yet
-    last_member: int | None = None  # of a group
     if_failed: str = Field(default="fail", max_length=8)  # of a group: what a member's failure means
     is_cleanup: bool = False  # its failure fails nothing
     is_counted: bool = False  # its children know how it ended: a later success tells them nothing
@@ -97,7 +91,7 @@ class StepRow(FlowTable, table=True):
     finished_at: datetime | None = moment()
 
 
-class EdgeRow(FlowTable, table=True):
+class EdgeRow(TaskyardTable, table=True):
     """One dependency: the child waits for the parent."""
 
     __tablename__ = "taskyard_flow_edges"

@@ -25,7 +25,8 @@ from taskyard.flows.steprefs import FLOW_HEADER, StepRef
 from taskyard.flows.store import Advance, FlowStore, Start
 from taskyard.pools.coroutine_bridge import finish, is_on_loop
 from taskyard.tasks.errors import PermanentError
-from taskyard.tasks.platform_task import PlatformTask, attempt_number
+from taskyard.tasks.execution import attempt_number
+from taskyard.tasks.platform_task import PlatformTask
 
 RESULT_BYTES = 65_536  # of a step's result as JSON
 PATIENCE = timedelta(seconds=60)  # how long the database is waited for with a result in hand

@@ -11,12 +11,12 @@ from taskyard.flows.running import run_step
 from taskyard.flows.steering import step_was_buried
 from taskyard.flows.steprefs import FLOW_HEADER, StepRef
 from taskyard.flows.sweeping import Sweeper
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from taskyard.settings.queues import MAINTENANCE
-from taskyard.tasks.app import task
 from taskyard.tasks.dead_letters.task import BuryRun, when_buried
-from taskyard.tasks.platform_task import supervise
+from taskyard.tasks.declaration import task
 from taskyard.tasks.policy import Policy
+from taskyard.tasks.settle import supervise
 
 SWEEP = Policy(max_attempts=1)  # the next one comes on schedule
 

@@ -1,4 +1,4 @@
-"""What the platform says about its runs: the entries of the event stream, checked and bounded."""
+"""Run events: entries of the event stream, validated and bounded."""
 
 import json
 from collections.abc import Mapping

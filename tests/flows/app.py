@@ -6,9 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from tasks.app import app
 from taskyard.flows.current import Pending, add_steps, failures_of, result_of, results_of
 from taskyard.settings.queues import DEFAULT
-from taskyard.tasks.app import app, task
+from taskyard.tasks.declaration import task
 from taskyard.tasks.errors import PermanentError
 from taskyard.tasks.payloads import Payload
 from taskyard.tasks.policy import Fixed, Policy

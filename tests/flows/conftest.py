@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from taskyard.database.engine import current_engine
-from taskyard.flows.models import METADATA
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from tests.databases import Database, database, empty_database, servers
 from tests.flows.stage import Stage, environment
 from tests.pointing import point_app_at
@@ -19,7 +18,6 @@ __all__ = ["database", "empty_database", "servers"]
 @pytest.fixture
 def stage(database: Database, valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     """A stage without workers; this process has its environment."""
-    METADATA.create_all(database.engine)
     env = environment(valkey, database, tmp_path)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
