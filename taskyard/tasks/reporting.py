@@ -19,7 +19,7 @@ from typing import Any
 from redis import RedisError
 
 from taskyard.broker.protocol.outcomes import detail
-from taskyard.broker.scripts.runner import Keyspace, run
+from taskyard.broker.scripts.runner import Keyspace, run_script
 from taskyard.broker.server.client import shared_client
 from taskyard.pools.coroutine_bridge import finish, is_on_loop
 from taskyard.settings.loading import current_settings
@@ -185,7 +185,7 @@ class _Sender:
         client = shared_client(settings.redis_url)
         while self._waiting:
             words = [word for event in list(self._waiting)[:100] for word in (*event, "", 0)]
-            run(client, space, "note", *words)
+            run_script(client, space, "note", *words)
             for _ in range(len(words) // WORDS_PER_EVENT):
                 self._waiting.popleft()
         self._is_sent.set()

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from taskyard.broker.protocol.envelope import Taken
-from tests.broker.driver import PREFIX, Driver
+from taskyard.broker.protocol.envelope import TakenMessage
+from tests.broker.script_driver import PREFIX, ScriptDriver
 from tests.servers import Server
 
 HOUR = timedelta(hours=1)
@@ -31,12 +31,12 @@ class Broker(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.client.flushall()
-        self.driver = Driver(self.client, max_stalls=2)
+        self.driver = ScriptDriver(self.client, max_stalls=2)
         self.priorities: dict[str, int] = {}
         self.waiting: dict[str, str | None] = {}  # run -> group
         self.delayed: dict[str, str | None] = {}
-        self.held: list[tuple[Taken, str | None]] = []
-        self.late: list[Taken] = []  # hand-outs whose lease was lost
+        self.held: list[tuple[TakenMessage, str | None]] = []
+        self.late: list[TakenMessage] = []  # hand-outs whose lease was lost
         self.dead: set[str] = set()
         self.limit: int | None = None
         self.key_limit: int | None = None
@@ -110,7 +110,7 @@ class Broker(RuleBasedStateMachine):
             answers: Any = pipeline.execute()
         return {kind: [tag.decode() for tag in tags] for kind, tags in zip(kinds, answers, strict=True)}
 
-    def _pick(self, data: st.DataObject) -> tuple[Taken, str | None] | None:
+    def _pick(self, data: st.DataObject) -> tuple[TakenMessage, str | None] | None:
         return self.held.pop(data.draw(st.integers(0, len(self.held) - 1))) if self.held else None
 
     @rule(data=st.data(), how=st.sampled_from(["done", "now", "later", "returned", "dead"]))

@@ -10,13 +10,13 @@ from uuid import uuid4
 
 from redis import Redis
 
-from taskyard.broker.scripts.runner import EVEN_WHEN_FULL
+from taskyard.broker.scripts.runner import ALLOW_OOM
 
 # KEYS[1] lease (hash: owner, token)   KEYS[2] fence (string: the highest token ever given)
 # ARGV[1] owner   ARGV[2] length of the lease, milliseconds   ARGV[3] the token must be higher than this
 # Returns: the caller's token or 0, the owner, the server's seconds and microseconds.
 _HOLD = (
-    EVEN_WHEN_FULL
+    ALLOW_OOM
     + """
 local clock = redis.call('TIME')
 local owner = redis.call('HGET', KEYS[1], 'owner')

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import batched, chain
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -13,10 +13,10 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from taskyard.beat.errors import ScheduleError
-from taskyard.broker.admin.message_lookup import held
-from taskyard.broker.scripts.runner import Keyspace, run
+from taskyard.broker.admin.message_lookup import find_live_runs
+from taskyard.broker.scripts.runner import Keyspace
 from taskyard.broker.transport.cancellation import cancel
-from taskyard.broker.transport.publish_batch import PER_CALL
+from taskyard.broker.transport.prepared_publish import PreparedPuts, prepare_publication, put_prepared
 from taskyard.broker.untyped import BatchPublishError
 from taskyard.settings.platform import Settings
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
@@ -50,7 +50,7 @@ class PreparedMessage:
     """A message that was validated and serialized, ready to be sent."""
 
     message: SlotMessage
-    words: tuple[bytes, ...]  # of the script `put`; empty with the stock transport
+    puts: PreparedPuts  # empty with the stock transport
 
 
 class Publisher(Protocol):
@@ -105,17 +105,13 @@ class CeleryPublisher:
             return PreparedMessage(message, ())
         with self._fresh_after_errors():
             producer = self._open_producer()
-            with producer.batch() as batch:
-                self._publish(message, now, producer)
-                words = batch.state.session.take_words()
-        return PreparedMessage(message, tuple(str(word).encode() for word in words))
+            publish = partial(self._publish, message, now, producer)
+            return PreparedMessage(message, prepare_publication(producer, publish))
 
     def send(self, prepared: Sequence[PreparedMessage]) -> None:
         """Put all messages with few calls; see :class:`Publisher`."""
         if self._knows_runs:
-            made = [one.words for one in prepared if one.words]
-            for part in batched(made, PER_CALL, strict=False):  # a slot that was published before is left unchanged
-                run(self._client, self._space, "put", *chain.from_iterable(part))
+            put_prepared(self._client, self._space, [one.puts for one in prepared if one.puts])
             return
         with self._fresh_after_errors():
             producer = self._open_producer()
@@ -159,7 +155,7 @@ class CeleryPublisher:
         """Ask the broker; with the stock transport messages cannot be looked up."""
         if not self._knows_runs:
             return None
-        return {UUID(run_id) for run_id in held(self._client, self._space.prefix, map(str, run_ids))}
+        return {UUID(run_id) for run_id in find_live_runs(self._client, self._space.prefix, map(str, run_ids))}
 
     def _open_producer(self) -> Any:
         if self._producer is None:

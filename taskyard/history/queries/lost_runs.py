@@ -9,9 +9,9 @@ from typing import Any
 from redis import Redis, ResponseError
 from sqlmodel import Session, col, select
 
-from taskyard.broker.admin.message_lookup import held
+from taskyard.broker.admin.message_lookup import find_live_runs
 from taskyard.broker.protocol.outcomes import detail
-from taskyard.broker.scripts.runner import Call, Keyspace, run_all
+from taskyard.broker.scripts.runner import Keyspace, ScriptCall, run_scripts
 from taskyard.database.paging import LONGEST_PAGE
 from taskyard.history.events import stream_key
 from taskyard.history.models import FINAL_STATES, STATES, Run
@@ -64,9 +64,10 @@ class LostRuns:
         for begin in range(0, len(runs), EVENTS_PER_CALL):
             part = runs[begin : begin + EVENTS_PER_CALL]
             calls = [
-                Call("note", ("cancelled", run.id, run.queue, max(run.attempts, 1), facts, "", "")) for run in part
+                ScriptCall("note", ("cancelled", run.id, run.queue, max(run.attempts, 1), facts, "", ""))
+                for run in part
             ]
-            run_all(self._client, space, calls)
+            run_scripts(self._client, space, calls)
 
     def _find_in(self, wanted: RunFilter, pages: int | None) -> Iterator[Run]:
         after: str | None = None
@@ -79,14 +80,14 @@ class LostRuns:
                 return
 
     def _lost_of(self, run_ids: Sequence[str]) -> Sequence[Run]:
-        missing = set(run_ids) - held(self._client, self._prefix, run_ids)
+        missing = set(run_ids) - find_live_runs(self._client, self._prefix, run_ids)
         if not missing:
             return ()
         self._wait_until_written()  # the script that removed a message also appended its event
         with self._open() as session:
             still = (col(Run.id).in_(missing), col(Run.state).in_(UNFINISHED))
             rows = session.exec(select(Run).where(*still).order_by(col(Run.enqueued_at).desc())).all()
-        back = held(self._client, self._prefix, [run.id for run in rows])  # redriven or sent again meanwhile
+        back = find_live_runs(self._client, self._prefix, [run.id for run in rows])  # redriven or sent again meanwhile
         return [run for run in rows if run.id not in back]
 
     def _wait_until_written(self) -> None:

@@ -19,7 +19,7 @@ from redis import Redis, RedisError, ResponseError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError, StatementError
 
-from taskyard.broker.scripts.runner import EVEN_WHEN_FULL
+from taskyard.broker.scripts.runner import ALLOW_OOM
 from taskyard.history.events import CONSUMER, GROUP, AuditEvent, MalformedEventError, read_event, stream_key
 from taskyard.history.writer.upsert import write_events
 from taskyard.history.writer.writer_lease import WriterLease
@@ -33,10 +33,10 @@ type Delegate = Callable[[str, threading.Event], bool]  # see `taskyard.history.
 REFUSED_KEPT = 1000  # entries that could not be written, kept for inspection
 
 # Make the stream and its group; an error that begins with BUSYGROUP: they are there. KEYS[1] stream. ARGV[1]: group.
-OPEN_GROUP = EVEN_WHEN_FULL + "return redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')"
+OPEN_GROUP = ALLOW_OOM + "return redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')"
 
 # Append an entry and keep the newest. KEYS[1] stream. ARGV[1]: entries to keep. ARGV[2...]: fields and their values.
-PUT_ASIDE = EVEN_WHEN_FULL + "return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, 2))"
+PUT_ASIDE = ALLOW_OOM + "return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, 2))"
 
 # Acknowledge entries, and trim the stream up to the first one that is not written: nobody else ever trims it.
 # KEYS[1] stream. ARGV[1]: group. ARGV[2...]: ids of entries that are committed.

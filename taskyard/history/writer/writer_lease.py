@@ -6,10 +6,10 @@ from typing import Any
 
 from redis import Redis
 
-from taskyard.broker.scripts.runner import EVEN_WHEN_FULL
+from taskyard.broker.scripts.runner import ALLOW_OOM
 
 # KEYS[1] string: the holder's token. ARGV[1]: our token. ARGV[2]: length, milliseconds. Returns 1 when we hold it.
-HOLD = f"""{EVEN_WHEN_FULL}
+HOLD = f"""{ALLOW_OOM}
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
