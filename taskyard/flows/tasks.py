@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import asdict
 
-from taskyard.broker.admin.message_lookup import held
+from taskyard.broker.admin.message_lookup import find_live_runs
 from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import open_session
 from taskyard.flows.payloads import SweepFlows
@@ -42,4 +42,4 @@ def _held_runs(run_ids: Collection[str]) -> Collection[str]:
     settings = current_settings()
     if settings.taskyard_transport == "redis":
         return ()
-    return held(shared_client(settings.redis_url), settings.taskyard_key_prefix, run_ids)
+    return find_live_runs(shared_client(settings.redis_url), settings.taskyard_key_prefix, run_ids)

@@ -6,7 +6,7 @@ import pytest
 
 from taskyard.flows.definition import Flow, FlowRun
 from tests.flows.app import Act, Gather, act, gather
-from tests.flows.stage import LIMIT, Stage
+from tests.flows.flow_stage import LIMIT, FlowStage
 from tests.waiting import wait_for
 from tests.workers import Worker
 
@@ -14,7 +14,7 @@ MOST_POINTS, FEWEST_POINTS = 60, 12  # lock, step, children, updates, commit, an
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
-def test_a_kill_between_done_and_sent_changes_nothing(stage: Stage, pool: str) -> None:
+def test_a_kill_between_done_and_sent_changes_nothing(stage: FlowStage, pool: str) -> None:
     """Before the first statement, in the middle, and when the first of two children was sent; all points in chaos."""
     spare = stage.worker("spare", pool, slots=2)
     for point in (1, 7, 12):
@@ -24,7 +24,7 @@ def test_a_kill_between_done_and_sent_changes_nothing(stage: Stage, pool: str) -
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
-def test_a_kill_at_any_statement_between_done_and_sent_changes_nothing(stage: Stage, pool: str) -> None:
+def test_a_kill_at_any_statement_between_done_and_sent_changes_nothing(stage: FlowStage, pool: str) -> None:
     """Every statement, commit and message after the handler's return is a crash point, until there are no more."""
     spare = stage.worker("spare", pool, slots=2)
     point = 1
@@ -33,7 +33,7 @@ def test_a_kill_at_any_statement_between_done_and_sent_changes_nothing(stage: St
     assert MOST_POINTS > point > FEWEST_POINTS
 
 
-def _crash_at(stage: Stage, spare: Worker, pool: str, point: int) -> bool:
+def _crash_at(stage: FlowStage, spare: Worker, pool: str, point: int) -> bool:
     """Let a worker die there, and another one go on; False: there is no such point."""
     marker = stage.folder / f"crashed.{point}"
     worker = stage.worker(f"w{point}", pool, slots=2, CRASH_AT=str(point), CRASH_MARKER=str(marker))
@@ -50,7 +50,7 @@ def _crash_at(stage: Stage, spare: Worker, pool: str, point: int) -> bool:
     return has_crashed
 
 
-def _start(stage: Stage, point: str) -> FlowRun:
+def _start(stage: FlowStage, point: str) -> FlowRun:
     notes = str(stage.notes)
 
     def named(name: str, **more: bool) -> Act:
@@ -64,7 +64,7 @@ def _start(stage: Stage, point: str) -> FlowRun:
     return flow.start()
 
 
-def _wait_crash_or_end(stage: Stage, run: FlowRun, marker: Path) -> bool:
+def _wait_crash_or_end(stage: FlowStage, run: FlowRun, marker: Path) -> bool:
     def is_over() -> str:
         if marker.exists():
             return "crashed"
@@ -73,7 +73,7 @@ def _wait_crash_or_end(stage: Stage, run: FlowRun, marker: Path) -> bool:
     return wait_for(is_over, LIMIT, "a crash, or the end", lambda: stage.tell(run.id)) == "crashed"
 
 
-def _check_executions(stage: Stage, point: str) -> None:
+def _check_executions(stage: FlowStage, point: str) -> None:
     """What the killed worker ran may run twice, as any task; the rest runs once, and nothing is undone."""
     counts = {name: stage.done().count(f"{point}.{name}") for name in ("one", "two", "three", "undo")}
     assert {counts["one"], counts["two"], counts["three"]} <= {1, 2}

@@ -6,10 +6,10 @@ import pytest
 
 from taskyard.flows.definition import Flow, Poll
 from tests.flows.app import Act, Gather, Split, act, gather, split
-from tests.flows.stage import Stage
+from tests.flows.flow_stage import FlowStage
 
 
-def test_steps_run_in_order_and_read_results_by_name(stage: Stage) -> None:
+def test_steps_run_in_order_and_read_results_by_name(stage: FlowStage) -> None:
     notes = str(stage.notes)
     flow = Flow("test.order")
     first = flow.step("first", act, Act(name="first", notes=notes, value=41, fail_first=1))
@@ -27,7 +27,7 @@ def test_steps_run_in_order_and_read_results_by_name(stage: Stage) -> None:
     assert stage.steps(run.id)["first"].attempts == 2
 
 
-def test_pending_steps_are_polled_without_using_attempts(stage: Stage) -> None:
+def test_pending_steps_are_polled_without_using_attempts(stage: FlowStage) -> None:
     flow = Flow("test.poll")
     poll = Poll(every=timedelta(milliseconds=50), within=timedelta(minutes=1))
     flow.step("live", act, Act(name="live", notes=str(stage.notes), pend=5), poll=poll)
@@ -40,7 +40,7 @@ def test_pending_steps_are_polled_without_using_attempts(stage: Stage) -> None:
     assert (row.polls, row.attempts, row.error) == (5, 1, None)
 
 
-def test_a_failed_flow_is_undone_in_reverse_order_and_then_runs_its_failure_step(stage: Stage) -> None:
+def test_a_failed_flow_is_undone_in_reverse_order_and_then_runs_its_failure_step(stage: FlowStage) -> None:
     notes = str(stage.notes)
     flow = Flow("test.undo")
     one = flow.step("one", act, Act(name="one", notes=notes), undo=(act, Act(name="undo one", notes=notes)))
@@ -60,7 +60,7 @@ def test_a_failed_flow_is_undone_in_reverse_order_and_then_runs_its_failure_step
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
-def test_a_group_runs_bounded_and_its_results_are_read_by_name(stage: Stage, pool: str) -> None:
+def test_a_group_runs_bounded_and_its_results_are_read_by_name(stage: FlowStage, pool: str) -> None:
     flow = Flow("test.group")
     parts = flow.fan_out("parts", act, [Act(name=f"p{i}", value=i) for i in range(50)], at_once=7)
     flow.step("body", gather, Gather(group="parts"), after=[parts])
@@ -72,7 +72,7 @@ def test_a_group_runs_bounded_and_its_results_are_read_by_name(stage: Stage, poo
     assert stage.steps(run.id)["body"].result == {"count": 50, "sum": sum(range(50)), "failures": 0}
 
 
-def test_a_step_adds_steps_and_its_children_wait_for_them(stage: Stage) -> None:
+def test_a_step_adds_steps_and_its_children_wait_for_them(stage: FlowStage) -> None:
     flow = Flow("test.grow")
     parts = flow.step("split", split, Split(parts=10, notes=str(stage.notes)))
     flow.step("body", gather, Gather(group="parts"), after=[parts])

@@ -9,7 +9,7 @@ from redis import Redis
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
-from taskyard.broker.admin.message_lookup import held
+from taskyard.broker.admin.message_lookup import find_live_runs
 from taskyard.database.columns import utc_now
 from taskyard.flows.models import FlowRow, StepRow
 from taskyard.flows.states import ENDED_FLOWS
@@ -24,7 +24,7 @@ LIMIT = 60  # seconds; the machine may be busy
 PREFIX = "taskyard:"
 
 
-class Stage:
+class FlowStage:
     """One broker, one database, and the environment that points to them."""
 
     def __init__(self, valkey: Server, database: Database, folder: Path, env: Mapping[str, str]) -> None:
@@ -91,7 +91,7 @@ class Stage:
     def sweep(self) -> Swept:
         """Look for what is due."""
         with Redis.from_url(self.valkey.url) as client:
-            return Sweeper(self.session, lambda runs: held(client, PREFIX, runs)).sweep()
+            return Sweeper(self.session, lambda runs: find_live_runs(client, PREFIX, runs)).sweep()
 
     def letters(self) -> list[DeadLetter]:
         """All dead letters."""
