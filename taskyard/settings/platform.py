@@ -141,4 +141,7 @@ class Settings(SettingsGroup):
         timedelta(seconds=30), description="First pause of an open breaker; doubles up to 30 minutes"
     )
     webhook_sweep_interval: Interval = Field(timedelta(seconds=30), description="How often the sweeper looks")
+    flow_sweep_interval: Interval = Field(
+        timedelta(minutes=1), description="How often lost steps and deadlines of flows are looked for"
+    )
     webhook_max_body: int = Field(262_144, ge=1, le=16_777_216, description="Bytes of one event's body at most")
