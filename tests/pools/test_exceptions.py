@@ -6,39 +6,49 @@ from typing import Any
 import pytest
 
 from taskyard.broker.worker.portable_errors import dead_letter_reason, error_name, error_text, portable
-from tests.pools import failing
-from tests.pools.site import LIMIT, POOLS, Site
+from tests.pools import failing_app
+from tests.pools.pool_platform import LIMIT, POOLS, PoolPlatform
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_dead_letter_names_what_was_raised_whatever_its_constructor(site: Site, pool: str) -> None:
-    site.worker(pool, 2, module="tests.pools.failing")
-    sent = {failing.throw.delay(label=kind).id: kind for kind in failing.FOUND}
-    site.wait_letters(len(sent))
+def test_a_dead_letter_names_what_was_raised_whatever_its_constructor(platform: PoolPlatform, pool: str) -> None:
+    platform.worker(pool, 2, module="tests.pools.failing_app")
+    sent = {failing_app.throw.delay(label=kind).id: kind for kind in failing_app.FOUND}
+    platform.wait_dead_letters(len(sent))
     found = {
-        sent[letter.run_id]: (letter.error_type, letter.error_message, letter.reason, site.notes("try").count(kind))
-        for letter in site.dead_letters()
+        sent[letter.run_id]: (
+            letter.error_type,
+            letter.error_message,
+            letter.reason,
+            platform.notes("try").count(kind),
+        )
+        for letter in platform.buried()
         for kind in [sent[letter.run_id]]
     }
-    assert found == failing.FOUND
+    assert found == failing_app.FOUND
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_the_event_of_a_plain_tasks_failure_names_it_as_well(site: Site, pool: str) -> None:
-    site.worker(pool, 2, module="tests.pools.failing")
-    sent = {failing.plain.delay(label=kind).id: kind for kind in failing.FOUND if kind not in {"text", "none"}}
-    wait_for(lambda: len(site.failures()) == len(sent), LIMIT, "all have failed", lambda: str(site.failures()))
-    found = {sent[run_id]: facts for run_id, facts in site.failures().items()}
-    assert found == {kind: failing.FOUND[kind][:2] for kind in sent.values()}
+def test_the_event_of_a_plain_tasks_failure_names_it_as_well(platform: PoolPlatform, pool: str) -> None:
+    platform.worker(pool, 2, module="tests.pools.failing_app")
+    sent = {failing_app.plain.delay(label=kind).id: kind for kind in failing_app.FOUND if kind not in {"text", "none"}}
+    wait_for(
+        lambda: len(platform.failures()) == len(sent),
+        LIMIT,
+        "all have failed",
+        lambda: str(platform.failures()),
+    )
+    found = {sent[run_id]: facts for run_id, facts in platform.failures().items()}
+    assert found == {kind: failing_app.FOUND[kind][:2] for kind in sent.values()}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in failing.FOUND if kind not in {"text", "none"}])
+@pytest.mark.parametrize("kind", [kind for kind in failing_app.FOUND if kind not in {"text", "none"}])
 def test_pickling_changes_nothing(kind: str) -> None:
-    error: Any = failing.ERRORS[kind]()
+    error: Any = failing_app.ERRORS[kind]()
     copy = pickle.loads(pickle.dumps(portable(error)))  # noqa: S301 - what was just dumped
-    assert (error_name(copy), error_text(copy), dead_letter_reason(copy)) == failing.FOUND[kind][:3]
+    assert (error_name(copy), error_text(copy), dead_letter_reason(copy)) == failing_app.FOUND[kind][:3]
     if kind == "api":
         assert copy.code == 502
