@@ -1,4 +1,4 @@
-"""One number about the state of things, as Prometheus knows it; each domain gives its own."""
+"""Gauge samples that domains export to Prometheus."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ from taskyard.history.models import BulkOperation, DeadLetter
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A gauge's value."""
+class GaugeSample:
+    """One value of a gauge."""
 
     name: str
     help: str
@@ -22,18 +22,18 @@ class Figure:
 
 
 def age_seconds(since: datetime | None) -> float:
-    """Return how long ago a moment was, 0 for None and for the future."""
+    """Return the age of a time, 0 for None and for the future."""
     return max((utc_now() - since).total_seconds(), 0.0) if since else 0.0
 
 
-def counted(name: str, explained: str, label: str, counts: Iterable[tuple[str, int]]) -> Iterator[Figure]:
-    """Give one figure for each value of a label."""
+def gauges_by_label(name: str, explained: str, label: str, counts: Iterable[tuple[str, int]]) -> Iterator[GaugeSample]:
+    """Yield one sample for each value of a label."""
     for value, count in counts:
-        yield Figure(name, explained, float(count), {label: value})
+        yield GaugeSample(name, explained, float(count), {label: value})
 
 
-def letter_figures(session: Session, queues: Iterable[str]) -> Iterator[Figure]:
-    """Give what is to be known of dead letters: open ones of each queue, the oldest, operations that go on."""
+def dead_letter_gauges(session: Session, queues: Iterable[str]) -> Iterator[GaugeSample]:
+    """Yield open dead letters and their oldest age per queue, and running bulk operations."""
     query = select(DeadLetter.queue, func.count(), func.min(DeadLetter.failed_at)).where(DeadLetter.state == "open")
     found = {queue: (count, oldest) for queue, count, oldest in session.exec(query.group_by(DeadLetter.queue)).all()}
     known = list(queues)
@@ -42,12 +42,12 @@ def letter_figures(session: Session, queues: Iterable[str]) -> Iterator[Figure]:
     if rest:
         counts["other"] = (sum(count for count, _ in rest), min(oldest for _, oldest in rest))
     for queue, (count, oldest) in counts.items():
-        yield Figure("taskyard_dead_letters", "Open dead letters", float(count), {"queue": queue})
-        yield Figure(
+        yield GaugeSample("taskyard_dead_letters", "Open dead letters", float(count), {"queue": queue})
+        yield GaugeSample(
             "taskyard_dead_letter_oldest_seconds",
             "Age of the oldest open dead letter",
             age_seconds(oldest),
             {"queue": queue},
         )
     running = session.exec(select(func.count()).where(col(BulkOperation.state) == "running")).one()
-    yield Figure("taskyard_bulk_operations", "Operations on many dead letters that go on", float(running))
+    yield GaugeSample("taskyard_bulk_operations", "Running bulk operations on dead letters", float(running))

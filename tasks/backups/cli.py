@@ -18,8 +18,8 @@ from tasks.backups.profile.catalog import open_profiles
 from tasks.backups.profile.profile import Profile, find_profile
 from tasks.backups.queries import BackupFilter, as_prometheus, figures, find_backup, list_backups, newest_of_each
 from tasks.backups.tasks import enqueue, open_bench
+from taskyard.cli.kit.common_options import json_option, page_options, since_option, until_option
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
-from taskyard.cli.kit.options import json_option, page_options, since_option, until_option
 from taskyard.cli.kit.output import milliseconds, print_facts, print_json, print_table
 from taskyard.database.engine import open_session
 from taskyard.logging import configure_logging

@@ -1,9 +1,9 @@
-"""`celery -A tasks db`: the database's schema."""
+"""`celery -A tasks db`: the database schema."""
 
 import click
 
+from taskyard.cli.kit.common_options import json_option
 from taskyard.cli.kit.exit_codes import OperatorCommand
-from taskyard.cli.kit.options import json_option
 from taskyard.cli.kit.output import print_json
 from taskyard.database import schema
 from taskyard.database.engine import current_engine
@@ -11,13 +11,13 @@ from taskyard.database.engine import current_engine
 
 @click.group("db")
 def group() -> None:
-    """The database's schema: upgrade, current."""
+    """Database schema: upgrade, current."""
 
 
 @group.command("upgrade", cls=OperatorCommand)
 @json_option
 def upgrade(*, as_json: bool) -> None:
-    """Bring the schema to the newest revision, all or nothing."""
+    """Migrate the schema to the latest revision, in one transaction."""
     before = schema.upgrade(current_engine())
     if as_json:
         print_json({"from": before.current, "to": before.head})
@@ -30,11 +30,11 @@ def upgrade(*, as_json: bool) -> None:
 @group.command("current", cls=OperatorCommand)
 @json_option
 def current(*, as_json: bool) -> None:
-    """Say which revision the schema has, and whether it is the newest."""
+    """Show the schema revision, and whether it is the latest."""
     seen = schema.standing(current_engine())
     if as_json:
         print_json({"current": seen.current, "head": seen.head, "is_current": seen.is_current})
     elif seen.is_current:
-        click.echo(f"{seen.current} (newest)")
+        click.echo(f"{seen.current} (head)")
     else:
-        click.echo(f"{seen.current or 'no tables'}; the newest is {seen.head}: run celery -A tasks db upgrade")
+        click.echo(f"{seen.current or 'not migrated'}; head is {seen.head}; run: celery -A tasks db upgrade")

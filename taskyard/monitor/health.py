@@ -1,4 +1,4 @@
-"""Can this deployment work? Broker, database, migrations, a consumer for each queue, the audit's backlog."""
+"""Readiness: broker, database, migrations, a consumer for each queue, the audit backlog."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,16 +18,16 @@ LIMIT = 3.0  # seconds for all checks
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that must hold."""
+class ReadinessCheck:
+    """One condition of readiness."""
 
     name: str
     is_ok: bool
     note: str  # one line, without addresses
 
 
-def check_all(client: Redis, engine: Engine, settings: Settings) -> list[Check]:
-    """Make all checks at once; one that does not come back in time has failed."""
+def check_all(client: Redis, engine: Engine, settings: Settings) -> list[ReadinessCheck]:
+    """Run all checks concurrently; one that times out has failed."""
     checks: dict[str, Callable[[], str]] = {
         "broker": lambda: _ping(client),
         "database": lambda: _select(engine),
@@ -46,7 +46,7 @@ def check_all(client: Redis, engine: Engine, settings: Settings) -> list[Check]:
                 fault = f"no answer within {LIMIT:g} s"
             except Exception as error:  # noqa: BLE001 - each server has errors of its own; all mean: not ready
                 fault = type(error).__name__
-            found.append(Check(name, not fault, fault or "ok"))
+            found.append(ReadinessCheck(name, not fault, fault or "ok"))
         return found
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -65,22 +65,22 @@ def _select(engine: Engine) -> str:
 def _standing(engine: Engine) -> str:
     seen = schema.standing(engine)
     return (
-        "" if seen.is_current else f"schema is at {seen.current}, the newest is {seen.head}: celery -A tasks db upgrade"
+        ""
+        if seen.is_current
+        else f"schema is {seen.current or 'not migrated'}; head is {seen.head}; run: celery -A tasks db upgrade"
     )
 
 
 def _consumers(client: Redis, settings: Settings) -> str:
-    if settings.taskyard_transport == "redis":  # stock kombu does not say who listens
+    if settings.taskyard_transport == "redis":  # stock kombu does not track consumers
         return ""
     control = QueueControl(client, settings.taskyard_key_prefix)
-    lonely = [queue.name for queue in QUEUES if not control.counts(queue.name).consumers]
-    return f"no worker takes from {', '.join(lonely)}" if lonely else ""
+    unserved = [queue.name for queue in QUEUES if not control.counts(queue.name).consumers]
+    return f"no consumer: {', '.join(unserved)}" if unserved else ""
 
 
 def _backlog(client: Redis, settings: Settings) -> str:
     waiting = backlog(client, settings.taskyard_key_prefix)
     if waiting <= settings.audit_backlog_limit:
         return ""
-    return (
-        f"{waiting} events are not in SQL yet, more than AUDIT_BACKLOG_LIMIT: is the database up, is a writer running?"
-    )
+    return f"audit backlog of {waiting} events exceeds AUDIT_BACKLOG_LIMIT: is the database up, is a writer running?"

@@ -10,7 +10,7 @@ from sqlmodel import select
 
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.history.models import DeadLetter
-from taskyard.launch.programs import CELERYS_NAMES
+from taskyard.launch.programs import CELERY_POOL_NAMES
 from tests.databases import Database
 from tests.servers import Server
 from tests.waiting import wait_for
@@ -38,7 +38,7 @@ class Site:
         self, pool: str = "asyncio", slots: int = 10, *, module: str = "tests.pools.app", **environment: str
     ) -> Worker:
         """A started worker of the app in `module`."""
-        name = CELERYS_NAMES.get(pool, pool)
+        name = CELERY_POOL_NAMES.get(pool, pool)
         options = ("-P", name, "-c", str(slots), "-Q", "celery,dead-letter", *MINIMAL)
         worker = Worker(module, self._folder, arguments=options, env={**self._env, **environment})
         self._stack.push(worker.start())

@@ -66,17 +66,17 @@ def test_a_process_that_always_dies_is_given_up_loudly_and_all_end(tmp_path: Pat
         up.wait_says("process.started", process="good")
         family = up.family()
         assert up.wait_ended() == 1
-        assert [each["again_in"] for each in up.says("process.died", process="bad")] == [0.2, 0.4, 0.8]
-        assert up.says("process.given_up", process="bad", how="exit code 3")[0]["level"] == "error"
-        assert up.says("process.ended", process="good")
+        assert [each["restart_in"] for each in up.says("process.died", process="bad")] == [0.2, 0.4, 0.8]
+        assert up.says("process.gave_up", process="bad", how="exit code 3")[0]["level"] == "error"
+        assert up.says("process.exited", process="good")
         assert all_gone(family)
 
 
 def test_a_process_that_is_not_vital_is_given_up_alone(tmp_path: Path) -> None:
     watcher = {"name": "flower", "code": DIES, "stage": "WATCHERS", "is_vital": False}
     with start(tmp_path, watcher, {"name": "good", "code": SLEEPS}, limit=1) as up:
-        up.wait_says("process.given_up", process="flower")
-        stays_true(lambda: not up.says("process.ended", process="good"), 0.5, "the other goes on")
+        up.wait_says("process.gave_up", process="flower")
+        stays_true(lambda: not up.says("process.exited", process="good"), 0.5, "the other goes on")
         up.signal()
         assert up.wait_ended() == 0
 
@@ -178,6 +178,6 @@ def test_pauses_grow_up_to_the_limit_of_deaths_in_a_row(tmp_path: Path) -> None:
     """As arithmetic, beside the real processes above; here the log's own clock."""
     with start(tmp_path, {"name": "bad", "code": DIES}, delay=0.1, limit=4) as up:
         assert up.wait_ended() == 1
-        pauses = [each["again_in"] for each in up.says("process.died")]
+        pauses = [each["restart_in"] for each in up.says("process.died")]
         assert len(pauses) == 4
         assert all(later == 2 * earlier for earlier, later in pairwise(pauses))
