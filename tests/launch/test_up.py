@@ -140,7 +140,8 @@ def test_the_server_of_a_killed_up_keeps_the_folder_until_it_has_ended(
     """It may still be writing; here it is suspended."""
     monkeypatch.setattr(embedded_server, "DEFAULT_PORT", 0)
     code = (
-        "import time; from pathlib import Path; from taskyard.launch import embedded_server as server; server.DEFAULT_PORT = 0\n"
+        "import time; from pathlib import Path; from taskyard.launch import embedded_server as server\n"
+        "server.DEFAULT_PORT = 0\n"
         f"with server.embedded_valkey(Path({str(tmp_path)!r})) as valkey:\n"
         "    print(valkey.pid, flush=True)\n"
         "    time.sleep(60)"
