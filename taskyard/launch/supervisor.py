@@ -1,4 +1,10 @@
-"""Supervises processes: restarts them with backoff, gives up after a limit, stops all in order."""
+"""
+Supervises processes: restarts them with backoff, and stops all in order.
+
+A process in a crash loop is restarted every minute while the others run: one queue's message that kills the workers of
+its profile must not stop the other queues. When no worker is left, or the server is, all are stopped, so that a service
+manager notices.
+"""
 
 import asyncio
 import signal
@@ -28,9 +34,10 @@ class ProcessSupervisor:
         self._stopping = asyncio.Event()
         self._signals = 0
         self._has_failed = False
+        self._crash_loops: set[str] = set()  # names
 
     async def run(self) -> bool:
-        """Run all until a signal, or until a vital one crashes too often; return whether all went well."""
+        """Run all until a signal, or until no worker stays up; return whether all went well."""
         loop = asyncio.get_running_loop()
         for number in termination_signals():
             loop.add_signal_handler(number, self._on_signal, number)
@@ -55,10 +62,8 @@ class ProcessSupervisor:
                 log.info("process.exited", process=child.name, how=how)
                 return
             pause = restarts.next_delay(timedelta(seconds=time.monotonic() - started))
-            if pause is None:
-                self._give_up(child, how)
-                return
             log.warning("process.died", process=child.name, how=how, restart_in=pause)
+            self._note_crash(child, is_loop=restarts.is_crash_loop)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
@@ -70,9 +75,18 @@ class ProcessSupervisor:
         log.info("process.started", process=child.name, pid=child.pid)
         return await child.wait_exited()
 
-    def _give_up(self, child: ManagedProcess, how: str) -> None:
-        log.error("process.gave_up", process=child.name, how=how, stops_all=child.is_vital)
-        if child.is_vital:
+    def _note_crash(self, child: ManagedProcess, *, is_loop: bool) -> None:
+        """Report a crash loop once, and stop all when nothing is left that could work."""
+        if not is_loop:
+            self._crash_loops.discard(child.name)
+            return
+        if child.name in self._crash_loops:
+            return
+        self._crash_loops.add(child.name)
+        workers = {each.name for each in self._children if each.stage == ShutdownStage.WORKERS}
+        is_hopeless = child.stage == ShutdownStage.SERVERS or (child.name in workers and workers <= self._crash_loops)
+        log.error("process.crash_loop", process=child.name, stops_all=is_hopeless)
+        if is_hopeless:
             self._has_failed = True
             self._stopping.set()
 
