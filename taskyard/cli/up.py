@@ -12,7 +12,6 @@ import structlog
 
 from taskyard.broker.server.valkey import EmbeddedValkey, ServerStartError
 from taskyard.cli.kit.exit_codes import FAILED, FailedError, OperatorCommand
-from taskyard.database import schema
 from taskyard.database.engine import current_engine
 from taskyard.launch.children import CeleryProcess, ManagedProcess, ValkeyProcess
 from taskyard.launch.embedded_server import FolderInUseError, embedded_valkey
@@ -23,8 +22,10 @@ from taskyard.launch.restart_backoff import RestartBackoff
 from taskyard.launch.startup_signals import StoppedDuringStartup, stop_on_signal
 from taskyard.launch.supervisor import ProcessSupervisor
 from taskyard.logging import configure_logging, wants_colour, writes_json
-from taskyard.settings.platform import Settings, current_settings
-from taskyard.tasks.app import app as platform
+from taskyard.migrations import schema
+from taskyard.settings.loading import current_settings
+from taskyard.settings.platform import Settings
+from taskyard.tasks.current_app import current_app
 from taskyard.tasks.start_checks import check_settings
 
 log = structlog.get_logger(__name__)
@@ -55,8 +56,8 @@ def command(ctx: click.Context, *, flower: bool) -> None:
 def _run(app: str | None, log_stream: NonBlockingLog, *, flower: bool) -> bool:
     settings = current_settings()
     configure_logging(settings)
-    platform.loader.import_default_modules()
-    check_settings(settings)
+    current_app().loader.import_default_modules()
+    check_settings()
     as_json = log_stream.as_json = writes_json(settings)
     _prepare_database(settings)
     environment = {"LOG_FORMAT": "json" if as_json else "console"}
@@ -94,12 +95,12 @@ def _prepare_database(settings: Settings) -> None:
     if "database_url" not in settings.model_fields_set:
         Path(settings.taskyard_data).mkdir(parents=True, exist_ok=True)
         schema.upgrade(current_engine())
-    elif not schema.standing(current_engine()).is_current:
+    elif not schema.is_current(current_engine()):
         raise FailedError("the database schema is not up to date; run: celery -A tasks db upgrade")
 
 
 def _flower_access() -> dict[str, str]:
-    """Return Flower's address and password; a generated password is printed once and never logged."""
+    """Return Flower's address and password; a generated password is printed once and never logged_change."""
     access = {"FLOWER_ADDRESS": os.environ.get("FLOWER_ADDRESS", "127.0.0.1")}
     if not os.environ.get("FLOWER_BASIC_AUTH"):
         password = secrets.token_urlsafe(12)

@@ -10,15 +10,13 @@ from prometheus_client import Metric
 from redis import Redis
 from sqlmodel import Session
 
-from tasks.backups.queries import figures as backup_figures
-from tasks.markets.metrics import figures as market_figures
-from tasks.reconciliation.metrics import figures as reconciliation_figures
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.engine import open_session
-from taskyard.gauges import GaugeSample, dead_letter_gauges
+from taskyard.gauges import GaugeSample
+from taskyard.history.queries.dead_letter_gauges import dead_letter_gauges
 from taskyard.history.writer.loop import backlog, backlog_age
 from taskyard.settings.queues import QUEUES
-from taskyard.webhooks.metrics import figures as webhook_figures
+from taskyard.tasks.current_app import current_app
 
 COLLECT_EVERY = 5.0  # seconds between two collections
 STALE_AFTER = 30.0  # seconds after which a value is no longer shown
@@ -95,11 +93,9 @@ def database_gauges(open_one: Callable[[], Session] = open_session) -> Iterator[
     """Yield gauges of dead letters and of each domain."""
     with open_one() as session:
         yield from dead_letter_gauges(session, (queue.name for queue in QUEUES))
-        yield from webhook_figures(session)
-        yield from market_figures(session)
-        yield from reconciliation_figures(session)
-        for each in backup_figures(session):
-            yield GaugeSample(each.name, each.explained, each.value, {"target": each.target})
+        for domain in current_app().domains:
+            if gauges := domain.load("gauges"):
+                yield from gauges(session)
 
 
 def families(figures: Iterable[GaugeSample]) -> list[Metric]:

@@ -13,7 +13,7 @@ from taskyard.launch.nonblocking_log import nonblocking_stderr
 from taskyard.launch.restart_backoff import RestartBackoff
 from taskyard.launch.supervisor import ProcessSupervisor
 from taskyard.logging import configure_logging
-from taskyard.settings.platform import load_settings
+from taskyard.settings.loading import load_settings
 
 
 def main() -> None:
