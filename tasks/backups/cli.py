@@ -22,7 +22,8 @@ from tasks.backups.queries import BackupFilter, find_backup, list_backups, newes
 from tasks.backups.tasks import enqueue, open_bench
 from taskyard.cli.kit.common_options import json_option, page_options, since_option, until_option
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
-from taskyard.cli.kit.output import milliseconds, print_facts, print_json, print_table
+from taskyard.cli.kit.output import milliseconds, print_facts, print_json
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.logging import configure_logging
 from taskyard.settings import current_settings

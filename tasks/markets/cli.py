@@ -12,8 +12,9 @@ from tasks.markets.tasks import resolve
 from taskyard import InvalidPayloadError
 from taskyard.cli.kit.common_options import TimeParam, check_confirmed, destructive_options, json_option, page_options
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
-from taskyard.cli.kit.output import print_facts, print_json, print_table
+from taskyard.cli.kit.output import print_facts, print_json
 from taskyard.cli.kit.recorded_changes import logged_change
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 

@@ -15,8 +15,9 @@ from tasks.reconciliation.tasks import reconcile, report_id_of
 from taskyard import InvalidPayloadError
 from taskyard.cli.kit.common_options import WaitSecondsParam, json_option, page_options
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand, PartlyDoneError
-from taskyard.cli.kit.output import print_facts, print_json, print_table
+from taskyard.cli.kit.output import print_facts, print_json
 from taskyard.cli.kit.recorded_changes import logged_change
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 
 POLL_INTERVAL = 0.2  # seconds between two looks at SQL, which tells nobody when it changes

@@ -13,9 +13,10 @@ from taskyard.broker.admin.queue_info import Limits, Peeked, QueueCounts
 from taskyard.cli.kit.common_options import check_confirmed, destructive_options, json_option, reason_option
 from taskyard.cli.kit.durations import DurationParam
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
-from taskyard.cli.kit.output import milliseconds, print_json, print_result, print_table
+from taskyard.cli.kit.output import milliseconds, print_json, print_result
 from taskyard.cli.kit.rates import RateParam, rate_text
 from taskyard.cli.kit.recorded_changes import logged_change, queue_control
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.columns import utc_now
 from taskyard.settings.queues import QUEUES
 

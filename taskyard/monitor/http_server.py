@@ -1,5 +1,5 @@
 """
-The HTTP server of a process group: `/metrics`, `/healthz`, `/readyz` on `METRICS_PORT`.
+The HTTP server of a process group: `/metrics`, `/healthz`, `/readyz` on `METRICS_ADDRESS` and `METRICS_PORT`.
 
 Processes of a host with the same port and `TASKYARD_DATA` are one group: the first to bind the port answers for all,
 and when it exits, another binds it within a second.
@@ -17,7 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import current_engine
 from taskyard.monitor.background_collector import BackgroundCollector, broker_gauges, database_gauges, families
-from taskyard.monitor.health import check_all
+from taskyard.monitor.health import Readiness
 from taskyard.monitor.shared_counts import Snapshots, exposition
 from taskyard.settings.platform import Settings
 
@@ -36,6 +36,7 @@ class Monitor:
         self._snapshots: Snapshots | None = None
         self._server: ThreadingHTTPServer | None = None
         self._collectors: list[BackgroundCollector] = []
+        self._readiness: Readiness | None = None
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
 
     def start(self) -> None:
@@ -52,6 +53,8 @@ class Monitor:
         self._thread.join(WRITE_EVERY * 2)
         for collector in self._collectors:
             collector.stop()
+        if self._readiness is not None:
+            self._readiness.stop()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -66,9 +69,9 @@ class Monitor:
         return exposition([*self._snapshots.merged(), *families(gauges)])
 
     def readiness(self) -> tuple[bool, bytes]:
-        """Return whether all checks pass, and their report."""
-        client = shared_client(self._settings.redis_url)
-        checks = check_all(client, current_engine(), self._settings)
+        """Return whether all checks passed lately, and their report, without waiting for a server."""
+        assert self._readiness is not None  # noqa: S101 - the server runs only after start
+        checks = self._readiness.report()
         is_ready = all(check.is_ok for check in checks)
         report = {"ready": is_ready, "checks": {check.name: check.note for check in checks}}
         return is_ready, json.dumps(report, indent=2).encode() + b"\n"
@@ -95,7 +98,7 @@ class Monitor:
 
     def _bind(self) -> None:
         try:
-            server = _Server(("", self._port or 0), _Handler)
+            server = _Server((self._settings.metrics_address, self._port or 0), _Handler)
         except OSError:  # another process of the group answers
             return
         server.monitor = self
@@ -105,9 +108,10 @@ class Monitor:
             BackgroundCollector("broker", lambda: broker_gauges(client, prefix)),
             BackgroundCollector("database", database_gauges),
         ]
+        self._readiness = Readiness(client, current_engine(), self._settings)
         self._server = server
         threading.Thread(target=server.serve_forever, name="metrics server", daemon=True).start()
-        log.info("metrics.listening", port=self._port)
+        log.info("metrics.listening", address=self._settings.metrics_address, port=self._port)
 
 
 class _Server(ThreadingHTTPServer):

@@ -12,7 +12,8 @@ from taskyard.cli.dlq.dead_letter_fields import filter_options, letter_facts, le
 from taskyard.cli.jobs.run_fields import attempt_facts
 from taskyard.cli.kit.common_options import json_option, page_options
 from taskyard.cli.kit.exit_codes import NotFoundError, OperatorCommand
-from taskyard.cli.kit.output import json_text, print_block, print_facts, print_json, print_table
+from taskyard.cli.kit.output import json_text, print_block, print_facts, print_json
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE
 from taskyard.history.dead_letters import STATES, LetterFilter, LetterGroup, find_letter, group_letters, list_letters

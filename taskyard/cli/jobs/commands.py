@@ -25,10 +25,10 @@ from taskyard.cli.kit.output import (
     print_facts,
     print_json,
     print_result,
-    print_table,
     printable,
 )
 from taskyard.cli.kit.recorded_changes import logged_change, queue_control
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.history.dead_letters import letters_of_run
 from taskyard.history.models import Attempt

@@ -10,8 +10,9 @@ from taskyard.broker.server.client import shared_client
 from taskyard.cli.jobs.run_fields import run_facts, run_filter_options
 from taskyard.cli.kit.common_options import check_confirmed, destructive_options, json_option
 from taskyard.cli.kit.exit_codes import FailedError, OperatorCommand
-from taskyard.cli.kit.output import print_json, print_result, print_table
+from taskyard.cli.kit.output import print_json, print_result
 from taskyard.cli.kit.recorded_changes import logged_bulk_change
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE, PAGE
 from taskyard.history.models import Run

@@ -1,9 +1,8 @@
-"""Command output: JSON for programs, tables on a terminal, aligned text in a pipe."""
+"""Command output: JSON for programs, names and values for people."""
 
 import json
 import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -34,17 +33,6 @@ def print_result(text: str, *, as_json: bool, **facts: Any) -> None:
         print_json(facts)
     else:
         click.echo(printable(text, limit=None))
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows with a header."""
-    cells = [[printable(value) for value in row] for row in rows]
-    if sys.stdout.isatty():
-        _print_rich(columns, cells)
-        return
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    for line in (columns, *cells):
-        click.echo(GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
@@ -96,18 +84,6 @@ def milliseconds(value: int | None) -> str:
         return f"{value / 1000:.1f} s"
     minutes, rest = divmod(value // 1000, 60)
     return f"{minutes} min {rest} s"
-
-
-def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    from rich import box  # noqa: PLC0415 - only a terminal needs it
-    from rich.console import Console  # noqa: PLC0415 - as above
-    from rich.table import Table  # noqa: PLC0415 - as above
-    from rich.text import Text  # noqa: PLC0415 - as above
-
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in cells:
-        table.add_row(*(Text(cell) for cell in row))  # Text: no markup
-    Console().print(table)
 
 
 def as_json_value(value: Any) -> Any:

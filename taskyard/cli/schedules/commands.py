@@ -11,7 +11,8 @@ from taskyard.beat.definitions import check_times, checked
 from taskyard.beat.manual import run_now
 from taskyard.beat.views import STATES, ScheduleView, list_fires, list_schedules, preview, show_schedule
 from taskyard.cli.kit.common_options import TimeParam, check_confirmed, destructive_options, json_option, reason_option
-from taskyard.cli.kit.output import milliseconds, print_facts, print_json, print_table
+from taskyard.cli.kit.output import milliseconds, print_facts, print_json
+from taskyard.cli.kit.tables import print_table
 from taskyard.cli.schedules.definition_options import (
     ScheduleCommand,
     changed_fields,

@@ -9,7 +9,8 @@ import click
 
 from taskyard.cli.kit.common_options import check_confirmed, destructive_options, json_option, reason_option
 from taskyard.cli.kit.durations import DurationListParam
-from taskyard.cli.kit.output import print_facts, print_json, print_table
+from taskyard.cli.kit.output import print_facts, print_json
+from taskyard.cli.kit.tables import print_table
 from taskyard.cli.webhooks.errors import WebhookCommand
 from taskyard.cli.webhooks.sending import hand_over
 from taskyard.database.engine import open_session
