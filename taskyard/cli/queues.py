@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from taskyard.broker.admin.queue_control import MessageBusyError, MessageNotFoundError, QueueControl
-from taskyard.broker.admin.queue_info import Limits, Peeked, QueueCounts
+from taskyard.broker.admin.queue_info import PeekedMessage, QueueCounts, QueueLimits
 from taskyard.cli.kit.common_options import check_confirmed, destructive_options, json_option, reason_option
 from taskyard.cli.kit.durations import DurationParam
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
@@ -254,7 +254,7 @@ def _row(counts: QueueCounts) -> tuple[Any, ...]:
     return (counts.queue, *numbers, oldest, counts.consumers, _limits_text(counts.limits))
 
 
-def _limits_text(limits: Limits) -> str:
+def _limits_text(limits: QueueLimits) -> str:
     """Return pause and limits in a few words."""
     parts = []
     if limits.is_paused:
@@ -272,6 +272,6 @@ def _limits_text(limits: Limits) -> str:
     return ", ".join(parts)
 
 
-def _message(peeked: Peeked) -> dict[str, Any]:
+def _message(peeked: PeekedMessage) -> dict[str, Any]:
     names = ("run_id", "queue", "task", "priority", "group_key", "attempt", "stalls", "put_at", "at", "reason")
     return {**{name: getattr(peeked, name) for name in names}, "payload_bytes": len(peeked.payload)}

@@ -16,10 +16,10 @@ from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorComm
 from taskyard.cli.kit.output import milliseconds, print_json, printable
 from taskyard.cli.kit.recorded_changes import logged_bulk_change, logged_change, queue_control
 from taskyard.database.engine import open_session
-from taskyard.history.dead_letters import open_letter_of
+from taskyard.history.dead_letters import open_dead_letter_of
 from taskyard.history.models import FINAL_STATES, Run
-from taskyard.history.queries.logs import lines_of
 from taskyard.history.queries.runs import RunFilter, find_run, list_runs
+from taskyard.history.task_logs import lines_of
 from taskyard.tasks.dead_letters.redrive import NotRedrivableError, redrive
 
 POLL_INTERVAL = 0.5  # seconds between two queries
@@ -71,7 +71,7 @@ def retry(*, run_id: str, reason: str, as_json: bool) -> None:
     """Retry a run: redrive its dead letter, or make it due now if it is delayed."""
     with open_session() as session:
         run = find_run(session, run_id)
-        letter = open_letter_of(session, run_id)
+        letter = open_dead_letter_of(session, run_id)
         session.commit()  # SQLite: a read holds the write lock
         if run is None and letter is None:
             raise NotFoundError(f"no run {run_id}")
