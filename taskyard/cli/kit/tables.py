@@ -1,6 +1,5 @@
 """Tables on a terminal or in a pipe: as wide as the terminal, with ids in full."""
 
-import os
 import re
 import shutil
 import sys
@@ -40,10 +39,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def _terminal_width() -> int | None:
-    """Return the width to keep to; None: a pipe, without a COLUMNS that asks for one."""
-    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
-        return shutil.get_terminal_size().columns
-    return None
+    """Return the width to keep to; None: a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _natural_widths(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
