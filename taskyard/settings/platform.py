@@ -97,6 +97,11 @@ class Settings(SettingsGroup):
         pattern=r"^[A-Za-z0-9_.:-]*(\{[A-Za-z0-9_.:-]+\})?[A-Za-z0-9_.:-]*$",
         description="Put before every key in Redis; on a cluster with one hash tag, such as {taskyard}:",
     )
+    taskyard_schema: str | None = Field(
+        None,
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="PostgreSQL schema of the library's tables; unset: where the search path leads",
+    )
     taskyard_data: Path = Field(Path(".run"), description="Folder of the embedded servers and of small files")
     webhook_secret_keys: MasterKeys | None = Field(
         None, description="Master keys of endpoint secrets: id:base64 of 32 bytes, comma-separated, newest first"
@@ -144,4 +149,7 @@ class Settings(SettingsGroup):
         timedelta(seconds=30), description="First pause of an open breaker; doubles up to 30 minutes"
     )
     webhook_sweep_interval: Interval = Field(timedelta(seconds=30), description="How often the sweeper looks")
+    flow_sweep_interval: Interval = Field(
+        timedelta(minutes=1), description="How often lost steps and deadlines of flows are looked for"
+    )
     webhook_max_body: int = Field(262_144, ge=1, le=16_777_216, description="Bytes of one event's body at most")

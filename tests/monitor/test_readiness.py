@@ -8,7 +8,7 @@ import pytest
 
 from taskyard.monitor.health import CHECK_EVERY, GRACE
 from tests.databases import Database
-from tests.monitor.site import fetch, free_port, worker
+from tests.monitor.scraping import fetch, free_port, worker
 from tests.servers import Server
 from tests.waiting import wait_for
 
@@ -18,16 +18,16 @@ PROBE_SECONDS = 1.0  # what a probe of Kubernetes waits by default
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
-def environment(platform: Database, valkey: Server, folder: Path, port: int, **more: str) -> dict[str, str]:
-    known = {"DATABASE_URL": platform.url, "REDIS_URL": valkey.url, "TASKYARD_DATA": str(folder / "data")}
+def environment(app_database: Database, valkey: Server, folder: Path, port: int, **more: str) -> dict[str, str]:
+    known = {"DATABASE_URL": app_database.url, "REDIS_URL": valkey.url, "TASKYARD_DATA": str(folder / "data")}
     return {**known, "METRICS_PORT": str(port), **more}
 
 
 def test_a_hanging_broker_makes_it_not_ready_and_no_answer_late(
-    platform: Database, valkey: Server, tmp_path: Path
+    app_database: Database, valkey: Server, tmp_path: Path
 ) -> None:
     port = free_port()
-    with worker(tmp_path, environment(platform, valkey, tmp_path, port)) as working:
+    with worker(tmp_path, environment(app_database, valkey, tmp_path, port)) as working:
         wait_for(lambda: fetch(port, "/readyz")[0] == 200, LIMIT, "ready", working.tail)
         took: list[float] = []
 
@@ -51,12 +51,12 @@ def test_a_hanging_broker_makes_it_not_ready_and_no_answer_late(
 
 @pytest.mark.parametrize(("address", "is_open"), [(None, False), ("0.0.0.0", True)])  # noqa: S104 - what is tested
 def test_other_hosts_reach_it_only_if_told_so(
-    platform: Database, valkey: Server, tmp_path: Path, *, address: str | None, is_open: bool
+    app_database: Database, valkey: Server, tmp_path: Path, *, address: str | None, is_open: bool
 ) -> None:
     """Queue names, versions and errors are not for the network."""
     port = free_port()
     more = {"METRICS_ADDRESS": address} if address else {}
-    with worker(tmp_path, environment(platform, valkey, tmp_path, port, **more)) as working:
+    with worker(tmp_path, environment(app_database, valkey, tmp_path, port, **more)) as working:
         wait_for(lambda: fetch(port, "/healthz")[0] == 200, LIMIT, "it answers on loopback", working.tail)
         with socket.socket() as probe:  # 127.0.0.2 stands for another address of this host
             assert (probe.connect_ex(("127.0.0.2", port)) == 0) is is_open
