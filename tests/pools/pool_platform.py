@@ -11,7 +11,7 @@ from sqlmodel import select
 
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.history.models import DeadLetter, Run
-from taskyard.launch.programs import CELERYS_NAMES
+from taskyard.launch.programs import CELERY_POOL_NAMES
 from tests.databases import Database
 from tests.servers import Server
 from tests.waiting import wait_for
@@ -39,7 +39,7 @@ class PoolPlatform:
         self, pool: str = "asyncio", slots: int = 10, *, module: str = "tests.pools.app", **environment: str
     ) -> Worker:
         """A started worker of the app in `module`."""
-        name = CELERYS_NAMES.get(pool, pool)
+        name = CELERY_POOL_NAMES.get(pool, pool)
         options = ("-P", name, "-c", str(slots), "-Q", "celery,dead-letter", *MINIMAL)
         worker = Worker(module, self._folder, arguments=options, env={**self._env, **environment})
         self._stack.push(worker.start())
