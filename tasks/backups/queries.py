@@ -1,4 +1,4 @@
-"""What was verified: queries on the runs, and the figures that a monitor watches."""
+"""Queries on verification runs, and their metrics."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from taskyard.database.paging import PAGE, Page, read_cursor, write_cursor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupFilter:
-    """Which runs are wanted; None: any."""
+    """Which runs to list; None: any."""
 
     target: str | None = None
     state: str | None = None  # one of tasks.backups.models.STATES
@@ -24,8 +24,8 @@ class BackupFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """One value for a monitor."""
+class BackupGauge:
+    """One metric of one target."""
 
     name: str
     explained: str
@@ -74,24 +74,26 @@ def newest_of_each(session: Session, state: str | None = None) -> dict[str, Back
     return {row.target: row for row in rows}
 
 
-def figures(session: Session) -> Iterator[Figure]:
-    """Give the figures of every target that was verified at least once."""
+def figures(session: Session) -> Iterator[BackupGauge]:
+    """Yield the metrics of every target that was verified at least once."""
     for target, row in sorted(newest_of_each(session).items()):
         passed = float(row.state == "passed")
-        yield Figure("taskyard_backup_passed", "1 if the newest run passed", target, passed)
-        yield Figure("taskyard_backup_last_run_seconds", "When it started (Unix)", target, row.started_at.timestamp())
+        yield BackupGauge("taskyard_backup_passed", "1 if the newest run passed", target, passed)
+        yield BackupGauge(
+            "taskyard_backup_last_run_seconds", "When it started (Unix)", target, row.started_at.timestamp()
+        )
         if row.duration_ms is not None:
-            yield Figure("taskyard_backup_duration_seconds", "How long it took", target, row.duration_ms / 1000)
+            yield BackupGauge("taskyard_backup_duration_seconds", "How long it took", target, row.duration_ms / 1000)
         if row.dump_bytes is not None:
-            yield Figure("taskyard_backup_dump_bytes", "Size of the dump", target, float(row.dump_bytes))
+            yield BackupGauge("taskyard_backup_dump_bytes", "Size of the dump", target, float(row.dump_bytes))
     for target, row in sorted(newest_of_each(session, "passed").items()):
         good_at = row.started_at.timestamp()
-        yield Figure("taskyard_backup_last_good_seconds", "When the last good run started (Unix)", target, good_at)
+        yield BackupGauge("taskyard_backup_last_good_seconds", "When the last good run started (Unix)", target, good_at)
 
 
-def as_prometheus(values: Iterator[Figure]) -> str:
-    """Return the figures in Prometheus' text format, grouped by name. Source: Prometheus, "Text format"."""
-    groups: dict[str, list[Figure]] = {}
+def as_prometheus(values: Iterator[BackupGauge]) -> str:
+    """Return the metrics in Prometheus' text format, grouped by name. Source: Prometheus, "Text format"."""
+    groups: dict[str, list[BackupGauge]] = {}
     for figure in values:
         groups.setdefault(figure.name, []).append(figure)
     lines = []

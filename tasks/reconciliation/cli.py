@@ -9,7 +9,7 @@ import click
 
 from tasks.markets.positions import has_market
 from tasks.reconciliation import queries
-from tasks.reconciliation.diff import ALERTING
+from tasks.reconciliation.comparison import ALERTING
 from tasks.reconciliation.payloads import Reconcile
 from tasks.reconciliation.tasks import reconcile, report_id_of
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand, PartlyDoneError

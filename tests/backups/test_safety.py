@@ -14,9 +14,9 @@ import psycopg
 import pytest
 
 from tasks.backups.errors import BackupConfigError, InfrastructureError, ScratchRefusedError
-from tasks.backups.restore.addresses import parse_address
-from tasks.backups.restore.programs import Programs
+from tasks.backups.restore.postgres_programs import PostgresPrograms
 from tasks.backups.restore.scratch_database import drop_scratch, scratch_database
+from tasks.backups.restore.server_address import parse_address
 from tests.backups.shops import NAPS, PASSWORD, ShopServer
 from tests.backups.stage import SHOP_PROFILE, Stage
 from tests.databases import BINARIES
@@ -139,7 +139,7 @@ def test_a_wrong_password_is_an_error_of_the_settings_that_names_the_user_only(
     assert run.state == "error"
     assert 'password authentication failed for user "verifier"' in str(run.reason)
     captured = capfd.readouterr()
-    for text in (str(raised.value), str(run.reason), captured.out, captured.err, repr(stage.bench())):
+    for text in (str(raised.value), str(run.reason), captured.out, captured.err, repr(stage.dependencies())):
         assert wrong not in text
 
 
@@ -222,17 +222,17 @@ def test_missing_programs_are_named_with_the_setting_that_helps(
     stage: Stage, shop_dumps: dict[str, Path], tmp_path: Path
 ) -> None:
     lay(stage, shop_dumps["custom"])
-    stage.programs = Programs(tmp_path)
+    stage.programs = PostgresPrograms(tmp_path)
     with pytest.raises(BackupConfigError, match=r"pg_restore not found.*BACKUP_PG_BIN"):
         stage.verify()
 
 
 def test_a_program_that_does_not_run_says_nothing_about_the_backup(stage: Stage, shop_dumps: dict[str, Path]) -> None:
     lay(stage, shop_dumps["custom"])
-    stage.programs = Programs(BINARIES, (sys.executable, "-c", "raise SystemExit('out of order')"))
+    stage.programs = PostgresPrograms(BINARIES, (sys.executable, "-c", "raise SystemExit('out of order')"))
     with pytest.raises(InfrastructureError, match="out of order"):
         stage.verify()
-    stage.programs = Programs(BINARIES, (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
+    stage.programs = PostgresPrograms(BINARIES, (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
     with pytest.raises(InfrastructureError, match="signal 9"):
         stage.verify()
 

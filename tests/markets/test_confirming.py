@@ -17,7 +17,7 @@ from tests.markets.world import World, resolved_event
 AGO = utc_now() - timedelta(hours=2)
 
 
-def confirm(world: World) -> handlers.Confirmed:
+def confirm(world: World) -> handlers.ConfirmResult:
     return handlers.confirm(world.confirmations())
 
 
@@ -56,7 +56,7 @@ def test_a_second_tick_announces_nothing_again(world: World) -> None:
     confirm(world)
     again = confirm(world)
 
-    assert again == handlers.Confirmed(confirmed=0, rejected=0, waiting=0, failed=0)
+    assert again == handlers.ConfirmResult(confirmed=0, rejected=0, waiting=0, failed=0)
     assert len(world.events("prediction.confirmed")) == 1
 
 

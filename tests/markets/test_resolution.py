@@ -11,12 +11,12 @@ from sqlmodel import col
 
 from tasks.markets import handlers
 from tasks.markets.models import Conflict, Market
-from tasks.markets.store import Verdict
+from tasks.markets.store import ResolutionVerdict
 from taskyard.tasks.errors import PermanentError, Snooze
 from tests.markets.world import World, resolved_event
 
 
-def resolve(world: World, **event: Any) -> handlers.Resolved:
+def resolve(world: World, **event: Any) -> handlers.ResolveResult:
     return handlers.resolve(resolved_event(**event), world.markets(), world.settings)
 
 
@@ -172,7 +172,7 @@ def test_ten_identical_events_at_once_settle_ten_thousand_predictions_once(world
     world.predict(*bets)
     world.predict(("yes", 5), ("no", 5), state="pending")
 
-    def once(_: int) -> Verdict:
+    def once(_: int) -> ResolutionVerdict:
         return world.markets().resolve(resolved_event())
 
     with ThreadPoolExecutor(10) as pool:

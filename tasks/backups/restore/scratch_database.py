@@ -1,4 +1,4 @@
-"""Throw-away databases: made for one run, guarded by their name, dropped at its end or by the next run."""
+"""Scratch databases: created for one run, guarded by their name, dropped at its end or by the next run."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ import structlog
 from psycopg import sql
 
 from tasks.backups.errors import BackupConfigError, InfrastructureError, ScratchRefusedError
-from tasks.backups.restore.addresses import Address
+from tasks.backups.restore.server_address import ServerAddress
 
 KEEPER = "taskyard backup keeper"  # application_name of the session that says: this scratch database is in use
 _NAME = re.compile(r"taskyard_scratch_(?P<target>[a-z0-9][a-z0-9_-]{0,30})_[0-9a-f]{12}")
@@ -20,10 +20,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Scratch:
+class ScratchDatabase:
     """An empty database of our own, to restore into."""
 
-    server: Address
+    server: ServerAddress
     name: str
 
     def connect(self) -> psycopg.Connection:
@@ -50,9 +50,9 @@ def scratch_name(target: str, run_id: UUID) -> str:
 
 
 @contextmanager
-def scratch_database(server: Address, target: str, run_id: UUID) -> Iterator[Scratch]:
+def scratch_database(server: ServerAddress, target: str, run_id: UUID) -> Iterator[ScratchDatabase]:
     """
-    Make an empty database and drop it at the end, whatever happens in between.
+    Create an empty database and drop it at the end, whatever happens in between.
 
     One that cannot be dropped any more, because the server went away, is dropped by the target's next run. While it
     is in use a session of ours stays in it, so that no other platform on the same server takes it for a leftover.
@@ -65,7 +65,7 @@ def scratch_database(server: Address, target: str, run_id: UUID) -> Iterator[Scr
     _create(server, name)
     try:
         with _reaching(server), server.connect(name, program=KEEPER):
-            yield Scratch(server, name)
+            yield ScratchDatabase(server, name)
     finally:
         try:
             with server.connect() as connection:
@@ -74,7 +74,7 @@ def scratch_database(server: Address, target: str, run_id: UUID) -> Iterator[Scr
             log.warning("backup.scratch_left", database=name, error=str(error).strip(), then="the next run drops it")
 
 
-def drop_leftovers(server: Address, target: str) -> list[str]:
+def drop_leftovers(server: ServerAddress, target: str) -> list[str]:
     """
     Drop the target's scratch databases that nobody uses; a killed worker left them. Return their names.
 
@@ -108,7 +108,7 @@ def drop_scratch(connection: psycopg.Connection, name: str) -> None:
     connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def refuse_live(server: Address, live: Sequence[Address]) -> None:
+def refuse_live(server: ServerAddress, live: Sequence[ServerAddress]) -> None:
     """
     Refuse a scratch server whose database is a live one, by its address or by the server's own identity.
 
@@ -136,7 +136,7 @@ def refuse_live(server: Address, live: Sequence[Address]) -> None:
             )
 
 
-def _create(server: Address, name: str) -> None:
+def _create(server: ServerAddress, name: str) -> None:
     with _reaching(server), server.connect() as connection:
         try:
             connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
@@ -145,7 +145,7 @@ def _create(server: Address, name: str) -> None:
 
 
 @contextmanager
-def _reaching(server: Address) -> Iterator[None]:
+def _reaching(server: ServerAddress) -> Iterator[None]:
     """Turn a fault of the server into what the caller decides by."""
     try:
         yield
@@ -158,7 +158,7 @@ def _target_of(name: str) -> str | None:
     return found["target"] if found else None
 
 
-def _place(address: Address) -> tuple[str, str, str]:
+def _place(address: ServerAddress) -> tuple[str, str, str]:
     host = address.parts.get("hostaddr") or address.parts.get("host", "localhost")
     return host.lower(), address.parts.get("port", "5432"), address.database
 

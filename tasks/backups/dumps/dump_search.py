@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
 from tasks.backups.errors import InfrastructureError
-from tasks.backups.profile.profile import Profile
+from tasks.backups.profile.schema import BackupProfile
 
 type DumpFormat = Literal["custom", "directory", "tar", "plain", "sqlite"]
 
@@ -39,7 +39,7 @@ class Dump:
         return sorted(file for file in self.path.rglob("*") if file.is_file()) if self.path.is_dir() else [self.path]
 
 
-def find_dumps(profile: Profile) -> list[Dump]:
+def find_dumps(profile: BackupProfile) -> list[Dump]:
     """
     Return the target's dumps, newest first; empty when none fits the pattern.
 
@@ -90,7 +90,7 @@ def _is_dump(path: Path) -> bool:
     return path.is_file() or (path / TABLE_OF_CONTENTS).is_file()
 
 
-def _dump(path: Path, profile: Profile) -> Dump | None:
+def _dump(path: Path, profile: BackupProfile) -> Dump | None:
     """Describe a path; None when its name does not say its time although it should."""
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     facts = [file.stat() for file in files]

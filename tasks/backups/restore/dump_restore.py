@@ -11,12 +11,12 @@ from pathlib import Path
 
 import psycopg
 
+from tasks.backups.dumps.dump_search import Dump, DumpFormat, open_plain
 from tasks.backups.dumps.plain_sql import DumpRefusedError, statements
-from tasks.backups.dumps.search import Dump, DumpFormat, open_plain
 from tasks.backups.errors import InfrastructureError
-from tasks.backups.profile.profile import Profile
-from tasks.backups.restore.programs import Ended, Programs
-from tasks.backups.restore.scratch_database import Scratch
+from tasks.backups.profile.schema import BackupProfile
+from tasks.backups.restore.postgres_programs import PostgresPrograms, ProgramExit
+from tasks.backups.restore.scratch_database import ScratchDatabase
 
 _VERDICTS = ("pg_restore: ", "psql:")  # what else there is to read comes from the system, and says nothing of the dump
 # Words of faults that are the server's or the disk's and say nothing about the dump.
@@ -34,26 +34,26 @@ _SERVER_FAULTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
-    """What came of a restore."""
+class RestoreResult:
+    """The result of a restore."""
 
     fault: str | None  # None: all of the dump is in
     took_ms: int
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A dump to restore, where to, and with what."""
+class RestoreJob:
+    """A dump to restore, its scratch database and the programs."""
 
     dump: Dump
     dump_format: DumpFormat
-    scratch: Scratch
-    profile: Profile
-    programs: Programs
-    wanted: Callable[[], bool]  # asked now and then; when it says no, the restore is ended
+    scratch: ScratchDatabase
+    profile: BackupProfile
+    programs: PostgresPrograms
+    wanted: Callable[[], bool]  # polled; when it returns False, the restore is ended
 
 
-def restore(job: Job) -> Restored:
+def restore(job: RestoreJob) -> RestoreResult:
     """
     Restore the dump, without owners and rights, within the profile's ``restore_timeout``.
 
@@ -67,22 +67,22 @@ def restore(job: Job) -> Restored:
         try:
             ended = _plain(job, env) if job.dump_format == "plain" else _archive(job, env)
         except (DumpRefusedError, EOFError, BadGzipFile, zlib.error) as error:
-            return Restored(str(error), _since(started))
+            return RestoreResult(str(error), _since(started))
     if ended.is_late:
-        return Restored(
+        return RestoreResult(
             f"not restored within its limit of {job.profile.restore_timeout}; it was ended", _since(started)
         )
     if ended.exit_code == 0 and not ended.fault:
-        return Restored(None, _since(started))
+        return RestoreResult(None, _since(started))
     if not job.wanted():
         raise InfrastructureError("the lease on the target was lost; another run verifies it")
     is_verdict = ended.fault.startswith(_VERDICTS) and not any(words in ended.fault for words in _SERVER_FAULTS)
     if not is_verdict or not _is_there(job.scratch):
         raise InfrastructureError(f"the restore was interrupted: {ended.fault}")
-    return Restored(ended.fault, _since(started))
+    return RestoreResult(ended.fault, _since(started))
 
 
-def _archive(job: Job, env: dict[str, str]) -> Ended:
+def _archive(job: RestoreJob, env: dict[str, str]) -> ProgramExit:
     """Warnings count as errors, since pg_restore also warns of damage; --create is never given."""
     options = ["--exit-on-error", "--no-owner", "--no-privileges", "--no-password", f"--dbname={job.scratch.name}"]
     if job.profile.restore_jobs > 1:
@@ -91,18 +91,18 @@ def _archive(job: Job, env: dict[str, str]) -> Ended:
     return job.programs.run(command, env, limit=_limit(job), wanted=job.wanted)
 
 
-def _plain(job: Job, env: dict[str, str]) -> Ended:
+def _plain(job: RestoreJob, env: dict[str, str]) -> ProgramExit:
     """In one transaction, inside which no statement can create or drop a database."""
     options = ["--no-psqlrc", "--quiet", "--no-password", "--single-transaction", "--set=ON_ERROR_STOP=1", "--file=-"]
     with closing(open_plain(job.dump.path)) as lines:
         return job.programs.run(["psql", *options], env, limit=_limit(job), wanted=job.wanted, feed=statements(lines))
 
 
-def _limit(job: Job) -> float:
+def _limit(job: RestoreJob) -> float:
     return job.profile.restore_timeout.total_seconds()
 
 
-def _is_there(scratch: Scratch) -> bool:
+def _is_there(scratch: ScratchDatabase) -> bool:
     try:
         scratch.connect().close()
     except (InfrastructureError, psycopg.Error):

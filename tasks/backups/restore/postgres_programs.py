@@ -1,4 +1,4 @@
-"""Run a program of PostgreSQL under a deadline, so that it never outlives its run and tells no secret."""
+"""Run PostgreSQL's programs with a deadline and without secrets in their arguments."""
 
 import os
 import shutil
@@ -15,17 +15,17 @@ from typing import IO
 
 from tasks.backups.errors import BackupConfigError
 
-LOOK_EVERY = 0.2  # seconds, at whether the run is still wanted
+POLL_INTERVAL = 0.2  # seconds between two looks at whether the run is still wanted
 TERM_LIMIT = 5  # seconds between SIGTERM and SIGKILL
 MOST_OUTPUT = 65_536  # bytes of its error output that are read
 LONGEST_FAULT = 300  # characters
 _FAULT_WORDS = ("error:", "ERROR:", "FATAL:", "restore: warning:")  # a warning of the server's own is none
-# Variables that a program needs of ours; anything else, DATABASE_URL for one, is none of its business.
+# Variables that are passed on; all others, DATABASE_URL for one, are withheld.
 _KEPT = ("PATH", "HOME", "LD_LIBRARY_PATH", "TMPDIR", "PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY")
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ProgramExit:
     """How a program ended."""
 
     exit_code: int  # negative: by that signal
@@ -34,11 +34,11 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Programs:
+class PostgresPrograms:
     """Finds and runs the programs."""
 
     folder: Path | None = None  # None: those of PATH
-    launcher: Sequence[str] = ()  # put before the command, to tie its life to ours
+    launcher: Sequence[str] = ()  # prefix of every command; ends the program when this process dies
 
     def path(self, name: str) -> str:
         """
@@ -60,15 +60,15 @@ class Programs:
         limit: float,
         wanted: Callable[[], bool],
         feed: Iterable[bytes] | None = None,
-    ) -> Ended:
+    ) -> ProgramExit:
         """
         Run a command to its end.
 
         Args:
             command: The program's name and its arguments; no secret may be in them.
-            env: Variables beside the few that are passed on.
+            env: Variables in addition to the few that are passed on.
             limit: Seconds; then it is ended.
-            wanted: Asked now and then; when it says no, the command is ended.
+            wanted: Polled; when it returns False, the command is ended.
             feed: What it reads from its standard input; an error of this iterator ends the command and is raised.
         """
         argv = [*self.launcher, self.path(command[0]), *command[1:]]
@@ -82,7 +82,7 @@ class Programs:
                 env={**kept, "LC_ALL": "C", **env},
                 start_new_session=True,  # its own children end with it
             )
-            feeder = _Feeder(process, feed or ())
+            feeder = _InputFeeder(process, feed or ())
             try:
                 is_late = _wait(process, limit, lambda: wanted() and feeder.error is None)
             finally:
@@ -90,10 +90,10 @@ class Programs:
                 feeder.join()
             if feeder.error is not None and not is_late:
                 raise feeder.error
-            return Ended(process.returncode, _fault(errors, process.returncode), is_late)
+            return ProgramExit(process.returncode, _fault(errors, process.returncode), is_late)
 
 
-class _Feeder:
+class _InputFeeder:
     """Writes to a program's standard input from a thread, so that its deadline holds while it does not read."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", feed: Iterable[bytes]) -> None:
@@ -127,7 +127,7 @@ def _wait(process: "subprocess.Popen[bytes]", limit: float, wanted: Callable[[],
         if left <= 0:
             return True
         try:
-            process.wait(min(left, LOOK_EVERY))
+            process.wait(min(left, POLL_INTERVAL))
         except subprocess.TimeoutExpired:
             continue
         return False
