@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 
 import click
 
+from tasks.backups.dependencies import VerifyDependencies
 from tasks.backups.errors import BackupConfigError, InfrastructureError, UnknownTargetError
-from tasks.backups.handlers import VerificationResult, VerifyDependencies
+from tasks.backups.handlers import VerificationResult
 from tasks.backups.handlers import verify as verify_one
 from tasks.backups.models import STATES, BackupRun
 from tasks.backups.payloads import VerifyBackup

@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from tasks.backups import handlers
+from tasks.backups.dependencies import VerifyDependencies
 from tasks.backups.errors import BackupConfigError
 from tasks.backups.notices import check_notices, make_announcer
 from tasks.backups.payloads import VerifyBackup
@@ -74,7 +75,7 @@ def check_settings(settings: Settings) -> None:
         raise SettingsError(str(error)) from error
 
 
-def open_dependencies(settings: Settings) -> handlers.VerifyDependencies:
+def open_dependencies(settings: Settings) -> VerifyDependencies:
     """
     Return what a verification works with; profiles are read for each run, so that a change needs no restart.
 
@@ -83,7 +84,7 @@ def open_dependencies(settings: Settings) -> handlers.VerifyDependencies:
     """
     profiles = open_profiles(settings)
     scratch = settings.backup_ephemeral_db_url
-    return handlers.VerifyDependencies(
+    return VerifyDependencies(
         store=BackupStore(open_session, make_announcer(settings, profiles, emit), settings.backup_lease),
         profiles=profiles,
         programs=PostgresPrograms(settings.backup_pg_bin, _launcher()),

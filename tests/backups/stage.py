@@ -12,9 +12,10 @@ from uuid import UUID, uuid4
 from sqlmodel import Session, col, select
 
 from tasks.backups.checks.verification_report import FinishedVerification
+from tasks.backups.dependencies import VerifyDependencies
 from tasks.backups.dumps.checksums import write_manifest
 from tasks.backups.dumps.dump_search import find_dumps
-from tasks.backups.handlers import VerificationResult, VerifyDependencies, verify
+from tasks.backups.handlers import VerificationResult, verify
 from tasks.backups.models import BackupRun
 from tasks.backups.payloads import VerifyBackup
 from tasks.backups.profile.loading import load_profile
@@ -30,6 +31,7 @@ SHOP_PROFILE = """
 kind = "postgresql"
 folder = "dumps"
 pattern = "shop*"
+stable_for = "0s"
 
 [revision]
 expected = ["0007"]

@@ -101,10 +101,15 @@ class BackupProfile(ProfileSection):
     pattern: Name  # of the dumps' names in it, such as "shop-*.dump"
     name_time: Name | None = None  # strptime format of a dump's name, in UTC; None: the file's own time counts
     max_age: Duration = timedelta(hours=26)
+    stable_for: Duration = timedelta(seconds=5)  # a dump that changed more recently is still being written
+    stable_within: Duration = timedelta(minutes=10)  # how long such a dump is waited for
     min_bytes: int = Field(1, ge=1)
     min_size_ratio: Share = 0.5  # of the last good dump, or else of the dump before
     manifest: Literal["required", "if_present", "off"] = "required"
     restore_timeout: Duration = timedelta(minutes=30)
+    database: Name | None = None  # of a plain dump of several (pg_dumpall)
+    template: Name | None = None  # database that scratch databases are copied from; None: template0
+    leave_out: list[Name] = []  # objects not to restore, beside those that always are: "kind" or "kind schema.name"
     restore_jobs: int = Field(1, ge=1, le=64)  # connections of pg_restore; plain dumps use one
     query_timeout: Duration | None = None  # of each check; None: the setting BACKUP_SMOKE_TIMEOUT_MS
     notify: Literal["always", "failures"] = "always"

@@ -2,35 +2,23 @@
 
 import tempfile
 import time
-import zlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from gzip import BadGzipFile
 from pathlib import Path
 
 import psycopg
 
-from tasks.backups.dumps.dump_search import Dump, DumpFormat, open_plain
-from tasks.backups.dumps.plain_sql import DumpRefusedError, statements
-from tasks.backups.errors import InfrastructureError
+from tasks.backups.dumps.archive_toc import ArchiveToc
+from tasks.backups.dumps.content import DECOMPRESSION_ERRORS, DumpContent
+from tasks.backups.dumps.plain_sql import DatabaseNotChosenError, DumpRefusedError, PlainDumpReader
+from tasks.backups.dumps.sql_statements import UnfinishedSqlError
+from tasks.backups.errors import BackupConfigError, InfrastructureError
 from tasks.backups.profile.schema import BackupProfile
+from tasks.backups.restore.faults import RestoreVersions, explain_setup_fault, is_server_fault
+from tasks.backups.restore.left_out import LeftOutRules, kept_entries, read_extensions
 from tasks.backups.restore.postgres_programs import PostgresPrograms, ProgramExit
 from tasks.backups.restore.scratch_database import ScratchDatabase
-
-_VERDICTS = ("pg_restore: ", "psql:")  # what else there is to read comes from the system, and says nothing of the dump
-# Words of faults that are the server's or the disk's and say nothing about the dump.
-_SERVER_FAULTS = (
-    "No space left on device",
-    "connection to server",
-    "could not connect",
-    "server closed the connection",
-    "terminating connection",
-    "the database system is",
-    "out of memory",
-    "too many clients",
-    "remaining connection slots",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +27,16 @@ class RestoreResult:
 
     fault: str | None  # None: all of the dump is in
     took_ms: int
+    left_out: str = ""  # objects that were not restored
+    output: str = ""  # all that the program said
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreJob:
     """A dump to restore, its scratch database and the programs."""
 
-    dump: Dump
-    dump_format: DumpFormat
+    content: DumpContent
+    toc: ArchiveToc | None  # None: a plain dump
     scratch: ScratchDatabase
     profile: BackupProfile
     programs: PostgresPrograms
@@ -59,47 +49,76 @@ def restore(job: RestoreJob) -> RestoreResult:
 
     Raises:
         InfrastructureError: The server, the disk or the network failed.
-        BackupConfigError: A program of PostgreSQL is missing.
+        BackupConfigError: A program is missing, or this server or these programs cannot restore such a dump.
     """
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="taskyard-backup-") as private:
-        env = job.scratch.server.environment(job.scratch.name, Path(private) / "pgpass")
-        try:
-            ended = _plain(job, env) if job.dump_format == "plain" else _archive(job, env)
-        except (DumpRefusedError, EOFError, BadGzipFile, zlib.error) as error:
-            return RestoreResult(str(error), _since(started))
-    if ended.is_late:
-        return RestoreResult(
-            f"not restored within its limit of {job.profile.restore_timeout}; it was ended", _since(started)
-        )
-    if ended.exit_code == 0 and not ended.fault:
-        return RestoreResult(None, _since(started))
-    if not job.wanted():
-        raise InfrastructureError("the lease on the target was lost; another run verifies it")
-    is_verdict = ended.fault.startswith(_VERDICTS) and not any(words in ended.fault for words in _SERVER_FAULTS)
-    if not is_verdict or not _is_there(job.scratch):
-        raise InfrastructureError(f"the restore was interrupted: {ended.fault}")
-    return RestoreResult(ended.fault, _since(started))
+    return _Restore(job).run()
 
 
-def _archive(job: RestoreJob, env: dict[str, str]) -> ProgramExit:
-    """Warnings count as errors, since pg_restore also warns of damage; --create is never given."""
-    options = ["--exit-on-error", "--no-owner", "--no-privileges", "--no-password", f"--dbname={job.scratch.name}"]
-    if job.profile.restore_jobs > 1:
-        options.append(f"--jobs={job.profile.restore_jobs}")
-    command = ["pg_restore", *options, str(job.dump.path)]
-    return job.programs.run(command, env, limit=_limit(job), wanted=job.wanted)
+class _Restore:
+    def __init__(self, job: RestoreJob) -> None:
+        self._job = job
+        self._started = time.monotonic()
+        with job.scratch.connect() as connection:
+            self._server = str(connection.execute("SHOW server_version").fetchone()[0])  # type: ignore[index]  # one row
+            extensions = read_extensions(connection)
+        self._left_out = LeftOutRules(job.profile.leave_out, extensions)
+        self._plain = PlainDumpReader(job.profile.database, self._left_out.covers_statement)
 
+    def run(self) -> RestoreResult:
+        job = self._job
+        with tempfile.TemporaryDirectory(prefix="taskyard-backup-") as private:
+            env = job.scratch.server.environment(job.scratch.name, Path(private) / "pgpass")
+            try:
+                ended = self._run_psql(env) if job.toc is None else self._run_pg_restore(job.toc, env, Path(private))
+            except (DumpRefusedError, UnfinishedSqlError, *DECOMPRESSION_ERRORS) as error:
+                return self._result(str(error))
+            except DatabaseNotChosenError as error:
+                raise BackupConfigError(f"{job.content.path.name}: {error}") from error
+        if ended.is_late:
+            return self._result(f"not restored within its limit of {job.profile.restore_timeout}; it was ended", ended)
+        if ended.exit_code == 0 and not ended.fault:
+            return self._result(None, ended)
+        if not job.wanted():
+            raise InfrastructureError("the lease on the target was lost; another run verifies it")
+        if is_server_fault(ended.fault) or not _is_there(job.scratch):
+            raise InfrastructureError(f"the restore was interrupted: {ended.fault}")
+        if reason := explain_setup_fault(ended.fault, self._versions(), self._left_out):
+            raise BackupConfigError(reason)
+        return self._result(ended.fault, ended)
 
-def _plain(job: RestoreJob, env: dict[str, str]) -> ProgramExit:
-    """In one transaction, inside which no statement can create or drop a database."""
-    options = ["--no-psqlrc", "--quiet", "--no-password", "--single-transaction", "--set=ON_ERROR_STOP=1", "--file=-"]
-    with closing(open_plain(job.dump.path)) as lines:
-        return job.programs.run(["psql", *options], env, limit=_limit(job), wanted=job.wanted, feed=statements(lines))
+    def _run_pg_restore(self, toc: ArchiveToc, env: dict[str, str], private: Path) -> ProgramExit:
+        """Warnings count as errors, since pg_restore also warns of damage; --create is never given."""
+        chosen = private / "objects"
+        chosen.write_text(kept_entries(toc, self._left_out))
+        options = ["--exit-on-error", "--no-owner", "--no-privileges", "--no-tablespaces", "--no-password"]
+        options += [f"--dbname={self._job.scratch.name}", f"--use-list={chosen}"]
+        if self._job.profile.restore_jobs > 1:
+            options.append(f"--jobs={self._job.profile.restore_jobs}")
+        command = ["pg_restore", *options, str(self._job.content.path)]
+        return self._job.programs.run(command, env, limit=self._limit(), wanted=self._job.wanted)
 
+    def _run_psql(self, env: dict[str, str]) -> ProgramExit:
+        """In one transaction, inside which no statement can create or drop a database."""
+        options = ["--no-psqlrc", "--quiet", "--no-password", "--single-transaction", "--set=ON_ERROR_STOP=1"]
+        command = ["psql", *options, "--file=-"]
+        with closing(self._job.content.open_plain()) as lines:
+            feed = self._plain.restorable(lines)
+            return self._job.programs.run(command, env, limit=self._limit(), wanted=self._job.wanted, feed=feed)
 
-def _limit(job: RestoreJob) -> float:
-    return job.profile.restore_timeout.total_seconds()
+    def _versions(self) -> RestoreVersions:
+        toc, programs = self._job.toc, self._job.programs
+        if toc is None:
+            return RestoreVersions(
+                self._plain.server_version, self._plain.program_version, programs.version("psql"), self._server
+            )
+        return RestoreVersions(toc.server_version, toc.program_version, programs.version("pg_restore"), self._server)
+
+    def _limit(self) -> float:
+        return self._job.profile.restore_timeout.total_seconds()
+
+    def _result(self, fault: str | None, ended: ProgramExit | None = None) -> RestoreResult:
+        took = round((time.monotonic() - self._started) * 1000)
+        return RestoreResult(fault, took, self._left_out.describe(), ended.output if ended else "")
 
 
 def _is_there(scratch: ScratchDatabase) -> bool:
@@ -108,7 +127,3 @@ def _is_there(scratch: ScratchDatabase) -> bool:
     except (InfrastructureError, psycopg.Error):
         return False
     return True
-
-
-def _since(started: float) -> int:
-    return round((time.monotonic() - started) * 1000)

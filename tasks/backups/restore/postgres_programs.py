@@ -1,6 +1,7 @@
 """Run PostgreSQL's programs with a deadline and without secrets in their arguments."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from typing import IO
 from tasks.backups.errors import BackupConfigError
 
 POLL_INTERVAL = 0.2  # seconds between two looks at whether the run is still wanted
+VERSION_LIMIT = 10  # seconds
 TERM_LIMIT = 5  # seconds between SIGTERM and SIGKILL
 MOST_OUTPUT = 65_536  # bytes of its error output that are read
 LONGEST_FAULT = 300  # characters
@@ -31,6 +33,7 @@ class ProgramExit:
     exit_code: int  # negative: by that signal
     fault: str  # what it said of its error, without rows of data; empty: it succeeded and warned of nothing
     is_late: bool  # it was ended at its deadline
+    output: str = ""  # its whole error output, bounded; it can quote rows, so it is for the operator's terminal only
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,13 @@ class PostgresPrograms:
         if found is None:
             raise BackupConfigError(f"{name} not found; install PostgreSQL's client or set BACKUP_PG_BIN to its folder")
         return found
+
+    def version(self, name: str) -> str:
+        """Return the program's name and version, such as "pg_restore 18.6"."""
+        command = [self.path(name), "--version"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=VERSION_LIMIT).stdout  # noqa: S603 - programs of PostgreSQL, no shell
+        found = re.search(r"\d+(\.\d+)*", said)
+        return f"{name} {found[0] if found else '?'}"
 
     def run(
         self,
@@ -90,7 +100,8 @@ class PostgresPrograms:
                 feeder.join()
             if feeder.error is not None and not is_late:
                 raise feeder.error
-            return ProgramExit(process.returncode, _fault(errors, process.returncode), is_late)
+            output = _read(errors)
+            return ProgramExit(process.returncode, _fault(output, process.returncode), is_late, output)
 
 
 class _InputFeeder:
@@ -146,10 +157,14 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def _fault(errors: IO[bytes], exit_code: int) -> str:
-    """Return the first line that names an error; DETAIL, CONTEXT and the statements after it can hold rows."""
+def _read(errors: IO[bytes]) -> str:
     errors.seek(0)
-    lines = errors.read(MOST_OUTPUT).decode(errors="replace").splitlines()
+    return errors.read(MOST_OUTPUT).decode(errors="replace")
+
+
+def _fault(output: str, exit_code: int) -> str:
+    """Return the first line that names an error; DETAIL, CONTEXT and the statements after it can hold rows."""
+    lines = output.splitlines()
     for word in _FAULT_WORDS:
         found = next((line for line in lines if word in line), None)
         if found is not None:
