@@ -17,8 +17,8 @@ from tasks.backups.profile.schema import BackupProfile
 from tasks.backups.store import LeaseRefusal
 from tasks.backups.target_lease import renewing_lease
 from tasks.backups.verification import Verification
+from taskyard import Snooze
 from taskyard.database.columns import utc_now
-from taskyard.tasks.errors import Snooze
 
 log = structlog.stdlib.get_logger(__name__)
 

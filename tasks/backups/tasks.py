@@ -1,9 +1,6 @@
 """The backup task: one line of work, and the dependencies that it gives its handler."""
 
-import os
-import signal
 import socket
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +8,8 @@ from celery import current_task
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from config.queues import BACKUPS
+from config.settings import BackupSettings
 from tasks.backups import handlers
 from tasks.backups.dependencies import VerifyDependencies
 from tasks.backups.errors import BackupConfigError
@@ -20,14 +19,10 @@ from tasks.backups.profile.loading import open_profiles
 from tasks.backups.restore.postgres_programs import PostgresPrograms
 from tasks.backups.restore.server_address import ServerAddress, parse_address
 from tasks.backups.store import BackupStore
-from taskyard.broker.server import parent_death_signal
+from taskyard import Exponential, Policy, before_work, emit, task
 from taskyard.database.engine import open_session
-from taskyard.settings.platform import Settings, SettingsError, current_settings
-from taskyard.settings.queues import BACKUPS
-from taskyard.tasks.app import task
-from taskyard.tasks.policy import Exponential, Policy
-from taskyard.tasks.start_checks import before_work
-from taskyard.webhooks.outbox import emit
+from taskyard.parent_death_signal import tied_to_parent
+from taskyard.settings import SettingsError, current_settings
 
 # A profile's restore takes 4 hours at most; the hard limit is for a worker that hangs.
 VERIFICATION = Policy(
@@ -41,7 +36,7 @@ VERIFICATION = Policy(
 @task("backups.verify", VerifyBackup, queue=BACKUPS, policy=VERIFICATION)
 def verify(payload: VerifyBackup) -> handlers.VerificationResult | handlers.EnqueuedVerifications:
     """Verify the newest backup of one target, or enqueue that for each; see :mod:`tasks.backups.handlers`."""
-    dependencies = open_dependencies(current_settings())
+    dependencies = open_dependencies(current_settings(BackupSettings))
     if payload.target is None:
         return handlers.enqueue_all(payload, dependencies.profiles, enqueue)
     return handlers.verify(payload, dependencies, holder=str(current_task.request.id))
@@ -52,8 +47,8 @@ def enqueue(payload: VerifyBackup) -> str:
     return str(verify.enqueue(payload, dedup_key=f"backup:{payload.target}").id)
 
 
-@before_work(BACKUPS)
-def check_settings(settings: Settings) -> None:
+@before_work(BACKUPS, BackupSettings)
+def check_settings(settings: BackupSettings) -> None:
     """
     Check the settings that only change with a restart; dumps and profiles may still appear.
 
@@ -70,12 +65,12 @@ def check_settings(settings: Settings) -> None:
             parse_address(scratch.get_secret_value(), "BACKUP_EPHEMERAL_DB_URL")
         _live_servers(settings)
         _live_files(settings)
-        check_notices(settings)
+        check_notices(settings, current_settings())
     except BackupConfigError as error:
         raise SettingsError(str(error)) from error
 
 
-def open_dependencies(settings: Settings) -> VerifyDependencies:
+def open_dependencies(settings: BackupSettings) -> VerifyDependencies:
     """
     Return what a verification works with; profiles are read for each run, so that a change needs no restart.
 
@@ -85,9 +80,11 @@ def open_dependencies(settings: Settings) -> VerifyDependencies:
     profiles = open_profiles(settings)
     scratch = settings.backup_ephemeral_db_url
     return VerifyDependencies(
-        store=BackupStore(open_session, make_announcer(settings, profiles, emit), settings.backup_lease),
+        store=BackupStore(
+            open_session, make_announcer(settings, current_settings(), profiles, emit), settings.backup_lease
+        ),
         profiles=profiles,
-        programs=PostgresPrograms(settings.backup_pg_bin, _launcher()),
+        programs=PostgresPrograms(settings.backup_pg_bin, tied_to_parent()),
         scratch_server=parse_address(scratch.get_secret_value(), "BACKUP_EPHEMERAL_DB_URL") if scratch else None,
         live=_live_servers(settings),
         live_files=_live_files(settings),
@@ -96,22 +93,17 @@ def open_dependencies(settings: Settings) -> VerifyDependencies:
     )
 
 
-def _launcher() -> tuple[str, ...]:
-    """Return a prefix for commands: the program gets SIGTERM when this process dies, even by SIGKILL."""
-    return (sys.executable, "-I", "-S", str(parent_death_signal.__file__), str(os.getpid()), str(int(signal.SIGTERM)))
-
-
-def _live_urls(settings: Settings) -> list[tuple[str, str]]:
+def _live_urls(settings: BackupSettings) -> list[tuple[str, str]]:
     extra = settings.backup_live_db_urls
     urls = [url.strip() for url in (extra.get_secret_value() if extra else "").split(",") if url.strip()]
-    return [("DATABASE_URL", settings.database_url), *(("BACKUP_LIVE_DB_URLS", url) for url in urls)]
+    return [("DATABASE_URL", current_settings().database_url), *(("BACKUP_LIVE_DB_URLS", url) for url in urls)]
 
 
-def _live_servers(settings: Settings) -> list[ServerAddress]:
+def _live_servers(settings: BackupSettings) -> list[ServerAddress]:
     return [parse_address(url, setting) for setting, url in _live_urls(settings) if not url.startswith("sqlite")]
 
 
-def _live_files(settings: Settings) -> list[Path]:
+def _live_files(settings: BackupSettings) -> list[Path]:
     return [Path(name) for setting, url in _live_urls(settings) if (name := _file_of(url, setting))]
 
 

@@ -6,11 +6,11 @@ from typing import Protocol
 import structlog
 from pydantic import BaseModel
 
+from config.settings import MarketSettings
 from tasks.markets.confirmations import ConfirmationBatch
 from tasks.markets.payloads import ResolveMarket
 from tasks.markets.store import ResolutionVerdict
-from taskyard.settings.platform import Settings
-from taskyard.tasks.errors import PermanentError, Snooze
+from taskyard import PermanentError, Snooze
 
 CONFIRM_BATCH = 500
 MAX_CONFIRMATIONS = 20_000  # in one run; the next one continues
@@ -70,7 +70,7 @@ class PredictionConfirmer(Protocol):
         """Count an attempt for those that are due and not seen."""
 
 
-def resolve(payload: ResolveMarket, store: MarketResolver, settings: Settings) -> ResolveResult:
+def resolve(payload: ResolveMarket, store: MarketResolver, settings: MarketSettings) -> ResolveResult:
     """
     Settle the market, once and for all.
 

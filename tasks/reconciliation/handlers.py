@@ -12,7 +12,7 @@ from tasks.reconciliation.models import MarketLine, Report
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile
 from tasks.reconciliation.recovery import LostMarket
 from tasks.reconciliation.store import OpenedReport
-from taskyard.tasks.errors import PermanentError
+from taskyard import PermanentError
 
 SWEEP_BATCH = 500
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from config.settings import BackupSettings
 from tasks.backups.errors import BackupConfigError, UnknownTargetError
 from tasks.backups.profile.schema import BackupProfile, DefaultTableRules
-from taskyard.settings.platform import Settings
 
 DEFAULT_TARGET = "default"
 
 
-def open_profiles(settings: Settings) -> dict[str, BackupProfile]:
+def open_profiles(settings: BackupSettings) -> dict[str, BackupProfile]:
     """
     Return all profiles by target.
 

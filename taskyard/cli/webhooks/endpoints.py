@@ -14,7 +14,7 @@ from taskyard.cli.webhooks.errors import WebhookCommand
 from taskyard.cli.webhooks.sending import hand_over
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from taskyard.webhooks.delivery import endpoints
 from taskyard.webhooks.operators.queries import EndpointView, list_endpoints, show_endpoint
 
