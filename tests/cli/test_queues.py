@@ -13,8 +13,8 @@ from taskyard.settings.loading import current_settings
 from taskyard.tasks.call_options import Run
 from taskyard.webhooks.payloads import DeliverWebhook
 from taskyard.webhooks.tasks import deliver
+from tests.app_broker import use_broker
 from tests.cli.conftest import Command
-from tests.pointing import point_app_at
 from tests.servers import Server
 
 QUEUE = "webhook-deliveries"
@@ -23,9 +23,9 @@ QUEUE = "webhook-deliveries"
 @pytest.fixture
 def enqueued(command: Command, valkey: Server) -> Run:  # noqa: ARG001 - it sets the environment
     """A run that waits, since no worker is up; the app is pointed at the test's broker."""
-    point_app_at(valkey.url)
+    use_broker(valkey.url)
     with app.connection_for_write() as connection, connection.Producer() as producer:
-        return deliver.enqueue(DeliverWebhook(delivery_id=uuid4()), group_key="shop", producer=producer)  # type: ignore[call-arg]  # Celery's own option
+        return deliver.enqueue(DeliverWebhook(delivery_id=uuid4()), group_key="shop", producer=producer)  # type: ignore[call-arg]  # CeleryCommand's own option
 
 
 def operations() -> list[tuple[str, str, str | None, int]]:

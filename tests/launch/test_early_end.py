@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.stage import LIMIT, Up
+from tests.launch.up_process import LIMIT, Up
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from tests.launch.stage import LIMIT, Up, all_gone
+from tests.launch.up_process import LIMIT, Up, all_gone
 from tests.waiting import stays_true, wait_for
 
 SLEEPS = "import time; print('here'); time.sleep(600)"

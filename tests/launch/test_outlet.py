@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from taskyard.launch.log_outlet import MOST_WAITING, Outlet
-from tests.launch.stage import LIMIT
+from tests.launch.up_process import LIMIT
 from tests.waiting import wait_for
 from tests.workers import ROOT
 

@@ -20,9 +20,9 @@ from taskyard.launch.programs import programs
 from taskyard.settings.loading import load_settings
 from taskyard.settings.profiles import PROFILES
 from taskyard.settings.queues import QUEUES
+from tests.app_broker import use_broker
 from tests.launch.app import hold
-from tests.launch.stage import Up, all_gone
-from tests.pointing import point_app_at
+from tests.launch.up_process import Up, all_gone
 from tests.waiting import wait_for
 from tests.workers import ROOT
 
@@ -65,7 +65,7 @@ def test_a_worker_is_killed_and_up_is_ended_and_no_task_is_lost_or_run_twice(
 ) -> None:
     """A SIGKILL runs the tasks of its slots again elsewhere, a SIGTERM runs none twice."""
     url = up.wait_says("up.valkey")["url"]
-    point_app_at(url)
+    use_broker(url)
     client = redis.Redis.from_url(url)
     control = QueueControl(client)
     wait_for(lambda: control.counts("celery").consumers == 2, LIMIT, "both workers listen", up.tail)
@@ -140,7 +140,7 @@ def test_the_server_of_a_killed_up_keeps_the_folder_until_it_has_ended(
     """It may still be writing; here it is suspended."""
     monkeypatch.setattr(embedded_server, "USUAL_PORT", 0)
     code = (
-        "import time; from pathlib import Path; from launch import servers; servers.USUAL_PORT = 0\n"
+        "import time; from pathlib import Path; from launch import database_servers; database_servers.USUAL_PORT = 0\n"
         f"with servers.embedded_valkey(Path({str(tmp_path)!r})) as valkey:\n"
         "    print(valkey.pid, flush=True)\n"
         "    time.sleep(60)"

@@ -24,9 +24,9 @@ from taskyard.monitor.background_collector import broker_figures, database_figur
 from taskyard.monitor.in_beat import BeatCollector
 from taskyard.monitor.shared_counts import exposition
 from taskyard.monitor.task_counters import MOST_TASKS, TaskMeters
-from tests.audit.letters import put
-from tests.audit.streams import PREFIX
 from tests.databases import Database
+from tests.history.dead_letter_rows import put
+from tests.history.event_streams import PREFIX
 from tests.servers import Server
 
 FOLDER = Path(__file__).resolve().parents[2] / "dashboards"
@@ -35,9 +35,9 @@ SUFFIXES = ("_bucket", "_sum", "_count")
 
 
 @pytest.fixture
-def exported(platform: Database, valkey: Server) -> dict[str, set[str]]:
+def exported(app_database: Database, valkey: Server) -> dict[str, set[str]]:
     """The names of all samples with their labels, of a deployment in which there is something of everything."""
-    with platform.session() as session:
+    with app_database.session() as session:
         put(session)
         measured: dict[str, Any] = {"dump_bytes": 1, "duration_ms": 1}
         session.add(BackupRun(id=UUID(int=1), target="shop", state="passed", holder="h", worker="w", **measured))
@@ -51,7 +51,7 @@ def exported(platform: Database, valkey: Server) -> dict[str, set[str]]:
     beat.fires["published"] += 1
     registry.register(BeatCollector(type("Beating", (), {"metrics": beat})()))
     with redis.Redis.from_url(valkey.url) as client:
-        figures = [*broker_figures(client, PREFIX), *database_figures(platform.session)]
+        figures = [*broker_figures(client, PREFIX), *database_figures(app_database.session)]
     text = generate_latest(registry).decode() + exposition(families(figures)).decode()
     found: dict[str, set[str]] = {"taskyard_up": {"part"}}
     for family in text_string_to_metric_families(text):

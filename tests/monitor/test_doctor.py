@@ -8,8 +8,8 @@ import pytest
 from taskyard.settings.loading import current_settings
 from taskyard.tasks.policy import Policy
 from taskyard.webhooks.tasks import deliver
+from tests.cli.celery_command import CeleryCommand
 from tests.cli.conftest import Command, celery, command, empty_command
-from tests.cli.platform import Celery
 from tests.databases import Database
 from tests.servers import Server
 
@@ -84,9 +84,9 @@ def test_settings_are_shown_with_secrets_masked(command: Command, monkeypatch: p
 
 
 @pytest.mark.timeout(200)
-def test_servers_that_are_away_are_findings_and_no_errors(celery: Celery) -> None:
+def test_servers_that_are_away_are_findings_and_no_errors(celery: CeleryCommand) -> None:
     away = {"REDIS_URL": "redis://:s3cret@127.0.0.1:1/0", "DATABASE_URL": "postgresql+psycopg://u:s3cret@127.0.0.1:1/x"}
-    answer = Celery({**celery.env, **away})("doctor", "--json")
+    answer = CeleryCommand({**celery.env, **away})("doctor", "--json")
 
     found = {finding["name"]: finding for finding in answer.json["findings"]}
     assert answer.code == 1
