@@ -25,9 +25,9 @@ ADMIN = {"admin_address": "GADMIN", "ip": "192.0.2.7", "correlation_id": "corr-1
 class Reconciler:
     """Reports on the markets of one database; what a run would hand to the broker is in `dispatched`."""
 
-    def __init__(self, market_rows: MarketRows) -> None:
+    def __init__(self, market_rows: MarketRows, **settings: Any) -> None:
         self.market_rows = market_rows
-        self.settings = ReconciliationSettings()
+        self.settings = ReconciliationSettings(**settings)
         self.chain = open_chain(self.settings)
         self.store = ReportStore(
             market_rows.database.session, self.settings, positions, market_rows.emit, self.chain.normal_address
