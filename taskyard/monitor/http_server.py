@@ -1,14 +1,15 @@
 """
 The HTTP server of a process group: `/metrics`, `/healthz`, `/readyz` on `METRICS_PORT`.
 
-All processes of a host with the same port and the same `TASKYARD_DATA` are one group: the first to bind the port
-answers for all, and when it ends, another binds it within a second.
+All processes of a host with the same port, `TASKYARD_DATA` and `TASKYARD_KEY_PREFIX` are one group: the first to bind
+the port answers for all, and when it ends, another binds it within a second.
 """
 
 import hmac
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -41,7 +42,7 @@ class Monitor:
     def start(self) -> None:
         """Begin; without a port, do nothing."""
         if self._port is not None:
-            self._snapshots = Snapshots(self._settings.taskyard_data / "metrics" / str(self._port))
+            self._snapshots = Snapshots(metrics_folder(self._settings))
             self._thread.start()
 
     def stop(self) -> None:
@@ -108,6 +109,11 @@ class Monitor:
         self._server = server
         threading.Thread(target=server.serve_forever, name="metrics server", daemon=True).start()
         log.info("metrics.listening", port=self._port)
+
+
+def metrics_folder(settings: Settings) -> Path:
+    """Return where the processes of one platform and port share their numbers."""
+    return settings.taskyard_data / "metrics" / f"{settings.taskyard_key_prefix}{settings.metrics_port}"
 
 
 class _Server(ThreadingHTTPServer):
