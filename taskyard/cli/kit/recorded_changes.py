@@ -1,4 +1,4 @@
-"""Commands that change something outside SQL, each with its row in the operator log."""
+"""Changes outside SQL, each recorded in the operator log."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.broker.server.client import shared_client
-from taskyard.cli.kit.exit_codes import PartlyDoneError, line_of
+from taskyard.cli.kit.exit_codes import PartlyDoneError, error_line
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import Operation, record_operation
 from taskyard.settings.loading import current_settings
@@ -18,23 +18,23 @@ LONGEST_TARGET = 255  # characters of a name or id, as the operator log keeps it
 
 
 def queue_control() -> QueueControl:
-    """Return the control of the queues on the platform's broker."""
+    """Return the queue control of the configured broker."""
     settings = current_settings()
     return QueueControl(shared_client(settings.redis_url), settings.taskyard_key_prefix)
 
 
 @contextmanager
-def logged(
+def logged_change(
     verb: str, target: str, *, reason: str = "", facts: Any = None, is_urgent: bool = False
 ) -> Iterator[Operation]:
     """
-    Do what the block does, between opening and committing its row: an error in the block leaves no row.
+    Run the block between inserting and committing its row; an error in the block leaves no row.
 
-    The row is written first, so that nothing is changed when it cannot be kept; but for what is urgent, since an outage
-    of the database is a reason to pause a queue.
+    The row is inserted first, so that nothing changes when it cannot be stored. Urgent changes are made anyway: a
+    database outage is a reason to pause a queue.
 
     Raises:
-        PartlyDoneError: It was urgent and is done, and the row could not be kept.
+        PartlyDoneError: The urgent change was made, but its row could not be stored.
     """
     _check_target(target)
     with open_session() as session:
@@ -46,17 +46,19 @@ def logged(
                 raise
             session.rollback()
             yield row
-            raise PartlyDoneError(f"{verb} {target}: done, but not in the operator log: {line_of(error)}") from error
+            raise PartlyDoneError(
+                f"{verb} {target}: done, but not recorded in the operator log: {error_line(error)}"
+            ) from error
         yield row
         session.commit()
 
 
 @contextmanager
-def announced(verb: str, target: str = "", *, reason: str = "", facts: Any = None) -> Iterator[Operation]:
+def logged_bulk_change(verb: str, target: str = "", *, reason: str = "", facts: Any = None) -> Iterator[Operation]:
     """
-    Do what the block does after its row was committed; for work in many transactions of its own.
+    Run the block after its row was committed; for work in many transactions.
 
-    The row says that it was begun; `count`, set by the block, is kept however the block ends.
+    The row records the start; `count`, set by the block, is stored however the block ends.
     """
     _check_target(target)
     with open_session() as session:
@@ -71,5 +73,5 @@ def announced(verb: str, target: str = "", *, reason: str = "", facts: Any = Non
 def _check_target(target: str) -> None:
     if len(target) > LONGEST_TARGET:
         raise click.UsageError(
-            f"nothing was done: {target[:40]!r}... has {len(target)} characters and names nothing here"
+            f"nothing was done: {target[:40]!r}... has {len(target)} characters: too long for a name or id"
         )

@@ -1,11 +1,11 @@
-"""Dead letters on the command line: the filters that mean some, and the facts that are shown of each."""
+"""Dead letters on the command line: filter options, and the fields that are shown."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
-from taskyard.cli.kit.options import since_option, until_option
+from taskyard.cli.kit.common_options import since_option, until_option
 from taskyard.history.dead_letters import DeadLetterFilter
 from taskyard.history.models import DeadLetter
 
@@ -14,12 +14,17 @@ FIELDS = tuple(name for name in DeadLetter.model_fields if name not in {"body", 
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the filters that mean some dead letters."""
+    """Add the options that select dead letters."""
     for option in (
         until_option,
         since_option,
-        click.option("--signature", metavar="HEX", help="With an error of this signature."),
-        click.option("--error-reason", "reason_code", metavar="CODE", help="Such as exhausted, permanent, time_limit."),
+        click.option("--signature", metavar="HEX", help="With this error signature."),
+        click.option(
+            "--error-reason",
+            "reason_code",
+            metavar="CODE",
+            help="With this reason: exhausted, permanent, time_limit ...",
+        ),
         click.option("--queue", metavar="NAME", help="From this queue."),
         click.option("--task", metavar="NAME", help="Of this task."),
     ):
@@ -28,11 +33,11 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def letter_filter(filters: Mapping[str, Any], *, state: str | None) -> DeadLetterFilter:
-    """Return the filter that these options mean."""
+    """Return the filter of these options."""
     rest = {name: value for name, value in filters.items() if name != "reason_code"}
     return DeadLetterFilter(state=state, reason=filters["reason_code"], **rest)
 
 
 def letter_facts(letter: DeadLetter) -> dict[str, Any]:
-    """Return what is shown of a dead letter."""
+    """Return the fields that are shown of a dead letter."""
     return {name: getattr(letter, name) for name in FIELDS}

@@ -1,4 +1,4 @@
-"""Where `up` writes: a thread hands it on, so that nobody waits for a terminal or a pager that does not read."""
+"""Standard error of `up`, written by a thread: a stopped terminal or pager must not block processes."""
 
 import io
 import json
@@ -11,47 +11,47 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO, cast
 
-MOST_WAITING = 4_194_304  # bytes that wait for the reader
-LAST_WORDS = 2.0  # seconds that the reader has at the end
+MAX_BUFFERED = 4_194_304  # bytes waiting for the reader
+FLUSH_TIMEOUT = 2.0  # seconds to write what is left at exit
 
 
-class Outlet(io.TextIOBase):
+class NonBlockingLog(io.TextIOBase):
     """
-    Takes the place of standard error.
+    Replaces standard error.
 
-    A terminal that Ctrl-S has stopped takes nothing: a write would hang, `up` with it, deaf to signals, and all
-    processes that wait for it to read what they write. What is too much to keep is dropped and counted.
+    A terminal stopped with Ctrl-S blocks writers: `up` would hang and ignore signals, and so would all processes whose
+    output it reads. Lines beyond the buffer are dropped and counted.
     """
 
     def __init__(self, out: TextIO | None) -> None:
         """`out` None: standard error is closed."""
-        self.as_json = False  # how to say that lines were dropped
+        self.as_json = False  # format of the note about dropped lines
         self._file = out.fileno() if out is not None else None
         self._is_terminal = out is not None and out.isatty()
-        self._texts: deque[bytes] = deque()
-        self._waiting = 0  # bytes, those included that the thread is writing
+        self._queued: deque[bytes] = deque()
+        self._waiting = 0  # bytes, including those being written
         self._dropped = 0  # lines
         self._is_over = False
         self._change = threading.Condition()
-        self._thread = threading.Thread(target=self._turn, name="outlet", daemon=True)
+        self._thread = threading.Thread(target=self._write_queued, name="log writer", daemon=True)
         self._thread.start()
 
     def isatty(self) -> bool:
-        """Whether a person reads it."""
+        """Whether it is a terminal."""
         return self._is_terminal
 
     def write(self, text: str) -> int:
-        """Take a text, and return at once."""
+        """Queue a text and return at once."""
         data = text.encode(errors="backslashreplace")
         with self._change:
-            if self._waiting + len(data) > MOST_WAITING:
+            if self._waiting + len(data) > MAX_BUFFERED:
                 self._dropped += data.count(b"\n")
             else:
                 self._keep(self._note_dropped() + data)
         return len(text)
 
     def finish(self, seconds: float) -> None:
-        """Give the reader so long for what is left."""
+        """Write what is left, for at most so many seconds."""
         with self._change:
             self._keep(self._note_dropped())
             self._is_over = True
@@ -60,7 +60,7 @@ class Outlet(io.TextIOBase):
 
     def _keep(self, data: bytes) -> None:
         if data:
-            self._texts.append(data)
+            self._queued.append(data)
             self._waiting += len(data)
             self._change.notify()
 
@@ -70,16 +70,16 @@ class Outlet(io.TextIOBase):
             return b""
         if self.as_json:
             return json.dumps({"event": "up.log_dropped", "lines": count, "level": "warning"}).encode() + b"\n"
-        return b"up.log_dropped: nobody read the log, and %d lines of it were dropped here\n" % count
+        return b"up.log_dropped: the log was not read; %d lines were dropped here\n" % count
 
-    def _turn(self) -> None:
+    def _write_queued(self) -> None:
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._texts or self._is_over)
-                if not self._texts:
+                self._change.wait_for(lambda: self._queued or self._is_over)
+                if not self._queued:
                     return
-                data = b"".join(self._texts)
-                self._texts.clear()
+                data = b"".join(self._queued)
+                self._queued.clear()
             if self._file is not None:
                 _write_all(self._file, data)
             with self._change:
@@ -91,20 +91,20 @@ def _write_all(file: int, data: bytes) -> None:
     while left:
         try:
             left = left[os.write(file, left) :]
-        except BlockingIOError:  # somebody shares it with us and has set it so
+        except BlockingIOError:  # another process has set the shared file to non-blocking
             select.select([], [file], [])
-        except OSError:  # the terminal is gone; the processes must still be ended in order
+        except OSError:  # the terminal is gone; processes must still be stopped in order
             return
 
 
 @contextmanager
-def patient_stderr() -> Iterator[Outlet]:
-    """Put an outlet in the place of standard error."""
+def nonblocking_stderr() -> Iterator[NonBlockingLog]:
+    """Replace standard error with a :class:`NonBlockingLog`."""
     before = sys.stderr
-    outlet = Outlet(before)
-    sys.stderr = cast("TextIO", outlet)
+    log_stream = NonBlockingLog(before)
+    sys.stderr = cast("TextIO", log_stream)
     try:
-        yield outlet
+        yield log_stream
     finally:
         sys.stderr = before
-        outlet.finish(LAST_WORDS)
+        log_stream.finish(FLUSH_TIMEOUT)

@@ -1,4 +1,4 @@
-"""`celery -A tasks jobs logs|tail|retry`: what a run said, runs as they change, and one run again."""
+"""`celery -A tasks jobs logs|tail|retry`: log lines of a run, state changes of runs, and retrying one."""
 
 import getpass
 import time
@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from taskyard.broker.admin.queue_control import MessageBusyError, MessageNotFoundError
-from taskyard.cli.jobs.forms import run_filter_options
-from taskyard.cli.kit.durations import Span
+from taskyard.cli.jobs.run_fields import run_filter_options
+from taskyard.cli.kit.common_options import json_option, reason_option
+from taskyard.cli.kit.durations import DurationParam
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
-from taskyard.cli.kit.operator_log import announced, logged, queue_control
-from taskyard.cli.kit.options import json_option, reason_option
 from taskyard.cli.kit.output import milliseconds, print_json, printable
+from taskyard.cli.kit.recorded_changes import logged_bulk_change, logged_change, queue_control
 from taskyard.database.engine import open_session
 from taskyard.history.dead_letters import open_dead_letter_of
 from taskyard.history.models import FINAL_STATES, Run
@@ -22,21 +22,23 @@ from taskyard.history.queries.runs import RunFilter, find_run, list_runs
 from taskyard.history.task_logs import lines_of
 from taskyard.tasks.dead_letters.redrive import NotRedrivableError, redrive
 
-LOOK_EVERY = 0.5  # seconds between two looks at SQL, which tells nobody when it changes
-SEEN_AT_ONCE = 500  # newest runs that are watched
+POLL_INTERVAL = 0.5  # seconds between two queries
+MAX_WATCHED = 500  # newest runs that are watched
 
-for_option = click.option("--for", "span", type=Span(), metavar="TIME", help="Follow for so long; else until Ctrl-C.")
+for_option = click.option(
+    "--for", "span", type=DurationParam(), metavar="TIME", help="Stop after this time; default: at Ctrl-C."
+)
 
 
 @click.command("logs", cls=OperatorCommand)
 @click.argument("run_id")
-@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Of this attempt only.")
-@click.option("--follow", is_flag=True, help="Go on until the run has ended.")
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Only of this attempt.")
+@click.option("--follow", is_flag=True, help="Keep printing until the run has finished.")
 @json_option
 def logs(*, run_id: str, attempt: int | None, follow: bool, as_json: bool) -> None:
-    """Print what a run's handler logged, attempt by attempt."""
+    """Print the log lines of a run, attempt by attempt."""
     if follow and as_json:
-        raise click.UsageError("--follow prints lines for people; it does not go with --json")
+        raise click.UsageError("--follow cannot be combined with --json")
     if _state_of(run_id) is None:
         raise NotFoundError(f"no run {run_id}")
     if as_json:
@@ -49,14 +51,14 @@ def logs(*, run_id: str, attempt: int | None, follow: bool, as_json: bool) -> No
         place = _print_lines(run_id, attempt, place)
         if is_over:
             return
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_INTERVAL)
 
 
 @click.command("tail", cls=OperatorCommand)
 @run_filter_options
 @for_option
 def tail(*, span: timedelta | None, **filters: Any) -> None:
-    """Print a line for each run that a filter means, whenever its state changes."""
+    """Print a line for each state change of matching runs."""
     for line in follow_runs(RunFilter(**filters), span):
         click.echo(line)
 
@@ -66,15 +68,15 @@ def tail(*, span: timedelta | None, **filters: Any) -> None:
 @reason_option
 @json_option
 def retry(*, run_id: str, reason: str, as_json: bool) -> None:
-    """Run a failed run again (its dead letter is redriven), or a delayed one now."""
+    """Retry a run: redrive its dead letter, or make it due now if it is delayed."""
     with open_session() as session:
         run = find_run(session, run_id)
         letter = open_dead_letter_of(session, run_id)
-        session.commit()  # SQLite: a look holds the write lock
+        session.commit()  # SQLite: a read holds the write lock
         if run is None and letter is None:
             raise NotFoundError(f"no run {run_id}")
         if letter is not None:
-            with announced("jobs retry", run_id, reason=reason, facts={"dead_letter": str(letter.id)}) as row:
+            with logged_bulk_change("jobs retry", run_id, reason=reason, facts={"dead_letter": str(letter.id)}) as row:
                 try:
                     new = redrive(session, letter.id, by=getpass.getuser(), reason=reason)
                 except NotRedrivableError as error:
@@ -82,18 +84,18 @@ def retry(*, run_id: str, reason: str, as_json: bool) -> None:
                 row.count = 1
             _say(as_json=as_json, run_id=run_id, result="redriven", new_run_id=new.id)
             return
-    with logged("jobs retry", run_id, reason=reason):
+    with logged_change("jobs retry", run_id, reason=reason):
         _promote(run_id, run.state if run else "unknown")
     _say(as_json=as_json, run_id=run_id, result="promoted", new_run_id=None)
 
 
 def follow_runs(wanted: RunFilter, span: timedelta | None) -> Iterator[str]:
-    """Yield a line for each change, beginning with the ten newest runs; ends after `span`, None: never."""
+    """Yield a line for each change, starting with the ten newest runs; stops after `span`, None: never."""
     deadline = None if span is None else time.monotonic() + span.total_seconds()
     seen: dict[str, tuple[Any, ...]] = {}
     while True:
         with open_session() as session:
-            rows = list_runs(session, wanted, limit=SEEN_AT_ONCE if seen else 10).rows
+            rows = list_runs(session, wanted, limit=MAX_WATCHED if seen else 10).rows
         for run in reversed(rows):
             now = (run.state, run.attempts, str(run.progress))
             if seen.get(run.id) != now:
@@ -101,12 +103,12 @@ def follow_runs(wanted: RunFilter, span: timedelta | None) -> Iterator[str]:
                 yield _line(run)
         if deadline is not None and time.monotonic() >= deadline:
             return
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_INTERVAL)
 
 
 def progress_text(progress: Any) -> str | None:
     """
-    Return progress in a few words; None: nothing was said.
+    Return progress in a few words; None: the task reported none.
 
     >>> progress_text({"done": 30, "total": 120, "note": "pages"})
     '30 of 120 (25 %) pages'
@@ -124,7 +126,7 @@ def _promote(run_id: str, state: str) -> None:
     try:
         queue_control().promote(run_id)
     except MessageNotFoundError as error:
-        raise FailedError(f"run {run_id} is {state}: there is nothing to try again") from error
+        raise FailedError(f"run {run_id} is {state}: there is nothing to retry") from error
     except MessageBusyError as error:
         raise FailedError(f"run {run_id} is not delayed; see: celery -A tasks jobs explain {run_id}") from error
 

@@ -1,4 +1,4 @@
-"""What the processes write, line by line, each with the name of its process."""
+"""Output of the processes, each line with its process name."""
 
 import json
 from collections.abc import Sequence
@@ -6,15 +6,15 @@ from typing import TextIO
 
 from taskyard.logging import harmless
 
-LONGEST_LINE = 1_048_576  # bytes that are kept for a line without an end
-COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # of ANSI terminals; none is red, which stands for errors
+LONGEST_LINE = 1_048_576  # bytes of an unfinished line
+COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # ANSI codes, without red, which marks errors
 
 
-class Printer:
-    """Writes `name | line`, coloured on a terminal; with JSON logs the name becomes a field, so a line stays JSON."""
+class LogPrefixer:
+    """Writes `name | line`, coloured on a terminal; with JSON logs the name becomes the field `process`."""
 
     def __init__(self, names: Sequence[str], out: TextIO, *, as_json: bool, in_colour: bool) -> None:
-        """`names` of all processes that will write; `out` neither fails nor waits, see `taskyard.launch.log_outlet`."""
+        """`names` of all processes; `out` must not block, see :mod:`taskyard.launch.nonblocking_log`."""
         self._out, self._as_json = out, as_json
         width = max(map(len, names), default=0)
         self._prefixes = {name: f"{name:<{width}} | " for name in names}
@@ -25,7 +25,7 @@ class Printer:
         self._rests = dict.fromkeys(names, b"")
 
     def feed(self, name: str, data: bytes) -> None:
-        """Take what a process wrote; whole lines are printed."""
+        """Add output of a process; complete lines are printed."""
         *lines, rest = (self._rests[name] + data).split(b"\n")
         if len(rest) > LONGEST_LINE:
             lines, rest = [*lines, rest], b""
@@ -33,7 +33,7 @@ class Printer:
         self._print(name, lines)
 
     def end(self, name: str) -> None:
-        """Print what is left of a process that ended."""
+        """Print the unfinished last line of a process that exited."""
         rest, self._rests[name] = self._rests[name], b""
         self._print(name, [rest])
 

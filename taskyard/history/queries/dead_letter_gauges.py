@@ -1,16 +1,16 @@
-"""Dead letters and operations on many of them in numbers, for metrics."""
+"""Gauges of dead letters and of bulk operations on them."""
 
 from collections.abc import Iterable, Iterator
 
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from taskyard.gauges import Figure, age_seconds
+from taskyard.gauges import GaugeSample, age_seconds
 from taskyard.history.models import BulkOperation, DeadLetter
 
 
-def letter_figures(session: Session, queues: Iterable[str]) -> Iterator[Figure]:
-    """Give what is to be known of dead letters: open ones of each queue, the oldest, operations that go on."""
+def dead_letter_gauges(session: Session, queues: Iterable[str]) -> Iterator[GaugeSample]:
+    """Yield open dead letters and their oldest age per queue, and running bulk operations."""
     query = select(DeadLetter.queue, func.count(), func.min(DeadLetter.failed_at)).where(DeadLetter.state == "open")
     found = {queue: (count, oldest) for queue, count, oldest in session.exec(query.group_by(DeadLetter.queue)).all()}
     known = list(queues)
@@ -19,12 +19,12 @@ def letter_figures(session: Session, queues: Iterable[str]) -> Iterator[Figure]:
     if rest:
         counts["other"] = (sum(count for count, _ in rest), min(oldest for _, oldest in rest))
     for queue, (count, oldest) in counts.items():
-        yield Figure("taskyard_dead_letters", "Open dead letters", float(count), {"queue": queue})
-        yield Figure(
+        yield GaugeSample("taskyard_dead_letters", "Open dead letters", float(count), {"queue": queue})
+        yield GaugeSample(
             "taskyard_dead_letter_oldest_seconds",
             "Age of the oldest open dead letter",
             age_seconds(oldest),
             {"queue": queue},
         )
     running = session.exec(select(func.count()).where(col(BulkOperation.state) == "running")).one()
-    yield Figure("taskyard_bulk_operations", "Operations on many dead letters that go on", float(running))
+    yield GaugeSample("taskyard_bulk_operations", "Running bulk operations on dead letters", float(running))

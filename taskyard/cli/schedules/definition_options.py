@@ -1,4 +1,4 @@
-"""How a schedule is written on the command line, and how it is shown."""
+"""The options that define a schedule, and how schedules are shown."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ from taskyard.beat.errors import (
 from taskyard.beat.timing.describe import timing_text
 from taskyard.beat.timing.zones import zone_of
 from taskyard.beat.views import FireView, ScheduleView, shown_args
+from taskyard.cli.kit.common_options import read_json_object
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
-from taskyard.cli.kit.options import read_json_object
 
 KINDS = ("cron", "every", "at")  # options that say when; one of them
 PLAIN = (
@@ -33,7 +33,7 @@ PLAIN = (
 
 
 class _ScheduleErrors(click.Command):
-    """Translates the errors of schedules, whose texts are written for people."""
+    """Maps errors of schedules to exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -47,25 +47,27 @@ class _ScheduleErrors(click.Command):
 
 
 class ScheduleCommand(OperatorCommand, _ScheduleErrors):
-    """A command on schedules; errors are one line and an exit code."""
+    """A schedule command; errors are one line and an exit code."""
 
 
 def definition_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that define a schedule."""
     for option in (
-        click.option("--note", metavar="TEXT", help="For people."),
+        click.option("--note", metavar="TEXT", help="Free text."),
         click.option("--priority", metavar="PRIORITY", help="high, normal, low, or 0-9 (9 first)."),
-        click.option("--overlap", type=click.Choice(OVERLAPS), help="skip: no slot while the run before is not done."),
-        click.option("--misfire-limit", type=int, metavar="N", help="Slots that run_all makes up for, 1-100."),
-        click.option("--misfire", type=click.Choice(MISFIRES), help="What becomes of slots that passed in an outage."),
-        click.option("--end", metavar="WHEN", help="No slot at or after this."),
-        click.option("--start", metavar="WHEN", help="First possible slot."),
-        click.option("--jitter", metavar="SPAN", help="Shift by a fixed part of this: 20s, 5m."),
-        click.option("--args", "args_json", metavar="JSON", help="The payload's fields."),
-        click.option("--zone", metavar="NAME", help="Time zone, such as Europe/Rome; by default UTC."),
-        click.option("--at", metavar="WHEN", help="Once: 2027-03-01T08:00, in the zone if it names none."),
-        click.option("--every", metavar="SPAN", help="An interval: 30s, 5m, 2h, 1d."),
-        click.option("--cron", metavar="FIELDS", help="Five fields, or six with seconds first."),
+        click.option(
+            "--overlap", type=click.Choice(OVERLAPS), help="skip: no run while the previous one is unfinished."
+        ),
+        click.option("--misfire-limit", type=int, metavar="N", help="Maximum slots that run_all makes up, 1-100."),
+        click.option("--misfire", type=click.Choice(MISFIRES), help="What to do with slots missed in an outage."),
+        click.option("--end", metavar="WHEN", help="No slots at or after this time."),
+        click.option("--start", metavar="WHEN", help="No slots before this time."),
+        click.option("--jitter", metavar="SPAN", help="Fixed random shift of up to this duration: 20s, 5m."),
+        click.option("--args", "args_json", metavar="JSON", help="Payload fields."),
+        click.option("--zone", metavar="NAME", help="Time zone, such as Europe/Rome; default: UTC."),
+        click.option("--at", metavar="WHEN", help="One time, in --zone unless it has an offset: 2027-03-01T08:00."),
+        click.option("--every", metavar="SPAN", help="Interval: 30s, 5m, 2h, 1d."),
+        click.option("--cron", metavar="FIELDS", help="Cron expression: five fields, or six with seconds first."),
     ):
         command = option(command)
     return command
@@ -73,14 +75,14 @@ def definition_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def new_definition(name: str, task: str, options: dict[str, Any]) -> Definition:
     """
-    Make a definition of the options.
+    Build a definition from the options.
 
     Raises:
-        click.UsageError: Not exactly one of the options that say when.
-        InvalidScheduleError: A value has no meaning.
+        click.UsageError: Not exactly one of --cron, --every and --at.
+        InvalidScheduleError: A value is invalid.
     """
     if sum(options[kind] is not None for kind in KINDS) != 1:
-        raise click.UsageError("say when: one of --cron, --every and --at")
+        raise click.UsageError("give exactly one of --cron, --every and --at")
     fields = changed_fields(options)
     return Definition(name=name, task=task, **fields)
 
@@ -90,13 +92,13 @@ def changed_fields(options: dict[str, Any]) -> dict[str, Any]:
     Return the fields of a definition that the options give.
 
     Raises:
-        click.UsageError: Two options say when, or the arguments are no JSON object.
-        InvalidScheduleError: A value has no meaning.
+        click.UsageError: More than one timing option, or --args is not a JSON object.
+        InvalidScheduleError: A value is invalid.
     """
     given = {name: value for name, value in options.items() if value is not None}
     kinds = [kind for kind in KINDS if kind in given]
     if len(kinds) > 1:
-        raise click.UsageError("say when: only one of --cron, --every and --at")
+        raise click.UsageError("give only one of --cron, --every and --at")
     fields: dict[str, Any] = {
         name: given[name] for name in ("task", "zone", "misfire", "misfire_limit", "overlap", "note") if name in given
     }
@@ -115,16 +117,16 @@ def changed_fields(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _priority(text: str) -> Any:
-    """Return a number where the text is one; what is neither that nor a name is refused with the definition."""
+    """Convert digits to a number; anything else is validated with the definition."""
     return int(text) if text.isascii() and text.isdigit() and len(text) == 1 else text
 
 
 def wants_to_save(definition: Definition, slots: Sequence[datetime], *, yes: bool, as_json: bool) -> bool:
     """
-    Show what would be saved, and ask.
+    Show what would be saved, and ask for confirmation.
 
     Raises:
-        click.UsageError: There is nobody to ask, and no `--yes`.
+        click.UsageError: No terminal to ask on, and no `--yes`.
     """
     if not as_json:
         click.echo(f"{definition.name}: {timing_text(definition.kind, definition.expression, definition.zone)}")
@@ -132,18 +134,18 @@ def wants_to_save(definition: Definition, slots: Sequence[datetime], *, yes: boo
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise click.UsageError("nothing was saved: give --yes to save this")
+        raise click.UsageError("nothing was saved: confirm with --yes")
     return click.confirm("Save it?")
 
 
 def print_preview(slots: Sequence[datetime], zone: str) -> None:
-    """Print slots in UTC and in the schedule's zone."""
+    """Print slots in UTC and in the schedule's time zone."""
     local = zone_of(zone)
     for slot in slots:
         beside = "" if zone == "UTC" else f"  = {slot.astimezone(local):%a %Y-%m-%d %H:%M:%S %Z} {zone}"
         click.echo(f"  {slot:%a %Y-%m-%d %H:%M:%S} UTC{beside}")
     if not slots:
-        click.echo("  no slot is left")
+        click.echo("  no slots left")
 
 
 def facts_of(view: ScheduleView) -> dict[str, Any]:

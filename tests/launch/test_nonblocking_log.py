@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from taskyard.launch.log_outlet import MOST_WAITING, Outlet
+from taskyard.launch.nonblocking_log import MAX_BUFFERED, NonBlockingLog
 from tests.launch.up_process import LIMIT
 from tests.waiting import wait_for
 from tests.workers import ROOT
@@ -30,11 +30,11 @@ def read_all(file: int) -> str:
 def test_what_is_too_much_to_keep_is_dropped_and_counted() -> None:
     reads, writes = os.pipe()
     with os.fdopen(writes, "w") as out:
-        outlet = Outlet(out)
-        outlet.as_json = True
-        kept = MOST_WAITING // len(LINE)
+        log_stream = NonBlockingLog(out)
+        log_stream.as_json = True
+        kept = MAX_BUFFERED // len(LINE)
         for _ in range(kept + 7):
-            outlet.write(LINE)
+            log_stream.write(LINE)
         os.set_blocking(reads, False)
         got = bytearray()
 
@@ -48,8 +48,8 @@ def test_what_is_too_much_to_keep_is_dropped_and_counted() -> None:
 
         wait_for(takes, LIMIT, "the reader reads again")
         os.set_blocking(reads, True)
-        outlet.write("after\n")
-        outlet.finish(LIMIT)
+        log_stream.write("after\n")
+        log_stream.finish(LIMIT)
     note, after = read_all(reads).splitlines()
     assert got.decode() == LINE * kept
     assert json.loads(note)["lines"] == 7
@@ -60,10 +60,10 @@ def test_a_reader_that_is_gone_and_a_closed_file_are_no_errors() -> None:
     reads, writes = os.pipe()
     os.close(reads)
     with os.fdopen(writes, "w") as out:
-        for outlet in (Outlet(out), Outlet(None)):
-            outlet.write(LINE)
-            outlet.finish(LIMIT)
-            assert not outlet.isatty()
+        for log_stream in (NonBlockingLog(out), NonBlockingLog(None)):
+            log_stream.write(LINE)
+            log_stream.finish(LIMIT)
+            assert not log_stream.isatty()
 
 
 def test_processes_and_signals_do_not_wait_for_a_log_that_nobody_reads(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The keeper with real processes: what dies comes back, what always dies ends all, all end in order, nothing stays."""
+"""The supervisor with real processes: crashes are restarted, all stop in order, and nothing is left behind."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.launch.up_process import LIMIT, Up, all_gone
 from tests.waiting import stays_true, wait_for
@@ -60,25 +61,30 @@ def test_a_killed_process_comes_back_and_the_others_do_not_notice(tmp_path: Path
         assert all_gone(family)
 
 
-def test_a_process_that_always_dies_is_given_up_loudly_and_all_end(tmp_path: Path) -> None:
-    """The pause doubles; the exit code tells a service manager that it failed."""
-    with start(tmp_path, {"name": "bad", "code": DIES}, {"name": "good", "code": SLEEPS}, delay=0.2, limit=3) as up:
-        up.wait_says("process.started", process="good")
-        family = up.family()
-        assert up.wait_ended() == 1
-        assert [each["again_in"] for each in up.says("process.died", process="bad")] == [0.2, 0.4, 0.8]
-        assert up.says("process.given_up", process="bad", how="exit code 3")[0]["level"] == "error"
-        assert up.says("process.ended", process="good")
-        assert all_gone(family)
-
-
-def test_a_process_that_is_not_vital_is_given_up_alone(tmp_path: Path) -> None:
-    watcher = {"name": "flower", "code": DIES, "stage": "WATCHERS", "is_vital": False}
-    with start(tmp_path, watcher, {"name": "good", "code": SLEEPS}, limit=1) as up:
-        up.wait_says("process.given_up", process="flower")
-        stays_true(lambda: not up.says("process.ended", process="good"), 0.5, "the other goes on")
+@pytest.mark.parametrize("stage", ["WORKERS", "BEAT", "WATCHERS"])
+def test_a_crash_loop_of_one_process_does_not_stop_the_others(tmp_path: Path, stage: str) -> None:
+    """A message that kills the workers of one profile is no reason to stop the queues of the others."""
+    bad = {"name": "bad", "code": DIES, "stage": stage, "is_vital": stage != "WATCHERS"}
+    with start(tmp_path, bad, {"name": "good", "code": SLEEPS}, delay=0.2, limit=2) as up:
+        loop = up.wait_says("process.crash_loop", process="bad")
+        assert (loop["level"], loop["stops_all"]) == ("error", False)
+        assert [each["restart_in"] for each in up.says("process.died", process="bad")] == [0.2, 0.4, 60.0]
+        stays_true(lambda: not up.says("process.exited", process="good"), 0.5, "the other keeps running")
         up.signal()
         assert up.wait_ended() == 0
+
+
+@pytest.mark.parametrize("stage", ["WORKERS", "SERVERS"])
+def test_when_no_worker_or_no_server_stays_up_all_stop_with_exit_code_1(tmp_path: Path, stage: str) -> None:
+    """A service manager must notice."""
+    bad = [{"name": name, "code": DIES, "stage": stage} for name in ("one", "two")]
+    with start(tmp_path, *bad, {"name": "beat", "code": SLEEPS, "stage": "BEAT"}, limit=1) as up:
+        up.wait_says("process.started", process="beat")
+        family = up.family()
+        assert up.wait_ended() == 1
+        assert up.says("process.crash_loop", stops_all=True)
+        assert up.says("process.exited", process="beat")
+        assert all_gone(family)
 
 
 def test_all_end_in_order_beat_workers_watchers_servers(tmp_path: Path) -> None:
@@ -174,10 +180,9 @@ def test_under_nohup_the_end_of_the_terminal_ends_nothing(tmp_path: Path) -> Non
         assert [each["signal"] for each in up.says("up.signal")] == ["SIGTERM"]
 
 
-def test_pauses_grow_up_to_the_limit_of_deaths_in_a_row(tmp_path: Path) -> None:
-    """As arithmetic, beside the real processes above; here the log's own clock."""
+def test_delays_double_up_to_the_limit_of_consecutive_crashes(tmp_path: Path) -> None:
     with start(tmp_path, {"name": "bad", "code": DIES}, delay=0.1, limit=4) as up:
         assert up.wait_ended() == 1
-        pauses = [each["again_in"] for each in up.says("process.died")]
-        assert len(pauses) == 4
+        *pauses, last = [each["restart_in"] for each in up.says("process.died")]
+        assert (len(pauses), last) == (4, 60.0)
         assert all(later == 2 * earlier for earlier, later in pairwise(pauses))
