@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import cast
 from uuid import UUID, uuid4
 
@@ -20,6 +21,7 @@ from taskyard.webhooks.delivery.limits import Lane
 from taskyard.webhooks.delivery.transitions import AttemptFacts, Scene, Verdict, settle_attempt
 from taskyard.webhooks.http.response import Answer
 from taskyard.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint
+from taskyard.webhooks.signing.key_vault import Vault
 from taskyard.webhooks.signing.schemes import SigningSecret
 
 MOST_KNOWN = 10_000  # endpoints whose secrets a process keeps opened
@@ -80,10 +82,14 @@ class DeliveryStore:
     def __init__(self, open_session: Callable[[], Session], settings: Settings) -> None:
         self._open_session = open_session
         self._settings = settings
-        self._vault = open_vault(settings)
         self._known: dict[UUID, _KnownSecrets] = {}
         self._claims = Together(self._claim_all)
         self._records = Together(self._record_all)
+
+    @cached_property
+    def _vault(self) -> Vault:
+        """Only sending needs the keys: a platform without webhooks has none, and its sweeps find nothing to do."""
+        return open_vault(self._settings)
 
     def claim(self, delivery_id: UUID, manual_by: str | None = None) -> Claim | Refusal:
         """
