@@ -13,7 +13,7 @@ from taskyard.broker.admin.message_lookup import find_live_runs
 from taskyard.database.columns import utc_now
 from taskyard.flows.models import FlowRow, StepRow
 from taskyard.flows.states import ENDED_FLOWS
-from taskyard.flows.sweeping import Sweeper, Swept
+from taskyard.flows.sweeping import FlowsSwept, Sweeper
 from taskyard.history.models import DeadLetter
 from tests.databases import Database
 from tests.servers import Server
@@ -88,7 +88,7 @@ class FlowStage:
         with self.session() as session, session.begin():
             session.execute(update(StepRow).where(col(StepRow.check_at).is_not(None)).values(check_at=utc_now()))
 
-    def sweep(self) -> Swept:
+    def sweep(self) -> FlowsSwept:
         """Look for what is due."""
         with Redis.from_url(self.valkey.url) as client:
             return Sweeper(self.session, lambda runs: find_live_runs(client, PREFIX, runs)).sweep()
