@@ -20,6 +20,7 @@ from taskyard.flows.steprefs import StepRef
 from taskyard.flows.store import FlowStore, Start
 from taskyard.flows.sweeping import Sweeper, Swept
 from taskyard.history.models import DeadLetter
+from taskyard.tasks.dead_letters.redrive import redrive
 from tests.databases import Database
 from tests.servers import Server
 from tests.waiting import wait_for
@@ -64,11 +65,10 @@ class FlowStage:
         """The states of the flow's steps by name."""
         return {name: row.state for name, row in self.steps(flow_id).items()}
 
-    def wait_ended(self, flow_id: UUID, limit: float = LIMIT) -> str:
-        """Wait until the flow has ended; return its state."""
-        wait_for(
-            lambda: self.flow(flow_id).state in ENDED_FLOWS, limit, "the flow has ended", lambda: self.tell(flow_id)
-        )
+    def wait_ended(self, flow_id: UUID, limit: float = LIMIT, *, state: str = "") -> str:
+        """Wait until the flow has ended, or has this state; return it."""
+        wanted = {state} if state else set(ENDED_FLOWS)
+        wait_for(lambda: self.flow(flow_id).state in wanted, limit, "the flow has ended", lambda: self.tell(flow_id))
         return self.flow(flow_id).state
 
     def wait_step(self, flow_id: UUID, name: str, state: str) -> None:
@@ -131,6 +131,15 @@ class FlowStage:
         """All dead letters."""
         with self.session() as session:
             return list(session.exec(select(DeadLetter)).all())
+
+    def wait_letters(self, count: int) -> None:
+        """Wait for so many dead letters."""
+        wait_for(lambda: len(self.letters()) >= count, LIMIT, f"{count} dead letters")
+
+    def redrive(self, letter_id: UUID) -> None:
+        """Run a dead letter again, as an operator does."""
+        with self.session() as session:
+            redrive(session, letter_id, by="tester", reason="mended")
 
     def stop(self) -> None:
         """Kill what runs."""

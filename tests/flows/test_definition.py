@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from sqlmodel import func, select
 
-from taskyard.flows.definition import Flow, Poll
+from taskyard.flows.definition import Flow
 from taskyard.flows.models import FlowRow, StepRow
 from taskyard.flows.plan import FlowDefinitionError
+from taskyard.flows.polling import Poll
 from tests.flows.app import Act, Gather, act
 from tests.flows.flow_stage import FlowStage
 
