@@ -75,5 +75,5 @@ def test_the_audit_shows_both_executions_of_a_task_whose_worker_was_suspended(
     wait_for(lambda: state_of(app_database, run) == "succeeded", LIMIT, "its end is known")
     shown = CliRunner().invoke(jobs, ["show", run])
     assert shown.exit_code == 0
-    assert "stalled: its lease ended" in shown.output
+    assert "stalled: lease expired" in shown.output
     assert shown.output.index("started on sleeper@test") < shown.output.index("started on heir@test")

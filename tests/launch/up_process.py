@@ -17,7 +17,7 @@ from tests.waiting import wait_for
 from tests.workers import ROOT
 
 LIMIT = 60  # seconds; the machine may be busy
-HEEDS_HANGUPS = ("env", "--default-signal=HUP")  # whatever started the tests may ignore them, as nohup does
+DEFAULT_HANGUP = ("env", "--default-signal=HUP")  # whatever started the tests may ignore them, as nohup does
 
 
 class Up:
@@ -27,7 +27,7 @@ class Up:
         self.log = folder / "up.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*HEEDS_HANGUPS, sys.executable, *command],
+                [*DEFAULT_HANGUP, sys.executable, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

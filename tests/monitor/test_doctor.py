@@ -35,12 +35,12 @@ def test_what_is_missing_is_a_fault_with_a_way_to_mend_it(command: Command, valk
     assert (found["eviction"]["verdict"], "noeviction" in found["eviction"]["fix"]) == ("fault", True)
     assert found["scheduler"]["fix"] == "start celery -A tasks beat"
     assert found["queue webhook-deliveries"]["fix"] == "celery -A tasks worker -Q webhook-deliveries"
-    assert found["broker's clock"]["note"] == "agrees with ours"
+    assert found["broker clock"]["note"] == "in sync with this host"
     assert found["tasks"]["verdict"] == "ok"
     if database.kind == "postgresql":
-        assert (found["text search"]["verdict"], found["database's clock"]["verdict"]) == ("ok", "ok")
+        assert (found["text search"]["verdict"], found["database clock"]["verdict"]) == ("ok", "ok")
     assert answer.exit_code == 1
-    assert answer.stderr.strip().startswith("Error: to be mended: scheduler, queue celery")
+    assert answer.stderr.strip().startswith("Error: problems: scheduler, queue celery")
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(10, "ok"), (0.9, "fault"), (1.1, "warning")])

@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 
-from taskyard.launch.printing import Printer
+from taskyard.launch.log_prefixes import LogPrefixer
 from taskyard.logging import wants_colour
 from tests.workers import ROOT
 
@@ -50,7 +50,7 @@ def test_a_terminal_obeys_no_log() -> None:
 
 def test_a_terminal_obeys_no_process_of_up() -> None:
     out = StringIO()
-    printer = Printer(["io-1"], out, as_json=False, in_colour=False)
+    printer = LogPrefixer(["io-1"], out, as_json=False, in_colour=False)
     printer.feed("io-1", b"said \x1b[2J \xc2\x9b2J \xff\n")
     assert out.getvalue() == "io-1 | said ?[2J ?2J \ufffd\n"
 

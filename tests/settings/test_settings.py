@@ -1,5 +1,6 @@
 """Settings are read once, checked whole, and say every error at once."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -36,6 +37,31 @@ def test_an_empty_value_means_unset() -> None:
     assert load_settings({"WEBHOOK_RETRY_DELAYS": " "}).webhook_retry_delays
 
 
+@pytest.mark.parametrize("name", ["WORKER_TIMEOUT", "BACKUP_BUCKET", "AUDIT_DSN", "METRICS_ENDPOINT"])
+def test_a_variable_of_another_program_stops_nothing(name: str) -> None:
+    assert load_settings({name: "theirs", "WORKER_COUNT": "3"}).worker_count == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("WORKER_COUNTS", "did you mean WORKER_COUNT?"),
+        ("WORKER_CONCURRENCY", "did you mean WORKER_QUEUE_CONCURRENCY?"),
+        ("METRICS_PROT", "did you mean METRICS_PORT?"),
+        ("TASKYARD_SOMETHING", "not a setting of Taskyard"),
+    ],
+)
+def test_a_mistyped_setting_is_named_with_the_one_that_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(meant)):
+        load_settings({name: "1"})
+
+
+def test_levels_are_read_in_any_case_and_postgres_urls_without_a_driver() -> None:
+    settings = load_settings({"LOG_LEVEL": "INFO", "LOG_FORMAT": "JSON", "DATABASE_URL": "postgresql://u:p@db/shop"})
+    assert (settings.log_level, settings.log_format) == ("info", "json")
+    assert settings.database_url == "postgresql+psycopg://u:p@db/shop"
+
+
 def test_an_error_does_not_fill_the_terminal() -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings({"WEBHOOK_ALLOW_NETS": "x" * 100_000})
@@ -46,7 +72,7 @@ def test_all_errors_come_at_once_with_the_known_names() -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings({"WORKER_COUNT": "x", "WEBHOOK_ALLOW_NETS": "10.0.0.1/8", "AUDIT_RETENTION": "1"})
     lines = str(caught.value).splitlines()
-    assert lines[0] == "AUDIT_RETENTION: not a setting of Taskyard"
+    assert lines[0] == "AUDIT_RETENTION: not a setting of Taskyard; did you mean AUDIT_LOG_RETENTION_DAYS?"
     assert [line.split(":")[0] for line in lines[1:]] == ["WORKER_COUNT", "WEBHOOK_ALLOW_NETS", "Known settings"]
 
 
@@ -78,7 +104,6 @@ def test_all_errors_come_at_once_with_the_known_names() -> None:
         ("METRICS_PORT", "70000"),
         ("TASKYARD_KEY_PREFIX", "a b"),
         ("DATABASE_URL", "mysql://localhost/shop"),
-        ("DATABASE_URL", "postgresql://localhost/shop"),
         ("DATABASE_URL", "sqlite://shop.db"),
         ("DATABASE_URL", "shop.db"),
         ("WEBHOOK_SWEEP_INTERVAL", "0"),

@@ -18,7 +18,7 @@ from sqlmodel import col
 
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.models import DeadLetter
-from taskyard.launch.programs import ASYNCIO_POOL, CELERYS_NAMES
+from taskyard.launch.programs import ASYNCIO_POOL, CELERY_POOL_NAMES
 from taskyard.settings.loading import current_settings
 from taskyard.tasks.dead_letters.redrive import redrive
 from taskyard.webhooks.models import Delivery
@@ -82,7 +82,7 @@ class WebhookPlatform:
     def worker(self, name: str = "worker", slots: int = 8, pool: str = "threads", *, root: Path = ROOT) -> WorkerNode:
         """Start a worker for all our queues, on the code in `root`; it takes its first task in a few seconds."""
         words = ["-A", "tasks", "worker", "-n", f"{name}@test", "-l", "INFO", *MINIMAL]
-        words += ["-P", CELERYS_NAMES.get(pool, pool), "-Q", QUEUES, "-c", str(slots)]
+        words += ["-P", CELERY_POOL_NAMES.get(pool, pool), "-Q", QUEUES, "-c", str(slots)]
         env = {**self.env, "CELERY_CUSTOM_WORKER_POOL": ASYNCIO_POOL}
         worker = start_worker(self._client, words, env, root)
         self._open.callback(self._end, worker, name)
