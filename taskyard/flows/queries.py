@@ -87,6 +87,13 @@ def edges_of(session: Session, flow_id: UUID) -> Sequence[EdgeRow]:
     return session.exec(query.order_by(col(EdgeRow.child), col(EdgeRow.parent))).all()
 
 
-def step_of_run(session: Session, run_id: str) -> StepRow | None:
-    """Return the step that this run executed last; None: it is of no flow, or the step has run again since."""
-    return session.exec(select(StepRow).where(StepRow.run_id == run_id)).first()
+def flow_of_run(session: Session, run_id: str, root_id: str | None) -> dict[str, str]:
+    """Return the flow that a run belongs to, and its step unless that has run again since; empty: it is of no flow."""
+    step = session.exec(select(StepRow).where(StepRow.run_id == run_id)).first()
+    if step is not None:
+        return {"flow": str(step.flow_id), "step": step.name}
+    try:
+        flow = session.get(FlowRow, UUID(root_id or ""))
+    except ValueError:
+        return {}
+    return {"flow": str(flow.id)} if flow is not None else {}

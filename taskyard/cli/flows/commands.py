@@ -8,9 +8,8 @@ from uuid import UUID
 import click
 
 from taskyard.cli.flows.drawing import flow_facts, mermaid, step_facts, tree_lines
-from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
-from taskyard.cli.kit.options import (
-    check_consent,
+from taskyard.cli.kit.common_options import (
+    check_confirmed,
     destructive_options,
     json_option,
     page_options,
@@ -19,7 +18,9 @@ from taskyard.cli.kit.options import (
     since_option,
     until_option,
 )
-from taskyard.cli.kit.output import answer, print_facts, print_json, print_table, printable
+from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
+from taskyard.cli.kit.output import print_facts, print_json, print_result, printable
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.flows import steering
 from taskyard.flows.queries import FlowFilter, edges_of, find_flow, list_flows, member_counts, steps_of
@@ -98,7 +99,7 @@ def resume(*, flow_id: UUID, reason: str, as_json: bool) -> None:
     """Run a failed, compensated or cancelled flow on; what succeeded and was not undone stays."""
     with _one_line():
         names = steering.resume_flow(flow_id, reason)
-    answer(f"{flow_id} resumed: {', '.join(names)}", as_json=as_json, id=flow_id, steps=names)
+    print_result(f"{flow_id} resumed: {', '.join(names)}", as_json=as_json, id=flow_id, steps=names)
 
 
 @group.command("retry-step", cls=OperatorCommand)
@@ -110,7 +111,7 @@ def retry_step(*, flow_id: UUID, step: str, reason: str, as_json: bool) -> None:
     """Run a failed step again; a flow that ended by it is resumed."""
     with _one_line():
         steering.retry_flow_step(flow_id, step, reason)
-    answer(f"{flow_id} runs {step} again", as_json=as_json, id=flow_id, step=step)
+    print_result(f"{flow_id} runs {step} again", as_json=as_json, id=flow_id, step=step)
 
 
 @group.command("skip", cls=OperatorCommand)
@@ -120,13 +121,13 @@ def retry_step(*, flow_id: UUID, step: str, reason: str, as_json: bool) -> None:
 @json_option
 def skip(*, flow_id: UUID, step: str, reason: str, as_json: bool, **consent: bool) -> None:
     """Take a step as done without running it."""
-    check_consent(**consent, reason=reason, needs_reason=True)
+    check_confirmed(**consent, reason=reason, needs_reason=True)
     dry_run = consent["dry_run"]
     if not dry_run:
         with _one_line():
             steering.skip_flow_step(flow_id, step, reason)
     verb = "would skip" if dry_run else "skipped"
-    answer(f"{flow_id} {verb} {step}", as_json=as_json, id=flow_id, step=step, dry_run=dry_run)
+    print_result(f"{flow_id} {verb} {step}", as_json=as_json, id=flow_id, step=step, dry_run=dry_run)
 
 
 @group.command("approve", cls=OperatorCommand)
@@ -140,7 +141,7 @@ def approve(*, flow_id: UUID, step: str, value: str | None, reason: str, as_json
     with _one_line():
         given = read_json_object(value, "--value") if value is not None else None
         steering.approve_step(flow_id, step, given, reason)
-    answer(f"{flow_id} approved {step}", as_json=as_json, id=flow_id, step=step)
+    print_result(f"{flow_id} approved {step}", as_json=as_json, id=flow_id, step=step)
 
 
 @group.command("cancel", cls=OperatorCommand)
@@ -149,12 +150,12 @@ def approve(*, flow_id: UUID, step: str, value: str | None, reason: str, as_json
 @json_option
 def cancel(*, flow_id: UUID, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
     """Cancel a flow: nothing new begins, what succeeded is undone, failure steps run."""
-    check_consent(yes=yes, dry_run=dry_run)
+    check_confirmed(yes=yes, dry_run=dry_run)
     if not dry_run:
         with _one_line():
             steering.cancel_flow(flow_id, reason)
     verb = "would be" if dry_run else "is"
-    answer(f"{flow_id} {verb} cancelled", as_json=as_json, id=flow_id, dry_run=dry_run)
+    print_result(f"{flow_id} {verb} cancelled", as_json=as_json, id=flow_id, dry_run=dry_run)
 
 
 @contextmanager
