@@ -1,4 +1,4 @@
-"""Write an event and its deliveries in a transaction that is already open."""
+"""Write an event and its deliveries into the caller's open transaction."""
 
 import json
 from datetime import datetime
@@ -51,7 +51,7 @@ def add_event(
 
 
 def delivery_of(event: Event, endpoint_id: UUID) -> Delivery:
-    """Make the delivery of an event to one endpoint, due now and about to be handed to the broker."""
+    """Make the delivery of an event to one endpoint: due now, and marked as enqueued."""
     now = utc_now()
     return Delivery(
         event_id=event.id,
@@ -91,7 +91,7 @@ def _insert_event(session: Session, event: Event) -> str:
     return str(session.scalar(select(col(Event.id)).where(col(Event.idempotency_key) == event.idempotency_key)))
 
 
-# Made once: making a statement costs as much as running it.
+# Built once: building a statement costs as much as running it.
 _WANTED = (
     select(col(Endpoint.id))
     .join(Subscription, col(Subscription.endpoint_id) == col(Endpoint.id))

@@ -1,4 +1,4 @@
-"""The webhook tasks: one line of work each, and the tools that they hand to their handlers."""
+"""The webhook tasks: one line of work each, and the dependencies of their handlers."""
 
 import socket
 from collections.abc import Iterable
@@ -16,10 +16,10 @@ from taskyard.tasks.platform_task import was_redelivered
 from taskyard.tasks.policy import Exponential, Policy
 from taskyard.tasks.start_checks import before_work
 from taskyard.webhooks import handlers
-from taskyard.webhooks.delivery.dispatch import Due
-from taskyard.webhooks.delivery.store import DeliveryStore
-from taskyard.webhooks.http.client import AiohttpWebhookClient, ClientOptions
+from taskyard.webhooks.delivery.dispatch import DueDelivery
+from taskyard.webhooks.delivery.store import SqlDeliveryStore
 from taskyard.webhooks.http.resolver import tls_context
+from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient, ClientOptions
 from taskyard.webhooks.payloads import DeliverWebhook, SweepWebhooks
 
 # The schedule of a delivery lives in SQL and ends it there; the attempts of its task only bound our own faults.
@@ -33,9 +33,9 @@ def reopen(payload: DeliverWebhook) -> None:
 
 
 @task("webhooks.deliver", DeliverWebhook, queue=WEBHOOKS, policy=DELIVERY, on_redrive=reopen)
-def deliver(payload: DeliverWebhook) -> handlers.Delivered:
+def deliver(payload: DeliverWebhook) -> handlers.DeliveryReport:
     """Send one webhook delivery; see :func:`taskyard.webhooks.handlers.deliver`."""
-    tools = handlers.Tools(
+    dependencies = handlers.DeliveryDependencies(
         open_store(),
         http_client(),
         enqueue_deliveries,
@@ -43,20 +43,20 @@ def deliver(payload: DeliverWebhook) -> handlers.Delivered:
         socket.gethostname(),
         is_redelivered=was_redelivered(deliver),
     )
-    return handlers.deliver(payload, tools)
+    return handlers.deliver(payload, dependencies)
 
 
 @task("webhooks.sweep", SweepWebhooks, queue=MAINTENANCE, policy=SWEEP)
-def sweep(_payload: SweepWebhooks) -> handlers.Swept:
+def sweep(_payload: SweepWebhooks) -> handlers.SweepReport:
     """Enqueue the deliveries that are due; see :func:`taskyard.webhooks.handlers.sweep`."""
     return handlers.sweep(open_store(), enqueue_deliveries, current_settings())
 
 
-def enqueue_deliveries(due: Iterable[Due]) -> None:
+def enqueue_deliveries(due: Iterable[DueDelivery]) -> None:
     """
-    Hand deliveries to the broker, each in its endpoint's lane; one that has a live task is not enqueued again.
+    Enqueue deliveries, each under its endpoint's group key; one with a live task is not enqueued again.
 
-    One whose task is about to end must not be taken for such: it is enqueued without a check, as it was marked.
+    A released delivery, whose last task may be about to end, is enqueued without that check.
     """
     rows = {row.delivery_id: row for row in due}
 
@@ -88,9 +88,9 @@ def check_settings(settings: Settings) -> None:
 
 
 @lru_cache(maxsize=1)
-def open_store() -> DeliveryStore:
+def open_store() -> SqlDeliveryStore:
     """Return the store on this process's database."""
-    return DeliveryStore(open_session, current_settings())
+    return SqlDeliveryStore(open_session, current_settings())
 
 
 @lru_cache(maxsize=1)

@@ -14,10 +14,10 @@ from tasks.backups.notices import announcer, slack_body
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings, load_settings
 from taskyard.webhooks.delivery.endpoints import disable, register
-from taskyard.webhooks.delivery.store import DeliveryStore
+from taskyard.webhooks.delivery.store import SqlDeliveryStore
 from taskyard.webhooks.event_store import add_event
-from taskyard.webhooks.handlers import Tools, deliver, sweep
-from taskyard.webhooks.http.client import AiohttpWebhookClient, ClientOptions
+from taskyard.webhooks.handlers import DeliveryDependencies, deliver, sweep
+from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient, ClientOptions
 from taskyard.webhooks.models import Delivery, Endpoint
 from taskyard.webhooks.payloads import DeliverWebhook
 from tests.backups.stage import Stage
@@ -52,12 +52,12 @@ def announce_to(stage: Stage, slack_url: str | None, **more: str) -> Settings:
 
 def send_all(stage: Stage, settings: Settings) -> None:
     """Sweep and send what is due, as the webhook tasks do."""
-    store = DeliveryStore(stage.database.session, settings)
+    store = SqlDeliveryStore(stage.database.session, settings)
     client = AiohttpWebhookClient(ClientOptions(allow_http=True, allow_nets=(ip_network("127.0.0.0/8"),)))
     due: list[DeliverWebhook] = []
     sweep(store, lambda rows: due.extend(DeliverWebhook(delivery_id=row.delivery_id) for row in rows), settings)
     for payload in due:
-        deliver(payload, Tools(store, client, lambda _due: None, settings, "worker-1"))
+        deliver(payload, DeliveryDependencies(store, client, lambda _due: None, settings, "worker-1"))
     client.close()
 
 

@@ -73,7 +73,7 @@ def test_an_empty_secret_is_refused(cli: WebhookCli) -> None:
         ("redeliver --failed --all", 2, "nothing was done"),
         ("redeliver --failed --type a..b --yes", 2, "event type"),
         (f"recover {UNKNOWN} --since 2h --yes", 3, "no endpoint"),
-        (f"recover {UNKNOWN} --yes", 2, "since when"),
+        (f"recover {UNKNOWN} --yes", 2, "--since is required"),
         (f"rotate-secret {UNKNOWN}", 3, "no endpoint"),
         (f"rotate-secret {UNKNOWN} --overlap 8d", 2, "7 days"),
         ("new-key --id a:b", 2, "master key"),

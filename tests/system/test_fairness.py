@@ -100,11 +100,11 @@ def switch(site: Site, endpoint: UUID, *, on: bool) -> None:
     with open_session() as session, session.begin():
         row = find(session, endpoint)
         if on:
-            _, called = enable(session, row, site.stage.settings)
+            _, released = enable(session, row, site.stage.settings)
         else:
-            called = []
+            released = []
             disable(session, row, "between two rounds")
-    enqueue_deliveries(called)
+    enqueue_deliveries(released)
     assert site.stage.lane(endpoint).enabled is on
 
 

@@ -72,7 +72,7 @@ def test_the_breaker_spares_a_failing_receiver_and_all_arrives_when_it_is_mended
 
 
 def test_a_thousand_deliveries_through_a_narrow_lane_need_few_claims(file_site: Site, receiver: Receiver) -> None:
-    """Nobody polls: a delivery that finds the lane full waits in SQL until it is called."""
+    """Nobody polls: a delivery that finds the lane full waits in SQL until it is released."""
     file_site.stage.endpoint(url=receiver.url, max_concurrency=1, retry_delays=(timedelta(seconds=60),))
     receiver.decides(lambda _: Reply(200, delay=0.02))
     worker = file_site.worker()

@@ -11,8 +11,8 @@ from sqlmodel import SQLModel, col
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings, load_settings
 from taskyard.webhooks.delivery.endpoints import EndpointOptions, register
-from taskyard.webhooks.delivery.store import Claim, DeliveryStore, Refusal
-from taskyard.webhooks.delivery.transitions import Verdict
+from taskyard.webhooks.delivery.store import Claim, Refusal, SqlDeliveryStore
+from taskyard.webhooks.delivery.transitions import AttemptOutcome
 from taskyard.webhooks.event_store import add_event
 from taskyard.webhooks.http.response import Answer, ErrorCode, Phases
 from taskyard.webhooks.models import Delivery, DeliveryAttempt, Endpoint, Event
@@ -36,7 +36,7 @@ class Stage:
     def __init__(self, database: Database, **environ: str) -> None:
         self.database = database
         self.settings: Settings = load_settings({**ENVIRONMENT, **environ})
-        self.store = DeliveryStore(database.session, self.settings)
+        self.store = SqlDeliveryStore(database.session, self.settings)
 
     def tuned(self, **environ: str) -> "Stage":
         """A stage on the same database with these settings."""
@@ -70,18 +70,18 @@ class Stage:
         assert isinstance(refusal, Refusal), "it was claimed"
         return refusal
 
-    def record(self, claim: Claim, answer: Answer) -> Verdict:
+    def record(self, claim: Claim, answer: Answer) -> AttemptOutcome:
         """Record an attempt under this claim that ended just now."""
         return self.store.record(claim, answer, utc_now(), "worker-1")
 
-    def attempt(self, delivery_id: UUID, *answers: Answer) -> Verdict:
+    def attempt(self, delivery_id: UUID, *answers: Answer) -> AttemptOutcome:
         """Make one attempt per answer, each as soon as the row is free, whatever the schedule says."""
-        verdict = None
+        outcome = None
         for answer in answers:
             self.change(Delivery, delivery_id, next_attempt_at=utc_now())
-            verdict = self.record(self.claim(delivery_id), answer)
-        assert verdict is not None
-        return verdict
+            outcome = self.record(self.claim(delivery_id), answer)
+        assert outcome is not None
+        return outcome
 
     def delivery(self, delivery_id: UUID) -> Delivery:
         """Read a delivery."""

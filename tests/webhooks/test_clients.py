@@ -15,8 +15,8 @@ from time import monotonic
 
 import pytest
 
-from taskyard.webhooks.http.client import AiohttpWebhookClient, ClientClosedError
 from taskyard.webhooks.http.response import Answer, ErrorCode
+from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient, ClientClosedError
 from tests.webhooks.posting import HEADERS, LOCAL, QUICK, posted
 from tests.webhooks.receivers import Hostile, Receiver, Reply, closes_kept_connections, never_answers
 
@@ -203,7 +203,7 @@ def test_after_close_a_post_is_refused_and_close_may_be_repeated(receiver: Recei
 FORKING = """
 import os, sys
 from taskyard.webhooks.http.ssrf_policy import parse_nets
-from taskyard.webhooks.http.client import AiohttpWebhookClient, ClientOptions
+from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient, ClientOptions
 
 url = sys.argv[1]
 client = AiohttpWebhookClient(ClientOptions(allow_nets=parse_nets("127.0.0.0/8"), allow_http=True))

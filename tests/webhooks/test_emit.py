@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from taskyard.database.columns import utc_now
 from taskyard.webhooks import outbox
-from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.event_store import EventDataError
 from taskyard.webhooks.event_types import EventTypeError
 from taskyard.webhooks.models import Delivery, Endpoint, Event
@@ -25,10 +25,10 @@ class Broker:
     """What was handed over; the tests in tests/system use a real one."""
 
     def __init__(self) -> None:
-        self.batches: list[list[Due]] = []
+        self.batches: list[list[DueDelivery]] = []
         self.error: Exception | None = None
 
-    def take(self, due: list[Due]) -> None:
+    def take(self, due: list[DueDelivery]) -> None:
         if self.error is not None:
             raise self.error
         self.batches.append(list(due))

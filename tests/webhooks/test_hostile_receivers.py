@@ -10,8 +10,8 @@ from time import monotonic
 
 import pytest
 
-from taskyard.webhooks.http.client import AiohttpWebhookClient
 from taskyard.webhooks.http.response import Answer, ErrorCode, Timeouts
+from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient
 from tests.webhooks.posting import HEADERS, LOCAL, QUICK, posted
 from tests.webhooks.receivers import (
     Behaviour,

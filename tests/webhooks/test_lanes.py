@@ -1,4 +1,4 @@
-"""An endpoint's lane: places, the rate limit, pauses and the circuit breaker, and who is called when there is room."""
+"""An endpoint's limits: slots, rate limit, pauses and the circuit breaker, and which deliveries are released."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -8,9 +8,9 @@ import pytest
 
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import load_settings
-from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.delivery.endpoints import disable, enable, find
-from taskyard.webhooks.delivery.limits import Lane, Wait
+from taskyard.webhooks.delivery.limits import EndpointLimiter, LimitWait
 from taskyard.webhooks.delivery.store import Claim, Refusal
 from taskyard.webhooks.models import Delivery, Endpoint
 from tests.webhooks.stage import ENVIRONMENT, Stage, status
@@ -19,8 +19,8 @@ GRACE = timedelta(seconds=60)
 SECOND = timedelta(seconds=1)
 
 
-def ids(called: tuple[Due, ...] | list[Due]) -> list[object]:
-    return [due.delivery_id for due in called]
+def ids(released: tuple[DueDelivery, ...] | list[DueDelivery]) -> list[object]:
+    return [due.delivery_id for due in released]
 
 
 def test_a_full_lane_lets_nobody_in_and_calls_the_oldest_when_a_place_is_free(stage: Stage) -> None:
@@ -29,9 +29,9 @@ def test_a_full_lane_lets_nobody_in_and_calls_the_oldest_when_a_place_is_free(st
     claim = stage.claim(first)
 
     assert stage.refusal(third) == stage.refusal(second) == Refusal("waiting")
-    verdict = stage.record(claim, status(200))
+    outcome = stage.record(claim, status(200))
 
-    assert verdict.called == (Due(second, claim.endpoint.id, has_task=False),)
+    assert outcome.released == (DueDelivery(second, claim.endpoint.id, has_task=False),)
     assert isinstance(stage.store.claim(second), Claim)
 
 
@@ -41,7 +41,7 @@ def test_a_failure_frees_its_place_too(stage: Stage) -> None:
     claim = stage.claim(first)
     stage.refusal(second)
 
-    assert ids(stage.record(claim, status(500)).called) == [second]
+    assert ids(stage.record(claim, status(500)).released) == [second]
 
 
 def test_a_called_delivery_is_called_once(stage: Stage) -> None:
@@ -51,9 +51,9 @@ def test_a_called_delivery_is_called_once(stage: Stage) -> None:
     for row in rows[2:]:
         stage.refusal(row)
 
-    called = [*stage.record(one, status(200)).called, *stage.record(two, status(200)).called]
+    released = [*stage.record(one, status(200)).released, *stage.record(two, status(200)).released]
 
-    assert ids(called) == rows[2:]
+    assert ids(released) == rows[2:]
     assert stage.store.waiting(100) == []
 
 
@@ -89,14 +89,14 @@ def test_one_full_lane_does_not_touch_another(stage: Stage) -> None:
 
 
 def test_slots_of_a_rate_limit_lie_an_interval_apart_and_only_few_are_given_ahead() -> None:
-    """At 4 a second: one at once, four within the second ahead, and the rest waits in SQL to be called."""
+    """At 4 a second: one at once, four within the second ahead, and the rest waits in SQL to be released."""
     now = utc_now()
-    lane = Lane(Endpoint(url="", rate_per_second=4.0), 0, load_settings(ENVIRONMENT))
+    lane = EndpointLimiter(Endpoint(url="", rate_per_second=4.0), 0, load_settings(ENVIRONMENT))
 
     waits = [lane.wait(Delivery(event_id="", endpoint_id=uuid4(), event_type="", body=b""), now) for _ in range(8)]
 
-    ahead = [Wait(now + timedelta(seconds=seconds)) for seconds in (0.25, 0.5, 0.75, 1.0)]
-    assert waits == [None, *ahead, Wait(None), Wait(None), Wait(None)]
+    ahead = [LimitWait(now + timedelta(seconds=seconds)) for seconds in (0.25, 0.5, 0.75, 1.0)]
+    assert waits == [None, *ahead, LimitWait(None), LimitWait(None), LimitWait(None)]
 
 
 def test_a_slot_stays_good_when_its_owner_comes_late(stage: Stage) -> None:
@@ -132,13 +132,13 @@ def test_who_finishes_under_a_rate_limit_calls_the_next_to_its_slot(stage: Stage
     assert stage.refusal(second).state == "busy", "one slot is always given ahead"
     assert stage.refusal(third) == Refusal("waiting")
 
-    assert stage.record(claim, status(200)).called == ()
+    assert stage.record(claim, status(200)).released == ()
     stage.change(Delivery, second, next_attempt_at=utc_now())
     stage.change(Endpoint, endpoint, next_slot_at=utc_now() + 5 * SECOND)
-    (called,) = stage.record(stage.claim(second), status(200)).called
+    (released,) = stage.record(stage.claim(second), status(200)).released
 
-    assert called.delivery_id == third
-    assert 4 * SECOND < called.wait <= 5 * SECOND
+    assert released.delivery_id == third
+    assert 4 * SECOND < released.wait <= 5 * SECOND
     assert stage.refusal(third).retry_at is not None, "its slot"
 
 
@@ -161,14 +161,14 @@ def test_a_receiver_that_asks_for_a_pause_gets_it_for_its_whole_lane(stage: Stag
     endpoint = stage.endpoint()
     first, second = stage.emit_many(2)
 
-    verdict = stage.attempt(first, status(429, retry_after=asked))
+    outcome = stage.attempt(first, status(429, retry_after=asked))
 
     until = stage.lane(endpoint).paused_until
     assert until is not None
     assert abs(until - utc_now() - timedelta(seconds=seconds)) < 5 * SECOND
-    assert verdict.retry_in == timedelta(seconds=seconds)
+    assert outcome.retry_in == timedelta(seconds=seconds)
     assert stage.refusal(second) == Refusal("waiting")
-    assert verdict.called == ()
+    assert outcome.released == ()
     assert stage.store.waiting(100) == [], "the sweeper leaves a paused lane alone"
     stage.end_pause(endpoint)
     assert ids(stage.store.waiting(100)) == [second]
@@ -179,10 +179,10 @@ def test_a_retry_after_that_says_nothing_pauses_nothing(quick_stage: Stage, garb
     endpoint = quick_stage.endpoint()
     (delivery,) = quick_stage.emit()
 
-    verdict = quick_stage.attempt(delivery, status(503, retry_after=garbage))
+    outcome = quick_stage.attempt(delivery, status(503, retry_after=garbage))
 
     assert quick_stage.lane(endpoint).paused_until is None
-    assert verdict.retry_in == timedelta(seconds=60), "the floor after a 503"
+    assert outcome.retry_in == timedelta(seconds=60), "the floor after a 503"
 
 
 def test_a_success_that_was_under_way_does_not_end_a_pause_that_another_answer_asked_for(stage: Stage) -> None:
@@ -218,11 +218,11 @@ def test_a_disabled_endpoint_parks_and_an_enabled_one_releases_within_its_lane(s
     assert stage.store.waiting(100) == []
 
     with stage.database.session() as session, session.begin():
-        released, called = enable(session, find(session, endpoint), stage.settings)
+        count, released = enable(session, find(session, endpoint), stage.settings)
 
-    assert released == 5
-    assert [due.delivery_id in rows for due in called] == [True, True]
-    first = {due.delivery_id for due in called}
+    assert count == 5
+    assert [due.delivery_id in rows for due in released] == [True, True]
+    first = {due.delivery_id for due in released}
     for row in first:
         assert isinstance(stage.store.claim(row), Claim)
     for row in set(rows) - first:

@@ -12,7 +12,7 @@ from taskyard.webhooks.delivery.endpoints import UnknownEndpointError, disable, 
 from taskyard.webhooks.models import Delivery, Endpoint
 from taskyard.webhooks.operators.replay import (
     EndpointDisabledError,
-    Failed,
+    FailedDeliveryFilter,
     UnknownDeliveryIdError,
     add_missing,
     count_failed,
@@ -32,7 +32,7 @@ def exhausted(stage: Stage, number: int, event_type: str = "market.resolved") ->
     return rows
 
 
-def reopened(stage: Stage, wanted: Failed) -> list[UUID]:
+def reopened(stage: Stage, wanted: FailedDeliveryFilter) -> list[UUID]:
     with stage.database.session() as session:
         return [due.delivery_id for batch in reopen_failed(session, wanted) for due in batch]
 
@@ -44,8 +44,8 @@ def test_all_that_failed_gets_fresh_attempts(stage: Stage) -> None:
     stage.attempt(delivered, status(200))
 
     with stage.database.session() as session:
-        assert count_failed(session, Failed(endpoint_id=endpoint)) == 5
-    assert sorted(reopened(stage, Failed(endpoint_id=endpoint))) == sorted(rows)
+        assert count_failed(session, FailedDeliveryFilter(endpoint_id=endpoint)) == 5
+    assert sorted(reopened(stage, FailedDeliveryFilter(endpoint_id=endpoint))) == sorted(rows)
 
     assert stage.attempt(rows[0], status(500)).state == "retrying", "its failures count from nought"
     assert stage.delivery(delivered).state == "delivered"
@@ -57,10 +57,10 @@ def test_the_filters_hold(stage: Stage) -> None:
     stage.change(Delivery, old[0], created_at=utc_now() - PAST)
     half_an_hour_ago = utc_now() - PAST / 2
 
-    assert reopened(stage, Failed(endpoint_id=uuid4())) == []
-    assert reopened(stage, Failed(until=half_an_hour_ago)) == old
-    assert reopened(stage, Failed(event_type="market.opened")) == other
-    assert reopened(stage, Failed(since=half_an_hour_ago)) == new
+    assert reopened(stage, FailedDeliveryFilter(endpoint_id=uuid4())) == []
+    assert reopened(stage, FailedDeliveryFilter(until=half_an_hour_ago)) == old
+    assert reopened(stage, FailedDeliveryFilter(event_type="market.opened")) == other
+    assert reopened(stage, FailedDeliveryFilter(since=half_an_hour_ago)) == new
 
 
 def test_ten_operators_at_once_reopen_each_delivery_once(stage: Stage) -> None:
@@ -70,7 +70,7 @@ def test_ten_operators_at_once_reopen_each_delivery_once(stage: Stage) -> None:
 
     def one(_: int) -> list[UUID]:
         start.wait(20)
-        return reopened(stage, Failed())
+        return reopened(stage, FailedDeliveryFilter())
 
     with ThreadPoolExecutor(10) as pool:
         sent = [row for rows in pool.map(one, range(10)) for row in rows]

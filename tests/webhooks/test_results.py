@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from taskyard.database.columns import utc_now
-from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.delivery.store import Claim
 from taskyard.webhooks.event_types import ENDPOINT_DISABLED
 from taskyard.webhooks.http.response import Answer, ErrorCode, Phases
@@ -44,9 +44,9 @@ def test_the_waits_follow_the_schedule_and_after_the_sixth_attempt_it_is_exhaust
     (delivery,) = stage.emit()
     stage = stage.tuned(WEBHOOK_BREAKER_FAILURES="100")
 
-    verdicts = [stage.attempt(delivery, status(500)) for _ in range(6)]
+    outcomes = [stage.attempt(delivery, status(500)) for _ in range(6)]
 
-    assert [verdict.retry_in and verdict.retry_in.total_seconds() for verdict in verdicts] == [
+    assert [outcome.retry_in and outcome.retry_in.total_seconds() for outcome in outcomes] == [
         30,
         300,
         3600,
@@ -95,19 +95,19 @@ def test_a_retry_after_may_be_a_date(stage: Stage) -> None:
     (delivery,) = stage.emit()
     at = datetime.now(UTC) + timedelta(seconds=200)
 
-    verdict = stage.attempt(delivery, status(503, retry_after=format_datetime(at, usegmt=True)))
+    outcome = stage.attempt(delivery, status(503, retry_after=format_datetime(at, usegmt=True)))
 
-    assert verdict.retry_in is not None
-    assert abs(verdict.retry_in - timedelta(seconds=200)) < timedelta(seconds=10)
+    assert outcome.retry_in is not None
+    assert abs(outcome.retry_in - timedelta(seconds=200)) < timedelta(seconds=10)
 
 
 def test_a_code_that_the_operator_calls_terminal_ends_the_delivery_at_once(stage: Stage) -> None:
     stage.endpoint()
     (delivery,) = stage.emit()
 
-    verdict = stage.tuned(WEBHOOK_TERMINAL_CODES="422,400").attempt(delivery, status(422))
+    outcome = stage.tuned(WEBHOOK_TERMINAL_CODES="422,400").attempt(delivery, status(422))
 
-    assert (verdict.state, verdict.retry_in) == ("exhausted", None)
+    assert (outcome.state, outcome.retry_in) == ("exhausted", None)
 
 
 def test_410_ends_the_delivery_disables_the_endpoint_and_parks_the_others(stage: Stage) -> None:
@@ -115,10 +115,10 @@ def test_410_ends_the_delivery_disables_the_endpoint_and_parks_the_others(stage:
     first, second, under_way = stage.emit_many(3)
     other = stage.claim(under_way)
 
-    verdict = stage.attempt(first, status(410))
+    outcome = stage.attempt(first, status(410))
 
     lane = stage.lane(endpoint)
-    assert verdict.state == "exhausted"
+    assert outcome.state == "exhausted"
     assert (lane.enabled, lane.disabled_reason) == (False, "the receiver answered 410 Gone")
     assert [stage.delivery(row).state for row in (second, under_way)] == ["parked", "parked"]
     assert stage.record(other, status(200)).state == "delivered", "what was under way still counts"
@@ -130,9 +130,9 @@ def test_a_failure_that_was_under_way_when_its_endpoint_was_disabled_stays_parke
     claim = stage.claim(under_way)
     stage.attempt(first, status(410))
 
-    verdict = stage.record(claim, status(500))
+    outcome = stage.record(claim, status(500))
 
-    assert (verdict.state, verdict.retry_in) == ("parked", None)
+    assert (outcome.state, outcome.retry_in) == ("parked", None)
     assert stage.delivery(under_way).next_attempt_at is None
 
 
@@ -144,13 +144,13 @@ def test_the_owner_is_told_of_a_disabled_endpoint_by_an_event(stage: Stage) -> N
     deliveries = stage.emit()
     (delivery,) = [row for row in deliveries if stage.delivery(row).endpoint_id == broken]
 
-    verdict = stage.attempt(delivery, status(410))
+    outcome = stage.attempt(delivery, status(410))
 
     (notice,) = stage.deliveries(ENDPOINT_DISABLED)
     assert notice.endpoint_id == operators
     assert str(broken).encode() in notice.body
     assert b"410 Gone" in notice.body
-    assert verdict.called == (Due(notice.id, operators),), "it is handed over with the attempt"
+    assert outcome.released == (DueDelivery(notice.id, operators),), "it is handed over with the attempt"
 
 
 def test_so_many_exhausted_deliveries_in_a_row_disable_the_endpoint(stage: Stage) -> None:
@@ -173,9 +173,9 @@ def test_an_endpoint_that_failed_for_too_long_is_disabled_with_its_next_failure(
     stage.attempt(delivery, status(500))
     stage.change(Endpoint, endpoint, failing_since=utc_now() - timedelta(hours=121))
 
-    verdict = stage.attempt(delivery, status(500))
+    outcome = stage.attempt(delivery, status(500))
 
-    assert (verdict.state, verdict.retry_in) == ("parked", None)
+    assert (outcome.state, outcome.retry_in) == ("parked", None)
     assert str(stage.lane(endpoint).disabled_reason).startswith("no success since ")
 
 
@@ -199,10 +199,10 @@ class TestManual:
         stage.attempt(delivery, status(500))
         before = stage.delivery(delivery)
 
-        verdict = stage.record(by_hand(stage, delivery), status(500))
+        outcome = stage.record(by_hand(stage, delivery), status(500))
 
         after = stage.delivery(delivery)
-        assert (verdict.state, verdict.retry_in) == ("retrying", None)
+        assert (outcome.state, outcome.retry_in) == ("retrying", None)
         assert (after.failures, after.next_attempt_at) == (before.failures, before.next_attempt_at)
         assert [(row.trigger, row.by) for row in stage.attempts(delivery)] == [("schedule", None), ("manual", "ann")]
 

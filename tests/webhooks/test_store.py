@@ -74,9 +74,9 @@ def test_a_delivery_before_its_time_is_refused_until_then(stage: Stage) -> None:
 def test_a_finished_delivery_is_not_sent_again(stage: Stage, code: int) -> None:
     stage.endpoint()
     (delivery,) = stage.emit()
-    verdict = stage.attempt(delivery, status(code))
+    outcome = stage.attempt(delivery, status(code))
 
-    assert stage.refusal(delivery) == Refusal(verdict.state)
+    assert stage.refusal(delivery) == Refusal(outcome.state)
 
 
 def test_a_manual_claim_ignores_schedule_and_state_but_not_a_lease(stage: Stage) -> None:
@@ -96,9 +96,9 @@ def test_a_lost_worker_leaves_an_attempt_row_and_its_delivery_free(stage: Stage)
     stage.claim(delivery)
     stage.lose_worker(delivery)
 
-    verdict = stage.attempt(delivery, status(200))
+    outcome = stage.attempt(delivery, status(200))
 
-    assert (verdict.state, verdict.attempt) == ("delivered", 2)
+    assert (outcome.state, outcome.attempt) == ("delivered", 2)
     assert [(row.number, row.error, row.status) for row in stage.attempts(delivery)] == [
         (1, "worker_lost", None),
         (2, None, 200),
@@ -113,10 +113,10 @@ def test_a_worker_that_lost_its_lease_records_its_attempt_and_decides_nothing(st
     stage.lose_worker(delivery)
     current = stage.claim(delivery)
 
-    verdict = stage.record(late, status(500))
+    outcome = stage.record(late, status(500))
 
     row = stage.delivery(delivery)
-    assert (verdict.state, verdict.retry_in, row.failures) == ("pending", None, 0)
+    assert (outcome.state, outcome.retry_in, row.failures) == ("pending", None, 0)
     assert row.lease_token == current.token, "the current holder keeps its lease"
     assert stage.record(current, status(200)).state == "delivered"
     assert [attempt.number for attempt in stage.attempts(delivery)] == [1, 2, 3]
@@ -245,7 +245,7 @@ def test_claims_and_records_of_many_threads_share_their_transactions(stage: Stag
             first = pool.submit(stage.store.claim, rows[0])
             wait_for(lambda: len(taken) == 2, 20, "ours has begun, and the first claim's")
             others = [pool.submit(stage.store.claim, row) for row in rows[1:]]
-            wait_for(lambda: stage.store._claims.waiting == 19, 20, "they wait for their turn")
+            wait_for(lambda: stage.store._claims.pending == 19, 20, "they wait for their turn")
         claims = [claim.result(20) for claim in (first, *others)]
 
     assert len({claim.token for claim in claims if isinstance(claim, Claim)}) == 20

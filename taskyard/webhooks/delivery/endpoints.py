@@ -1,4 +1,4 @@
-"""Endpoints: registered, limited, rotated, disabled and enabled. All changes to their rows are here."""
+"""Register, rotate, disable and enable endpoints; every change of their rows by a person is here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from sqlmodel import Session, col
 
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
-from taskyard.webhooks.delivery.dispatch import Due, call_next
+from taskyard.webhooks.delivery.dispatch import DueDelivery, release_waiting
 from taskyard.webhooks.event_types import check_pattern
 from taskyard.webhooks.http.ssrf_policy import check_url
 from taskyard.webhooks.models import OPEN_STATES, Delivery, Endpoint, Secret, Subscription
@@ -72,7 +72,7 @@ def register(
     Add an endpoint; return it with its secret, which is shown here and never stored in clear.
 
     Raises:
-        UrlRefusedError: The URL is malformed or may not be called.
+        UrlRefusedError: The URL is malformed or may not be released.
         EventTypeError: A pattern is malformed or fits no known type.
         EndpointError: An option has no meaning.
         SecretFormatError: The given secret is malformed.
@@ -118,7 +118,7 @@ def find(session: Session, endpoint_id: UUID) -> Endpoint:
 
 def rotate_secret(session: Session, settings: Settings, endpoint_id: UUID, overlap: timedelta) -> str:
     """
-    Give the endpoint a new secret; the old one signs beside it until ``overlap`` has passed. Return the new one.
+    Give the endpoint a new secret and return it; the old one also signs until ``overlap`` has passed.
 
     Raises:
         UnknownEndpointError: There is no such endpoint.
@@ -140,13 +140,13 @@ def rotate_secret(session: Session, settings: Settings, endpoint_id: UUID, overl
 def active_secrets(
     session: Session, vault: Vault, endpoint_id: UUID, now: datetime
 ) -> list[tuple[SigningSecret, datetime | None]]:
-    """Return the secrets that sign now, newest first, each with the moment at which it ceases to (None: never)."""
+    """Return the secrets that sign now, newest first, each with its expiry (None: never)."""
     rows = session.scalars(_active_secrets(endpoint_id, now)).all()
     return [(parse_secret(vault.open(row.ciphertext, endpoint_id)), row.expires_at) for row in rows]
 
 
 def disable(session: Session, endpoint: Endpoint, reason: str) -> int:
-    """Stop sending to the endpoint and park what was still to come; return how many deliveries were parked."""
+    """Stop sending to the endpoint and park its open deliveries; return how many were parked."""
     endpoint.enabled = False
     endpoint.disabled_reason = reason
     endpoint.disabled_at = endpoint.updated_at = utc_now()
@@ -160,13 +160,13 @@ def disable(session: Session, endpoint: Endpoint, reason: str) -> int:
     return len(parked.all())
 
 
-def enable(session: Session, endpoint: Endpoint, settings: Settings) -> tuple[int, list[Due]]:
+def enable(session: Session, endpoint: Endpoint, settings: Settings) -> tuple[int, list[DueDelivery]]:
     """
     Start sending again with a clean health record.
 
     Returns:
-        How many deliveries were parked and are due now; and those of them to hand to the broker: as many as the lane
-        has room for, which call the others when they are done.
+        How many parked deliveries are due now; and those of them to enqueue, as many as the endpoint has slots, which
+        release the others when they are done.
     """
     now = utc_now()
     endpoint.enabled = True
@@ -181,7 +181,7 @@ def enable(session: Session, endpoint: Endpoint, settings: Settings) -> tuple[in
         .values(state="retrying", next_attempt_at=now, enqueued_at=None)
         .returning(col(Delivery.id))
     )
-    return len(released.all()), call_next(session, [endpoint], settings, now).get(endpoint.id, [])
+    return len(released.all()), release_waiting(session, [endpoint], settings, now).get(endpoint.id, [])
 
 
 def remove(session: Session, endpoint_id: UUID) -> None:
@@ -248,6 +248,6 @@ def _check_header(name: str, value: str) -> None:
     if lower in _FORBIDDEN_HEADERS or lower.startswith(("content-", "webhook-", "x-predictify-")):
         raise EndpointError(f"header {name!r} is set by the platform")
     if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum() or not value.isprintable():
-        raise EndpointError(f"header {name!r} has characters that do not belong into a header")
+        raise EndpointError(f"header {name!r} has characters that a header must not have")
     if len(name) + len(value) > LONGEST_HEADER:
         raise EndpointError(f"header {name[:40]!r} is longer than {LONGEST_HEADER} characters: no receiver takes it")

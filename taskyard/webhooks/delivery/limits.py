@@ -1,4 +1,4 @@
-"""An endpoint's lane: whether a delivery may be sent now, and what an attempt does to the endpoint's health."""
+"""An endpoint's limits: whether a delivery may be sent now, and how attempts change the endpoint's health."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,43 +8,45 @@ from taskyard.settings.platform import Settings
 from taskyard.webhooks.models import Delivery, Endpoint
 
 LONGEST_BREAK = timedelta(minutes=30)
-SLOTS_SPAN = timedelta(seconds=1)  # slots are given out for so long ahead, and kept for so long; at least an interval
+SLOTS_SPAN = timedelta(
+    seconds=1
+)  # start times are given out so far ahead, and stay valid so long; at least one interval
 
 
-class Wait(NamedTuple):
+class LimitWait(NamedTuple):
     """The delivery must not be sent now."""
 
-    until: datetime | None  # its own slot; None: it is called when the lane has room again
+    until: datetime | None  # its start time; None: until a finished delivery of the endpoint releases it
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class EndpointLimiter:
     """The limits of one endpoint, and how many of its deliveries are being sent."""
 
     endpoint: Endpoint
     in_flight: int
     settings: Settings
 
-    def wait(self, delivery: Delivery, now: datetime) -> Wait | None:
+    def wait(self, delivery: Delivery, now: datetime) -> LimitWait | None:
         """
-        Return None if the delivery may be sent now, else for what it must wait.
+        Return None if the delivery may be sent now, else what it must wait for.
 
-        Nobody asks twice: whoever finds the lane full or paused waits in SQL and is called by the delivery that makes
-        room, or by the sweeper after a pause. Under a rate limit it gets a slot of its own if one is near. A slot
-        stays good for a while when its owner comes late; since few are given out ahead and none is kept for long,
-        neither busy workers nor an outage cause a burst.
+        Nothing polls: a delivery that finds all slots taken, or a pause, waits in SQL until a finished delivery
+        releases it, or the sweeper does after the pause. Under a rate limit it gets a start time of its own if one is
+        near. A start time stays valid for a while when a busy worker is late; since few are given out ahead and none
+        is kept for long, neither busy workers nor an outage cause a burst.
         """
         if self.places(now) == 0:
-            return Wait(None)
+            return LimitWait(None)
         if self.endpoint.rate_per_second is None or self._has_slot(delivery, now):
             return None
         slot = self.reserve(now)
         if slot is not None and slot <= now:
             return None
-        return Wait(slot)
+        return LimitWait(slot)
 
     def reserve(self, now: datetime) -> datetime | None:
-        """Take the next slot under the endpoint's rate limit, or None while enough are given out."""
+        """Take the next start time under the endpoint's rate limit; None while enough are given out."""
         if self.endpoint.rate_per_second is None:
             return now
         slot = max(now, self.endpoint.next_slot_at or now)
@@ -61,7 +63,7 @@ class Lane:
 
     @property
     def capacity(self) -> int:
-        """How many requests may be in flight; one probe after the breaker opened, until it succeeds."""
+        """How many requests may be in flight; one, the probe, while the breaker is open."""
         if self.endpoint.breaker_openings:
             return 1
         return self.endpoint.max_concurrency or self.settings.webhook_max_concurrency
@@ -83,8 +85,8 @@ def note_success(endpoint: Endpoint, now: datetime, *, is_manual: bool = False) 
     """
     Clear the record of failures; return whether the row changed (a healthy one is written at most once a minute).
 
-    A pause stays: the request that succeeded may have been under way when another one was told to wait. Only an
-    operator's attempt, which ignores pauses, proves that the pause is over.
+    A pause stays: the request that succeeded may have started before another one was told to wait. Only a manual
+    attempt, which ignores pauses, proves that the pause is over.
     """
     was_failing = bool(endpoint.consecutive_failures or endpoint.consecutive_exhausted or endpoint.failing_since)
     if not was_failing and endpoint.last_success_at and now - endpoint.last_success_at < timedelta(minutes=1):
@@ -101,10 +103,10 @@ def note_failure(
     endpoint: Endpoint, started_at: datetime, now: datetime, settings: Settings, asked_pause: timedelta | None
 ) -> None:
     """
-    Count a failed attempt; pause the lane if the receiver asked for it or the circuit breaker opens.
+    Count a failed attempt; pause the endpoint if the receiver asked for it or the circuit breaker opens.
 
-    The breaker opens at so many failures in a row, and again, for twice as long, when its probe fails. Requests that
-    were under way when it opened are no probes: their failures do not make the break longer.
+    The breaker opens after WEBHOOK_BREAKER_FAILURES failures in a row, and again, for twice as long, when its probe
+    fails. Requests that were in flight when it opened are not probes: their failures do not prolong the pause.
     """
     endpoint.consecutive_failures += 1
     endpoint.failing_since = endpoint.failing_since or now

@@ -13,16 +13,16 @@ from sqlmodel import Session, col
 
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
-from taskyard.webhooks.delivery.dispatch import Due, call_next, count_in_flight, take_lost, take_waiting
+from taskyard.webhooks.delivery.dispatch import DueDelivery, count_in_flight, release_waiting, take_lost, take_waiting
 from taskyard.webhooks.delivery.endpoints import active_secrets, open_vault
-from taskyard.webhooks.delivery.group_commit import Together
-from taskyard.webhooks.delivery.limits import Lane
-from taskyard.webhooks.delivery.transitions import AttemptFacts, Scene, Verdict, settle_attempt
+from taskyard.webhooks.delivery.group_commit import GroupCommitter
+from taskyard.webhooks.delivery.limits import EndpointLimiter
+from taskyard.webhooks.delivery.transitions import AttemptFacts, AttemptOutcome, LockedRows, settle_attempt
 from taskyard.webhooks.http.response import Answer
 from taskyard.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint
 from taskyard.webhooks.signing.schemes import SigningSecret
 
-MOST_KNOWN = 10_000  # endpoints whose secrets a process keeps opened
+SECRET_CACHE_SIZE = 10_000  # endpoints whose decrypted secrets a process caches
 LEASE_MARGIN = timedelta(seconds=10)  # beyond the total timeout: time to record the attempt
 
 
@@ -39,127 +39,130 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why there is nothing to send now."""
+    """Why the delivery cannot be sent now."""
 
-    state: str  # of the delivery; or "unknown", "busy", or "waiting" for the lane to call it
+    state: str  # of the delivery; or "unknown", "busy", or "waiting" until its endpoint has a free slot
     retry_at: datetime | None = None  # ask again then; None: never, by this task
 
 
 @dataclass(frozen=True, slots=True)
-class _KnownSecrets:
-    """An endpoint's opened secrets, as of one version of its row; a rotation changes the row."""
+class _CachedSecrets:
+    """An endpoint's decrypted secrets at one version of its row; a rotation changes the version."""
 
     version: datetime
-    secrets: list[tuple[SigningSecret, datetime | None]]  # newest first, with the end of each one's time
+    secrets: list[tuple[SigningSecret, datetime | None]]  # newest first, each with its expiry
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """Somebody wants to send a delivery."""
+class _ClaimRequest:
+    """One call of `claim`."""
 
     delivery_id: UUID
     manual_by: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
-    """Somebody has sent a delivery."""
+class _RecordRequest:
+    """One call of `record`."""
 
     delivery_id: UUID
     facts: AttemptFacts
 
 
-class DeliveryStore:
+class SqlDeliveryStore:
     """
     Reads and writes deliveries; every method is one transaction.
 
-    Claims that threads of this process make at the same moment share one, and so do records: at the rate that matters,
-    transactions cost more than what is in them.
+    Concurrent claims of this process share a transaction, and so do records: under load, transactions cost more than
+    the statements in them.
     """
 
     def __init__(self, open_session: Callable[[], Session], settings: Settings) -> None:
         self._open_session = open_session
         self._settings = settings
         self._vault = open_vault(settings)
-        self._known: dict[UUID, _KnownSecrets] = {}
-        self._claims = Together(self._claim_all)
-        self._records = Together(self._record_all)
+        self._known: dict[UUID, _CachedSecrets] = {}
+        self._claims = GroupCommitter(self._claim_all)
+        self._records = GroupCommitter(self._record_all)
 
     def claim(self, delivery_id: UUID, manual_by: str | None = None) -> Claim | Refusal:
         """
-        Take the lease on a delivery that is due and whose lane is free, or say why not.
+        Take the lease on a delivery that is due and whose endpoint has a free slot, or say why not.
 
-        The endpoint's row is locked first, so that two claims never count the same free place in a lane. A manual
-        attempt ignores the schedule and the delivery's state, not the lease of another worker.
+        The endpoint's row is locked first, so that two claims never count the same free slot. A manual attempt ignores
+        the schedule and the delivery's state, but not the lease of another worker.
         """
-        return self._claims.ask(_Asked(delivery_id, manual_by))
+        return self._claims.call(_ClaimRequest(delivery_id, manual_by))
 
-    def record(self, claim: Claim, answer: Answer, started_at: datetime, worker: str) -> Verdict:
+    def record(self, claim: Claim, answer: Answer, started_at: datetime, worker: str) -> AttemptOutcome:
         """
         Write the attempt, what follows for the delivery, and the endpoint's health.
 
-        If the lease was lost meanwhile, the attempt is still recorded, and nothing else changes.
+        If the lease was lost meanwhile, only the attempt is recorded.
 
         Raises:
             LookupError: The delivery was deleted meanwhile.
         """
         facts = AttemptFacts(claim.token, answer, started_at, worker, claim.manual_by)
-        verdict = self._records.ask(_Sent(claim.delivery.id, facts))
-        if verdict is None:
+        outcome = self._records.call(_RecordRequest(claim.delivery.id, facts))
+        if outcome is None:
             raise LookupError(f"webhook delivery {claim.delivery.id} was deleted while it was being sent")
-        return verdict
+        return outcome
 
-    def _claim_all(self, asked: Sequence[_Asked]) -> list[Claim | Refusal]:
+    def _claim_all(self, asked: Sequence[_ClaimRequest]) -> list[Claim | Refusal]:
         with self._open_session() as session, session.begin():
             rows = _lock(session, {one.delivery_id for one in asked})
             now = utc_now()
             in_flight = count_in_flight(session, {endpoint.id for endpoint, _ in rows.values()}, now)
             return [
-                self._claim(Scene(session, self._settings, *rows[one.delivery_id]), one, in_flight, now)
+                self._claim(LockedRows(session, self._settings, *rows[one.delivery_id]), one, in_flight, now)
                 if one.delivery_id in rows
                 else Refusal("unknown")
                 for one in asked
             ]
 
-    def _claim(self, scene: Scene, asked: _Asked, in_flight: Counter[UUID], now: datetime) -> Claim | Refusal:
-        endpoint, delivery = scene.endpoint, scene.delivery
+    def _claim(
+        self, locked: LockedRows, asked: _ClaimRequest, in_flight: Counter[UUID], now: datetime
+    ) -> Claim | Refusal:
+        endpoint, delivery = locked.endpoint, locked.delivery
         if delivery.lease_until is not None and delivery.lease_until > now:
             return Refusal("busy", delivery.lease_until)
-        lane = Lane(endpoint, in_flight[endpoint.id], self._settings)
+        limiter = EndpointLimiter(endpoint, in_flight[endpoint.id], self._settings)
         if asked.manual_by is None:
-            refusal = _not_now(delivery, endpoint, now) or _no_room(delivery, lane, now)
+            refusal = _not_now(delivery, endpoint, now) or _no_slot(delivery, limiter, now)
             if refusal is not None:
                 return refusal
-        self._note_lost_worker(scene.session, delivery)
+        self._note_lost_worker(locked.session, delivery)
         delivery.lease_token = uuid4()
         delivery.lease_until = now + self._settings.webhook_total_timeout + LEASE_MARGIN
         in_flight[endpoint.id] += 1
-        secrets = self._secrets(scene.session, endpoint, now)
+        secrets = self._secrets(locked.session, endpoint, now)
         return Claim(delivery, endpoint, secrets, delivery.lease_token, asked.manual_by)
 
-    def _record_all(self, sent: Sequence[_Sent]) -> list[Verdict | None]:
+    def _record_all(self, sent: Sequence[_RecordRequest]) -> list[AttemptOutcome | None]:
         with self._open_session() as session, session.begin():
             rows = _lock(session, {one.delivery_id for one in sent}, with_body=False)
-            scenes = {key: Scene(session, self._settings, *pair) for key, pair in rows.items()}
-            verdicts = [
-                settle_attempt(scenes[one.delivery_id], one.facts) if one.delivery_id in rows else None for one in sent
+            locked_rows = {key: LockedRows(session, self._settings, *pair) for key, pair in rows.items()}
+            outcomes = [
+                settle_attempt(locked_rows[one.delivery_id], one.facts) if one.delivery_id in rows else None
+                for one in sent
             ]
             endpoints = {endpoint.id: endpoint for endpoint, _ in rows.values()}
-            called = call_next(session, list(endpoints.values()), self._settings, utc_now())
-            return [verdict and verdict.calling(called.pop(verdict.endpoint_id, ())) for verdict in verdicts]
+            released = release_waiting(session, list(endpoints.values()), self._settings, utc_now())
+            return [outcome and outcome.with_released(released.pop(outcome.endpoint_id, ())) for outcome in outcomes]
 
-    def waiting(self, limit: int) -> list[Due]:
-        """Return deliveries that are due, have no task, and whose lane has room; mark them as handed to the broker."""
+    def waiting(self, limit: int) -> list[DueDelivery]:
+        """Return due deliveries without a task whose endpoint has a free slot; mark them as enqueued."""
         with self._open_session() as session, session.begin():
             return take_waiting(session, self._settings, limit, utc_now())
 
-    def lost(self, limit: int, grace: timedelta) -> list[Due]:
-        """Return deliveries that are due though they were handed over before ``grace``; mark them as handed again."""
+    def lost(self, limit: int, grace: timedelta) -> list[DueDelivery]:
+        """Return deliveries that are still due ``grace`` after they were enqueued; mark them as enqueued again."""
         with self._open_session() as session, session.begin():
             return take_lost(session, limit, grace, utc_now())
 
     def reopen(self, delivery_id: UUID) -> None:
-        """Give an exhausted delivery fresh attempts, due now; one in any other state is left alone."""
+        """Give an exhausted delivery fresh attempts, due now; a delivery in another state stays as it is."""
         now = utc_now()
         with self._open_session() as session, session.begin():
             session.execute(
@@ -169,17 +172,17 @@ class DeliveryStore:
             )
 
     def _secrets(self, session: Session, endpoint: Endpoint, now: datetime) -> list[SigningSecret]:
-        """Return the secrets that sign now, newest first; read again when the endpoint's row has changed since."""
+        """Return the secrets that sign now, newest first; cached until the endpoint's row changes."""
         known = self._known.get(endpoint.id)
         if known is None or known.version != endpoint.updated_at:
-            if len(self._known) >= MOST_KNOWN:
+            if len(self._known) >= SECRET_CACHE_SIZE:
                 self._known.clear()
             secrets = active_secrets(session, self._vault, endpoint.id, now)
-            known = self._known[endpoint.id] = _KnownSecrets(endpoint.updated_at, secrets)
+            known = self._known[endpoint.id] = _CachedSecrets(endpoint.updated_at, secrets)
         return [secret for secret, expires_at in known.secrets if expires_at is None or expires_at > now]
 
     def _note_lost_worker(self, session: Session, delivery: Delivery) -> None:
-        """A lease that ran out belongs to a worker that died: its attempt may have reached the receiver."""
+        """Record the attempt of a worker that died: an expired lease says that the request may have been sent."""
         if delivery.lease_token is None:
             return
         started = (delivery.lease_until or utc_now()) - self._settings.webhook_total_timeout - LEASE_MARGIN
@@ -200,8 +203,8 @@ def _not_now(delivery: Delivery, endpoint: Endpoint, now: datetime) -> Refusal |
     return None
 
 
-def _no_room(delivery: Delivery, lane: Lane, now: datetime) -> Refusal | None:
-    wait = lane.wait(delivery, now)
+def _no_slot(delivery: Delivery, limiter: EndpointLimiter, now: datetime) -> Refusal | None:
+    wait = limiter.wait(delivery, now)
     if wait is None:
         return None
     if wait.until is None:
@@ -216,17 +219,17 @@ def _lock(
     session: Session, delivery_ids: Collection[UUID], *, with_body: bool = True
 ) -> dict[UUID, tuple[Endpoint, Delivery]]:
     """
-    Lock each endpoint, then its deliveries, both in the order of their ids, so that nobody waits in a circle.
+    Lock each endpoint, then its deliveries, both in the order of their ids, which avoids deadlocks.
 
-    The lock leaves the rows' keys free: an app's transaction that emitted to this endpoint, and may stay open for
-    long, holds the key of the endpoint's row, and must not stop its deliveries.
+    FOR NO KEY UPDATE: an app's open transaction that emitted to this endpoint holds a key-share lock on its row (the
+    foreign key) and must not block the endpoint's deliveries.
     """
     statement = _LOCK if with_body else _LOCK_WITHOUT_BODY
     found = session.execute(statement, {"delivery_ids": list(delivery_ids)}).all()
     return {delivery.id: (endpoint, delivery) for endpoint, delivery in found}
 
 
-# Made once: making a statement costs as much as running it.
+# Built once: building a statement costs as much as running it.
 _LOCK = (
     select(Endpoint, Delivery)
     .join(Delivery, col(Delivery.endpoint_id) == col(Endpoint.id))

@@ -1,4 +1,4 @@
-"""What came of one request: the receiver's answer, or the reason why there was none."""
+"""The outcome of one request: the receiver's answer, or why there was none."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Send requests on one event loop: a guarded aiohttp session that hostile receivers can neither hold nor fill."""
+"""Send requests on one event loop, bounded in time, size and target whatever the receiver does."""
 
 import asyncio
 import re
@@ -17,7 +17,7 @@ from taskyard.webhooks.http.error_codes import REQUEST_ERRORS, error_code, tls_r
 from taskyard.webhooks.http.resolver import GuardedResolver, Lookup, guarded_socket, system_lookup, tls_context
 from taskyard.webhooks.http.response import Answer, Timeouts, as_text
 from taskyard.webhooks.http.ssrf_policy import Network, UrlRefusedError, parse_url
-from taskyard.webhooks.http.timing import Stopwatch, tracing
+from taskyard.webhooks.http.timing import RequestTimer, tracing
 
 READ_LIMIT: Final = 64 * 1024  # bytes of a body that are read; a longer one costs its connection
 EXCERPT_LIMIT: Final = 16 * 1024  # bytes of a body that are kept
@@ -79,23 +79,23 @@ class GuardedSession:
         When a connection that was kept alive turns out to be closed before an answer began, the request is sent again
         on another within the same deadline: a receiver may, rarely, see one request twice.
         """
-        watch = Stopwatch()
+        timer = RequestTimer()
         deadline = _now() + timeouts.total.total_seconds()
         try:
             target = self._target(url, headers)
             async with asyncio.timeout_at(deadline):
-                response = await self._open(target, headers, body, timeouts.connect.total_seconds(), watch)
+                response = await self._open(target, headers, body, timeouts.connect.total_seconds(), timer)
         except REQUEST_ERRORS as error:
-            code = error_code(error, connected=watch.connected_at is not None)
-            return Answer.failed(code, reason=tls_reason(error), phases=watch.phases())
-        watch.answered_at = monotonic()
+            code = error_code(error, connected=timer.connected_at is not None)
+            return Answer.failed(code, reason=tls_reason(error), phases=timer.phases())
+        timer.answered_at = monotonic()
         received, is_whole = await _read(response, min(deadline, _now() + timeouts.body.total_seconds()))
         return Answer(
             status=response.status,
             excerpt=as_text(received[:EXCERPT_LIMIT]),
             truncated=not is_whole or len(received) > EXCERPT_LIMIT,
             retry_after=_retry_after(response),
-            phases=watch.phases(),
+            phases=timer.phases(),
             remote_ip=response.remote_ip,
         )
 
@@ -113,7 +113,7 @@ class GuardedSession:
         return target
 
     async def _open(
-        self, target: URL, headers: Mapping[str, str], body: bytes, connect: float, watch: Stopwatch
+        self, target: URL, headers: Mapping[str, str], body: bytes, connect: float, timer: RequestTimer
     ) -> "_Response":
         send = partial(
             self._session.post,
@@ -121,7 +121,7 @@ class GuardedSession:
             headers=headers,
             data=body,
             allow_redirects=False,
-            trace_request_ctx=watch,
+            trace_request_ctx=timer,
             # aiohttp rounds a timeout up to a whole second unless the threshold is above it
             timeout=aiohttp.ClientTimeout(total=None, connect=connect, ceil_threshold=connect + 1),
         )
@@ -129,9 +129,9 @@ class GuardedSession:
             try:
                 return cast("_Response", await send())
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not watch.is_reused:
+                if not timer.is_reused:
                     raise
-                watch.start_over()
+                timer.start_over()
         return cast("_Response", await send())
 
 

@@ -90,7 +90,7 @@ class DeliveryDetails(DeliveryView):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class DeliveryFilter:
     """Which deliveries to list; None leaves a filter out."""
 
     endpoint_id: UUID | None = None
@@ -117,7 +117,7 @@ def show_endpoint(session: Session, endpoint_id: UUID) -> EndpointView:
 
 
 def list_deliveries(
-    session: Session, wanted: Wanted, *, limit: int = PAGE, after: str | None = None
+    session: Session, wanted: DeliveryFilter, *, limit: int = PAGE, after: str | None = None
 ) -> Page[DeliveryView]:
     """
     Return a page of deliveries, newest first.
@@ -202,7 +202,7 @@ def _health(endpoint: Endpoint, now: datetime) -> Health:
     return "failing" if endpoint.failing_since is not None else "ok"
 
 
-def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+def _conditions(wanted: DeliveryFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.endpoint_id is not None:
         conditions.append(col(Delivery.endpoint_id) == wanted.endpoint_id)

@@ -1,4 +1,4 @@
-"""Send again on an operator's word: one delivery now, or all that an endpoint missed since a moment."""
+"""Send again at an operator's request: failed deliveries, or events that an endpoint missed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sqlmodel import Session, col
 
 from taskyard.database.columns import utc_now
 from taskyard.webhooks.delivery import endpoints
-from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.event_store import delivery_of
 from taskyard.webhooks.event_types import patterns_for
 from taskyard.webhooks.models import Delivery, Endpoint, Event, Subscription
@@ -27,7 +27,7 @@ class EndpointDisabledError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class FailedDeliveryFilter:
     """Which deliveries to send again."""
 
     endpoint_id: UUID | None = None  # None: of all endpoints
@@ -49,12 +49,12 @@ def find_delivery(session: Session, delivery_id: UUID) -> Delivery:
     return delivery
 
 
-def count_failed(session: Session, wanted: Failed) -> int:
+def count_failed(session: Session, wanted: FailedDeliveryFilter) -> int:
     """Return how many deliveries :func:`reopen_failed` would send again."""
     return len(session.scalars(_failed(wanted)).all())
 
 
-def reopen_failed(session: Session, wanted: Failed) -> Iterator[list[Due]]:
+def reopen_failed(session: Session, wanted: FailedDeliveryFilter) -> Iterator[list[DueDelivery]]:
     """
     Give exhausted deliveries fresh attempts, in batches; each batch is committed before it is yielded.
 
@@ -69,10 +69,10 @@ def reopen_failed(session: Session, wanted: Failed) -> Iterator[list[Due]]:
             .returning(col(Delivery.id), col(Delivery.endpoint_id))
         ).all()
         session.commit()
-        yield [Due(row.id, row.endpoint_id) for row in moved]
+        yield [DueDelivery(row.id, row.endpoint_id) for row in moved]
 
 
-def add_missing(session: Session, endpoint_id: UUID, since: datetime) -> Iterator[list[Due]]:
+def add_missing(session: Session, endpoint_id: UUID, since: datetime) -> Iterator[list[DueDelivery]]:
     """
     Make deliveries for events that the endpoint wants and never got, as while it was disabled; in committed batches.
 
@@ -85,7 +85,7 @@ def add_missing(session: Session, endpoint_id: UUID, since: datetime) -> Iterato
         rows = [delivery_of(event, endpoint_id) for event in events]
         session.add_all(rows)
         session.commit()
-        yield [Due(row.id, row.endpoint_id) for row in rows]
+        yield [DueDelivery(row.id, row.endpoint_id) for row in rows]
 
 
 def count_missing(session: Session, endpoint_id: UUID, since: datetime) -> int:
@@ -108,7 +108,7 @@ def find_enabled(session: Session, endpoint_id: UUID) -> Endpoint:
     return endpoint
 
 
-def _failed(wanted: Failed) -> Select[UUID]:
+def _failed(wanted: FailedDeliveryFilter) -> Select[UUID]:
     query = select(col(Delivery.id)).where(col(Delivery.state) == "exhausted").order_by(col(Delivery.created_at))
     if wanted.endpoint_id is not None:
         query = query.where(col(Delivery.endpoint_id) == wanted.endpoint_id)

@@ -10,8 +10,8 @@ import click
 from taskyard.cli.kit.durations import Spans
 from taskyard.cli.kit.options import check_consent, destructive_options, json_option, reason_option
 from taskyard.cli.kit.output import print_facts, print_json, print_table
-from taskyard.cli.webhooks.errors import WebhookCommand
-from taskyard.cli.webhooks.sending import hand_over
+from taskyard.cli.webhooks.send_commands import enqueue_or_report
+from taskyard.cli.webhooks.webhook_command import WebhookCommand
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
 from taskyard.settings.platform import current_settings
@@ -29,13 +29,13 @@ def group() -> None:
 @group.command("ls", cls=WebhookCommand)
 @json_option
 def ls(*, as_json: bool) -> None:
-    """List endpoints, the oldest first."""
+    """List endpoints, oldest first."""
     with open_session() as session:
         views = list_endpoints(session)
     if as_json:
         print_json({"items": [view.model_dump(mode="json") for view in views]})
         return
-    columns = ("id", "url", "events", "health", "to come", "delivered", "exhausted", "parked", "description")
+    columns = ("id", "url", "events", "health", "open", "delivered", "exhausted", "parked", "description")
     print_table(columns, [_row(view) for view in views])
 
 
@@ -43,7 +43,7 @@ def ls(*, as_json: bool) -> None:
 @endpoint_argument
 @json_option
 def show(*, endpoint_id: UUID, as_json: bool) -> None:
-    """Show one endpoint; its secrets and the values of its headers are never shown."""
+    """Show one endpoint, without its secrets and header values."""
     with open_session() as session:
         view = show_endpoint(session, endpoint_id)
     if as_json:
@@ -55,9 +55,9 @@ def show(*, endpoint_id: UUID, as_json: bool) -> None:
 @group.command("add", cls=WebhookCommand)
 @click.argument("url")
 @click.option("--event", "patterns", multiple=True, required=True, metavar="FILTER", help="A type, prefix.*, or *.")
-@click.option("--description", default="", metavar="TEXT", help="For people.")
-@click.option("--max-concurrency", type=int, metavar="N", help="Requests in flight, 1-1000.")
-@click.option("--rate", "rate_per_second", type=float, metavar="N", help="Requests per second at most.")
+@click.option("--description", default="", metavar="TEXT", help="Free text.")
+@click.option("--max-concurrency", type=int, metavar="N", help="Most requests in flight, 1-1000.")
+@click.option("--rate", "rate_per_second", type=float, metavar="N", help="Most requests per second.")
 @click.option("--retry-delays", type=Spans(), metavar="5s,5m,2h", help="Waits between attempts.")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with each request.")
 @click.option("--standard/--no-standard", "sends_standard", default=True, help="Standard Webhooks headers.")
@@ -74,7 +74,7 @@ def add(  # noqa: PLR0913 - an option each
     as_json: bool,
     **plain: Any,
 ) -> None:
-    """Register an endpoint; its secret is printed here, once."""
+    """Register an endpoint; prints its secret once."""
     options = endpoints.EndpointOptions(
         **plain,
         extra_headers=_read_headers(headers),
@@ -97,14 +97,14 @@ def add(  # noqa: PLR0913 - an option each
 @reason_option
 @json_option
 def enable(*, endpoint_id: UUID, reason: str, as_json: bool) -> None:
-    """Send to an endpoint again, starting with what was parked; its record of failures is cleared."""
+    """Send to an endpoint again, starting with its parked deliveries; clears its failure count."""
     with open_session() as session, session.begin():
         endpoint = endpoints.find(session, endpoint_id)
-        released, called = endpoints.enable(session, endpoint, current_settings())
-        facts = {"released": released}
+        count, released = endpoints.enable(session, endpoint, current_settings())
+        facts = {"released": count}
         record_operation(session, "webhooks endpoints enable", str(endpoint_id), reason=reason, facts=facts)
-    _say(f"enabled, {released} parked deliveries are due", endpoint_id, released, as_json=as_json)
-    hand_over(called)
+    _say(f"enabled, {count} parked deliveries are due", endpoint_id, count, as_json=as_json)
+    enqueue_or_report(released)
 
 
 @group.command("disable", cls=WebhookCommand)
@@ -112,12 +112,12 @@ def enable(*, endpoint_id: UUID, reason: str, as_json: bool) -> None:
 @destructive_options(needs_reason=True)
 @json_option
 def disable(*, endpoint_id: UUID, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
-    """Stop sending to an endpoint; what was still to come is parked until it is enabled."""
+    """Stop sending to an endpoint; its open deliveries are parked until it is enabled."""
     check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
     with open_session() as session, session.begin():
         endpoint = endpoints.find(session, endpoint_id)
         if dry_run:
-            open_now = _to_come(show_endpoint(session, endpoint_id))
+            open_now = _open_deliveries(show_endpoint(session, endpoint_id))
             _say(f"would be disabled, parking {open_now} deliveries", endpoint_id, open_now, as_json=as_json)
             return
         parked = endpoints.disable(session, endpoint, reason)
@@ -131,7 +131,7 @@ def disable(*, endpoint_id: UUID, yes: bool, dry_run: bool, reason: str, as_json
 @destructive_options(needs_reason=False)
 @json_option
 def rm(*, endpoint_id: UUID, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
-    """Remove an endpoint that never had a delivery; disable one that had, so that its history stays."""
+    """Remove an endpoint without deliveries; one with deliveries can only be disabled."""
     check_consent(yes=yes, dry_run=dry_run)
     with open_session() as session:
         endpoints.remove(session, endpoint_id)
@@ -150,11 +150,11 @@ def _say(what: str, endpoint_id: UUID, deliveries: int, *, as_json: bool) -> Non
 
 def _row(view: EndpointView) -> tuple[Any, ...]:
     counts = view.deliveries
-    begin = (view.id, view.url, ", ".join(view.patterns), view.health, _to_come(view))
+    begin = (view.id, view.url, ", ".join(view.patterns), view.health, _open_deliveries(view))
     return (*begin, counts["delivered"], counts["exhausted"], counts["parked"], view.description)
 
 
-def _to_come(view: EndpointView) -> int:
+def _open_deliveries(view: EndpointView) -> int:
     return view.deliveries["pending"] + view.deliveries["retrying"]
 
 
