@@ -15,7 +15,7 @@ from taskyard.tasks.errors import PermanentError, RetryAfter, Snooze
 from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.delivery.store import Claim, Refusal
 from taskyard.webhooks.delivery.transitions import AttemptOutcome
-from taskyard.webhooks.http.response import Answer, Timeouts
+from taskyard.webhooks.http.response import Answer, ErrorCode, Timeouts
 from taskyard.webhooks.http.webhook_client import WebhookClient
 from taskyard.webhooks.payloads import DeliverWebhook
 from taskyard.webhooks.signing.schemes import SymmetricSecret, predictify_headers, standard_headers
@@ -102,9 +102,11 @@ def deliver(payload: DeliverWebhook, dependencies: DeliveryDependencies) -> Deli
         return _refused(payload.delivery_id, claim, dependencies)
     started_at = utc_now()
     timeouts = Timeouts(connect=settings.webhook_connect_timeout, total=settings.webhook_total_timeout)
-    answer = dependencies.http.post(
-        claim.endpoint.url, _headers(claim, started_at), claim.delivery.body, timeouts=timeouts
-    )
+    headers = _signed_headers(claim, started_at)
+    if headers is None:
+        answer = Answer.failed(ErrorCode.UNSIGNED)
+    else:
+        answer = dependencies.http.post(claim.endpoint.url, headers, claim.delivery.body, timeouts=timeouts)
     outcome = dependencies.store.record(claim, answer, started_at, dependencies.worker)
     log.info(
         "webhook.attempted",
@@ -170,12 +172,16 @@ def _outcome(payload: DeliverWebhook, outcome: AttemptOutcome, settings: Setting
     )
 
 
-def _headers(claim: Claim, now: datetime) -> dict[str, str]:
+def _signed_headers(claim: Claim, now: datetime) -> dict[str, str] | None:
+    """Return the request's headers; None: no secret of the endpoint signs any of them."""
     delivery, endpoint = claim.delivery, claim.endpoint
-    headers = {**(endpoint.extra_headers or {}), "Content-Type": delivery.content_type, "User-Agent": USER_AGENT}
-    if endpoint.sends_standard:
-        headers |= standard_headers(claim.secrets, delivery.event_id, int(now.timestamp()), delivery.body)
-    symmetric = next((secret for secret in claim.secrets if isinstance(secret, SymmetricSecret)), None)
-    if endpoint.sends_predictify and symmetric is not None:
-        headers |= predictify_headers(symmetric, delivery.event_type, str(delivery.id), delivery.body)
-    return headers
+    signatures: dict[str, str] = {}
+    if endpoint.sends_standard and claim.secrets:
+        signatures |= standard_headers(claim.secrets, delivery.event_id, int(now.timestamp()), delivery.body)
+    shared = next((secret for secret in claim.secrets if isinstance(secret, SymmetricSecret)), None)
+    if endpoint.sends_predictify and shared is not None:
+        signatures |= predictify_headers(shared, delivery.event_type, str(delivery.id), delivery.body)
+    if not signatures:
+        return None
+    plain = {"Content-Type": delivery.content_type, "User-Agent": USER_AGENT}
+    return {**(endpoint.extra_headers or {}), **plain, **signatures}

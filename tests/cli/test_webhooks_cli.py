@@ -188,3 +188,22 @@ def test_a_delivery_shows_its_timeline_but_never_its_body(cli: WebhookCli) -> No
 def _rows(cli: WebhookCli) -> int:
     with cli.database.session() as session:
         return sum(session.scalar(select(func.count()).select_from(each)) or 0 for each in (Endpoint, Event, Delivery))
+
+
+def test_an_ed25519_endpoint_prints_its_public_key_whenever_it_is_asked(cli: WebhookCli) -> None:
+    added = cli.run("endpoints", "add", "https://example.com/hook", "--event", "*", "--ed25519", "--json")
+    assert added.code == 0, added.err
+    key = added.json["public_key"]
+    assert key.startswith("whpk_")
+    assert "secret" not in added.json
+    shown = cli.run("endpoints", "show", added.json["id"], "--json")
+    assert (shown.json["public_keys"], shown.json["sends_predictify"]) == ([key], False)
+    rotated = cli.run("rotate-secret", added.json["id"], "--json")
+    assert rotated.json["public_key"].startswith("whpk_")
+    plain = cli.run("endpoints", "show", added.json["id"])
+    assert key in plain.out
+    assert rotated.json["public_key"] in plain.out
+    assert "whsk_" not in added.out + shown.out + rotated.out + plain.out
+    refused = cli.run("endpoints", "add", "https://example.com/x", "--event", "*", "--ed25519", "--no-standard")
+    assert (refused.code, refused.out) == (2, "")
+    assert "unsigned" in refused.err

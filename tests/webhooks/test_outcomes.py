@@ -55,6 +55,7 @@ def test_each_status_has_its_result(status: int, result: AttemptResult) -> None:
         (ErrorCode.BLOCKED_ADDRESS, AttemptResult.RETRY, AttemptResult.TERMINAL),
         (ErrorCode.INVALID_URL, AttemptResult.RETRY, AttemptResult.TERMINAL),
         (ErrorCode.INVALID_REQUEST, AttemptResult.RETRY, AttemptResult.TERMINAL),
+        (ErrorCode.UNSIGNED, AttemptResult.RETRY, AttemptResult.TERMINAL),
     ],
 )
 def test_each_error_has_its_result_and_wrong_registrations_end_on_the_third_attempt(
@@ -65,7 +66,7 @@ def test_each_error_has_its_result_and_wrong_registrations_end_on_the_third_atte
 
 
 def test_every_error_code_is_in_the_table_above() -> None:
-    assert len(ErrorCode) == 14
+    assert len(ErrorCode) == 15
 
 
 def test_the_operator_may_end_deliveries_by_status() -> None:

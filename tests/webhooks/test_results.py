@@ -1,5 +1,6 @@
 """What an answer does to its delivery and its endpoint: the schedule, the end, and the owner's notice."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from uuid import UUID
@@ -68,6 +69,17 @@ def test_a_wait_beyond_the_brokers_stays_in_sql(stage: Stage) -> None:
     stage.attempt(delivery, status(500))
 
     assert stage.delivery(delivery).enqueued_at is None
+
+
+def test_a_connection_that_closed_after_the_request_is_an_attempt_and_the_next_one_comes_at_once(stage: Stage) -> None:
+    stage.endpoint()
+    (delivery,) = stage.emit()
+    closed = replace(no_answer(ErrorCode.CONNECTION_RESET), is_stale=True)
+
+    first, second = stage.attempt(delivery, closed), stage.attempt(delivery, closed)
+
+    assert [attempt.error for attempt in stage.attempts(delivery)] == ["connection_reset"] * 2
+    assert (first.retry_in, second.retry_in) == (timedelta(0), timedelta(minutes=5)), "then on schedule"
 
 
 @pytest.mark.parametrize(

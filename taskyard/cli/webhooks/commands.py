@@ -8,8 +8,8 @@ import click
 from taskyard.cli.kit.durations import Span
 from taskyard.cli.kit.exit_codes import OperatorCommand
 from taskyard.cli.kit.options import json_option, reason_option
-from taskyard.cli.kit.output import print_facts, print_json
 from taskyard.cli.webhooks import delivery_commands, endpoint_commands, send_commands
+from taskyard.cli.webhooks.keys import print_with_key
 from taskyard.cli.webhooks.webhook_command import WebhookCommand
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
@@ -43,17 +43,12 @@ group.add_command(send_commands.recover)
 @reason_option
 @json_option
 def rotate_secret(*, endpoint_id: UUID, overlap: timedelta, reason: str, as_json: bool) -> None:
-    """Give an endpoint a new secret and print it once."""
+    """Give an endpoint a new secret of its kind; print it once, or its public Ed25519 key."""
     with open_session() as session, session.begin():
-        secret = replace_secret(session, current_settings(), endpoint_id, overlap)
+        key = replace_secret(session, current_settings(), endpoint_id, overlap)
         seconds = {"overlap_seconds": overlap.total_seconds()}
         record_operation(session, "webhooks rotate-secret", str(endpoint_id), reason=reason, facts=seconds)
-    facts = {"endpoint_id": endpoint_id, "secret": secret, "old_signs_until": utc_now() + overlap}
-    if as_json:
-        print_json(facts)
-    else:
-        print_facts(facts)
-        click.echo("The secret is not shown again: give it to the receiver now.", err=True)
+    print_with_key({"endpoint_id": endpoint_id, "old_signs_until": utc_now() + overlap}, key, as_json=as_json)
 
 
 @group.command("new-key", cls=OperatorCommand)

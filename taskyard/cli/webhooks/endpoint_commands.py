@@ -10,13 +10,14 @@ import click
 from taskyard.cli.kit.durations import Spans
 from taskyard.cli.kit.options import check_consent, destructive_options, json_option, reason_option
 from taskyard.cli.kit.output import print_facts, print_json, print_table
+from taskyard.cli.webhooks.keys import print_with_key
 from taskyard.cli.webhooks.send_commands import enqueue_or_report
 from taskyard.cli.webhooks.webhook_command import WebhookCommand
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
 from taskyard.settings.platform import current_settings
 from taskyard.webhooks.delivery import endpoints
-from taskyard.webhooks.operators.queries import EndpointView, list_endpoints, show_endpoint
+from taskyard.webhooks.operators.queries import EndpointView, list_endpoints, public_keys, show_endpoint
 
 endpoint_argument = click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
 
@@ -43,13 +44,15 @@ def ls(*, as_json: bool) -> None:
 @endpoint_argument
 @json_option
 def show(*, endpoint_id: UUID, as_json: bool) -> None:
-    """Show one endpoint, without its secrets and header values."""
+    """Show one endpoint with its public Ed25519 keys, without its secrets and header values."""
     with open_session() as session:
         view = show_endpoint(session, endpoint_id)
+        keys = public_keys(session, current_settings(), endpoint_id)
     if as_json:
-        print_json(view.model_dump(mode="json"))
+        print_json({**view.model_dump(mode="json"), "public_keys": keys})
     else:
-        print_facts({name: value for name, value in view.model_dump().items() if value is not None})
+        facts = {name: value for name, value in view.model_dump().items() if value is not None}
+        print_facts({**facts, **({"public_keys": keys} if keys else {})})
 
 
 @group.command("add", cls=WebhookCommand)
@@ -61,8 +64,9 @@ def show(*, endpoint_id: UUID, as_json: bool) -> None:
 @click.option("--retry-delays", type=Spans(), metavar="5s,5m,2h", help="Waits between attempts.")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with each request.")
 @click.option("--standard/--no-standard", "sends_standard", default=True, help="Standard Webhooks headers.")
-@click.option("--predictify/--no-predictify", "sends_predictify", default=True, help="X-Predictify headers.")
-@click.option("--secret-stdin", is_flag=True, help="Read the secret from stdin instead of making one.")
+@click.option("--predictify/--no-predictify", "sends_predictify", default=None, help="X-Predictify headers.")
+@click.option("--ed25519", "uses_ed25519", is_flag=True, help="Sign with an Ed25519 key (v1a), not a shared secret.")
+@click.option("--secret-stdin", is_flag=True, help="Read the secret (whsec_ or whsk_) from stdin.")
 @json_option
 def add(  # noqa: PLR0913 - an option each
     *,
@@ -74,7 +78,7 @@ def add(  # noqa: PLR0913 - an option each
     as_json: bool,
     **plain: Any,
 ) -> None:
-    """Register an endpoint; prints its secret once."""
+    """Register an endpoint; prints its secret once, or its public Ed25519 key."""
     options = endpoints.EndpointOptions(
         **plain,
         extra_headers=_read_headers(headers),
@@ -82,14 +86,10 @@ def add(  # noqa: PLR0913 - an option each
         secret=sys.stdin.readline().strip() if secret_stdin else None,
     )
     with open_session() as session, session.begin():
-        endpoint, secret = endpoints.register(session, current_settings(), url, patterns, options)
+        endpoint, key = endpoints.register(session, current_settings(), url, patterns, options)
         record_operation(session, "webhooks endpoints add", str(endpoint.id), facts={"events": list(patterns)})
-        facts: dict[str, Any] = {"id": endpoint.id, "url": endpoint.url, "events": list(patterns), "secret": secret}
-    if as_json:
-        print_json(facts)
-    else:
-        print_facts(facts)
-        click.echo("The secret is not shown again: give it to the receiver now.", err=True)
+        facts: dict[str, Any] = {"id": endpoint.id, "url": endpoint.url, "events": list(patterns)}
+    print_with_key(facts, key, as_json=as_json)
 
 
 @group.command("enable", cls=WebhookCommand)

@@ -31,6 +31,7 @@ _HOPELESS: Final = frozenset(
         ErrorCode.BLOCKED_ADDRESS,
         ErrorCode.INVALID_URL,
         ErrorCode.INVALID_REQUEST,
+        ErrorCode.UNSIGNED,
         ErrorCode.TLS_NAME_MISMATCH,
     }
 )

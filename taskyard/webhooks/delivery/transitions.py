@@ -124,6 +124,8 @@ def _move_on(locked: LockedRows, facts: AttemptFacts, now: datetime) -> timedelt
 
 def _retry_delay(locked: LockedRows, answer: Answer, result: AttemptResult, now: datetime) -> timedelta | None:
     settings = locked.settings
+    if answer.is_stale and locked.delivery.failures == 1:
+        return timedelta(0)  # servers close idle connections at any moment; only the first time proves nothing else
     schedule = [timedelta(seconds=wait) for wait in locked.endpoint.retry_delays or ()]
     asked = parse_retry_after(answer.retry_after, now, settings.webhook_retry_after_cap) or timedelta(0)
     floor = settings.webhook_throttle_floor if result is AttemptResult.RETRY_WITH_FLOOR else timedelta(0)

@@ -13,7 +13,7 @@ from aiohttp.connector import AddrInfoType
 
 from taskyard.webhooks.http.ssrf_policy import Network, check_address
 
-# Name and port -> addresses; blocks, and is released in a thread. Raises `OSError` for a name that has none.
+# Name and port -> addresses; blocks, and is called in a thread. Raises `OSError` for a name that has none.
 type Lookup = Callable[[str, int], Sequence[str]]
 
 # A name whose servers hang holds one thread for libc's patience, not one per delivery: equal look-ups are merged.

@@ -25,6 +25,7 @@ class ErrorCode(StrEnum):
     BLOCKED_ADDRESS = "blocked_address"
     INVALID_URL = "invalid_url"
     INVALID_REQUEST = "invalid_request"
+    UNSIGNED = "unsigned"
 
 
 # Fixed texts: what a library says of an error may hold addresses, bytes of the answer, or header values.
@@ -43,6 +44,7 @@ MESSAGES: Final[dict[ErrorCode, str]] = {
     ErrorCode.BLOCKED_ADDRESS: BLOCKED_MESSAGE,
     ErrorCode.INVALID_URL: "the endpoint's URL is not valid",
     ErrorCode.INVALID_REQUEST: "the request cannot be sent: a header is not valid",
+    ErrorCode.UNSIGNED: "not sent: the endpoint has no secret that could sign the request",
 }
 
 
@@ -77,6 +79,7 @@ class Answer:
     retry_after: str | None = None  # the raw header, up to 200 characters
     phases: Phases = Phases()
     remote_ip: str | None = None
+    is_stale: bool = False  # a kept-alive connection was closed: maybe before it carried the request, maybe after
 
     @classmethod
     def failed(

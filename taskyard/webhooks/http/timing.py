@@ -22,11 +22,6 @@ class RequestTimer:
     answered_at: float | None = None
     is_reused: bool = False  # the connection had been kept alive
 
-    def start_over(self) -> None:
-        """Forget the connection, for a second try within the same request."""
-        self.connecting_at = self.resolved_at = self.connected_at = self.answered_at = None
-        self.is_reused = False
-
     def phases(self) -> Phases:
         """Return what was measured, up to now."""
         begun = self.resolved_at or self.connecting_at

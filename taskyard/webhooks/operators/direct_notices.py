@@ -44,7 +44,7 @@ def post_notice(session: Session, settings: Settings, notice: Notice) -> str | N
         The event's id; None when nothing was written, because the key was used before or the endpoint is disabled.
 
     Raises:
-        UrlRefusedError: The URL is malformed or may not be released.
+        UrlRefusedError: The URL is malformed or may not be called.
         EndpointError: The setting WEBHOOK_SECRET_KEYS is missing.
     """
     if session.scalar(select(exists().where(col(Event.idempotency_key) == notice.idempotency_key))):
@@ -69,7 +69,7 @@ def check_receiver(settings: Settings, url: str) -> str:
     Return the URL in normal form, if a notice may be posted to it.
 
     Raises:
-        UrlRefusedError: The URL is malformed or may not be released.
+        UrlRefusedError: The URL is malformed or may not be called.
         EndpointError: The setting WEBHOOK_SECRET_KEYS is missing.
     """
     open_vault(settings)

@@ -13,9 +13,11 @@ from sqlmodel import Session, col
 
 from taskyard.database.columns import UtcDateTime, utc_now
 from taskyard.database.paging import PAGE, BadCursorError, Page, read_cursor, write_cursor
+from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery import endpoints
 from taskyard.webhooks.models import STATES, Delivery, DeliveryAttempt, Endpoint, Subscription
 from taskyard.webhooks.operators.replay import find_delivery
+from taskyard.webhooks.signing.schemes import PrivateKey
 
 LISTED = (  # of a delivery; without its body
     *("id", "event_id", "event_type", "endpoint_id", "state", "attempts", "next_attempt_at", "created_at"),
@@ -114,6 +116,21 @@ def show_endpoint(session: Session, endpoint_id: UUID) -> EndpointView:
         UnknownEndpointError: There is none.
     """
     return _endpoint_views(session, [endpoints.find(session, endpoint_id)])[0]
+
+
+def public_keys(session: Session, settings: Settings, endpoint_id: UUID) -> list[str]:
+    """
+    Return the public keys (``whpk_``) that verify an endpoint's requests now, newest first.
+
+    Empty for an endpoint with a shared secret, and where WEBHOOK_SECRET_KEYS, which its key is sealed with, is not set.
+
+    Raises:
+        SealedSecretError: A secret does not open with the master keys that are set.
+    """
+    if settings.webhook_secret_keys is None:
+        return []
+    active = endpoints.active_secrets(session, endpoints.open_vault(settings), endpoint_id, utc_now())
+    return [secret.receiver_key() for secret, _ in active if isinstance(secret, PrivateKey)]
 
 
 def list_deliveries(
