@@ -1,1 +1,1 @@
-"""What happened: runs, attempts and dead letters in SQL."""
+"""The application's audit: what is recorded and masked, and what administrators did."""

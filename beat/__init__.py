@@ -1,1 +1,1 @@
-"""The timetable and the scheduler that fires it."""
+"""The application's timetable."""

@@ -20,7 +20,7 @@ from bench.soak_tasks import Work, wait
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.launch.programs import ASYNCIO_POOL
 from taskyard.settings.queues import WEBHOOKS
-from taskyard.tasks.app import enqueue_many
+from taskyard.tasks.sending import enqueue_many
 from tests.pointing import point_app_at
 from tests.servers import Server
 from tests.waiting import wait_for

@@ -22,12 +22,13 @@ from sqlalchemy import event, text
 from sqlmodel import Session, col, select
 
 from bench.databases import durable_database
+from tasks.app import app
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.paging import write_cursor
 from taskyard.history.models import Run
 from taskyard.history.queries.runs import RunFilter, attempts_of, children_of, find_run, list_runs
 from taskyard.history.writer.loop import backlog
-from taskyard.tasks.app import app, enqueue_many
+from taskyard.tasks.sending import enqueue_many
 from tests.audit import records_app
 from tests.databases import Database
 from tests.pointing import point_app_at
@@ -41,9 +42,9 @@ SLOTS = 10
 DAYS = 30
 FILL = (
     """
-    INSERT INTO runs (id, task, queue, priority, state, attempts, user_id, root_id, args, enqueued_at, started_at,
-        finished_at, wait_ms, runtime_ms, error_type, error_message, error_signature, progress_event, queued_event,
-        error_event, last_event, parent_id)
+    INSERT INTO taskyard_runs (id, task, queue, priority, state, attempts, user_id, root_id, args, enqueued_at,
+        started_at, finished_at, wait_ms, runtime_ms, error_type, error_message, error_signature, progress_event,
+        queued_event, error_event, last_event, parent_id)
     SELECT md5(i::text)::uuid::text, 'domain' || i % 5 || '.verb' || i % 20, 'queue-' || i % 6, 5,
         CASE WHEN i % 50 = 0 THEN 'failed' WHEN i % 10000 = 1 THEN 'running' ELSE 'succeeded' END,
         1 + (i % 25 = 0)::int,
@@ -56,10 +57,10 @@ FILL = (
     FROM (SELECT i, now() - interval '30 days' * (:total - i) / :total AS at FROM generate_series(1, :total) AS i) AS s
     """,
     """
-    INSERT INTO attempts (run_id, number, state, snoozes, started_at, finished_at, wait_ms, runtime_ms, worker, pid,
-        started_event, last_snooze, last_event)
+    INSERT INTO taskyard_attempts (run_id, number, state, snoozes, started_at, finished_at, wait_ms, runtime_ms, worker,
+        pid, started_event, last_snooze, last_event)
     SELECT id, n, state, 0, started_at, finished_at, wait_ms, runtime_ms, 'worker@host', 1, '', '', ''
-    FROM runs, generate_series(1, attempts) AS n
+    FROM taskyard_runs, generate_series(1, attempts) AS n
     """,
 )
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from taskyard.database.engine import open_engine
-from taskyard.database.schema import upgrade
+from taskyard.migrations.schema import upgrade
 from tests.databases import Database, Kind, Postgres
 
 

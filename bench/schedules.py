@@ -17,15 +17,15 @@ import psutil
 from sqlalchemy import Engine, insert
 from sqlmodel import Session, select
 
+from tasks.app import app
 from taskyard.beat.engine.clock import ServerClock
 from taskyard.beat.engine.loop import Pace
 from taskyard.beat.models import Schedule, ScheduleFire
 from taskyard.beat.scheduler import build_engine
 from taskyard.broker.server.valkey import EmbeddedValkey
 from taskyard.database.engine import current_engine, open_engine
-from taskyard.database.schema import upgrade
-from taskyard.settings.platform import current_settings
-from taskyard.tasks.app import app
+from taskyard.migrations.schema import upgrade
+from taskyard.settings.loading import current_settings
 
 COUNT = 10_000
 START_UP = timedelta(seconds=20)  # slots that are due earlier are not counted: the leader has just begun

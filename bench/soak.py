@@ -27,10 +27,11 @@ from sqlalchemy import text
 from bench.databases import durable_database
 from bench.machine import describe
 from bench.soak_tasks import TASKS, Work
+from config.queues import BACKUPS
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.launch.programs import ASYNCIO_POOL
-from taskyard.settings.queues import BACKUPS, DEFAULT, WEBHOOKS
-from taskyard.tasks.app import enqueue_many
+from taskyard.settings.queues import DEFAULT, WEBHOOKS
+from taskyard.tasks.sending import enqueue_many
 from tests.databases import Database
 from tests.pointing import point_app_at
 from tests.servers import Server
@@ -141,7 +142,7 @@ def report(seen: Mapping[str, Sequence[tuple[float, float]]]) -> None:
 
 def report_errors(site: Site) -> None:
     """Print how the runs ended, and how many lines about errors the processes wrote."""
-    count = "SELECT state, count(*) FROM runs GROUP BY state ORDER BY state"
+    count = "SELECT state, count(*) FROM taskyard_runs GROUP BY state ORDER BY state"
 
     def states() -> dict[str, int]:
         with site.database.session() as session:

@@ -4,8 +4,10 @@ import asyncio
 import hashlib
 import time
 
-from taskyard.settings.queues import BACKUPS, DEFAULT, WEBHOOKS
-from taskyard.tasks.app import app, task
+from config.queues import BACKUPS
+from tasks.app import app
+from taskyard.settings.queues import DEFAULT, WEBHOOKS
+from taskyard.tasks.declaration import task
 from taskyard.tasks.payloads import Payload
 
 __all__ = ["TASKS", "Work", "app"]  # `celery -A` looks for the app here

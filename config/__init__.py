@@ -1,1 +1,1 @@
-"""What every process needs before it starts: settings, queues, database, logging."""
+"""The application's settings and queues."""

@@ -6,7 +6,9 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from taskyard.settings.platform import Milliseconds, Settings
+import tasks.app  # noqa: F401 - lists the domains, whose settings are read, too
+from taskyard.settings.loading import setting_groups
+from taskyard.settings.types import Milliseconds
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV_EXAMPLE = ROOT / ".env.example"
@@ -29,7 +31,7 @@ never asked.
 
 Durations are plain numbers of seconds unless the meaning says otherwise; lists are separated by commas.
 
-<!-- Written by scripts/settings_reference.py from taskyard/settings/platform.py; a test compares them. -->
+<!-- Written by scripts/settings_reference.py from all settings groups; a test compares them. -->
 
 | variable | default | meaning |
 |---|---|---|
@@ -38,7 +40,7 @@ Durations are plain numbers of seconds unless the meaning says otherwise; lists 
 
 def env_example() -> str:
     """Return the text of `.env.example`: a comment and an assignment for each setting."""
-    entries = [f"\n# {field.description}\n{name.upper()}={default_text(name)}\n" for name, field in _fields()]
+    entries = [f"\n# {field.description}\n{name.upper()}={default_text(field)}\n" for name, field in _fields()]
     return ENV_HEAD + "".join(entries)
 
 
@@ -46,20 +48,20 @@ def settings_table() -> str:
     """Return the text of `docs/settings.md`."""
     rows = []
     for name, field in _fields():
-        default = default_text(name)
+        default = default_text(field)
         shown = f"`{default}`" if default else "unset"
         rows.append(f"| `{name.upper()}` | {shown} | {field.description} |\n")
     return TABLE_HEAD + "".join(rows)
 
 
-def default_text(name: str) -> str:
+def default_text(field: FieldInfo) -> str:
     """
     Return a setting's default as one writes it in the environment; empty when it is unset.
 
-    >>> default_text("webhook_retry_delays"), default_text("worker_queue_stalled_interval")
+    >>> fields = Settings.model_fields
+    >>> default_text(fields["webhook_retry_delays"]), default_text(fields["worker_queue_stalled_interval"])
     ('30,300,3600,21600,86400', '30000')
     """
-    field = Settings.model_fields[name]
     if field.default_factory is not None:
         return "cpus"  # the only default that depends on the machine
     annotation: Any = field.annotation
@@ -81,7 +83,7 @@ def _text(value: Any, *, in_milliseconds: bool = False) -> str:
 
 
 def _fields() -> list[tuple[str, FieldInfo]]:
-    return list(Settings.model_fields.items())
+    return [pair for group in setting_groups() for pair in group.model_fields.items()]
 
 
 if __name__ == "__main__":

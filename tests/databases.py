@@ -30,7 +30,7 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from taskyard.database.engine import open_engine
-from taskyard.database.schema import upgrade
+from taskyard.migrations.schema import upgrade
 from tests.waiting import wait_for
 
 type Kind = Literal["sqlite", "postgresql"]

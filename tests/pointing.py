@@ -2,8 +2,8 @@
 
 from kombu import pools
 
-from taskyard.settings.platform import current_settings
-from taskyard.tasks.app import app
+from tasks.app import app
+from taskyard.settings.loading import current_settings
 
 
 def point_app_at(url: str) -> None:

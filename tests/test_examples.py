@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from taskyard.database.engine import open_engine
-from taskyard.database.schema import upgrade
-from taskyard.settings.platform import OUR_PREFIXES, load_settings
+from taskyard.migrations.schema import upgrade
+from taskyard.settings.loading import load_settings, setting_prefixes
 from taskyard.webhooks.delivery.endpoints import register
 from taskyard.webhooks.signing.key_vault import new_master_key
 from tests.databases import Database
@@ -32,7 +32,7 @@ def environment(valkey: Server, tmp_path: Path) -> dict[str, str]:
     engine = open_engine(url)
     upgrade(engine)
     engine.dispose()
-    rest = {name: value for name, value in os.environ.items() if not name.startswith(OUR_PREFIXES)}
+    rest = {name: value for name, value in os.environ.items() if not name.startswith(setting_prefixes())}
     ours = {"WEBHOOK_ALLOW_HTTP": "true", "WEBHOOK_ALLOW_NETS": "127.0.0.0/8"}
     key = new_master_key("test").reveal()
     return rest | ours | {"DATABASE_URL": url, "REDIS_URL": valkey.url, "WEBHOOK_SECRET_KEYS": key}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from taskyard.tasks.app import app
+from tasks.app import app
 from tests.pointing import point_app_at
 from tests.servers import Server
 

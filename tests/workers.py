@@ -11,7 +11,7 @@ from typing import Self
 
 import psutil
 
-from taskyard.broker.server import parent_death_signal
+from taskyard.parent_death_signal import tied_to_parent
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,7 +92,7 @@ class Worker:
     @staticmethod
     def _tether() -> list[str]:
         """No worker outlives the tests, even when they are killed."""
-        return [sys.executable, "-I", "-S", parent_death_signal.__file__, str(os.getpid()), str(int(signal.SIGKILL))]
+        return list(tied_to_parent(signal.SIGKILL))
 
     def wait_ready(self, after_byte: int = 0) -> None:
         """Wait until the log, from `after_byte` on, says that the worker is ready."""

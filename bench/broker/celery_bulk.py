@@ -16,7 +16,7 @@ class Nothing(Payload):
 
 def enqueue_many(app: Celery, task: Any, count: int, producer: Any) -> None:
     """
-    Do what `taskyard.tasks.app.enqueue_many` does, with the payload's checks, for tasks of another app.
+    Do what `taskyard.enqueue_many` does, with the payload's checks, for tasks of another app.
 
     Raises:
         RuntimeError: Something listens to Celery's publish signals, so that no copies can be made.

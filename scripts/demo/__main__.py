@@ -26,7 +26,7 @@ from scripts.demo.stage import Stage, StageError, interrupted
 from scripts.standins.soroban_node import StandinNode
 from taskyard.broker.server.valkey import EmbeddedValkey, ServerStartError
 from taskyard.database.engine import current_engine
-from taskyard.database.schema import upgrade
+from taskyard.migrations.schema import upgrade
 
 HOME = Path(".run/demo")  # kept after the demo, so that its records can be looked at; emptied by the next one
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C

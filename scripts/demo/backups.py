@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from pydantic import SecretStr
 
+from config.settings import BackupSettings
 from tasks.backups.dumps.manifests import write_manifest
 from tasks.backups.dumps.search import find_dumps
 from tasks.backups.handlers import verify
@@ -21,7 +22,7 @@ from tasks.backups.profile.catalog import open_profiles
 from tasks.backups.restore.addresses import Address, parse_address
 from tasks.backups.restore.programs import Programs
 from tasks.backups.tasks import open_bench
-from taskyard.settings.platform import Settings, current_settings
+from taskyard.settings.loading import current_settings
 
 PREDICTIONS = 2000
 _TABLES = (
@@ -79,13 +80,13 @@ def demo_backups(folder: Path, server_url: str | None = None, programs: Path | N
     folder.mkdir(parents=True, exist_ok=True)
     changes = {"backup_profiles": folder, "backup_dump_path": None, "backup_pg_bin": programs}
     url = SecretStr(server_url) if server_url else None
-    settings = current_settings().model_copy(update={**changes, "backup_ephemeral_db_url": url})
+    settings = current_settings(BackupSettings).model_copy(update={**changes, "backup_ephemeral_db_url": url})
     yield from _sqlite_acts(folder, settings)
     if server_url is not None:
         yield from _postgres_acts(folder, settings, parse_address(server_url, "server_url"), Programs(programs))
 
 
-def _sqlite_acts(folder: Path, settings: Settings) -> Iterator[Act]:
+def _sqlite_acts(folder: Path, settings: BackupSettings) -> Iterator[Act]:
     backups = _prepare(folder, "sqlite")
     live = folder / "live.db"
     live.unlink(missing_ok=True)
@@ -105,7 +106,7 @@ def _sqlite_acts(folder: Path, settings: Settings) -> Iterator[Act]:
     yield _verify(settings, "market-sqlite", "SQLite: the same, four bytes flipped", "failed")
 
 
-def _postgres_acts(folder: Path, settings: Settings, server: Address, programs: Programs) -> Iterator[Act]:
+def _postgres_acts(folder: Path, settings: BackupSettings, server: Address, programs: Programs) -> Iterator[Act]:
     backups = _prepare(folder, "postgresql")
     database = f"demo_market_{uuid4().hex[:8]}"
     with server.connect() as administration:
@@ -151,7 +152,7 @@ def _dump(server: Address, database: str, path: Path, programs: Programs) -> Non
         path.with_suffix(".pgpass").unlink(missing_ok=True)
 
 
-def _seal(settings: Settings, target: str) -> None:
+def _seal(settings: BackupSettings, target: str) -> None:
     """Write the manifest of the newest backup, as the program that made it would."""
     write_manifest(find_dumps(open_profiles(settings)[target])[0])
 
@@ -163,6 +164,6 @@ def _flip_four_bytes(path: Path) -> None:
     path.write_bytes(content)
 
 
-def _verify(settings: Settings, target: str, title: str, expected: str) -> Act:
+def _verify(settings: BackupSettings, target: str, title: str, expected: str) -> Act:
     result = verify(VerifyBackup(target=target), open_bench(settings), holder=f"demo:{uuid4().hex[:8]}")
     return Act(title, expected, result.state, result.reason)

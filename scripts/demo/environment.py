@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from taskyard.settings.platform import OUR_PREFIXES, Settings
+from taskyard.settings.loading import setting_prefixes
+from taskyard.settings.platform import Settings
 from taskyard.webhooks.signing.key_vault import new_master_key
 
 ATTEMPTS = 6  # five waits, as in production
@@ -38,7 +39,9 @@ def demo_settings(folder: Path, redis_url: str) -> dict[str, str]:
 def take_over(variables: Mapping[str, str]) -> None:
     """Make these the only settings of this process and of those that it starts."""
     ours = {name.upper() for name in Settings.model_fields}
-    for name in [name for name in os.environ if name in ours or name.startswith((*OUR_PREFIXES, "FLOWER_", "CELERY_"))]:
+    for name in [
+        name for name in os.environ if name in ours or name.startswith((*setting_prefixes(), "FLOWER_", "CELERY_"))
+    ]:
         del os.environ[name]
     os.environ.update(variables)
 

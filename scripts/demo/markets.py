@@ -22,7 +22,7 @@ from tasks.reconciliation import queries as reports
 from tasks.reconciliation.tasks import reconcile, report_id_of
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from taskyard.webhooks.delivery import endpoints
 
 LIMIT = 60.0  # seconds for each act

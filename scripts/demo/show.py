@@ -13,7 +13,7 @@ from scripts.demo.feed import market_feed
 from scripts.demo.receivers import Subscriber
 from scripts.demo.stage import Stage
 from taskyard.database.engine import open_session
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from taskyard.webhooks.delivery import endpoints
 from taskyard.webhooks.outbox import emit
 

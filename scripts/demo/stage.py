@@ -17,8 +17,8 @@ from typing import Self
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from taskyard.broker.server import parent_death_signal
 from taskyard.broker.server.valkey import EmbeddedValkey
+from taskyard.parent_death_signal import tied_to_parent
 
 READY_LIMIT = 90.0  # seconds, on a slow and busy machine
 STOP_LIMIT = 15.0  # seconds until SIGKILL
@@ -47,14 +47,7 @@ class Program:
 
     def start(self) -> None:
         """Start it."""
-        launcher = [
-            sys.executable,
-            "-I",
-            "-S",
-            parent_death_signal.__file__,
-            str(os.getpid()),
-            str(int(signal.SIGTERM)),
-        ]
+        launcher = tied_to_parent()
         command = [*launcher, sys.executable, "-m", "celery", "-A", "tasks", *self.arguments]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - a fixed program, no shell

@@ -9,21 +9,23 @@ from uuid import UUID, uuid4
 
 import click
 
+from config.settings import BackupSettings
 from tasks.backups.errors import BackupConfigError, InfrastructureError, UnknownTargetError
 from tasks.backups.handlers import Bench, Verified
 from tasks.backups.handlers import verify as verify_one
+from tasks.backups.metrics import as_prometheus, figures
 from tasks.backups.models import STATES, BackupRun
 from tasks.backups.payloads import VerifyBackup
 from tasks.backups.profile.catalog import open_profiles
 from tasks.backups.profile.profile import Profile, find_profile
-from tasks.backups.queries import BackupFilter, as_prometheus, figures, find_backup, list_backups, newest_of_each
+from tasks.backups.queries import BackupFilter, find_backup, list_backups, newest_of_each
 from tasks.backups.tasks import enqueue, open_bench
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
 from taskyard.cli.kit.options import json_option, page_options, since_option, until_option
 from taskyard.cli.kit.output import milliseconds, print_facts, print_json, print_table
 from taskyard.database.engine import open_session
 from taskyard.logging import configure_logging
-from taskyard.settings.platform import current_settings
+from taskyard.settings import current_settings
 
 LISTED = tuple(name for name in BackupRun.model_fields if name not in {"checks", "facts"})
 
@@ -45,8 +47,8 @@ def verify(*, targets: tuple[str, ...], new_baseline: bool, is_queued: bool, as_
     It works here, in this process, and needs no worker. Exit code 0: all passed; 1: one did not, or could not be
     verified; 2: a setting or profile is wrong; 3: there is no such target.
     """
-    settings = current_settings()
-    configure_logging(settings)  # to stderr: stdout is for the answer
+    settings = current_settings(BackupSettings)
+    configure_logging(current_settings())  # to stderr: stdout is for the answer
     with _clear_errors():
         bench = open_bench(settings)
         names = [find_profile(dict(bench.profiles), name).target for name in targets] or sorted(bench.profiles)
@@ -106,7 +108,7 @@ def show(*, run_id: UUID, as_json: bool) -> None:
 def profiles(*, as_json: bool) -> None:
     """Check all profiles and list them, each with its newest run."""
     with _clear_errors():
-        known = open_profiles(current_settings())
+        known = open_profiles(current_settings(BackupSettings))
     with open_session() as session:
         newest = newest_of_each(session)
     if as_json:

@@ -1,6 +1,6 @@
 """Why a verification could not be made; a backup that is bad is a result, not an error."""
 
-from taskyard.tasks.errors import PermanentError
+from taskyard import PermanentError
 
 
 class InfrastructureError(Exception):

@@ -27,8 +27,8 @@ from tasks.backups.restore.restore import Job, restore
 from tasks.backups.restore.scratch_database import drop_leftovers, refuse_live, scratch_database
 from tasks.backups.store import Held, LastGood, Lease
 from tasks.backups.target_lease import Keeper, Renewer, keeping
+from taskyard import Snooze
 from taskyard.database.columns import utc_now
-from taskyard.tasks.errors import Snooze
 
 log = structlog.stdlib.get_logger(__name__)
 

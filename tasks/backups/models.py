@@ -4,7 +4,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, Column, Index
+from sqlalchemy import BigInteger, Column, Index, MetaData
+from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
@@ -14,7 +15,14 @@ STATES = ("running", "passed", "failed", "error", "lost")
 FINAL_STATES = STATES[1:]
 
 
-class BackupRun(SQLModel, table=True):
+METADATA = MetaData()
+
+
+class BackupTable(SQLModel, registry=registry(metadata=METADATA)):
+    """Base of the tables of this domain."""
+
+
+class BackupRun(BackupTable, table=True):
     """One verification of one target's newest dump."""
 
     __tablename__ = "backup_runs"
@@ -42,7 +50,7 @@ class BackupRun(SQLModel, table=True):
     facts: Any = Field(default=None, sa_column=Column(JsonColumn))  # what the next run is compared with
 
 
-class BackupLease(SQLModel, table=True):
+class BackupLease(BackupTable, table=True):
     """The right to verify a target, until it ends; its holder renews it while it works."""
 
     __tablename__ = "backup_leases"

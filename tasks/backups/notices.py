@@ -7,11 +7,12 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
+from config.settings import BackupSettings
 from tasks.backups.checks.results import Finished
 from tasks.backups.errors import BackupConfigError
 from tasks.backups.profile.profile import Profile
 from tasks.backups.store import Announce
-from taskyard.settings.platform import Settings
+from taskyard.settings import Settings
 from taskyard.webhooks.operators.direct_notices import Notice, check_receiver, post_notice
 
 SLACK_PURPOSE = "Slack notices of backup verification (BACKUP_SLACK_WEBHOOK_URL)"
@@ -24,7 +25,7 @@ type Emit = Callable[[Session, str, Any, str | None], str]
 log = structlog.stdlib.get_logger(__name__)
 
 
-def announcer(settings: Settings, profiles: Mapping[str, Profile], emit: Emit) -> Announce:
+def announcer(settings: BackupSettings, platform: Settings, profiles: Mapping[str, Profile], emit: Emit) -> Announce:
     """
     Return the function that writes a run's notices into the transaction that ends the run.
 
@@ -49,14 +50,14 @@ def announcer(settings: Settings, profiles: Mapping[str, Profile], emit: Emit) -
         try:
             with session.begin_nested():
                 notice = Notice(slack.get_secret_value(), slack_body(finished), SLACK_PURPOSE, f"{key}:slack")
-                post_notice(session, settings, notice)
+                post_notice(session, platform, notice)
         except (ValueError, SQLAlchemyError) as error:
             log.warning("backup.notice_not_written", run_id=finished.run_id, error=str(error))
 
     return announce
 
 
-def check_notices(settings: Settings) -> None:
+def check_notices(settings: BackupSettings, platform: Settings) -> None:
     """
     Check that a notice could be posted: what is wrong with one later is only logged.
 
@@ -67,7 +68,7 @@ def check_notices(settings: Settings) -> None:
     if slack is None:
         return
     try:
-        check_receiver(settings, slack.get_secret_value())
+        check_receiver(platform, slack.get_secret_value())
     except ValueError as error:
         raise BackupConfigError(f"BACKUP_SLACK_WEBHOOK_URL: {error}") from None
 

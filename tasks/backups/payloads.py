@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from taskyard.tasks.payloads import Payload
+from taskyard import Payload
 
 TARGET_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,30}$"  # part of a scratch database's name, which has 63 bytes at most
 

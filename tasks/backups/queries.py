@@ -1,6 +1,5 @@
-"""What was verified: queries on the runs, and the figures that a monitor watches."""
+"""What was verified: queries on the runs."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -21,16 +20,6 @@ class BackupFilter:
     state: str | None = None  # one of tasks.backups.models.STATES
     since: datetime | None = None  # started then or later
     until: datetime | None = None  # started before
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One value for a monitor."""
-
-    name: str
-    explained: str
-    target: str
-    value: float
 
 
 def list_backups(
@@ -72,30 +61,3 @@ def newest_of_each(session: Session, state: str | None = None) -> dict[str, Back
     place = tuple_(col(BackupRun.target), col(BackupRun.started_at))
     rows = session.exec(select(BackupRun).where(is_wanted, place.in_(newest))).all()
     return {row.target: row for row in rows}
-
-
-def figures(session: Session) -> Iterator[Figure]:
-    """Give the figures of every target that was verified at least once."""
-    for target, row in sorted(newest_of_each(session).items()):
-        passed = float(row.state == "passed")
-        yield Figure("taskyard_backup_passed", "1 if the newest run passed", target, passed)
-        yield Figure("taskyard_backup_last_run_seconds", "When it started (Unix)", target, row.started_at.timestamp())
-        if row.duration_ms is not None:
-            yield Figure("taskyard_backup_duration_seconds", "How long it took", target, row.duration_ms / 1000)
-        if row.dump_bytes is not None:
-            yield Figure("taskyard_backup_dump_bytes", "Size of the dump", target, float(row.dump_bytes))
-    for target, row in sorted(newest_of_each(session, "passed").items()):
-        good_at = row.started_at.timestamp()
-        yield Figure("taskyard_backup_last_good_seconds", "When the last good run started (Unix)", target, good_at)
-
-
-def as_prometheus(values: Iterator[Figure]) -> str:
-    """Return the figures in Prometheus' text format, grouped by name. Source: Prometheus, "Text format"."""
-    groups: dict[str, list[Figure]] = {}
-    for figure in values:
-        groups.setdefault(figure.name, []).append(figure)
-    lines = []
-    for name, group in groups.items():
-        lines += [f"# HELP {name} {group[0].explained}", f"# TYPE {name} gauge"]
-        lines += [f'{name}{{target="{figure.target}"}} {figure.value!r}' for figure in group]
-    return "".join(f"{line}\n" for line in lines)

@@ -1,9 +1,6 @@
 """The backup task: one line of work, and the tools that it hands to its handler."""
 
-import os
-import signal
 import socket
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +8,8 @@ from celery import current_task
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from config.queues import BACKUPS
+from config.settings import BackupSettings
 from tasks.backups import handlers
 from tasks.backups.errors import BackupConfigError
 from tasks.backups.notices import announcer, check_notices
@@ -19,14 +18,10 @@ from tasks.backups.profile.catalog import open_profiles
 from tasks.backups.restore.addresses import Address, parse_address
 from tasks.backups.restore.programs import Programs
 from tasks.backups.store import BackupStore
-from taskyard.broker.server import parent_death_signal
+from taskyard import Exponential, Policy, before_work, emit, task
 from taskyard.database.engine import open_session
-from taskyard.settings.platform import Settings, SettingsError, current_settings
-from taskyard.settings.queues import BACKUPS
-from taskyard.tasks.app import task
-from taskyard.tasks.policy import Exponential, Policy
-from taskyard.tasks.start_checks import before_work
-from taskyard.webhooks.outbox import emit
+from taskyard.parent_death_signal import tied_to_parent
+from taskyard.settings import SettingsError, current_settings
 
 # A profile's restore takes 4 hours at most; the hard limit is for a worker that hangs.
 VERIFICATION = Policy(
@@ -40,7 +35,7 @@ VERIFICATION = Policy(
 @task("backups.verify", VerifyBackup, queue=BACKUPS, policy=VERIFICATION)
 def verify(payload: VerifyBackup) -> handlers.Verified | handlers.Spread:
     """Verify the newest backup of one target, or enqueue that for each; see :mod:`tasks.backups.handlers`."""
-    bench = open_bench(current_settings())
+    bench = open_bench(current_settings(BackupSettings))
     if payload.target is None:
         return handlers.spread(payload, bench.profiles, enqueue)
     return handlers.verify(payload, bench, holder=str(current_task.request.id))
@@ -51,8 +46,8 @@ def enqueue(payload: VerifyBackup) -> str:
     return str(verify.enqueue(payload, dedup_key=f"backup:{payload.target}").id)
 
 
-@before_work(BACKUPS)
-def check_settings(settings: Settings) -> None:
+@before_work(BACKUPS, BackupSettings)
+def check_settings(settings: BackupSettings) -> None:
     """
     Look at what does not change without a restart; dumps and profiles may still come.
 
@@ -69,12 +64,12 @@ def check_settings(settings: Settings) -> None:
             parse_address(scratch.get_secret_value(), "BACKUP_EPHEMERAL_DB_URL")
         _live_servers(settings)
         _live_files(settings)
-        check_notices(settings)
+        check_notices(settings, current_settings())
     except BackupConfigError as error:
         raise SettingsError(str(error)) from error
 
 
-def open_bench(settings: Settings) -> handlers.Bench:
+def open_bench(settings: BackupSettings) -> handlers.Bench:
     """
     Return what the work is done with, read anew for each run: profiles change without a restart.
 
@@ -84,9 +79,9 @@ def open_bench(settings: Settings) -> handlers.Bench:
     profiles = open_profiles(settings)
     scratch = settings.backup_ephemeral_db_url
     return handlers.Bench(
-        store=BackupStore(open_session, announcer(settings, profiles, emit), settings.backup_lease),
+        store=BackupStore(open_session, announcer(settings, current_settings(), profiles, emit), settings.backup_lease),
         profiles=profiles,
-        programs=Programs(settings.backup_pg_bin, _launcher()),
+        programs=Programs(settings.backup_pg_bin, tied_to_parent()),
         scratch_server=parse_address(scratch.get_secret_value(), "BACKUP_EPHEMERAL_DB_URL") if scratch else None,
         live=_live_servers(settings),
         live_files=_live_files(settings),
@@ -95,22 +90,17 @@ def open_bench(settings: Settings) -> handlers.Bench:
     )
 
 
-def _launcher() -> tuple[str, ...]:
-    """Start programs so that they get SIGTERM when this process dies, even by SIGKILL."""
-    return (sys.executable, "-I", "-S", str(parent_death_signal.__file__), str(os.getpid()), str(int(signal.SIGTERM)))
-
-
-def _live_urls(settings: Settings) -> list[tuple[str, str]]:
+def _live_urls(settings: BackupSettings) -> list[tuple[str, str]]:
     extra = settings.backup_live_db_urls
     urls = [url.strip() for url in (extra.get_secret_value() if extra else "").split(",") if url.strip()]
-    return [("DATABASE_URL", settings.database_url), *(("BACKUP_LIVE_DB_URLS", url) for url in urls)]
+    return [("DATABASE_URL", current_settings().database_url), *(("BACKUP_LIVE_DB_URLS", url) for url in urls)]
 
 
-def _live_servers(settings: Settings) -> list[Address]:
+def _live_servers(settings: BackupSettings) -> list[Address]:
     return [parse_address(url, setting) for setting, url in _live_urls(settings) if not url.startswith("sqlite")]
 
 
-def _live_files(settings: Settings) -> list[Path]:
+def _live_files(settings: BackupSettings) -> list[Path]:
     return [Path(name) for setting, url in _live_urls(settings) if (name := _file_of(url, setting))]
 
 

@@ -9,13 +9,13 @@ from tasks.markets import queries
 from tasks.markets.models import MARKET_STATES
 from tasks.markets.payloads import ResolveMarket
 from tasks.markets.tasks import resolve
+from taskyard import InvalidPayloadError
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
 from taskyard.cli.kit.operator_log import logged
 from taskyard.cli.kit.options import Moment, check_consent, destructive_options, json_option, page_options
 from taskyard.cli.kit.output import print_facts, print_json, print_table
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
-from taskyard.tasks.errors import InvalidPayloadError
 
 market_argument = click.argument("market_id", metavar="MARKET")
 

@@ -8,10 +8,10 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, case, exists, func, select, update
 from sqlmodel import Session, col
 
+from config.settings import MarketSettings
 from tasks.markets.clients import Emit
 from tasks.markets.models import IndexerEvent, Market, Prediction
 from taskyard.database.columns import utc_now
-from taskyard.settings.platform import Settings
 
 CONFIRMED_EVENT = "prediction.confirmed"
 LONGEST_WAIT = timedelta(hours=1)
@@ -36,7 +36,7 @@ class Tick:
 class ConfirmationStore:
     """Confirms predictions; every batch is one transaction."""
 
-    def __init__(self, open_session: Callable[[], Session], settings: Settings, emit: Emit) -> None:
+    def __init__(self, open_session: Callable[[], Session], settings: MarketSettings, emit: Emit) -> None:
         self._open_session = open_session
         self._settings = settings
         self._emit = emit

@@ -6,11 +6,11 @@ from typing import Protocol
 import structlog
 from pydantic import BaseModel
 
+from config.settings import MarketSettings
 from tasks.markets.confirmations import Tick
 from tasks.markets.payloads import ResolveMarket
 from tasks.markets.store import Verdict
-from taskyard.settings.platform import Settings
-from taskyard.tasks.errors import PermanentError, Snooze
+from taskyard import PermanentError, Snooze
 
 CONFIRM_BATCH = 500
 CONFIRM_MOST = 20_000  # of one tick; the next one goes on
@@ -70,7 +70,7 @@ class Confirmer(Protocol):
         """Count a look for those that are due and not seen."""
 
 
-def resolve(payload: ResolveMarket, store: Resolver, settings: Settings) -> Resolved:
+def resolve(payload: ResolveMarket, store: Resolver, settings: MarketSettings) -> Resolved:
     """
     Settle the market, once and for all.
 

@@ -4,7 +4,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, Column, Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, Column, Index, MetaData, UniqueConstraint, text
+from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from taskyard.database.amounts import Amount
@@ -35,7 +36,14 @@ def block_number(*, nullable: bool = True) -> Any:
     return Field(default=None, sa_column=column) if nullable else Field(sa_column=column)
 
 
-class User(SQLModel, table=True):
+METADATA = MetaData()
+
+
+class MarketTable(SQLModel, registry=registry(metadata=METADATA)):
+    """Base of the tables of this domain."""
+
+
+class User(MarketTable, table=True):
     """Somebody who predicts, known by an address on the chain."""
 
     __tablename__ = "users"
@@ -45,7 +53,7 @@ class User(SQLModel, table=True):
     created_at: datetime = moment(nullable=False)
 
 
-class Market(SQLModel, table=True):
+class Market(MarketTable, table=True):
     """A question with outcomes to bet on."""
 
     __tablename__ = "markets"
@@ -60,7 +68,7 @@ class Market(SQLModel, table=True):
     resolved_at: datetime | None = moment()
 
 
-class Prediction(SQLModel, table=True):
+class Prediction(MarketTable, table=True):
     """
     One bet of one user on one outcome.
 
@@ -95,7 +103,7 @@ class Prediction(SQLModel, table=True):
     created_at: datetime = moment(nullable=False)
 
 
-class IndexerEvent(SQLModel, table=True):
+class IndexerEvent(MarketTable, table=True):
     """A successful transaction that the indexer saw on the chain."""
 
     __tablename__ = "indexer_events"
@@ -108,7 +116,7 @@ class IndexerEvent(SQLModel, table=True):
     seen_at: datetime = moment(nullable=False)
 
 
-class Resolution(SQLModel, table=True):
+class Resolution(MarketTable, table=True):
     """How a market was settled; one per market, never changed."""
 
     __tablename__ = "market_resolutions"
@@ -130,7 +138,7 @@ class Resolution(SQLModel, table=True):
     resolved_at: datetime = moment(nullable=False)
 
 
-class Conflict(SQLModel, table=True):
+class Conflict(MarketTable, table=True):
     """An event that names another winner for a resolved market; a person must look."""
 
     __tablename__ = "market_conflicts"
@@ -147,7 +155,7 @@ class Conflict(SQLModel, table=True):
     last_seen_at: datetime = moment(nullable=False)
 
 
-class OracleRefusal(SQLModel, table=True):
+class OracleRefusal(MarketTable, table=True):
     """An event that the oracle guard did not let through, and why."""
 
     __tablename__ = "market_oracle_refusals"

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from statistics import median
 
+from config.settings import MarketSettings
 from tasks.markets.payloads import Quote
-from taskyard.settings.platform import Settings
 
 FULL = 10_000  # basis points
 
@@ -23,7 +23,7 @@ class Rules:
     fallback: str | None  # a source that suffices alone when there are too few
 
     @classmethod
-    def of(cls, settings: Settings) -> "Rules":
+    def of(cls, settings: MarketSettings) -> "Rules":
         """Read the rules from the settings."""
         return cls(
             sources=settings.market_oracle_sources,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from taskyard.tasks.payloads import Payload
+from taskyard import Payload
 
 MarketId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\s\x00]([^\x00]*[^\s\x00])?$")]
 Outcome = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]

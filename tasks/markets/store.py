@@ -9,6 +9,7 @@ from typing import Literal
 from sqlalchemy import select
 from sqlmodel import Session, col
 
+from config.settings import MarketSettings
 from tasks.markets.classification import classify
 from tasks.markets.clients import Emit
 from tasks.markets.confirmations import confirm_seen
@@ -17,7 +18,6 @@ from tasks.markets.oracle import Decision, Rules, judge
 from tasks.markets.payloads import ResolveMarket
 from tasks.markets.payouts import Settlement, Stake, settle_pool
 from taskyard.database.columns import utc_now
-from taskyard.settings.platform import Settings
 
 CONFLICT_EVENT = "market.resolution_conflict"
 RESOLVED_EVENT = "market.resolved"
@@ -37,7 +37,7 @@ class Verdict:
 class MarketStore:
     """Resolves markets; a resolution is one transaction."""
 
-    def __init__(self, open_session: Callable[[], Session], settings: Settings, emit: Emit) -> None:
+    def __init__(self, open_session: Callable[[], Session], settings: MarketSettings, emit: Emit) -> None:
         self._open_session = open_session
         self._settings = settings
         self._emit = emit

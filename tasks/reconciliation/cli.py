@@ -12,12 +12,12 @@ from tasks.reconciliation import queries
 from tasks.reconciliation.diff import ALERTING
 from tasks.reconciliation.payloads import Reconcile
 from tasks.reconciliation.tasks import reconcile, report_id_of
+from taskyard import InvalidPayloadError
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand, PartlyDoneError
 from taskyard.cli.kit.operator_log import logged
 from taskyard.cli.kit.options import Wait, json_option, page_options
 from taskyard.cli.kit.output import print_facts, print_json, print_table
 from taskyard.database.engine import open_session
-from taskyard.tasks.errors import InvalidPayloadError
 
 LOOK_EVERY = 0.2  # seconds between two looks at SQL, which tells nobody when it changes
 LINES = 50  # of a report, without --all

@@ -12,7 +12,7 @@ from tasks.reconciliation.models import MarketLine, Report
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile
 from tasks.reconciliation.recovery import Lost
 from tasks.reconciliation.store import Opened
-from taskyard.tasks.errors import PermanentError
+from taskyard import PermanentError
 
 SWEEP_BATCH = 500
 

@@ -2,9 +2,10 @@
 
 from datetime import datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from sqlalchemy import BigInteger, Column, Index, Integer
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData
+from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from taskyard.database.amounts import Amount
@@ -32,7 +33,14 @@ def block_number() -> Any:
     return Field(default=None, sa_column=Column(BigInteger))
 
 
-class Report(SQLModel, table=True):
+METADATA = MetaData()
+
+
+class ReconciliationTable(SQLModel, registry=registry(metadata=METADATA)):
+    """Base of the tables of this domain."""
+
+
+class Report(ReconciliationTable, table=True):
     """One reconciliation of one market or of all."""
 
     __tablename__ = "recon_reports"
@@ -65,7 +73,7 @@ class Report(SQLModel, table=True):
     completed_at: datetime | None = moment()
 
 
-class MarketLine(SQLModel, table=True):
+class MarketLine(ReconciliationTable, table=True):
     """One market of a report."""
 
     __tablename__ = "recon_markets"
@@ -91,7 +99,7 @@ class MarketLine(SQLModel, table=True):
     done_at: datetime | None = moment()
 
 
-class PositionRow(SQLModel, table=True):
+class PositionRow(ReconciliationTable, table=True):
     """One compared position."""
 
     __tablename__ = "recon_positions"
@@ -111,18 +119,3 @@ class PositionRow(SQLModel, table=True):
     chain_amount: int | None = units()  # None: missing there
     difference: int | None = units()  # database - chain; None: missing on one side
     severity: str = Field(max_length=16)
-
-
-class AdminAction(SQLModel, table=True):
-    """Who asked for what, and from where."""
-
-    __tablename__ = "admin_actions"
-    __table_args__ = (Index("ix_admin_actions_newest", "created_at"),)
-
-    id: UUID = Field(default_factory=uuid4, primary_key=True)
-    action: str = Field(max_length=64)
-    actor: str | None = Field(default=None, max_length=255)  # address; None: a schedule
-    ip: str | None = Field(default=None, max_length=255)
-    correlation_id: str | None = Field(default=None, max_length=255, index=True)
-    target: str | None = Field(default=None, max_length=255)  # market or report
-    created_at: datetime = moment(nullable=False)

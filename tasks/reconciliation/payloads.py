@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from taskyard.tasks.payloads import Payload
+from taskyard import Payload
 
 TYPES = ("global", "market")
 FOR_A_MARKET = ("market_id", "admin_address", "ip", "correlation_id")

@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import delete, select, update
 from sqlmodel import Session, col
 
+from config.settings import ReconciliationSettings
 from tasks.reconciliation.models import MarketLine, Report
 from taskyard.database.columns import utc_now
-from taskyard.settings.platform import Settings
 
 MOST_SENDS = 3  # of one market; then it waits for the report's deadline
 PRUNE_BATCH = 50  # reports, with all their rows
@@ -26,7 +26,7 @@ class Lost(NamedTuple):
 class UpkeepStore:
     """Finds what a lost worker or a lost broker left behind; every method is one transaction."""
 
-    def __init__(self, open_session: Callable[[], Session], settings: Settings) -> None:
+    def __init__(self, open_session: Callable[[], Session], settings: ReconciliationSettings) -> None:
         self._open_session, self._settings = open_session, settings
 
     def running(self) -> list[UUID]:

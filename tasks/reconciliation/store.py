@@ -9,13 +9,14 @@ from uuid import UUID
 from sqlalchemy import insert, select
 from sqlmodel import Session, col
 
+from audit.models import AdminAction
+from config.settings import ReconciliationSettings
 from tasks.reconciliation.clients import DatabaseSide, Emit, Reading, Snapshot
 from tasks.reconciliation.completion import complete
 from tasks.reconciliation.diff import Row, Thresholds, Totals, compare, with_addresses
-from tasks.reconciliation.models import AdminAction, MarketLine, PositionRow, Report
+from tasks.reconciliation.models import MarketLine, PositionRow, Report
 from tasks.reconciliation.payloads import Reconcile
 from taskyard.database.columns import utc_now
-from taskyard.settings.platform import Settings
 
 INSPECT_MARKET = "admin.reconciliation.market.inspect"
 RUN_GLOBAL = "admin.reconciliation.global.run"
@@ -35,7 +36,7 @@ class ReportStore:
     def __init__(
         self,
         open_session: Callable[[], Session],
-        settings: Settings,
+        settings: ReconciliationSettings,
         database: DatabaseSide,
         emit: Emit,
         normal_address: Callable[[str], str],

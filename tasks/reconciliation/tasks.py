@@ -8,6 +8,8 @@ from uuid import UUID, uuid4, uuid5
 
 from celery import chord, current_task
 
+from config.queues import RECONCILIATION
+from config.settings import ReconciliationSettings
 from tasks.markets import positions
 from tasks.reconciliation import handlers
 from tasks.reconciliation.chain.readers import open_chain
@@ -15,14 +17,9 @@ from tasks.reconciliation.clients import ChainSide
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile, SweepReconciliations
 from tasks.reconciliation.recovery import Lost, UpkeepStore
 from tasks.reconciliation.store import ReportStore
+from taskyard import CallOptions, Exponential, Policy, before_work, emit, enqueue_many, task
 from taskyard.database.engine import open_session
-from taskyard.settings.platform import Settings, current_settings
-from taskyard.settings.queues import MAINTENANCE, RECONCILIATION
-from taskyard.tasks.app import enqueue_many, task
-from taskyard.tasks.call_options import CallOptions
-from taskyard.tasks.policy import Exponential, Policy
-from taskyard.tasks.start_checks import before_work
-from taskyard.webhooks.outbox import emit
+from taskyard.settings import MAINTENANCE, current_settings
 
 REPORTS = UUID("a7e2c0f4-0c55-4d8e-9c80-6f4b5a2d7e31")  # namespace of the ids that are made from run ids
 # A node that does not answer is a line of the report; what is tried again is the database or the broker.
@@ -51,7 +48,7 @@ def finish(payload: FinishReport) -> handlers.Reported:
 @task("reconciliation.sweep", SweepReconciliations, queue=MAINTENANCE, policy=SWEEP)
 def sweep(_payload: SweepReconciliations) -> handlers.Swept:
     """Look after global runs; see :func:`tasks.reconciliation.handlers.sweep`."""
-    return handlers.sweep(open_store(), UpkeepStore(open_session, current_settings()), send_again)
+    return handlers.sweep(open_store(), UpkeepStore(open_session, current_settings(ReconciliationSettings)), send_again)
 
 
 def send_chord(report_id: UUID, market_ids: Sequence[str]) -> None:
@@ -82,11 +79,13 @@ def send_again(lost: Iterable[Lost]) -> None:
 
 def open_store() -> ReportStore:
     """Return the store on this process's database."""
-    return ReportStore(open_session, current_settings(), positions, emit, chain_side().normal_address)
+    return ReportStore(
+        open_session, current_settings(ReconciliationSettings), positions, emit, chain_side().normal_address
+    )
 
 
-@before_work(RECONCILIATION)
-def check_settings(settings: Settings) -> None:
+@before_work(RECONCILIATION, ReconciliationSettings)
+def check_settings(settings: ReconciliationSettings) -> None:
     """
     Make a reader of the chain, which connects with its first call only.
 
@@ -99,7 +98,7 @@ def check_settings(settings: Settings) -> None:
 @lru_cache(maxsize=1)
 def chain_side() -> ChainSide:
     """Return this process's reader of the chain; it connects with the first call, also after a fork."""
-    return open_chain(current_settings())
+    return open_chain(current_settings(ReconciliationSettings))
 
 
 def report_id_of(run_id: str) -> UUID:

@@ -13,8 +13,8 @@ from taskyard.beat.timing.cron import CronExpression
 from taskyard.beat.timing.slots import Cron, Every, Once, Series, Timing, first_real
 from taskyard.beat.timing.zones import zone_of
 from taskyard.settings.queues import NORMAL, PriorityName, priority_number
-from taskyard.tasks.app import find_task
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
+from taskyard.tasks.sending import find_task
 
 type Kind = Literal["cron", "every", "once"]
 type Misfire = Literal["skip", "run_once", "run_all"]

@@ -5,8 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 from taskyard.beat.definitions import SHORTEST, Definition, Kind, Misfire, Overlap, checked
+from taskyard.beat.errors import InvalidScheduleError
+from taskyard.beat.timing.cron import CronExpression
+from taskyard.settings.group import SettingsError
 from taskyard.settings.queues import NORMAL, PriorityName
-from taskyard.tasks.app import TypedTask
+from taskyard.tasks.declaration import TypedTask
 from taskyard.tasks.payloads import Payload
 
 
@@ -19,8 +22,18 @@ class When:
     zone: str = "UTC"
 
 
-def cron(expression: str, zone: str = "UTC") -> When:
-    """Five fields, or six with seconds first, in a time zone."""
+def cron(expression: str, zone: str = "UTC", *, variable: str | None = None) -> When:
+    """
+    Five fields, or six with seconds first, in a time zone.
+
+    Raises:
+        SettingsError: The expression is wrong, and comes from the setting `variable`.
+    """
+    if variable is not None:
+        try:
+            expression = CronExpression(expression).text
+        except InvalidScheduleError as error:
+            raise SettingsError(f"{variable}: {error}") from error
     return When("cron", expression, zone)
 
 

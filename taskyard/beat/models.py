@@ -5,9 +5,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import BigInteger, Column, Index, UniqueConstraint
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
+from taskyard.database.tables import TaskyardTable
 
 FIRE_STATES = ("pending", "published", "skipped", "missed", "refused", "withdrawn")
 
@@ -22,10 +23,10 @@ def count() -> Any:
     return Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
 
 
-class Schedule(SQLModel, table=True):
+class Schedule(TaskyardTable, table=True):
     """What is enqueued when; the definition, what an operator decided, and how far the leader has come."""
 
-    __tablename__ = "schedules"
+    __tablename__ = "taskyard_schedules"
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     name: str = Field(max_length=128, unique=True)
@@ -65,14 +66,14 @@ class Schedule(SQLModel, table=True):
     updated_by: str = Field(default="", max_length=255)
 
 
-class ScheduleFire(SQLModel, table=True):
+class ScheduleFire(TaskyardTable, table=True):
     """One slot that was dealt with; the row is there before its message is. The id is the id of the run."""
 
-    __tablename__ = "schedule_fires"
+    __tablename__ = "taskyard_schedule_fires"
     __table_args__ = (
-        UniqueConstraint("schedule_id", "slot", name="uq_schedule_fires_schedule_slot"),
-        Index("ix_schedule_fires_state", "state", "recorded_at"),
-        Index("ix_schedule_fires_recorded", "recorded_at"),
+        UniqueConstraint("schedule_id", "slot", name="uq_taskyard_schedule_fires_schedule_slot"),
+        Index("ix_taskyard_schedule_fires_state", "state", "recorded_at"),
+        Index("ix_taskyard_schedule_fires_recorded", "recorded_at"),
     )
 
     id: UUID = Field(primary_key=True)  # derived from schedule and slot
@@ -89,10 +90,10 @@ class ScheduleFire(SQLModel, table=True):
     published_at: datetime | None = moment()
 
 
-class BeatState(SQLModel, table=True):
+class BeatState(TaskyardTable, table=True):
     """A number that all processes share: `leader` holds the highest fencing token seen, `changes` counts changes."""
 
-    __tablename__ = "beat_state"
+    __tablename__ = "taskyard_beat_state"
 
     name: str = Field(primary_key=True, max_length=16)
     value: int = count()

@@ -9,7 +9,6 @@ from typing import Any
 import structlog
 from celery.beat import Scheduler as CeleryScheduler
 
-from beat.timetable import timetable
 from taskyard.beat.deploy import deploy
 from taskyard.beat.engine.clock import Clock, ServerClock
 from taskyard.beat.engine.firing import Firing
@@ -18,9 +17,12 @@ from taskyard.beat.engine.loop import Engine, Pace
 from taskyard.beat.engine.publisher import CeleryPublisher
 from taskyard.beat.engine.store import BeatStore
 from taskyard.beat.metrics import BeatMetrics
+from taskyard.beat.timetable import timetable
 from taskyard.broker.server.client import open_client
 from taskyard.database.engine import open_engine
-from taskyard.settings.platform import Settings, current_settings
+from taskyard.settings.loading import current_settings
+from taskyard.settings.platform import Settings
+from taskyard.tasks.current_app import current_app
 
 AFTER_A_FAULT = 1.0  # seconds
 SHORTEST_PATIENCE = timedelta(seconds=2)  # with a database
@@ -49,7 +51,7 @@ class Scheduler(CeleryScheduler):
         Raises:
             SettingsError: One of them is wrong; later, a tick would log it and go on.
         """
-        timetable(current_settings())
+        timetable(current_app().domains)
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Run the engine once; a fault of ours is logged, and must not silence all schedules."""
@@ -126,7 +128,7 @@ def build_engine(app: Any, settings: Settings, clock: Clock, pace: Pace) -> Engi
         clock,
         Firing(store, publisher, lease, clock, metrics=metrics, grace=settings.beat_grace_seconds),
         metrics,
-        deploy=partial(deploy, database, timetable(settings)),
+        deploy=partial(deploy, database, timetable(app.domains)),
         ahead=settings.beat_ahead_seconds,
         retention=timedelta(days=settings.beat_fires_retention_days),
         pace=pace,

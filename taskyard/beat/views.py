@@ -14,8 +14,8 @@ from taskyard.beat.engine.planning import shift_of
 from taskyard.beat.models import Schedule, ScheduleFire
 from taskyard.beat.timing.describe import timing_text
 from taskyard.history.models import Run
-from taskyard.tasks.app import find_task
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
+from taskyard.tasks.sending import find_task
 
 NEXT = 5  # slots that a preview shows
 MASKED = "***"

@@ -29,7 +29,7 @@ from taskyard.history.queries.runs import RunFilter, each_run
 from taskyard.history.queries.stats import Spread, Stats, stats
 from taskyard.history.retention import Pruned, count_prunable, prune
 from taskyard.history.writer.loop import Writer
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 
 DAY = timedelta(days=1)
 

@@ -5,8 +5,8 @@ import click
 from taskyard.cli.kit.exit_codes import OperatorCommand
 from taskyard.cli.kit.options import json_option
 from taskyard.cli.kit.output import print_json
-from taskyard.database import schema
 from taskyard.database.engine import current_engine
+from taskyard.migrations import schema
 
 
 @click.group("db")
@@ -17,24 +17,33 @@ def group() -> None:
 @group.command("upgrade", cls=OperatorCommand)
 @json_option
 def upgrade(*, as_json: bool) -> None:
-    """Bring the schema to the newest revision, all or nothing."""
+    """Bring all tables to their newest revisions, all or nothing."""
     before = schema.upgrade(current_engine())
     if as_json:
-        print_json({"from": before.current, "to": before.head})
-    elif before.is_current:
-        click.echo(f"already at {before.head}")
-    else:
-        click.echo(f"upgraded from {before.current or 'an empty database'} to {before.head}")
+        print_json([{"owner": seen.owner, "from": seen.current, "to": seen.head} for seen in before])
+        return
+    for seen in before:
+        if seen.is_current:
+            click.echo(f"{seen.owner}: already at {seen.head}")
+        else:
+            click.echo(f"{seen.owner}: upgraded from {seen.current or 'no tables'} to {seen.head}")
 
 
 @group.command("current", cls=OperatorCommand)
 @json_option
 def current(*, as_json: bool) -> None:
-    """Say which revision the schema has, and whether it is the newest."""
-    seen = schema.standing(current_engine())
+    """Show the revision of all tables, and whether it is the head."""
+    seen = schema.standings(current_engine())
     if as_json:
-        print_json({"current": seen.current, "head": seen.head, "is_current": seen.is_current})
-    elif seen.is_current:
-        click.echo(f"{seen.current} (newest)")
-    else:
-        click.echo(f"{seen.current or 'no tables'}; the newest is {seen.head}: run celery -A tasks db upgrade")
+        facts = [
+            {"owner": one.owner, "current": one.current, "head": one.head, "is_current": one.is_current} for one in seen
+        ]
+        print_json(facts)
+        return
+    for one in seen:
+        if one.is_current:
+            click.echo(f"{one.owner}: {one.current} (head)")
+        else:
+            click.echo(f"{one.owner}: {one.current or 'not migrated'}; head is {one.head}")
+    if not all(one.is_current for one in seen):
+        click.echo("run: celery -A tasks db upgrade")

@@ -10,7 +10,7 @@ from taskyard.cli.kit.options import json_option
 from taskyard.cli.kit.output import print_facts, print_json, print_table
 from taskyard.database.engine import current_engine
 from taskyard.monitor.doctor import examine, shown_settings
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 
 
 @click.command("doctor", cls=OperatorCommand)
@@ -20,7 +20,7 @@ def command(*, with_settings: bool, as_json: bool) -> None:
     """Look at broker, database, scheduler, queues and tasks; exit code 1 if something must be mended."""
     settings = current_settings()
     found = examine(shared_client(settings.redis_url), current_engine(), settings)
-    shown = shown_settings(settings) if with_settings else None
+    shown = shown_settings() if with_settings else None
     if as_json:
         print_json({"findings": [asdict(finding) for finding in found], "settings": shown})
     else:

@@ -12,7 +12,6 @@ import structlog
 
 from taskyard.broker.server.valkey import EmbeddedValkey, ServerStartError
 from taskyard.cli.kit.exit_codes import FAILED, FailedError, OperatorCommand
-from taskyard.database import schema
 from taskyard.database.engine import current_engine
 from taskyard.launch.children import Child, ProgramChild, ValkeyChild
 from taskyard.launch.early_signals import EndedEarly, ending_early
@@ -23,8 +22,10 @@ from taskyard.launch.process_keeper import Keeper
 from taskyard.launch.programs import programs
 from taskyard.launch.restarts import Restarts
 from taskyard.logging import configure_logging, wants_colour, writes_json
-from taskyard.settings.platform import Settings, current_settings
-from taskyard.tasks.app import app as platform
+from taskyard.migrations import schema
+from taskyard.settings.loading import current_settings
+from taskyard.settings.platform import Settings
+from taskyard.tasks.current_app import current_app
 from taskyard.tasks.start_checks import check_settings
 
 log = structlog.get_logger(__name__)
@@ -55,8 +56,8 @@ def command(ctx: click.Context, *, flower: bool) -> None:
 def _run(app: str | None, outlet: Outlet, *, flower: bool) -> bool:
     settings = current_settings()
     configure_logging(settings)
-    platform.loader.import_default_modules()
-    check_settings(settings)
+    current_app().loader.import_default_modules()
+    check_settings()
     as_json = outlet.as_json = writes_json(settings)
     _prepare_database(settings)
     environment = {"LOG_FORMAT": "json" if as_json else "console"}
@@ -94,7 +95,7 @@ def _prepare_database(settings: Settings) -> None:
     if "database_url" not in settings.model_fields_set:
         Path(settings.taskyard_data).mkdir(parents=True, exist_ok=True)
         schema.upgrade(current_engine())
-    elif not schema.standing(current_engine()).is_current:
+    elif not schema.is_current(current_engine()):
         raise FailedError("the database's schema is not the newest; run: celery -A tasks db upgrade")
 
 

@@ -12,7 +12,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError, OperationalError
 from sqlmodel import Session
 
-from taskyard.settings.platform import SettingsError, current_settings
+from taskyard.settings.group import SettingsError
+from taskyard.settings.loading import current_settings
 
 SQLITE_BUSY_MS = 30_000  # a writer waits so long for the one before it
 SQLITE_NAP_MS = 1  # between two tries of a writer that waits

@@ -5,9 +5,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
+from taskyard.database.tables import TaskyardTable
 
 STATES = ("queued", "scheduled", "running", "retrying", "succeeded", "failed", "cancelled")
 FINAL_STATES = ("succeeded", "failed", "cancelled")
@@ -18,19 +19,19 @@ def moment(*, index: bool = False, nullable: bool = True) -> Any:
     return Field(default=None, sa_column=Column(UtcDateTime, index=index, nullable=nullable))
 
 
-class Run(SQLModel, table=True):
+class Run(TaskyardTable, table=True):
     """One task id with all its attempts."""
 
-    __tablename__ = "runs"
+    __tablename__ = "taskyard_runs"
     __table_args__ = (
-        Index("ix_runs_newest", "enqueued_at", "id"),
+        Index("ix_taskyard_runs_newest", "enqueued_at", "id"),
         # The last columns answer a second filter that fits no run: in the index, without a look at each row.
-        Index("ix_runs_state", "state", "enqueued_at", "task", "queue"),
-        Index("ix_runs_task", "task", "enqueued_at", "queue"),
-        Index("ix_runs_queue", "queue", "enqueued_at"),
-        Index("ix_runs_user", "user_id", "enqueued_at"),
-        Index("ix_runs_signature", "error_signature", "enqueued_at"),
-        Index("ix_runs_finished", "finished_at"),
+        Index("ix_taskyard_runs_state", "state", "enqueued_at", "task", "queue"),
+        Index("ix_taskyard_runs_task", "task", "enqueued_at", "queue"),
+        Index("ix_taskyard_runs_queue", "queue", "enqueued_at"),
+        Index("ix_taskyard_runs_user", "user_id", "enqueued_at"),
+        Index("ix_taskyard_runs_signature", "error_signature", "enqueued_at"),
+        Index("ix_taskyard_runs_finished", "finished_at"),
     )
 
     id: str = Field(primary_key=True, max_length=155)
@@ -69,10 +70,10 @@ class Run(SQLModel, table=True):
     )  # rank of the event that decided the state; see taskyard.history.writer.reducer
 
 
-class Attempt(SQLModel, table=True):
+class Attempt(TaskyardTable, table=True):
     """One execution of a run; an execution that was snoozed keeps its number when it comes back."""
 
-    __tablename__ = "attempts"
+    __tablename__ = "taskyard_attempts"
 
     run_id: str = Field(primary_key=True, max_length=155)
     number: int = Field(primary_key=True)  # from 1
@@ -94,10 +95,10 @@ class Attempt(SQLModel, table=True):
     last_event: str = Field(default="", max_length=64)  # rank of the event that decided the state
 
 
-class TaskLog(SQLModel, table=True):
+class TaskLog(TaskyardTable, table=True):
     """Some lines that a handler logged in one attempt; the key makes it one row, however often they arrive."""
 
-    __tablename__ = "task_logs"
+    __tablename__ = "taskyard_task_logs"
 
     run_id: str = Field(primary_key=True, max_length=155)
     attempt: int = Field(primary_key=True)
@@ -105,14 +106,14 @@ class TaskLog(SQLModel, table=True):
     lines: Any = Field(default=None, sa_column=Column(JsonColumn))  # list of {at, level, logger, message}
 
 
-class DeadLetter(SQLModel, table=True):
+class DeadLetter(TaskyardTable, table=True):
     """A run that failed for good, with what is needed to run it again."""
 
-    __tablename__ = "dead_letters"
+    __tablename__ = "taskyard_dead_letters"
     __table_args__ = (
-        UniqueConstraint("run_id", "attempt", name="uq_dead_letters_run_attempt"),
-        Index("ix_dead_letters_newest", "state", "failed_at", "id"),
-        Index("ix_dead_letters_operation", "operation_id", "state"),
+        UniqueConstraint("run_id", "attempt", name="uq_taskyard_dead_letters_run_attempt"),
+        Index("ix_taskyard_dead_letters_newest", "state", "failed_at", "id"),
+        Index("ix_taskyard_dead_letters_operation", "operation_id", "state"),
     )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
@@ -138,11 +139,11 @@ class DeadLetter(SQLModel, table=True):
     operation_id: UUID | None = None  # the operation on many that resolved it; None: it was resolved alone
 
 
-class BulkOperation(SQLModel, table=True):
+class BulkOperation(TaskyardTable, table=True):
     """A redrive or discard of many dead letters, done by a task; how many are done, the letters themselves say."""
 
-    __tablename__ = "bulk_operations"
-    __table_args__ = (Index("ix_bulk_operations_newest", "created_at", "id"),)
+    __tablename__ = "taskyard_bulk_operations"
+    __table_args__ = (Index("ix_taskyard_bulk_operations_newest", "created_at", "id"),)
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     verb: str = Field(max_length=16)  # redrive or discard

@@ -7,17 +7,18 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Column, Index, literal, tuple_
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, col, select
 
 from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
 from taskyard.database.paging import PAGE, Page, read_cursor, read_uuid, write_cursor
+from taskyard.database.tables import TaskyardTable
 
 
-class Operation(SQLModel, table=True):
+class Operation(TaskyardTable, table=True):
     """One change that a person made."""
 
-    __tablename__ = "operator_log"
-    __table_args__ = (Index("ix_operator_log_newest", "at", "id"),)
+    __tablename__ = "taskyard_operator_log"
+    __table_args__ = (Index("ix_taskyard_operator_log_newest", "at", "id"),)
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     at: datetime = Field(default_factory=utc_now, sa_column=Column(UtcDateTime, nullable=False))

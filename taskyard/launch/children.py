@@ -4,16 +4,15 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
-from taskyard.broker.server import parent_death_signal
 from taskyard.broker.server.valkey import EmbeddedValkey
 from taskyard.launch.printing import Printer
+from taskyard.parent_death_signal import tied_to_parent
 
 LOOK_EVERY = 0.1  # seconds between two looks at whether it lives
 READ_AT_ONCE = 65_536  # bytes
@@ -99,14 +98,7 @@ class ProgramChild:
         """Start it and print what it writes."""
         reads, writes = os.pipe()
         os.set_blocking(reads, False)
-        tied = [
-            sys.executable,
-            "-I",
-            "-S",
-            parent_death_signal.__file__,
-            str(os.getpid()),
-            str(int(self._program.orphan_signal)),
-        ]
+        tied = tied_to_parent(self._program.orphan_signal)
         try:
             self._process = subprocess.Popen(  # noqa: S603 - a fixed program, no shell
                 [*tied, *self._program.command],

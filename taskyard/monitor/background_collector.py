@@ -10,15 +10,13 @@ from prometheus_client import Metric
 from redis import Redis
 from sqlmodel import Session
 
-from tasks.backups.queries import figures as backup_figures
-from tasks.markets.metrics import figures as market_figures
-from tasks.reconciliation.metrics import figures as reconciliation_figures
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.engine import open_session
-from taskyard.gauges import Figure, letter_figures
+from taskyard.gauges import Figure
+from taskyard.history.queries.dead_letter_figures import letter_figures
 from taskyard.history.writer.loop import backlog, backlog_age
 from taskyard.settings.queues import QUEUES
-from taskyard.webhooks.metrics import figures as webhook_figures
+from taskyard.tasks.current_app import current_app
 
 EVERY = 5.0  # seconds between two looks
 STALE = 30.0  # seconds after which a number says nothing any more
@@ -95,11 +93,9 @@ def database_figures(open_one: Callable[[], Session] = open_session) -> Iterator
     """Give dead letters, and the state of each domain."""
     with open_one() as session:
         yield from letter_figures(session, (queue.name for queue in QUEUES))
-        yield from webhook_figures(session)
-        yield from market_figures(session)
-        yield from reconciliation_figures(session)
-        for each in backup_figures(session):
-            yield Figure(each.name, each.explained, each.value, {"target": each.target})
+        for domain in current_app().domains:
+            if gauges := domain.load("gauges"):
+                yield from gauges(session)
 
 
 def families(figures: Iterable[Figure]) -> list[Metric]:

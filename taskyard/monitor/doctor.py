@@ -14,15 +14,17 @@ from sqlmodel import Session
 
 from taskyard.beat.engine.leadership import current_leader
 from taskyard.broker.admin.queue_control import QueueControl
-from taskyard.database import schema
 from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
 from taskyard.history.queries.runs import RunFilter
 from taskyard.history.writer.loop import backlog
+from taskyard.migrations import schema
 from taskyard.monitor.background_collector import broker_memory
-from taskyard.settings.platform import Settings, SettingsError
+from taskyard.settings.group import SettingsError
+from taskyard.settings.loading import current_settings, setting_groups
+from taskyard.settings.platform import Settings
 from taskyard.settings.profiles import PROFILES
 from taskyard.settings.queues import QUEUES
-from taskyard.tasks.app import app
+from taskyard.tasks.current_app import current_app
 from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.start_checks import check_settings
 
@@ -57,9 +59,10 @@ def examine(client: Redis, engine: Engine, settings: Settings) -> list[Finding]:
     return found
 
 
-def shown_settings(settings: Settings) -> dict[str, Any]:
-    """Return all settings with secrets and passwords masked."""
-    return {name.upper(): _masked(getattr(settings, name)) for name in Settings.model_fields}
+def shown_settings() -> dict[str, Any]:
+    """Return all settings of this process with secrets and passwords masked."""
+    groups = [current_settings(group) for group in setting_groups()]
+    return {name.upper(): _masked(getattr(group, name)) for group in groups for name in type(group).model_fields}
 
 
 _BROKER_FIX = "is REDIS_URL right, does the server run?"
@@ -76,7 +79,7 @@ def _looks(client: Redis, engine: Engine, settings: Settings) -> dict[str, Calla
         "scheduler": lambda: _scheduler(client, prefix),
         "queues": lambda: _queues(control, settings),
         "tasks": _tasks,
-        "settings": lambda: _settings(settings),
+        "settings": _settings,
         "audit": lambda: _audit(client, settings),
         "runs": lambda: _runs(client, engine, settings),
     }
@@ -134,12 +137,12 @@ def _database(engine: Engine) -> Iterator[Finding]:
 
 
 def _schema(engine: Engine) -> Iterator[Finding]:
-    seen = schema.standing(engine)
-    if seen.is_current:
-        yield Finding("schema", "ok", f"at {seen.current}")
-    else:
-        note = f"at {seen.current or 'nothing'}, the newest is {seen.head}"
-        yield Finding("schema", "fault", note, "celery -A tasks db upgrade")
+    for seen in schema.standings(engine):
+        if seen.is_current:
+            yield Finding(f"schema of {seen.owner}", "ok", f"at {seen.current}")
+        else:
+            note = f"at {seen.current}, head is {seen.head}" if seen.current else f"not migrated; head is {seen.head}"
+            yield Finding(f"schema of {seen.owner}", "fault", note, "celery -A tasks db upgrade")
 
 
 def _scheduler(client: Redis, prefix: str) -> Iterator[Finding]:
@@ -168,18 +171,18 @@ def _queues(control: QueueControl, settings: Settings) -> Iterator[Finding]:
 
 
 def _tasks() -> Iterator[Finding]:
-    app.loader.import_default_modules()
-    ours = [task for task in app.tasks.values() if isinstance(task, PlatformTask)]
+    current_app().loader.import_default_modules()
+    ours = [task for task in current_app().tasks.values() if isinstance(task, PlatformTask)]
     yield Finding("tasks", "ok", f"{len(ours)}, each with a declared queue")
     if endless := sorted(task.name for task in ours if not _keeps_its_limits(task)):
         fix = "docs/outcomes.md, Time limits: a queue of another profile, or a time-out in the handler"
         yield Finding("time limits", "warning", f"not kept by the pool of their queue: {', '.join(endless)}", fix)
 
 
-def _settings(settings: Settings) -> Iterator[Finding]:
-    app.loader.import_default_modules()
+def _settings() -> Iterator[Finding]:
+    current_app().loader.import_default_modules()
     try:
-        check_settings(settings)
+        check_settings()
     except SettingsError as error:
         for line in error.message.splitlines():
             yield Finding("settings", "fault", line, "no worker of the tasks that need it starts")

@@ -9,8 +9,8 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from taskyard.broker.admin.queue_control import QueueControl
-from taskyard.database import schema
 from taskyard.history.writer.loop import backlog
+from taskyard.migrations import schema
 from taskyard.settings.platform import Settings
 from taskyard.settings.queues import QUEUES
 
@@ -63,10 +63,8 @@ def _select(engine: Engine) -> str:
 
 
 def _standing(engine: Engine) -> str:
-    seen = schema.standing(engine)
-    return (
-        "" if seen.is_current else f"schema is at {seen.current}, the newest is {seen.head}: celery -A tasks db upgrade"
-    )
+    behind = [seen.owner for seen in schema.standings(engine) if not seen.is_current]
+    return f"the schema of {', '.join(behind)} is not at its head: celery -A tasks db upgrade" if behind else ""
 
 
 def _consumers(client: Redis, settings: Settings) -> str:

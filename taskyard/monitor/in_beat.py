@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from taskyard.beat.metrics import BeatMetrics
 from taskyard.monitor.http_server import Monitor
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 
 
 class BeatCollector(Collector):

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from taskyard.broker.worker.observers import watchers
 from taskyard.monitor.http_server import Monitor
 from taskyard.monitor.task_counters import TaskMeters
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 
 
 class WorkerMonitor(bootsteps.StartStopStep):

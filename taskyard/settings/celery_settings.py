@@ -33,7 +33,6 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "worker_redirect_stdouts": False,
         "worker_soft_shutdown_timeout": settings.worker_shutdown_seconds.total_seconds(),
         "worker_enable_soft_shutdown_on_idle": True,
-        "beat_scheduler": "taskyard.beat.scheduler:Scheduler",
         "beat_schedule_filename": str(settings.taskyard_data / "beat-schedule"),
     }
 

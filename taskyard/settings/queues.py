@@ -23,11 +23,8 @@ DEFAULT = Queue("celery", profile="io")  # where a foreign Celery client sends w
 DEAD_LETTERS = Queue("dead-letter", profile="io")
 MAINTENANCE = Queue("maintenance", profile="io")
 WEBHOOKS = Queue("webhook-deliveries", profile="io")
-RECONCILIATION = Queue("reconciliation", profile="io")
-MARKET_RESOLUTION = Queue("market-resolution", profile="io")
-BACKUPS = Queue("backup-verification", profile="prefork")  # hours of CPU and disk, under a hard limit
 
-QUEUES = [DEFAULT, DEAD_LETTERS, MAINTENANCE, WEBHOOKS, RECONCILIATION, MARKET_RESOLUTION, BACKUPS]  # see `declare`
+QUEUES = [DEFAULT, DEAD_LETTERS, MAINTENANCE, WEBHOOKS]  # see `declare`
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 

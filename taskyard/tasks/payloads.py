@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self, TypeAliasType, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from taskyard.history.audit_policy import current_policy
 from taskyard.tasks.errors import InvalidPayloadError
 
 MAX_BYTES = 262_144  # of one payload as JSON: ids and facts, not objects
@@ -90,8 +91,8 @@ class Payload(BaseModel):
 
     @classmethod
     def mask(cls, wire: Mapping[str, Any]) -> dict[str, Any]:
-        """Replace the values of hidden fields among these JSON values by ``***``."""
-        hidden = _hidden_fields(cls)
+        """Replace the values of hidden fields, and of those that the audit policy masks, by ``***``."""
+        hidden = _hidden_fields(cls) | current_policy().masked_fields
         return {name: "***" if name in hidden else value for name, value in wire.items()}
 
 

@@ -14,7 +14,7 @@ from taskyard.broker.protocol.header import HEADER, MessageFacts
 from taskyard.broker.transport.dedup_reports import collect_duplicates
 from taskyard.broker.worker.redelivery import Redeliver
 from taskyard.pools.coroutine_bridge import finish
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from taskyard.settings.queues import Queue
 from taskyard.tasks.call_options import Run, message_options
 from taskyard.tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze, TaskError
@@ -26,7 +26,7 @@ from taskyard.tasks.retry_call import refuse_other_message, wait_until
 
 
 class PlatformTask(Task[..., Any]):
-    """A task with a payload model, a queue and a policy; made by ``taskyard.tasks.app.task``."""
+    """A task with a payload model, a queue and a policy; made by ``taskyard.task``."""
 
     abstract = True
     typing = False  # the payload model checks the arguments

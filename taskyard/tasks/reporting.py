@@ -22,7 +22,7 @@ from taskyard.broker.protocol.outcomes import detail
 from taskyard.broker.scripts.runner import Keyspace, run
 from taskyard.broker.server.client import shared_client
 from taskyard.pools.coroutine_bridge import finish, is_on_loop
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 
 MOST_LINES = 200  # of one execution; the last one says how many more there were
 LONGEST_LINE = 2000  # characters

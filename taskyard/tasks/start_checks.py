@@ -7,42 +7,41 @@ from typing import Any
 import click
 from celery import Celery, bootsteps
 
-from taskyard.settings.platform import Settings, SettingsError, current_settings
+from taskyard.settings.group import SettingsError, SettingsGroup
+from taskyard.settings.loading import current_settings
 from taskyard.settings.queues import Queue
 from taskyard.tasks.platform_task import PlatformTask
 
-type Check = Callable[[Settings], None]
-
-_checks: list[tuple[Queue, Check]] = []
+_checks: list[tuple[Queue, type[SettingsGroup], Callable[[Any], None]]] = []
 
 
-def before_work(queue: Queue) -> Callable[[Check], Check]:
+def before_work[G: SettingsGroup](queue: Queue, group: type[G]) -> Callable[[Callable[[G], None]], Callable[[G], None]]:
     """
-    Let a check run before a worker of this queue starts.
+    Let a check of a group of settings run before a worker of this queue starts.
 
     It raises SettingsError for what no task of the queue could work with. It looks at texts and at files that must be
     there before the first task, never at another host, nor at what may still come, such as a backup.
     """
 
-    def register(check: Check) -> Check:
-        _checks.append((queue, check))
+    def register(check: Callable[[G], None]) -> Callable[[G], None]:
+        _checks.append((queue, group, check))
         return check
 
     return register
 
 
-def check_settings(settings: Settings, queues: Collection[str] | None = None) -> None:
+def check_settings(queues: Collection[str] | None = None) -> None:
     """
-    Run the checks of these queues by name; None: of all.
+    Run the checks of these queues by name, on the settings of this process; None: of all.
 
     Raises:
         SettingsError: With a line for each fault.
     """
     faults = []
-    for queue, check in _checks:
+    for queue, group, check in _checks:
         if queues is None or queue.name in queues:
             try:
-                check(settings)
+                check(current_settings(group))
             except SettingsError as error:
                 faults.append(error.message)
     if faults:
@@ -77,7 +76,7 @@ class StartCheck(bootsteps.Step):
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         refuse_coroutines(parent.app)
-        check_settings(current_settings(), parent.app.amqp.queues.consume_from)
+        check_settings(parent.app.amqp.queues.consume_from)
 
 
 def _is_coroutine(task: Any) -> bool:

@@ -5,9 +5,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint, text
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
+from taskyard.database.tables import TaskyardTable
 
 OPEN_STATES = ("pending", "retrying")  # an attempt is still to come
 FINAL_STATES = ("delivered", "exhausted")
@@ -21,10 +22,10 @@ def moment(*, nullable: bool = True) -> Any:
     return Field(default_factory=utc_now, sa_column=Column(UtcDateTime, nullable=False))
 
 
-class Endpoint(SQLModel, table=True):
+class Endpoint(TaskyardTable, table=True):
     """A subscriber's URL, with its limits and its health."""
 
-    __tablename__ = "webhook_endpoints"
+    __tablename__ = "taskyard_webhook_endpoints"
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     url: str
@@ -49,31 +50,31 @@ class Endpoint(SQLModel, table=True):
     updated_at: datetime = moment(nullable=False)
 
 
-class Subscription(SQLModel, table=True):
+class Subscription(TaskyardTable, table=True):
     """An event pattern that an endpoint wants: a type, ``prefix.*`` or ``*``."""
 
-    __tablename__ = "webhook_subscriptions"
+    __tablename__ = "taskyard_webhook_subscriptions"
 
     pattern: str = Field(primary_key=True, max_length=255)
-    endpoint_id: UUID = Field(primary_key=True, foreign_key="webhook_endpoints.id", ondelete="CASCADE")
+    endpoint_id: UUID = Field(primary_key=True, foreign_key="taskyard_webhook_endpoints.id", ondelete="CASCADE")
 
 
-class Secret(SQLModel, table=True):
+class Secret(TaskyardTable, table=True):
     """A signing secret, encrypted; during a rotation two are active and the newest comes first."""
 
-    __tablename__ = "webhook_secrets"
+    __tablename__ = "taskyard_webhook_secrets"
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
-    endpoint_id: UUID = Field(foreign_key="webhook_endpoints.id", ondelete="CASCADE", index=True)
+    endpoint_id: UUID = Field(foreign_key="taskyard_webhook_endpoints.id", ondelete="CASCADE", index=True)
     ciphertext: str
     created_at: datetime = moment(nullable=False)
     expires_at: datetime | None = moment()
 
 
-class Event(SQLModel, table=True):
+class Event(TaskyardTable, table=True):
     """Something that happened in the app, as it was emitted."""
 
-    __tablename__ = "webhook_events"
+    __tablename__ = "taskyard_webhook_events"
 
     id: str = Field(primary_key=True, max_length=64)  # the webhook-id that every receiver sees
     type: str = Field(max_length=255, index=True)
@@ -83,17 +84,17 @@ class Event(SQLModel, table=True):
     created_at: datetime = moment(nullable=False)
 
 
-class Delivery(SQLModel, table=True):
+class Delivery(TaskyardTable, table=True):
     """One event on its way to one endpoint: exactly these bytes, until they arrive or all attempts are used."""
 
-    __tablename__ = "webhook_deliveries"
+    __tablename__ = "taskyard_webhook_deliveries"
     __table_args__ = (
-        UniqueConstraint("event_id", "endpoint_id", name="uq_webhook_deliveries_event_endpoint"),
-        Index("ix_webhook_deliveries_due", "state", "next_attempt_at"),
-        Index("ix_webhook_deliveries_lane", "endpoint_id", "lease_until"),
-        Index("ix_webhook_deliveries_newest", "endpoint_id", "created_at"),
+        UniqueConstraint("event_id", "endpoint_id", name="uq_taskyard_webhook_deliveries_event_endpoint"),
+        Index("ix_taskyard_webhook_deliveries_due", "state", "next_attempt_at"),
+        Index("ix_taskyard_webhook_deliveries_lane", "endpoint_id", "lease_until"),
+        Index("ix_taskyard_webhook_deliveries_newest", "endpoint_id", "created_at"),
         Index(
-            "ix_webhook_deliveries_waiting",
+            "ix_taskyard_webhook_deliveries_waiting",
             "endpoint_id",
             "next_attempt_at",
             sqlite_where=text("enqueued_at IS NULL"),
@@ -102,8 +103,8 @@ class Delivery(SQLModel, table=True):
     )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
-    event_id: str = Field(foreign_key="webhook_events.id", max_length=64)
-    endpoint_id: UUID = Field(foreign_key="webhook_endpoints.id")
+    event_id: str = Field(foreign_key="taskyard_webhook_events.id", max_length=64)
+    endpoint_id: UUID = Field(foreign_key="taskyard_webhook_endpoints.id")
     event_type: str = Field(max_length=255)
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     content_type: str = Field(default="application/json", max_length=255)
@@ -121,12 +122,12 @@ class Delivery(SQLModel, table=True):
     finished_at: datetime | None = moment()
 
 
-class DeliveryAttempt(SQLModel, table=True):
+class DeliveryAttempt(TaskyardTable, table=True):
     """One request to one endpoint, or one that a lost worker left behind."""
 
-    __tablename__ = "webhook_attempts"
+    __tablename__ = "taskyard_webhook_attempts"
 
-    delivery_id: UUID = Field(primary_key=True, foreign_key="webhook_deliveries.id", ondelete="CASCADE")
+    delivery_id: UUID = Field(primary_key=True, foreign_key="taskyard_webhook_deliveries.id", ondelete="CASCADE")
     number: int = Field(primary_key=True)  # from 1
     trigger: str = Field(default="schedule", max_length=16)  # schedule or manual
     by: str | None = Field(default=None, max_length=255)  # who asked for a manual one

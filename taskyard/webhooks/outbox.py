@@ -8,7 +8,7 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlmodel import col
 
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.event_store import add_event
 from taskyard.webhooks.models import Delivery

@@ -8,12 +8,15 @@ from ipaddress import ip_network
 from ssl import SSLError
 
 from taskyard.database.engine import open_session
-from taskyard.settings.platform import Settings, SettingsError, current_settings
+from taskyard.settings.group import SettingsError
+from taskyard.settings.loading import current_settings
+from taskyard.settings.platform import Settings
 from taskyard.settings.queues import MAINTENANCE, WEBHOOKS
-from taskyard.tasks.app import enqueue_many, task
 from taskyard.tasks.call_options import CallOptions
+from taskyard.tasks.declaration import task
 from taskyard.tasks.platform_task import was_redelivered
 from taskyard.tasks.policy import Exponential, Policy
+from taskyard.tasks.sending import enqueue_many
 from taskyard.tasks.start_checks import before_work
 from taskyard.webhooks import handlers
 from taskyard.webhooks.delivery.dispatch import DueDelivery
@@ -72,7 +75,7 @@ def enqueue_deliveries(due: Iterable[DueDelivery]) -> None:
     enqueue_many(deliver, [DeliverWebhook(delivery_id=delivery_id) for delivery_id in rows], each=options)
 
 
-@before_work(WEBHOOKS)
+@before_work(WEBHOOKS, Settings)
 def check_settings(settings: Settings) -> None:
     """
     Read the extra authorities once: the client does so at its first request.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from taskyard.database.engine import current_engine
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from tests.databases import Database, database, empty_database, servers
 from tests.pointing import point_app_at
 from tests.servers import Server

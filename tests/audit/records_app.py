@@ -10,8 +10,9 @@ from typing import Annotated
 
 import structlog
 
+from tasks.app import app
 from taskyard.settings.queues import DEFAULT
-from taskyard.tasks.app import app, task
+from taskyard.tasks.declaration import task
 from taskyard.tasks.errors import PermanentError, Snooze
 from taskyard.tasks.payloads import Hidden, Payload
 from taskyard.tasks.policy import Exponential, Fixed, Policy

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from sqlmodel import col, select
 
+from tasks.app import app
 from taskyard.history.models import FINAL_STATES, DeadLetter, Run
 from taskyard.history.queries.runs import attempts_of, find_run
-from taskyard.tasks.app import app
 from tests.audit import records_app
 from tests.databases import Database
 from tests.monitor.site import worker

@@ -8,12 +8,13 @@ import pytest
 from sqlalchemy import func
 from sqlmodel import Session, SQLModel, select
 
-from beat.timetable import timetable
+from tasks.app import app
+from taskyard.beat.timetable import timetable
 from taskyard.database.columns import utc_now
 from taskyard.history.dead_letters import find_letter
 from taskyard.history.models import Attempt, BulkOperation, DeadLetter, Run, TaskLog
 from taskyard.history.retention import Pruned, count_prunable, prune
-from taskyard.settings.platform import load_settings
+from taskyard.settings.loading import current_settings
 from taskyard.tasks.records.payloads import CleanUpAudit
 from taskyard.tasks.records.tasks import cleanup
 from tests.audit.letters import put
@@ -86,10 +87,13 @@ def test_the_task_follows_the_retention_and_0_keeps_everything(
 
 
 @pytest.mark.parametrize(("days", "is_there"), [("30", True), ("0", False)])
-def test_the_timetable_cleans_up_daily_at_three_unless_all_is_kept(days: str, *, is_there: bool) -> None:
-    (entry,) = (
-        each for each in timetable(load_settings({"AUDIT_LOG_RETENTION_DAYS": days})) if each.name == "audit.cleanup"
-    )
+def test_the_timetable_cleans_up_daily_at_three_unless_all_is_kept(
+    days: str, monkeypatch: pytest.MonkeyPatch, *, is_there: bool
+) -> None:
+    monkeypatch.setenv("AUDIT_LOG_RETENTION_DAYS", days)
+    current_settings.cache_clear()
+    (entry,) = (each for each in timetable(app.domains) if each.name == "audit.cleanup")
+    current_settings.cache_clear()
 
     assert entry.is_enabled is is_there
     assert entry.definition().expression == "0 3 * * *"

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from sqlmodel import col, func, select
 
+from tasks.app import app
 from taskyard.history.models import FINAL_STATES, Attempt, DeadLetter, Run
-from taskyard.tasks.app import app, enqueue_many
+from taskyard.tasks.sending import enqueue_many
 from tests.audit import records_app
 from tests.audit.records_app import Mixed
 from tests.databases import Database

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlmodel import Session, func, select
 
+from tasks.app import app
 from taskyard.database.engine import open_engine
 from taskyard.history.models import DeadLetter, Run
 from taskyard.history.queries.runs import find_run
-from taskyard.tasks.app import app
 from tests.audit import records_app
 from tests.audit.letters import report
 from tests.databases import Database, Postgres, Servers, lent, migrate

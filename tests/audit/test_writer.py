@@ -196,8 +196,10 @@ def test_a_database_outage_delays_events_loses_none_and_is_logged_once(
             postgres.start()
             wait_for(lambda: backlog(client, PREFIX) == 0, 20, "the stream is empty again")
         with engine.connect() as connection:
-            assert connection.execute(text("SELECT count(*) FROM runs WHERE state = 'succeeded'")).scalar() == 51
-            assert connection.execute(text("SELECT count(*) FROM attempts")).scalar() == 102
+            assert (
+                connection.execute(text("SELECT count(*) FROM taskyard_runs WHERE state = 'succeeded'")).scalar() == 51
+            )
+            assert connection.execute(text("SELECT count(*) FROM taskyard_attempts")).scalar() == 102
         engine.dispose()
     finally:
         postgres.remove()

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from taskyard.cli import commands
 from taskyard.database.engine import current_engine
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from tests.backups.shops import PASSWORD, ShopServer
 from tests.backups.stage import SHOP_PROFILE, Stage, environment
+from tests.commands import command_of
 from tests.workers import ROOT
 
 type Command = Callable[..., Result]
@@ -39,7 +39,7 @@ def command(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
         for name, value in environment(stage, **more).items():
             monkeypatch.setenv(name, value)
         forget()
-        return CliRunner().invoke(commands.backups, arguments)
+        return CliRunner().invoke(command_of("backups"), arguments)
 
     yield run
     forget()
@@ -155,6 +155,6 @@ def test_one_target_that_cannot_be_verified_keeps_no_other_from_it(good: Stage, 
 
 @pytest.mark.parametrize("verb", ["", "verify", "history", "show", "profiles", "metrics"])
 def test_every_help_ends_well(verb: str) -> None:
-    done = CliRunner().invoke(commands.backups, [*filter(None, [verb]), "--help"])
+    done = CliRunner().invoke(command_of("backups"), [*filter(None, [verb]), "--help"])
     assert done.exit_code == 0
     assert "Usage:" in done.stdout

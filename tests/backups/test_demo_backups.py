@@ -7,7 +7,7 @@ import pytest
 
 from scripts.demo.backups import demo_backups
 from taskyard.database.engine import current_engine
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from tests.backups.shops import ShopServer
 from tests.backups.stage import Stage
 from tests.databases import BINARIES

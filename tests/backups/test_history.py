@@ -4,8 +4,9 @@ from datetime import timedelta
 from uuid import uuid4
 
 from tasks.backups.checks.results import MOST_CHECKS_KEPT, Report
+from tasks.backups.metrics import as_prometheus, figures
 from tasks.backups.models import BackupRun
-from tasks.backups.queries import BackupFilter, as_prometheus, figures, find_backup, list_backups, newest_of_each
+from tasks.backups.queries import BackupFilter, find_backup, list_backups, newest_of_each
 from taskyard.database.columns import utc_now
 from tests.databases import Database
 

@@ -8,11 +8,13 @@ from ipaddress import ip_network
 import pytest
 from sqlmodel import Session, col, select
 
+from config.settings import BackupSettings
 from scripts.standins.receiver import Receiver
 from tasks.backups.checks.results import Finished, Report
 from tasks.backups.notices import announcer, slack_body
 from taskyard.database.columns import utc_now
-from taskyard.settings.platform import Settings, load_settings
+from taskyard.settings.loading import load_settings
+from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery.endpoints import disable, register
 from taskyard.webhooks.delivery.store import SqlDeliveryStore
 from taskyard.webhooks.event_store import add_event
@@ -41,12 +43,13 @@ def notes(file_stage: Stage) -> Stage:
 def announce_to(stage: Stage, slack_url: str | None, **more: str) -> Settings:
     """Let the stage announce as the platform does; events are written, and no broker is needed."""
     slack = {"BACKUP_SLACK_WEBHOOK_URL": slack_url} if slack_url else {}
-    settings = load_settings({**LOOPBACK, **slack, **more})
+    given = {**LOOPBACK, **slack, **more}
+    settings = load_settings(given)
 
     def emit(session: Session, event_type: str, data: object, key: str | None) -> str:
         return add_event(session, settings, event_type, data, key)[0]
 
-    stage.announce = announcer(settings, {"shop": stage.profile()}, emit)
+    stage.announce = announcer(load_settings(given, group=BackupSettings), settings, {"shop": stage.profile()}, emit)
     return settings
 
 
@@ -134,8 +137,8 @@ def test_webhook_tables_that_are_broken_change_no_result(notes: Stage) -> None:
     """The result is written in the same transaction."""
     announce_to(notes, "http://127.0.0.1:4999/hook")
     with notes.database.engine.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE webhook_attempts")
-        connection.exec_driver_sql("DROP TABLE webhook_deliveries")
+        connection.exec_driver_sql("DROP TABLE taskyard_webhook_attempts")
+        connection.exec_driver_sql("DROP TABLE taskyard_webhook_deliveries")
     result = notes.verify()
     assert notes.run(result.run_id).state == "passed"
 

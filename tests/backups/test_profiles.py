@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from config.settings import BackupSettings
 from tasks.backups.errors import BackupConfigError, UnknownTargetError
 from tasks.backups.handlers import verify
 from tasks.backups.payloads import VerifyBackup
 from tasks.backups.profile.catalog import open_profiles
 from tasks.backups.profile.profile import find_profile, load_profile, load_profiles
-from taskyard.settings.platform import SettingsError, load_settings
+from taskyard.settings.group import SettingsError
+from taskyard.settings.loading import load_settings
 from taskyard.tasks.errors import InvalidPayloadError
 from tests.backups.stage import SHOP_PROFILE, Stage
 
@@ -89,7 +91,7 @@ def test_an_unknown_target_is_refused_with_the_names_that_are_known(stage: Stage
 
 
 def test_neither_profiles_nor_a_dump_path_is_refused_when_a_job_is_processed_not_at_the_start() -> None:
-    settings = load_settings({})
+    settings = load_settings({}, group=BackupSettings)
     with pytest.raises(BackupConfigError, match=r"set BACKUP_PROFILES .* or BACKUP_DUMP_PATH"):
         open_profiles(settings)
 
@@ -109,18 +111,18 @@ def test_the_older_dump_path_may_be_a_file_a_pattern_a_folder_or_a_directory_dum
     (tmp_path / "dumps").mkdir()
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "toc.dat").touch()
-    settings = load_settings({"BACKUP_DUMP_PATH": str(tmp_path / path)})
+    settings = load_settings({"BACKUP_DUMP_PATH": str(tmp_path / path)}, group=BackupSettings)
     profile = find_profile(open_profiles(settings), "default")
     assert (profile.folder, profile.pattern) == (tmp_path / folder, pattern)
 
 
 def test_the_older_settings_keep_their_names_and_defaults() -> None:
-    settings = load_settings({})
+    settings = load_settings({}, group=BackupSettings)
     assert settings.backup_smoke_timeout_ms == timedelta(seconds=15)
     older = (settings.backup_dump_path, settings.backup_ephemeral_db_url, settings.backup_slack_webhook_url)
     assert older == (None, None, None)
     secrets = {"BACKUP_EPHEMERAL_DB_URL": "postgresql://a:hidden@b/c", "BACKUP_SLACK_WEBHOOK_URL": "https://x/hidden"}
-    assert "hidden" not in repr(load_settings(secrets))
+    assert "hidden" not in repr(load_settings(secrets, group=BackupSettings))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_the_older_settings_keep_their_names_and_defaults() -> None:
 )
 def test_a_wrong_setting_stops_the_start(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
-        load_settings({name: value})
+        load_settings({name: value}, group=BackupSettings)
 
 
 @pytest.mark.parametrize("fields", [{"target": "Shop"}, {"target": "a" * 32}, {"target": 1}, {"database": "shop"}])

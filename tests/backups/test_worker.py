@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from taskyard.settings.queues import BACKUPS
+from config.queues import BACKUPS
 from tests.backups.shops import NAPS, PASSWORD, ShopServer
 from tests.backups.stage import Stage, environment
 from tests.servers import Server

@@ -8,8 +8,9 @@ from functools import lru_cache
 import redis
 from celery import current_task
 
+from tasks.app import app
 from taskyard.settings.queues import DEFAULT
-from taskyard.tasks.app import app, task
+from taskyard.tasks.declaration import task
 from taskyard.tasks.payloads import Payload
 from taskyard.tasks.policy import Policy
 

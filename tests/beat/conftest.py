@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from taskyard.database.engine import current_engine
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from tests.beat.desk import Desk, TurnedClock
 from tests.beat.stage import Stage
 from tests.databases import Database, database, servers

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from tasks.app import app
 from taskyard.beat import catalog
 from taskyard.beat.definitions import Definition
 from taskyard.beat.deploy import deploy
@@ -17,8 +18,7 @@ from taskyard.beat.engine.store import BeatStore
 from taskyard.beat.entries import Entry
 from taskyard.beat.metrics import BeatMetrics
 from taskyard.beat.models import Schedule, ScheduleFire
-from taskyard.settings.platform import current_settings
-from taskyard.tasks.app import app
+from taskyard.settings.loading import current_settings
 from tests.beat.stage import Stage
 
 START = datetime(2027, 3, 1, 12, tzinfo=UTC)

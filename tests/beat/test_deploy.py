@@ -3,10 +3,10 @@
 from datetime import timedelta
 from typing import Any
 
-from beat.timetable import timetable
+from tasks.app import app
 from taskyard.beat import catalog
 from taskyard.beat.entries import Entry, cron, every
-from taskyard.settings.platform import load_settings
+from taskyard.beat.timetable import timetable
 from tests.beat.app import Mark, mark
 from tests.beat.desk import Desk, play
 
@@ -90,6 +90,6 @@ def test_an_entry_that_a_setting_makes_invalid_stays_as_it_was_and_the_others_ar
 
 
 def test_the_platforms_own_timetable_is_valid() -> None:
-    entries = timetable(load_settings({}))
+    entries = timetable(app.domains)
     assert [one.definition().name for one in entries] == [one.name for one in entries]
     assert len({one.name for one in entries}) == len(entries)

@@ -7,7 +7,8 @@ from pathlib import Path
 import kombu
 import pytest
 
-from taskyard.settings.platform import SettingsError, load_settings
+from taskyard.settings.group import SettingsError
+from taskyard.settings.loading import load_settings
 from tests.broker.bed import Bed
 from tests.conftest import KINDS
 from tests.servers import Kind, Server, make_server

@@ -11,11 +11,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import pytest
 
-from taskyard.broker.server import parent_death_signal
+from taskyard.parent_death_signal import tied_to_parent
 from tests.broker.bed import Bed
 from tests.waiting import wait_for
 from tests.workers import ROOT
@@ -49,7 +50,7 @@ def running_flower(bed: Bed, folder: Path) -> Iterator[Flower]:
     command = [sys.executable, "-m", "celery", "-A", "tests.broker.app", "flower", "--address=127.0.0.1", "--port=0"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_BROKER_URL": bed.url, "FLOWER_BASIC_AUTH": USER}
     with log.open("wb") as out:
-        tied = [sys.executable, "-I", "-S", parent_death_signal.__file__, str(os.getpid()), "9"]
+        tied = tied_to_parent(SIGKILL)
         process = subprocess.Popen([*tied, *command], stdout=out, stderr=out, env=env, cwd=folder)
     try:
         urls = wait_for(lambda: re.findall(r"Visit me at (\S+)", log.read_text()), 60, "Flower is up", log.read_text)

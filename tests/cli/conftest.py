@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from click.testing import CliRunner, Result
 
-from taskyard.cli import commands
 from taskyard.database.engine import current_engine
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from tests.cli.platform import Celery
+from tests.commands import command_of
 from tests.databases import Database, Servers, database, empty_database, servers
 from tests.pointing import point_app_at
 from tests.servers import Server
@@ -46,7 +46,7 @@ def in_this_process(database_url: str, redis_url: str, monkeypatch: pytest.Monke
     point_app_at(redis_url)
 
     def run(group: str, *arguments: str) -> Result:
-        return CliRunner().invoke(getattr(commands, group), arguments)
+        return CliRunner().invoke(command_of(group), arguments)
 
     yield run
     current_engine().dispose()

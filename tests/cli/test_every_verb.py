@@ -9,14 +9,12 @@ import click
 import pytest
 from sqlmodel import select
 
-from taskyard.cli import commands
+from taskyard.cli.commands import LazyCommand
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import Operation
 from tests.cli.conftest import Command
+from tests.commands import OUR_COMMANDS, command_of
 
-ENTRIES = sorted(
-    name for name, entry in vars(commands).items() if isinstance(entry, commands.LazyGroup | commands.LazyCommand)
-)
 ENDLESS = {("audit", "write"), ("jobs", "tail"), ("up",)}
 NEVER_MISSING = {  # their argument is free text, a file's name, or a new name
     *(("webhooks", "endpoints", "add"), ("schedules", "add"), ("schedules", "preview"), ("backups", "verify")),
@@ -27,7 +25,7 @@ NEVER_MISSING = {  # their argument is free text, a file's name, or a new name
 
 def leaves() -> Iterator[tuple[tuple[str, ...], click.Command]]:
     def walk(words: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-        if isinstance(command, commands.LazyCommand):
+        if isinstance(command, LazyCommand):
             context = command.make_context(command.name, [])
             yield words, context.command
         elif isinstance(command, click.Group):
@@ -39,8 +37,8 @@ def leaves() -> Iterator[tuple[tuple[str, ...], click.Command]]:
         else:
             yield words, command
 
-    for entry in ENTRIES:
-        yield from walk((entry,), getattr(commands, entry))
+    for entry in OUR_COMMANDS:
+        yield from walk((entry,), command_of(entry))
 
 
 LEAVES = dict(leaves())
@@ -147,7 +145,7 @@ def test_json_is_json_and_an_unknown_id_is_code_3(run: Any, words: tuple[str, ..
 
 
 def test_every_change_of_webhooks_is_in_the_operator_log(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from taskyard.settings.platform import current_settings  # noqa: PLC0415 - forgotten after the key is set
+    from taskyard.settings.loading import current_settings  # noqa: PLC0415 - forgotten after the key is set
     from taskyard.webhooks.signing.key_vault import new_master_key  # noqa: PLC0415 - as above
 
     monkeypatch.setenv("WEBHOOK_SECRET_KEYS", new_master_key("test").reveal())

@@ -18,7 +18,7 @@ ASK = """
 import json, sys
 from celery.bin.celery import celery
 from celery.bin.base import CLIContext
-from taskyard.tasks.app import app
+from tasks.app import app
 
 def pool(words):
     obj = CLIContext(app=app, no_color=True, workdir=None)

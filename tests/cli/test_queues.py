@@ -6,10 +6,10 @@ from uuid import uuid4
 import pytest
 from sqlmodel import select
 
+from tasks.app import app
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.operator_log import Operation
-from taskyard.settings.platform import current_settings
-from taskyard.tasks.app import app
+from taskyard.settings.loading import current_settings
 from taskyard.tasks.call_options import Run
 from taskyard.webhooks.payloads import DeliverWebhook
 from taskyard.webhooks.tasks import deliver

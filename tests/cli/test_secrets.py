@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 from sqlmodel import select
 
 from taskyard.history.writer.loop import Writer
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from taskyard.webhooks.event_store import add_event
 from taskyard.webhooks.models import Delivery
 from taskyard.webhooks.signing.key_vault import new_master_key

@@ -16,13 +16,14 @@ from click.testing import CliRunner
 from sqlalchemy import update
 from sqlmodel import Session, col
 
-from taskyard.cli.commands import webhooks
 from taskyard.database.engine import current_engine
-from taskyard.settings.platform import OUR_PREFIXES, Settings, current_settings, load_settings
+from taskyard.settings.loading import current_settings, load_settings, setting_prefixes
+from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery import endpoints
 from taskyard.webhooks.event_store import add_event
 from taskyard.webhooks.models import Delivery, DeliveryAttempt, Endpoint
 from taskyard.webhooks.signing.key_vault import new_master_key
+from tests.commands import command_of
 from tests.databases import Database
 
 LIMIT = 60  # seconds of one command on a busy machine
@@ -76,11 +77,11 @@ class WebhookCli:
         """Run the command in this process, for what needs no broker: a hundred times faster than a process."""
         with pytest.MonkeyPatch.context() as patch, _own_engine():
             patch.chdir(self.folder)
-            for name in [name for name in os.environ if name.startswith(OUR_PREFIXES)]:
+            for name in [name for name in os.environ if name.startswith(setting_prefixes())]:
                 patch.delenv(name)
             for name, value in self.environment.items():
                 patch.setenv(name, value)
-            ended = CliRunner().invoke(webhooks, arguments, input=stdin)
+            ended = CliRunner().invoke(command_of("webhooks"), arguments, input=stdin)
         if ended.exception is not None and not isinstance(ended.exception, SystemExit):
             raise ended.exception
         return Ended(ended.exit_code, ended.stdout, ended.stderr)

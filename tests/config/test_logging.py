@@ -22,7 +22,7 @@ class Terminal(StringIO):
 SAYS = """
 import logging, structlog
 from taskyard.logging import configure_logging
-from taskyard.settings.platform import load_settings
+from taskyard.settings.loading import load_settings
 configure_logging(load_settings({"LOG_FORMAT": "console"}))
 hostile = chr(27) + "[2J" + chr(0x9b) + "2J"
 def fail():

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from taskyard.settings.platform import Settings, SettingsError, load_settings
+from taskyard.settings.group import SettingsError
+from taskyard.settings.loading import load_settings
+from taskyard.settings.platform import Settings
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:

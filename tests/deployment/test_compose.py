@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from taskyard.launch.programs import CELERYS_NAMES, GRACE
-from taskyard.settings.platform import Settings, load_settings
+from taskyard.settings.loading import load_settings
+from taskyard.settings.platform import Settings
 from taskyard.settings.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -23,11 +23,12 @@ with open_session() as session, session.begin():
         emit(session, "market.closed", {{"number": number}})
 """
 COUNT = """
-SELECT (SELECT count(*) FROM webhook_deliveries WHERE state = 'delivered'),
-    (SELECT count(*) FROM runs WHERE task = 'webhooks.deliver' AND state = 'succeeded'),
-    (SELECT count(*) FROM runs WHERE task = 'webhooks.deliver'),
-    (SELECT count(*) FROM dead_letters),
-    (SELECT count(DISTINCT worker) FROM attempts JOIN runs ON runs.id = run_id WHERE task = 'webhooks.deliver')
+SELECT (SELECT count(*) FROM taskyard_webhook_deliveries WHERE state = 'delivered'),
+    (SELECT count(*) FROM taskyard_runs WHERE task = 'webhooks.deliver' AND state = 'succeeded'),
+    (SELECT count(*) FROM taskyard_runs WHERE task = 'webhooks.deliver'),
+    (SELECT count(*) FROM taskyard_dead_letters),
+    (SELECT count(DISTINCT worker) FROM taskyard_attempts JOIN taskyard_runs AS runs ON runs.id = run_id
+        WHERE task = 'webhooks.deliver')
 """
 
 

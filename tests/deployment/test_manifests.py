@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from taskyard.launch.programs import CELERYS_NAMES, GRACE
-from taskyard.settings.platform import Settings, load_settings
+from taskyard.settings.loading import load_settings
+from taskyard.settings.platform import Settings
 from taskyard.settings.profiles import PROFILES, Profile
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -3,9 +3,10 @@
 import time
 from pathlib import Path
 
+from tasks.app import app
 from taskyard.launch import embedded_server
 from taskyard.settings.queues import DEFAULT
-from taskyard.tasks.app import app, task
+from taskyard.tasks.declaration import task
 from taskyard.tasks.payloads import Payload
 
 __all__ = ["Hold", "app", "hold"]  # `celery -A` looks for the app here

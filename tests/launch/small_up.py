@@ -13,7 +13,7 @@ from taskyard.launch.printing import Printer
 from taskyard.launch.process_keeper import Keeper
 from taskyard.launch.restarts import Restarts
 from taskyard.logging import configure_logging
-from taskyard.settings.platform import load_settings
+from taskyard.settings.loading import load_settings
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import redis
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.launch import embedded_server
 from taskyard.launch.programs import programs
-from taskyard.settings.platform import load_settings
+from taskyard.settings.loading import load_settings
 from taskyard.settings.profiles import PROFILES
 from taskyard.settings.queues import QUEUES
 from tests.launch.app import hold

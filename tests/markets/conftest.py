@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from taskyard.database.engine import current_engine
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from tests.databases import Database, database, empty_database, servers
 from tests.markets.platform import Platform, environment
 from tests.markets.world import World

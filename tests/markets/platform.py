@@ -11,11 +11,11 @@ from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from taskyard.broker.admin.queue_control import QueueControl
-from taskyard.cli import commands
 from taskyard.history.models import DeadLetter
 from taskyard.settings.queues import QUEUES, Queue
-from taskyard.tasks.app import send
+from taskyard.tasks.sending import send
 from taskyard.webhooks.signing.key_vault import new_master_key
+from tests.commands import command_of
 from tests.databases import Database
 from tests.servers import Server
 from tests.workers import MINIMAL, Worker
@@ -50,7 +50,7 @@ class Platform:
 
     def command(self, group: str, *arguments: str) -> Result:
         """Run a command in this process, as an operator types it."""
-        return CliRunner().invoke(getattr(commands, group), arguments)
+        return CliRunner().invoke(command_of(group), arguments)
 
     def dead_letters(self) -> list[DeadLetter]:
         """All dead letters."""

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from config.queues import MARKET_RESOLUTION
 from taskyard.history.operator_log import Operation
-from taskyard.settings.queues import MARKET_RESOLUTION
 from tests.markets.platform import Platform
 from tests.markets.world import World, resolved_event
 

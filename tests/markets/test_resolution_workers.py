@@ -14,7 +14,7 @@ from scripts.standins.receiver import Receiver
 from tasks.markets.models import Prediction, Resolution
 from tasks.markets.tasks import resolve
 from taskyard.history.models import DeadLetter
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from taskyard.tasks.errors import InvalidPayloadError
 from taskyard.webhooks.delivery import endpoints
 from tests.markets.platform import Platform

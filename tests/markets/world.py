@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import func, insert, select
 from sqlmodel import Session, col
 
+from config.settings import MarketSettings
 from tasks.markets.confirmations import ConfirmationStore
 from tasks.markets.models import IndexerEvent, Market, Prediction, Resolution, User
 from tasks.markets.payloads import Quote, ResolveMarket
@@ -26,7 +27,7 @@ class World:
 
     def __init__(self, database: Database, **settings: Any) -> None:
         self.database = database
-        self.settings = Settings(**settings)
+        self.settings = MarketSettings(**settings)
         self._users: dict[str, UUID] = {}
 
     def market(self, market_id: str = "m", **columns: Any) -> str:
@@ -135,7 +136,7 @@ class World:
 
     def emit(self, session: Session, event_type: str, data: Any, idempotency_key: str | None = None) -> str:
         """Write a webhook event, without handing it to a broker."""
-        return add_event(session, self.settings, event_type, data, idempotency_key)[0]
+        return add_event(session, Settings(), event_type, data, idempotency_key)[0]
 
     def _payouts(self, market_id: str) -> Iterable[tuple[UUID, int | None]]:
         with self.database.session() as session:

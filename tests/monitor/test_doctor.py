@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from taskyard.tasks.policy import Policy
 from taskyard.webhooks.tasks import deliver
 from tests.cli.conftest import Command, celery, command, empty_command

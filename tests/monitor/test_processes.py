@@ -7,7 +7,7 @@ import redis
 
 from taskyard.database.engine import current_engine
 from taskyard.monitor.doctor import examine
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from tests.audit import records_app
 from tests.databases import Database
 from tests.monitor.site import beating, fetch, free_port, value, worker

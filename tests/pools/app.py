@@ -10,12 +10,14 @@ import redis
 from celery import current_task
 from celery.exceptions import SoftTimeLimitExceeded
 
+from tasks.app import app
 from taskyard.settings.queues import DEFAULT
-from taskyard.tasks.app import app, find_task, task
+from taskyard.tasks.declaration import task
 from taskyard.tasks.errors import PermanentError
 from taskyard.tasks.payloads import Payload
 from taskyard.tasks.platform_task import attempt_number
 from taskyard.tasks.policy import Fixed, Policy
+from taskyard.tasks.sending import find_task
 
 __all__ = ["app"]  # `celery -A` looks for the app here
 

@@ -8,8 +8,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 from greenlet import GreenletExit
 
 from taskyard.settings.queues import DEFAULT
-from taskyard.tasks.app import find_task, task
+from taskyard.tasks.declaration import task
 from taskyard.tasks.policy import Fixed, Policy
+from taskyard.tasks.sending import find_task
 from tests.pools.app import Label, app, nap, note, records
 
 __all__ = ["app"]  # `celery -A` looks for the app here

@@ -7,11 +7,13 @@ from uuid import UUID, uuid4
 from sqlalchemy import select
 from sqlmodel import col
 
+from audit.models import AdminAction
+from config.settings import ReconciliationSettings
 from tasks.markets import positions
 from tasks.reconciliation import handlers
 from tasks.reconciliation.chain.readers import open_chain
 from tasks.reconciliation.clients import Emit
-from tasks.reconciliation.models import AdminAction, MarketLine, PositionRow, Report
+from tasks.reconciliation.models import MarketLine, PositionRow, Report
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile
 from tasks.reconciliation.recovery import Lost, UpkeepStore
 from tasks.reconciliation.store import ReportStore
@@ -25,16 +27,17 @@ class Desk:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.chain = open_chain(world.settings)
+        self.settings = ReconciliationSettings()
+        self.chain = open_chain(self.settings)
         self.store = ReportStore(
-            world.database.session, world.settings, positions, world.emit, self.chain.normal_address
+            world.database.session, self.settings, positions, world.emit, self.chain.normal_address
         )
-        self.upkeep = UpkeepStore(world.database.session, world.settings)
+        self.upkeep = UpkeepStore(world.database.session, self.settings)
         self.dispatched: list[str] = []
 
     def store_with(self, emit: Emit) -> ReportStore:
         """Return a store that announces drift in this way."""
-        open_session, settings = self.world.database.session, self.world.settings
+        open_session, settings = self.world.database.session, self.settings
         return ReportStore(open_session, settings, positions, emit, self.chain.normal_address)
 
     def market(self, market_id: str = "m", report_id: UUID | None = None) -> handlers.Reported:

@@ -8,8 +8,8 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from scripts.standins.soroban_node import CONTRACT, StandinNode, account
+from tasks.app import app
 from tasks.reconciliation.models import MarketLine, Report
-from taskyard.tasks.app import app
 from tests.markets.platform import Platform
 from tests.markets.world import World
 from tests.waiting import wait_for

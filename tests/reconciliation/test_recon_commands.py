@@ -5,9 +5,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from config.queues import RECONCILIATION
 from scripts.standins.soroban_node import CONTRACT, StandinNode, account
 from taskyard.history.operator_log import Operation
-from taskyard.settings.queues import RECONCILIATION
 from tests.markets.platform import Platform
 from tests.markets.world import World
 from tests.reconciliation.desk import Desk

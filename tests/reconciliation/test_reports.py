@@ -7,9 +7,10 @@ from uuid import uuid4
 import pytest
 from sqlmodel import Session
 
+from audit.models import AdminAction
 from scripts.standins.soroban_node import CONTRACT, StandinNode, account
 from tasks.reconciliation import handlers
-from tasks.reconciliation.models import AdminAction, MarketLine, PositionRow, Report
+from tasks.reconciliation.models import MarketLine, PositionRow, Report
 from tasks.reconciliation.payloads import Reconcile
 from tasks.reconciliation.tasks import reconcile
 from taskyard.tasks.errors import InvalidPayloadError, PermanentError

@@ -109,7 +109,7 @@ def test_the_sweeper_sends_lost_markets_again_a_few_times(desk: Desk, node: Stan
     assert desk.sweep()[1] == []  # too early
     sent = []
     for _ in range(4):
-        _age(desk, MarketLine.sent_at, desk.world.settings.reconciliation_member_timeout)
+        _age(desk, MarketLine.sent_at, desk.settings.reconciliation_member_timeout)
         sent.append([lost.market_id for lost in desk.sweep()[1]])
 
     assert sent == [["b"], ["b"], [], []]
@@ -122,7 +122,7 @@ def test_a_market_that_never_answers_is_a_failed_line_at_the_deadline(desk: Desk
         node.put(market_id, [])
     started = desk.run()
     desk.check(started.report_id, "a")
-    _age(desk, Report.started_at, desk.world.settings.reconciliation_deadline)
+    _age(desk, Report.started_at, desk.settings.reconciliation_deadline)
 
     desk.sweep()
 
@@ -136,7 +136,7 @@ def test_old_reports_are_removed_with_all_their_rows(desk: Desk, node: StandinNo
     desk.world.predict(("yes", 1), market_id=desk.world.market())
     node.put("m", [])
     desk.market()
-    _age(desk, Report.started_at, timedelta(days=desk.world.settings.reconciliation_retention_days, hours=1))
+    _age(desk, Report.started_at, timedelta(days=desk.settings.reconciliation_retention_days, hours=1))
     kept = desk.market()
 
     assert desk.sweep()[0].pruned == 1

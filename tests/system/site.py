@@ -19,7 +19,7 @@ from sqlmodel import col
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.models import DeadLetter
 from taskyard.launch.programs import ASYNCIO_POOL, CELERYS_NAMES
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from taskyard.tasks.dead_letters.redrive import redrive
 from taskyard.webhooks.models import Delivery
 from taskyard.webhooks.outbox import emit

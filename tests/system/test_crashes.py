@@ -204,7 +204,7 @@ def locked(site: Site) -> Iterator[None]:
     """Hold the database, so that no attempt can be recorded."""
     with site.database.session() as session, session.begin():
         if site.database.kind == "postgresql":
-            session.execute(text("LOCK TABLE webhook_endpoints IN ACCESS EXCLUSIVE MODE"))
+            session.execute(text("LOCK TABLE taskyard_webhook_endpoints IN ACCESS EXCLUSIVE MODE"))
         else:
-            session.execute(text("UPDATE webhook_endpoints SET url = url"))
+            session.execute(text("UPDATE taskyard_webhook_endpoints SET url = url"))
         yield

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from redis import Redis
 from sqlalchemy import text
 
-from taskyard.cli.commands import dlq, jobs, webhooks
 from taskyard.webhooks.delivery.endpoints import register
+from tests.commands import command_of
 from tests.system.site import LIMIT, Site
 from tests.waiting import wait_for
 from tests.webhooks.receivers import Receiver, Reply
@@ -128,21 +128,23 @@ def columns_of(site: Site) -> Iterator[tuple[str, str, bytes]]:
 
 def runs_in(site: Site) -> int:
     with site.database.session() as session:
-        return int(session.execute(text("SELECT count(*) FROM runs WHERE task = 'webhooks.deliver'")).scalar_one())
+        return int(
+            session.execute(text("SELECT count(*) FROM taskyard_runs WHERE task = 'webhooks.deliver'")).scalar_one()
+        )
 
 
 def output_of_all_commands(site: Site, events: list[str], endpoint: str) -> str:
     deliveries = [str(site.delivery_of(event)) for event in events]
     letters = site.letters()
     calls: list[tuple[Any, list[str]]] = [
-        (webhooks, ["endpoints", "ls"]),
-        (webhooks, ["endpoints", "show", endpoint]),
-        (webhooks, ["deliveries", "ls"]),
-        *[(webhooks, ["deliveries", "show", delivery]) for delivery in deliveries],
-        (dlq, ["ls"]),
-        *[(dlq, ["show", str(letter.id)]) for letter in letters],
-        (jobs, ["ls"]),
-        *[(jobs, ["show", letter.run_id]) for letter in letters],
+        (command_of("webhooks"), ["endpoints", "ls"]),
+        (command_of("webhooks"), ["endpoints", "show", endpoint]),
+        (command_of("webhooks"), ["deliveries", "ls"]),
+        *[(command_of("webhooks"), ["deliveries", "show", delivery]) for delivery in deliveries],
+        (command_of("dlq"), ["ls"]),
+        *[(command_of("dlq"), ["show", str(letter.id)]) for letter in letters],
+        (command_of("jobs"), ["ls"]),
+        *[(command_of("jobs"), ["show", letter.run_id]) for letter in letters],
     ]
     said = ""
     for group, words in calls:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from tasks.app import app
 from taskyard.settings.queues import Queue
-from taskyard.tasks.app import app, task
+from taskyard.tasks.declaration import task
 from taskyard.tasks.payloads import Payload
 
 __all__ = ["app"]  # `celery -A` looks for the app here

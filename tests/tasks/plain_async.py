@@ -1,6 +1,6 @@
 """The platform's app with a coroutine under Celery's own decorator."""
 
-from taskyard.tasks.app import app
+from tasks.app import app
 
 __all__ = ["app"]  # `celery -A` looks for the app here
 

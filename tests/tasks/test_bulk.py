@@ -14,10 +14,11 @@ from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.broker.protocol.header import HEADER
 from taskyard.broker.transport import bulk_publish
 from taskyard.settings.queues import MAINTENANCE
-from taskyard.tasks.app import enqueue_many, task
 from taskyard.tasks.call_options import CallOptions
+from taskyard.tasks.declaration import task
 from taskyard.tasks.errors import InvalidPayloadError
 from taskyard.tasks.payloads import MAX_BYTES, Hidden, Payload
+from taskyard.tasks.sending import enqueue_many
 from tests.pointing import point_app_at
 from tests.servers import Server
 

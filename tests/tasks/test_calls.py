@@ -9,10 +9,11 @@ import pytest
 
 from taskyard.broker.protocol.header import HEADER
 from taskyard.settings.queues import MAINTENANCE
-from taskyard.tasks.app import enqueue_many, find_task, send, task
 from taskyard.tasks.call_options import message_options
+from taskyard.tasks.declaration import task
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.tasks.payloads import Payload
+from taskyard.tasks.sending import enqueue_many, find_task, send
 
 
 class Job(Payload):

@@ -10,11 +10,12 @@ import pytest
 from taskyard.broker.protocol.header import HEADER
 from taskyard.broker.worker.redelivery import Redeliver
 from taskyard.settings.queues import MAINTENANCE
-from taskyard.tasks.app import find_task, task
+from taskyard.tasks.declaration import task
 from taskyard.tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze
 from taskyard.tasks.payloads import Payload
 from taskyard.tasks.platform_task import settle
 from taskyard.tasks.policy import LONGEST_DELAY, Fixed, Policy
+from taskyard.tasks.sending import find_task
 
 
 class Count(Payload):

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from taskyard.settings.platform import SettingsError, load_settings
+from tasks.app import app
+from taskyard.settings.group import SettingsError
+from taskyard.settings.loading import current_settings
 from taskyard.settings.queues import MAINTENANCE
-from taskyard.tasks.app import app, task
+from taskyard.tasks.declaration import task
 from taskyard.tasks.payloads import Payload
 from taskyard.tasks.start_checks import NotAwaitedError, check_settings, refuse_coroutines
 from tests.workers import ROOT
@@ -23,7 +25,14 @@ QUEUES = {"WEBHOOK": "webhook-deliveries", "CHAIN": "reconciliation", "BACKUP": 
 
 def check(given: dict[str, str], queues: list[str] | None = None) -> None:
     app.loader.import_default_modules()
-    check_settings(load_settings(given), queues)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in given.items():
+            patch.setenv(name, value)
+        current_settings.cache_clear()
+        try:
+            check_settings(queues)
+        finally:
+            current_settings.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +88,7 @@ def test_a_coroutine_that_nobody_would_await_is_refused() -> None:
     plain.task(name="plain.bound", shared=False, bind=True)(waits)
     plain.task(name="plain.again", shared=False, autoretry_for=(OSError,))(waits)
     plain.task(name="plain.gives", shared=False)(gives)
-    plain.task(name="plain.def", shared=False)(load_settings)
+    plain.task(name="plain.def", shared=False)(check)
     with pytest.raises(NotAwaitedError, match=r": plain\.again, plain\.bound, plain\.gives, plain\.waits;"):
         refuse_coroutines(plain)
 

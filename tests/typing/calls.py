@@ -4,8 +4,9 @@ from datetime import timedelta
 from uuid import UUID
 
 from taskyard.settings.queues import MAINTENANCE
-from taskyard.tasks.app import enqueue_many, send, task
+from taskyard.tasks.declaration import task
 from taskyard.tasks.payloads import Payload
+from taskyard.tasks.sending import enqueue_many, send
 
 
 class Move(Payload):

@@ -9,7 +9,8 @@ from sqlalchemy import func, select, update
 from sqlmodel import SQLModel, col
 
 from taskyard.database.columns import utc_now
-from taskyard.settings.platform import Settings, load_settings
+from taskyard.settings.loading import load_settings
+from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery.endpoints import EndpointOptions, register
 from taskyard.webhooks.delivery.store import Claim, Refusal, SqlDeliveryStore
 from taskyard.webhooks.delivery.transitions import AttemptOutcome

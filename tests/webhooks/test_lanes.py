@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from taskyard.database.columns import utc_now
-from taskyard.settings.platform import load_settings
+from taskyard.settings.loading import load_settings
 from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.delivery.endpoints import disable, enable, find
 from taskyard.webhooks.delivery.limits import EndpointLimiter, LimitWait

@@ -3,14 +3,14 @@
 import glob
 from pathlib import Path
 
+from config.settings import BackupSettings
 from tasks.backups.errors import BackupConfigError
 from tasks.backups.profile.profile import EveryTable, Profile, load_profiles
-from taskyard.settings.platform import Settings
 
 DEFAULT_TARGET = "default"
 
 
-def open_profiles(settings: Settings) -> dict[str, Profile]:
+def open_profiles(settings: BackupSettings) -> dict[str, Profile]:
     """
     Return all profiles by target.
 

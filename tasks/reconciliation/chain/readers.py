@@ -1,14 +1,15 @@
 """Choose the reader of the chain by the settings."""
 
+from config.settings import ReconciliationSettings
 from tasks.reconciliation.chain.evm import ADDRESS, EvmChain
 from tasks.reconciliation.chain.rpc import JsonRpc, Limits
 from tasks.reconciliation.chain.soroban import SorobanChain
 from tasks.reconciliation.chain.strkeys import StrkeyError, contract_bytes
 from tasks.reconciliation.clients import ChainSide, NoChain
-from taskyard.settings.platform import Settings, SettingsError
+from taskyard.settings import SettingsError
 
 
-def open_chain(settings: Settings) -> ChainSide:
+def open_chain(settings: ReconciliationSettings) -> ChainSide:
     """
     Return the reader that CHAIN_PROVIDER names.
 

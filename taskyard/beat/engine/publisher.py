@@ -19,8 +19,8 @@ from taskyard.broker.transport.cancellation import cancel
 from taskyard.broker.transport.publish_batch import PER_CALL
 from taskyard.broker.untyped import BatchPublishError
 from taskyard.settings.platform import Settings
-from taskyard.tasks.app import find_task
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
+from taskyard.tasks.sending import find_task
 
 REMEMBERED = timedelta(minutes=10)  # the broker refuses a second message of a slot for so long, even after its end
 PATIENCE = 5.0  # seconds

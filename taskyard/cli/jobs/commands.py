@@ -25,7 +25,7 @@ from taskyard.database.engine import open_session
 from taskyard.history.dead_letters import letters_of_run
 from taskyard.history.models import Attempt
 from taskyard.history.queries.runs import RunFilter, attempts_of, children_of, find_run, list_runs
-from taskyard.tasks.app import app
+from taskyard.tasks.current_app import current_app
 
 EXPLAINED = (
     "run_id", "state", "queue", "place", "attempt", "stalls", "cancelled_by", "group_key", "consumers", "reasons",
@@ -151,7 +151,7 @@ def cancel(*, run_id: str, yes: bool, dry_run: bool, reason: str, as_json: bool)
         if state == "unknown":
             raise NotFoundError(f"no message of run {run_id} is in the broker; see: celery -A tasks jobs show {run_id}")
         if state == "active":
-            app.control.revoke(run_id, terminate=True)
+            current_app().control.revoke(run_id, terminate=True)
     answer(f"{run_id} is cancelled; it was {state}", as_json=as_json, run_id=run_id, was=state, dry_run=False)
 
 

@@ -17,7 +17,7 @@ from taskyard.database.paging import LONGEST_PAGE, PAGE
 from taskyard.history.models import Run
 from taskyard.history.queries.lost_runs import UNFINISHED, AuditBehindError, LostRuns
 from taskyard.history.queries.runs import RunFilter
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 
 COLUMNS = ("id", "task", "queue", "state", "attempts", "enqueued (UTC)")
 

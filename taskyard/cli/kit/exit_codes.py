@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from taskyard.broker.scripts.failover import RefusedError
 from taskyard.cli.kit.output import printable
-from taskyard.settings.platform import SettingsError
+from taskyard.settings.group import SettingsError
 
 FAILED = 1
 USAGE = 2

@@ -12,7 +12,7 @@ from taskyard.broker.server.client import shared_client
 from taskyard.cli.kit.exit_codes import PartlyDoneError, line_of
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import Operation, record_operation
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 
 LONGEST_TARGET = 255  # characters of a name or id, as the operator log keeps it
 

@@ -25,8 +25,8 @@ from taskyard.cli.schedules.forms import (
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.operator_log import record_operation
-from taskyard.settings.platform import current_settings
-from taskyard.tasks.app import app
+from taskyard.settings.loading import current_settings
+from taskyard.tasks.current_app import current_app
 
 COLUMNS = (
     "name",
@@ -162,7 +162,7 @@ def resume(*, name: str, reason: str, as_json: bool) -> None:
 @json_option
 def run(*, name: str, force: bool, reason: str, as_json: bool) -> None:
     """Enqueue one run now, with a slot of its own; the timetable goes on as before."""
-    fire = run_now(current_engine(), app, current_settings(), name, reason=reason, is_forced=force)
+    fire = run_now(current_engine(), current_app(), current_settings(), name, reason=reason, is_forced=force)
     if as_json:
         print_json({"name": name, "run_id": fire.id, "slot": fire.slot})
     else:

@@ -14,7 +14,7 @@ from taskyard.cli.webhooks.webhook_command import WebhookCommand
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from taskyard.webhooks.delivery.endpoints import rotate_secret as replace_secret
 from taskyard.webhooks.signing.key_vault import VaultKeyError, new_master_key
 

@@ -15,7 +15,7 @@ from taskyard.cli.webhooks.send_commands import enqueue_or_report
 from taskyard.cli.webhooks.webhook_command import WebhookCommand
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from taskyard.webhooks.delivery import endpoints
 from taskyard.webhooks.operators.queries import EndpointView, list_endpoints, public_keys, show_endpoint
 

@@ -10,7 +10,7 @@ from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import current_engine
 from taskyard.history.writer.helper_process import Helper
 from taskyard.history.writer.loop import BESIDE_WORK, Writer
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 
 STOP_LIMIT = 1.0  # seconds; a write that takes longer is repeated by the next writer
 log = structlog.get_logger("taskyard.history.writer.bootstep")

@@ -39,14 +39,14 @@ class Shape[R]:
 
 
 RUNS = Shape(
-    "runs",
+    "taskyard_runs",
     RunRow,
     ("id",),
     {"enqueued_at", "scheduled_for", "due_at", "started_at", "finished_at"},
     {"args", "progress"},
 )
 ATTEMPTS = Shape(
-    "attempts", AttemptRow, ("run_id", "number"), {"started_at", "finished_at", "next_try_at"}, {"executions"}
+    "taskyard_attempts", AttemptRow, ("run_id", "number"), {"started_at", "finished_at", "next_try_at"}, {"executions"}
 )
 
 

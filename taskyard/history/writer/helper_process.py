@@ -17,12 +17,12 @@ from time import monotonic
 
 import structlog
 
-from taskyard.broker.server import parent_death_signal
 from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import current_engine
 from taskyard.history.writer.loop import Pace, Writer
 from taskyard.logging import configure_logging
-from taskyard.settings.platform import current_settings
+from taskyard.parent_death_signal import tied_to_parent
+from taskyard.settings.loading import current_settings
 
 log = structlog.get_logger("taskyard.history.writer.helper_process")
 
@@ -50,7 +50,7 @@ class Helper:
         """
         if monotonic() < self._not_before:
             return False
-        tied = [sys.executable, "-I", "-S", parent_death_signal.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
+        tied = tied_to_parent()
         command = [*tied, sys.executable, "-m", "taskyard.history.writer.helper_process", token]
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         environment = {**os.environ, "PYTHONPATH": paths}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskyard.history.models import DeadLetter
-from taskyard.tasks.app import find_task
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
+from taskyard.tasks.sending import find_task
 
 CONTINUATION = {"callbacks": "link", "errbacks": "link_error", "chain": "chain", "chord": "chord"}
 BODY_PARTS = 3  # of Celery's protocol 2: positional arguments, keyword arguments, continuation

@@ -23,12 +23,12 @@ from taskyard.history import dead_letters
 from taskyard.history.dead_letters import claim_for_redrive, confirm_sent, find_letter, reopen, take_over_redrive
 from taskyard.history.models import DeadLetter
 from taskyard.history.queries.runs import find_run
-from taskyard.tasks.app import find_task
 from taskyard.tasks.call_options import Run, message_options
 from taskyard.tasks.dead_letters.message import Message, UndecodableError, read_message
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.tasks.payloads import Payload
 from taskyard.tasks.platform_task import PlatformTask
+from taskyard.tasks.sending import find_task
 
 GRACE = timedelta(minutes=1)  # a redrive that was marked and not confirmed for so long is taken over
 KEPT_FACTS = ("max_attempts", "group_key", "user_id", "lifo")  # of the original message

@@ -14,7 +14,7 @@ from taskyard.database.columns import utc_now
 from taskyard.history import dead_letters
 from taskyard.history.dead_letters import claim_for_redrive, reopen
 from taskyard.history.models import BulkOperation, DeadLetter, Run
-from taskyard.tasks.app import app
+from taskyard.tasks.current_app import current_app
 from taskyard.tasks.dead_letters.redrive import NotRedrivableError, RedriveOrder, redriven_run_id
 from taskyard.tasks.errors import PermanentError
 
@@ -75,7 +75,11 @@ def _orders(session: Session, letters: Sequence[DeadLetter]) -> tuple[dict[UUID,
 def _send(session: Session, orders: dict[UUID, RedriveOrder]) -> Refused:
     refused: Refused = []
     sent: list[UUID] = []
-    with collect_duplicates(), app.producer_or_acquire() as producer, producer.batch(max_size=len(orders) or 1):
+    with (
+        collect_duplicates(),
+        current_app().producer_or_acquire() as producer,
+        producer.batch(max_size=len(orders) or 1),
+    ):
         for letter_id, order in orders.items():
             try:
                 order.send(redriven_run_id(letter_id), producer=producer)

@@ -16,7 +16,7 @@ from taskyard.history.models import DeadLetter
 from taskyard.history.writer.error_signatures import error_signature
 from taskyard.history.writer.truncation import ERROR_BYTES, TRACEBACK_BYTES, clean_json, clip, clip_middle
 from taskyard.settings.queues import DEAD_LETTERS
-from taskyard.tasks.app import task
+from taskyard.tasks.declaration import task
 from taskyard.tasks.payloads import Hidden, Payload
 from taskyard.tasks.policy import Exponential, Policy
 

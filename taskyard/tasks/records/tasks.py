@@ -3,9 +3,9 @@
 from datetime import timedelta
 
 from taskyard.database.engine import open_session
-from taskyard.settings.platform import current_settings
+from taskyard.settings.loading import current_settings
 from taskyard.settings.queues import MAINTENANCE
-from taskyard.tasks.app import task
+from taskyard.tasks.declaration import task
 from taskyard.tasks.policy import Exponential, Policy
 from taskyard.tasks.records import bulk, handlers
 from taskyard.tasks.records.payloads import CleanUpAudit, ResolveLetters

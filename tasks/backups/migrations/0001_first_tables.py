@@ -1,11 +1,11 @@
-"""Tables of backup verification."""
+"""First tables."""
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0006"
-down_revision = "0005"
+revision = "0001"
+down_revision = None
 branch_labels = None
 depends_on = None
 
@@ -14,7 +14,32 @@ JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
 def upgrade() -> None:
-    """Make both tables."""
+    """Make all tables."""
+    _create_backup_leases()
+    _create_backup_runs()
+
+
+def downgrade() -> None:
+    """Drop all tables, and with them all records."""
+    for table in (
+        "backup_runs",
+        "backup_leases",
+    ):
+        op.drop_table(table)
+
+
+def _create_backup_leases() -> None:
+    op.create_table(
+        "backup_leases",
+        sa.Column("target", sa.String(31), nullable=False),
+        sa.Column("token", sa.Uuid(), nullable=False),
+        sa.Column("holder", sa.String(155), nullable=False),
+        sa.Column("until", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("target"),
+    )
+
+
+def _create_backup_runs() -> None:
     op.create_table(
         "backup_runs",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -36,19 +61,5 @@ def upgrade() -> None:
         sa.Column("facts", JSON),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("ix_backup_runs_target", "backup_runs", ["target", "started_at"])
     op.create_index("ix_backup_runs_newest", "backup_runs", ["started_at", "id"])
-    op.create_table(
-        "backup_leases",
-        sa.Column("target", sa.String(31), nullable=False),
-        sa.Column("token", sa.Uuid(), nullable=False),
-        sa.Column("holder", sa.String(155), nullable=False),
-        sa.Column("until", MOMENT, nullable=False),
-        sa.PrimaryKeyConstraint("target"),
-    )
-
-
-def downgrade() -> None:
-    """Drop both tables, and with them the history."""
-    op.drop_table("backup_leases")
-    op.drop_table("backup_runs")
+    op.create_index("ix_backup_runs_target", "backup_runs", ["target", "started_at"])

@@ -1,29 +1,27 @@
-"""Tables of the reconciliation."""
+"""First tables."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0001"
+down_revision = None
 branch_labels = None
 depends_on = None
 
+AMOUNT = sa.Numeric(100, 0).with_variant(sa.String(101), "sqlite")
 MOMENT = sa.DateTime(timezone=True)
-AMOUNT = sa.Numeric(100, 0).with_variant(sa.String(101), "sqlite")  # whole smallest units
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Make all tables."""
     _create_recon_reports()
     _create_recon_markets()
     _create_recon_positions()
-    _create_admin_actions()
 
 
 def downgrade() -> None:
-    """Drop the tables."""
+    """Drop all tables, and with them all records."""
     for table in (
-        "admin_actions",
         "recon_positions",
         "recon_markets",
         "recon_reports",
@@ -109,19 +107,3 @@ def _create_recon_positions() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("ix_recon_positions_market", "recon_positions", ["report_id", "market_id"])
-
-
-def _create_admin_actions() -> None:
-    op.create_table(
-        "admin_actions",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("action", sa.String(64), nullable=False),
-        sa.Column("actor", sa.String(255)),
-        sa.Column("ip", sa.String(255)),
-        sa.Column("correlation_id", sa.String(255)),
-        sa.Column("target", sa.String(255)),
-        sa.Column("created_at", MOMENT, nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-    )
-    op.create_index(op.f("ix_admin_actions_correlation_id"), "admin_actions", ["correlation_id"])
-    op.create_index("ix_admin_actions_newest", "admin_actions", ["created_at"])

@@ -1,0 +1,110 @@
+"""The composition root: :class:`Taskyard` puts the library's parts and an app's domains together."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from celery.signals import beat_init, setup_logging
+
+from taskyard.broker.transport.options import transport_settings
+from taskyard.broker.transport.result_backend import use_our_results
+from taskyard.built_in import BUILT_IN
+from taskyard.domain import Domain
+from taskyard.history.audit_policy import AuditPolicy, use_policy
+from taskyard.logging import configure_logging
+from taskyard.settings.celery_settings import celery_config
+from taskyard.settings.loading import add_group, current_settings
+from taskyard.settings.queues import declare
+from taskyard.tasks.current_app import PlatformApp, add_app
+from taskyard.tasks.platform_task import PlatformTask
+from taskyard.tasks.reporting import AttemptLogs
+
+
+class Taskyard(PlatformApp):
+    """
+    A Celery app on Taskyard's transport, with typed tasks, dead letters, history and schedules.
+
+    Settings are read when Celery first needs them, so that making an app touches no environment.
+    """
+
+    def __init__(
+        self,
+        main: str = "taskyard",
+        *,
+        domains: Sequence[Domain] = (),
+        audit: AuditPolicy | None = None,
+        **options: Any,
+    ) -> None:
+        """
+        Make the app of this process.
+
+        Args:
+            main: The name of the app.
+            domains: What it consists of beside its own modules; what is not listed does not exist in it.
+            audit: What is recorded and masked, and when old records are removed; None: the library's defaults.
+            options: As :class:`celery.Celery` takes them.
+
+        Raises:
+            ValueError: Two domains have one name, one setting or one queue with different profiles.
+        """
+        self.domains = (*BUILT_IN, *domains)
+        names = [domain.name for domain in self.domains]
+        if doubles := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two domains are called {', '.join(sorted(doubles))}")
+        for domain in self.domains:
+            if domain.settings is not None:
+                add_group(domain.settings)
+            for queue in domain.queues:
+                declare(queue)
+        use_policy(audit or AuditPolicy())
+        modules = [module for domain in self.domains for module in domain.tasks]
+        super().__init__(main, include=[*modules, *options.pop("include", ())], **options)
+        self.add_defaults(self._configuration)
+        use_our_results(self)
+        add_app(self)
+        self._add_commands()
+
+    @cached_property
+    def Worker(self) -> Any:  # noqa: N802 - Celery's name
+        """Celery's worker with our steps, which only a worker's process imports."""
+        from taskyard.broker.worker.signal_handlers import SoftSignals  # noqa: PLC0415 - as above
+        from taskyard.history.writer.bootstep import AuditWriter  # noqa: PLC0415 - as above
+        from taskyard.monitor.in_worker import WorkerMonitor  # noqa: PLC0415 - as above
+        from taskyard.tasks.start_checks import StartCheck  # noqa: PLC0415 - as above
+
+        self.steps["worker"].update({AuditWriter, SoftSignals, WorkerMonitor, StartCheck})
+        return super().Worker
+
+    def _configuration(self) -> dict[str, Any]:
+        settings = current_settings()
+        ours = {"task_routes": (self._queue_of,), "beat_scheduler": "taskyard.beat.scheduler:Scheduler"}
+        return celery_config(settings) | transport_settings(settings) | ours
+
+    def _queue_of(self, name: str, *_: Any, **__: Any) -> dict[str, str] | None:
+        """Route a task of ours to the queue it was declared with; Celery asks for every message that names no queue."""
+        declared = self.tasks.get(name)
+        return {"queue": declared.home.name} if isinstance(declared, PlatformTask) else None
+
+    def _add_commands(self) -> None:
+        """Inside `celery`, add the groups of the domains: `-A` is read before a command is looked up."""
+        if "celery.bin.celery" in sys.modules:
+            from taskyard.cli.commands import add_groups  # noqa: PLC0415 - only the `celery` command needs it
+
+            add_groups(self.domains)
+
+
+@setup_logging.connect
+def _configure_logging(**_: Any) -> None:
+    """Celery asks before it configures logging; with a receiver it leaves that to us."""
+    configure_logging(current_settings())
+    logging.getLogger().addHandler(AttemptLogs())
+
+
+@beat_init.connect
+def _start_monitor(sender: Any, **_: Any) -> None:
+    """Let beat answer scrapes; only beat imports the monitor."""
+    from taskyard.monitor import in_beat  # noqa: PLC0415 - as above
+
+    in_beat.start(sender)

@@ -1,0 +1,58 @@
+"""The domains of the library, which every app has: the records, and webhooks."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from taskyard.beat.entries import Entry, cron, every
+from taskyard.domain import CommandGroup, Domain
+from taskyard.history.audit_policy import current_policy
+from taskyard.settings.loading import current_settings
+from taskyard.settings.queues import DEAD_LETTERS, DEFAULT, MAINTENANCE, WEBHOOKS
+
+RECORDS_DOMAIN = Domain(
+    "records",
+    tasks=("taskyard.tasks.dead_letters.task", "taskyard.tasks.records.tasks"),
+    queues=(DEFAULT, DEAD_LETTERS, MAINTENANCE),
+    timetable="taskyard.built_in:records_timetable",
+)
+WEBHOOKS_DOMAIN = Domain(
+    "webhooks",
+    tasks=("taskyard.webhooks.tasks",),
+    queues=(WEBHOOKS,),
+    timetable="taskyard.built_in:webhooks_timetable",
+    gauges="taskyard.webhooks.metrics:figures",
+    commands=(
+        CommandGroup("webhooks", "taskyard.cli.webhooks.commands", "Webhooks: endpoints, deliveries, send again."),
+    ),
+)
+BUILT_IN = (RECORDS_DOMAIN, WEBHOOKS_DOMAIN)
+
+
+def records_timetable() -> Iterator[Entry[Any]]:
+    """When old records are removed."""
+    from taskyard.tasks.records.payloads import CleanUpAudit  # noqa: PLC0415 - only beat needs the tasks
+    from taskyard.tasks.records.tasks import cleanup  # noqa: PLC0415 - as above
+
+    yield Entry(
+        "audit.cleanup",
+        cleanup,
+        CleanUpAudit(),
+        cron(current_policy().cleanup_cron),
+        is_enabled=current_settings().audit_log_retention_days > 0,
+        note="Deletes records that are older than AUDIT_LOG_RETENTION_DAYS",
+    )
+
+
+def webhooks_timetable() -> Iterator[Entry[Any]]:
+    """How often deliveries that are due are looked for."""
+    from taskyard.webhooks.payloads import SweepWebhooks  # noqa: PLC0415 - only beat needs the tasks
+    from taskyard.webhooks.tasks import sweep  # noqa: PLC0415 - as above
+
+    yield Entry(
+        "webhooks.sweep",
+        sweep,
+        SweepWebhooks(),
+        every(current_settings().webhook_sweep_interval),
+        misfire="skip",
+        note="Enqueues deliveries that are due, and takes back leases that ran out",
+    )

@@ -1,0 +1,83 @@
+"""Declare a task: `@task` makes of a function a Celery task whose calls are checked by mypy and by its payload."""
+
+from collections.abc import Callable, Mapping
+from inspect import iscoroutinefunction
+from typing import Any, Protocol, Unpack, cast
+
+from celery.local import Proxy
+
+from taskyard.settings.queues import Queue, declare
+from taskyard.tasks.call_options import CallOptions, Run
+from taskyard.tasks.current_app import DeclaredTask, current_app, declare_task, is_declared
+from taskyard.tasks.payloads import Payload
+from taskyard.tasks.platform_task import PlatformTask, settle
+from taskyard.tasks.policy import Policy
+
+
+class TypedTask[**P, M: Payload](Protocol):
+    """What ``@task`` makes of a function: a Celery task whose calls are checked by mypy and by its payload model."""
+
+    name: str
+    payload: type[M]
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run:
+        """Enqueue with these payload fields."""
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Run:
+        """As `delay`, for `async def` handlers."""
+
+    def enqueue(self, payload: M, **options: Unpack[CallOptions]) -> Run:
+        """Enqueue a payload with options."""
+
+    def apply_async(
+        self, args: None = None, kwargs: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]
+    ) -> Run:
+        """Enqueue with JSON-like keyword arguments and options."""
+
+
+def task[**P, M: Payload](
+    name: str,
+    payload: Callable[P, M],
+    *,
+    queue: Queue,
+    policy: Policy | None = None,
+    on_redrive: Callable[[M], None] | None = None,
+) -> Callable[[Callable[[M], Any]], TypedTask[P, M]]:
+    """
+    Declare a task: a stable name, one payload model, one line of work.
+
+    Args:
+        name: Travels on the wire; ``domain.verb``, never derived from a module's path.
+        payload: The payload model (a class).
+        queue: Where it waits; one of the platform's, or one of the app's own, which is declared by this.
+        policy: What it is granted; None takes the defaults of :class:`taskyard.tasks.policy.Policy`.
+        on_redrive: Called in the operator's process before a dead letter of this task is sent again.
+
+    Raises:
+        ValueError: The name is taken, or the queue cannot be.
+    """
+    if is_declared(name):
+        raise ValueError(f"task {name!r} is declared twice")
+    declare(queue)
+    granted = policy or Policy()
+
+    def register(handler: Callable[[M], Any]) -> TypedTask[P, M]:
+        def run(self: PlatformTask, *args: Any, **kwargs: Any) -> Any:
+            return settle(self, args, kwargs)
+
+        run.__name__, run.__module__, run.__doc__ = handler.__name__, handler.__module__, handler.__doc__
+        attributes: dict[str, Any] = {
+            "base": PlatformTask,
+            "payload": payload,
+            "handler": staticmethod(handler),
+            "is_async": iscoroutinefunction(handler),
+            "home": queue,
+            "policy": granted,
+            "on_redrive": on_redrive and staticmethod(on_redrive),
+            "soft_time_limit": granted.soft_limit and granted.soft_limit.total_seconds(),
+            "time_limit": granted.hard_limit and granted.hard_limit.total_seconds(),
+        }
+        declare_task(DeclaredTask(name, run, queue, attributes))
+        return cast("TypedTask[P, M]", Proxy(lambda: current_app().tasks[name]))
+
+    return register
