@@ -15,9 +15,9 @@ from taskyard.tasks.errors import PermanentError, RetryAfter, Snooze
 from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.delivery.store import Claim, Refusal
 from taskyard.webhooks.delivery.transitions import AttemptOutcome
-from taskyard.webhooks.http.response import Answer, ErrorCode, Timeouts
+from taskyard.webhooks.http.response import Answer, ErrorCode, Timeouts, mask_echoes
 from taskyard.webhooks.http.webhook_client import WebhookClient
-from taskyard.webhooks.payloads import DeliverWebhook
+from taskyard.webhooks.payloads import DeliverWebhook, FanOutEvent
 from taskyard.webhooks.signing.schemes import SymmetricSecret, predictify_headers, standard_headers
 
 USER_AGENT = "Taskyard-Webhooks/1"
@@ -54,6 +54,12 @@ class SweepReport(BaseModel):
     enqueued: int
 
 
+class FanOutReport(BaseModel):
+    """The result of making one event's deliveries."""
+
+    deliveries: int
+
+
 class DeliveryStore(Protocol):
     """What the handlers need of SQL; implemented by :class:`taskyard.webhooks.delivery.store.SqlDeliveryStore`."""
 
@@ -65,6 +71,9 @@ class DeliveryStore(Protocol):
 
     def waiting(self, limit: int) -> list[DueDelivery]:
         """Return and mark due deliveries without a task, as many as their endpoints have slots."""
+
+    def fan_out(self, event_id: str) -> list[DueDelivery]:
+        """Make the next deliveries of an event, in one transaction; an empty list: all are made."""
 
     def lost(self, limit: int, grace: timedelta) -> list[DueDelivery]:
         """Return and mark deliveries that are still due ``grace`` after they were enqueued."""
@@ -106,7 +115,8 @@ def deliver(payload: DeliverWebhook, dependencies: DeliveryDependencies) -> Deli
     if headers is None:
         answer = Answer.failed(ErrorCode.UNSIGNED)
     else:
-        answer = dependencies.http.post(claim.endpoint.url, headers, claim.delivery.body, timeouts=timeouts)
+        answer = dependencies.http.post(claim.endpoint.url, headers, claim.body, timeouts=timeouts)
+        answer = mask_echoes(answer, headers)
     outcome = dependencies.store.record(claim, answer, started_at, dependencies.worker)
     log.info(
         "webhook.attempted",
@@ -120,6 +130,22 @@ def deliver(payload: DeliverWebhook, dependencies: DeliveryDependencies) -> Deli
     if outcome.released:
         dependencies.enqueue(outcome.released)
     return _outcome(payload, outcome, settings)
+
+
+def fan_out(
+    payload: FanOutEvent, store: DeliveryStore, enqueue: Callable[[Iterable[DueDelivery]], None]
+) -> FanOutReport:
+    """
+    Make and enqueue the deliveries of an event, batch by batch.
+
+    Runs twice safely: an endpoint gets one delivery of an event.
+    """
+    total = 0
+    while batch := store.fan_out(payload.event_id):
+        enqueue(batch)
+        total += len(batch)
+    log.info("webhook.fanned_out", event_id=payload.event_id, deliveries=total)
+    return FanOutReport(deliveries=total)
 
 
 def sweep(store: DeliveryStore, enqueue: Callable[[Iterable[DueDelivery]], None], settings: Settings) -> SweepReport:
@@ -177,11 +203,11 @@ def _signed_headers(claim: Claim, now: datetime) -> dict[str, str] | None:
     delivery, endpoint = claim.delivery, claim.endpoint
     signatures: dict[str, str] = {}
     if endpoint.sends_standard and claim.secrets:
-        signatures |= standard_headers(claim.secrets, delivery.event_id, int(now.timestamp()), delivery.body)
+        signatures |= standard_headers(claim.secrets, delivery.event_id, int(now.timestamp()), claim.body)
     shared = next((secret for secret in claim.secrets if isinstance(secret, SymmetricSecret)), None)
     if endpoint.sends_predictify and shared is not None:
-        signatures |= predictify_headers(shared, delivery.event_type, str(delivery.id), delivery.body)
+        signatures |= predictify_headers(shared, delivery.event_type, str(delivery.id), claim.body)
     if not signatures:
         return None
-    plain = {"Content-Type": delivery.content_type, "User-Agent": USER_AGENT}
-    return {**(endpoint.extra_headers or {}), **plain, **signatures}
+    plain = {"Content-Type": claim.content_type, "User-Agent": USER_AGENT}
+    return {**claim.extra_headers, **plain, **signatures}

@@ -1,7 +1,7 @@
 """The webhook tasks: one line of work each, and the dependencies of their handlers."""
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from functools import lru_cache
 from ipaddress import ip_network
@@ -23,7 +23,7 @@ from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.delivery.store import SqlDeliveryStore
 from taskyard.webhooks.http.resolver import tls_context
 from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient, ClientOptions
-from taskyard.webhooks.payloads import DeliverWebhook, SweepWebhooks
+from taskyard.webhooks.payloads import DeliverWebhook, FanOutEvent, SweepWebhooks
 
 # The schedule of a delivery lives in SQL and ends it there; the attempts of its task only bound our own faults.
 DELIVERY = Policy(max_attempts=1000, backoff=Exponential(base=timedelta(seconds=2), cap=timedelta(minutes=5)))
@@ -49,10 +49,23 @@ def deliver(payload: DeliverWebhook) -> handlers.DeliveryReport:
     return handlers.deliver(payload, dependencies)
 
 
+@task("webhooks.fan_out", FanOutEvent, queue=MAINTENANCE)
+def fan_out(payload: FanOutEvent) -> handlers.FanOutReport:
+    """Make the deliveries of one event; see :func:`taskyard.webhooks.handlers.fan_out`."""
+    return handlers.fan_out(payload, open_store(), enqueue_deliveries)
+
+
 @task("webhooks.sweep", SweepWebhooks, queue=MAINTENANCE, policy=SWEEP)
 def sweep(_payload: SweepWebhooks) -> handlers.SweepReport:
     """Enqueue the deliveries that are due; see :func:`taskyard.webhooks.handlers.sweep`."""
+    enqueue_fan_outs(open_store().pending_fan_outs())
     return handlers.sweep(open_store(), enqueue_deliveries, current_settings())
+
+
+def enqueue_fan_outs(event_ids: Sequence[str]) -> None:
+    """Enqueue the making of these events' deliveries; one with a live task is not enqueued again."""
+    for event_id in event_ids:
+        fan_out.enqueue(FanOutEvent(event_id=event_id), dedup_key=f"webhook-fan-out:{event_id}")
 
 
 def enqueue_deliveries(due: Iterable[DueDelivery]) -> None:

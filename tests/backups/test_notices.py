@@ -20,7 +20,7 @@ from taskyard.webhooks.delivery.store import SqlDeliveryStore
 from taskyard.webhooks.event_store import add_event
 from taskyard.webhooks.handlers import DeliveryDependencies, deliver, sweep
 from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient, ClientOptions
-from taskyard.webhooks.models import Delivery, Endpoint
+from taskyard.webhooks.models import Delivery, Endpoint, Event
 from taskyard.webhooks.payloads import DeliverWebhook
 from tests.backups.stage import Stage
 from tests.backups.test_sqlite_backups import PROFILE, a_database
@@ -161,7 +161,9 @@ def test_subscribers_get_an_event_and_no_notice_of_slacks(notes: Stage) -> None:
     result = notes.verify()
     sent = [row for row in deliveries(notes) if row.endpoint_id == subscriber]
     assert [row.event_type for row in sent] == ["backup.passed"]
-    data = json.loads(sent[0].body)["data"]
+    with notes.database.session() as session:
+        body = session.scalars(select(col(Event.body)).where(col(Event.id) == sent[0].event_id)).one()
+    data = json.loads(body)["data"]
     assert (data["run_id"], data["target"], data["failed_checks"]) == (result.run_id, "shop", [])
 
 

@@ -29,7 +29,7 @@ def test_500_500_200_is_delivered_on_the_third_attempt(site: Site, receiver: Rec
     assert {request.webhook_id for request in requests} == {event_id}
     assert len({request.body for request in requests}) == 1
     delivery = site.delivery_of(event_id)
-    assert requests[0].body == site.stage.delivery(delivery).body
+    assert requests[0].body == site.stage.body(delivery)
     attempts = site.stage.attempts(delivery)
     assert [(row.number, row.status) for row in attempts] == [(1, 500), (2, 500), (3, 200)]
     for request, attempt in zip(requests, attempts, strict=True):

@@ -36,7 +36,7 @@ class Stage:
 
     def __init__(self, database: Database, **environ: str) -> None:
         self.database = database
-        self.settings: Settings = load_settings({**ENVIRONMENT, **environ})
+        self.settings: Settings = load_settings({**ENVIRONMENT, "DATABASE_URL": database.url, **environ})
         self.store = SqlDeliveryStore(database.session, self.settings)
 
     def tuned(self, **environ: str) -> "Stage":
@@ -52,8 +52,7 @@ class Stage:
     def emit(self, event_type: str = "market.resolved", data: Any = None, key: str | None = None) -> list[UUID]:
         """Write an event; return the ids of its deliveries."""
         with self.database.session() as session, session.begin():
-            _, deliveries = add_event(session, self.settings, event_type, data, key)
-            return [row.id for row in deliveries]
+            return [row.delivery_id for row in add_event(session, self.settings, event_type, data, key).due]
 
     def emit_many(self, count: int) -> list[UUID]:
         """Write so many events for the one endpoint there is; return their deliveries, oldest first."""
@@ -87,6 +86,10 @@ class Stage:
     def delivery(self, delivery_id: UUID) -> Delivery:
         """Read a delivery."""
         return self._one(Delivery, delivery_id)
+
+    def body(self, delivery_id: UUID) -> bytes:
+        """Read the body that a delivery sends."""
+        return self._one(Event, self.delivery(delivery_id).event_id).body
 
     def lane(self, endpoint_id: UUID) -> Endpoint:
         """Read an endpoint."""
@@ -125,7 +128,7 @@ class Stage:
         self.change(Endpoint, endpoint_id, paused_until=utc_now())
         return until
 
-    def _one[T: SQLModel](self, table: type[T], row_id: UUID) -> T:
+    def _one[T: SQLModel](self, table: type[T], row_id: Any) -> T:
         with self.database.session() as session:
             found = session.get(table, row_id)
             assert found is not None

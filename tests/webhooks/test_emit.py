@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from taskyard.database.columns import utc_now
 from taskyard.webhooks import outbox
 from taskyard.webhooks.delivery.dispatch import DueDelivery
-from taskyard.webhooks.event_store import EventDataError
+from taskyard.webhooks.event_store import EventDataError, IdempotencyConflictError
 from taskyard.webhooks.event_types import EventTypeError
 from taskyard.webhooks.models import Delivery, Endpoint, Event
 from taskyard.webhooks.outbox import emit
@@ -160,12 +160,27 @@ def test_each_endpoint_gets_one_delivery_however_many_of_its_filters_match(stage
 def test_an_idempotency_key_returns_the_first_event(stage: Stage, broker: Broker, session: Session) -> None:
     stage.endpoint()
     first = emit(session, "market.resolved", {"n": 1}, idempotency_key="order-7")
-    again = emit(session, "market.resolved", {"n": 2}, idempotency_key="order-7")
+    again = emit(session, "market.resolved", {"n": 1}, idempotency_key="order-7")
     session.commit()
-    later = emit(session, "market.resolved", {"n": 3}, idempotency_key="order-7")
+    later = emit(session, "market.resolved", {"n": 1}, idempotency_key="order-7")
     session.commit()
 
     assert first == again == later
+    assert (stage.count(Event), stage.count(Delivery), len(broker.ids)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("event_type", "data"), [("market.resolved", {"n": 2}), ("market.opened", {"n": 1})])
+def test_an_idempotency_key_with_other_content_is_refused(
+    stage: Stage, broker: Broker, session: Session, event_type: str, data: Any
+) -> None:
+    stage.endpoint()
+    emit(session, "market.resolved", {"n": 1}, idempotency_key="order-7")
+    session.commit()
+
+    with pytest.raises(IdempotencyConflictError, match="used before"):
+        emit(session, event_type, data, idempotency_key="order-7")
+    session.commit()
+
     assert (stage.count(Event), stage.count(Delivery), len(broker.ids)) == (1, 1, 1)
 
 

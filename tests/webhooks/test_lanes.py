@@ -93,7 +93,7 @@ def test_slots_of_a_rate_limit_lie_an_interval_apart_and_only_few_are_given_ahea
     now = utc_now()
     lane = EndpointLimiter(Endpoint(url="", rate_per_second=4.0), 0, load_settings(ENVIRONMENT))
 
-    waits = [lane.wait(Delivery(event_id="", endpoint_id=uuid4(), event_type="", body=b""), now) for _ in range(8)]
+    waits = [lane.wait(Delivery(event_id="", endpoint_id=uuid4(), event_type=""), now) for _ in range(8)]
 
     ahead = [LimitWait(now + timedelta(seconds=seconds)) for seconds in (0.25, 0.5, 0.75, 1.0)]
     assert waits == [None, *ahead, LimitWait(None), LimitWait(None), LimitWait(None)]

@@ -160,8 +160,8 @@ def test_the_owner_is_told_of_a_disabled_endpoint_by_an_event(stage: Stage) -> N
 
     (notice,) = stage.deliveries(ENDPOINT_DISABLED)
     assert notice.endpoint_id == operators
-    assert str(broken).encode() in notice.body
-    assert b"410 Gone" in notice.body
+    assert str(broken).encode() in stage.body(notice.id)
+    assert b"410 Gone" in stage.body(notice.id)
     assert outcome.released == (DueDelivery(notice.id, operators),), "it is handed over with the attempt"
 
 

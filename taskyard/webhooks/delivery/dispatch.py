@@ -21,6 +21,7 @@ class DueDelivery(NamedTuple):
     delivery_id: UUID
     endpoint_id: UUID
     wait: timedelta = timedelta(0)  # until its start time under the rate limit
+    is_slow: bool = False  # its endpoint is served in the slow lane
     has_task: bool = True  # a task of it may still be alive; False: the last one has ended or is about to
 
 

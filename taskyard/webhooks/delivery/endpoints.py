@@ -1,5 +1,6 @@
 """Register, rotate, disable and enable endpoints; every change of their rows by a person is here."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from ipaddress import ip_network
@@ -65,12 +66,13 @@ def register(
         description=chosen.description,
         sends_standard=chosen.sends_standard,
         sends_predictify=shows_predictify,
-        extra_headers=chosen.extra_headers,
         max_concurrency=chosen.max_concurrency,
         rate_per_second=chosen.rate_per_second,
         retry_delays=[wait.total_seconds() for wait in chosen.retry_delays] if chosen.retry_delays else None,
     )
-    sealed = open_vault(settings).seal(secret.reveal(), endpoint.id)
+    vault = open_vault(settings)
+    sealed = vault.seal(secret.reveal(), endpoint.id)
+    seal_headers(vault, endpoint, chosen.extra_headers)
     session.add(endpoint)
     session.flush()  # the rows below refer to it
     session.add_all([Subscription(pattern=pattern, endpoint_id=endpoint.id) for pattern in checked])
@@ -178,6 +180,25 @@ def remove(session: Session, endpoint_id: UUID) -> None:
     if count:
         raise EndpointError(f"endpoint {endpoint_id} has {count} deliveries; disable it instead, so that they stay")
     session.execute(delete(Endpoint).where(col(Endpoint.id) == endpoint_id))
+
+
+def seal_headers(vault: Vault, endpoint: Endpoint, headers: dict[str, str] | None) -> None:
+    """Store the endpoint's extra headers: names in clear, names and values encrypted."""
+    endpoint.header_names = sorted(headers) if headers else None
+    endpoint.sealed_headers = vault.seal(json.dumps(headers), endpoint.id) if headers else None
+
+
+def open_headers(vault: Vault, endpoint: Endpoint) -> dict[str, str]:
+    """
+    Return the endpoint's extra headers.
+
+    Raises:
+        SealedSecretError: They do not open with the master keys that are set.
+    """
+    if endpoint.sealed_headers is None:
+        return {}
+    headers: dict[str, str] = json.loads(vault.open(endpoint.sealed_headers, endpoint.id))
+    return headers
 
 
 def open_vault(settings: Settings) -> Vault:

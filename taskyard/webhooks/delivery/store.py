@@ -1,25 +1,24 @@
 """The SQL of sending: claim a delivery under a lease, record its attempt, list what is due."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import cast
 from uuid import UUID, uuid4
 
 from sqlalchemy import bindparam, select, update
-from sqlalchemy.orm import QueryableAttribute, defer
 from sqlmodel import Session, col
 
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery.dispatch import DueDelivery, count_in_flight, release_waiting, take_lost, take_waiting
-from taskyard.webhooks.delivery.endpoints import active_secrets, open_vault
+from taskyard.webhooks.delivery.endpoints import active_secrets, open_headers, open_vault
 from taskyard.webhooks.delivery.group_commit import GroupCommitter
 from taskyard.webhooks.delivery.limits import EndpointLimiter
 from taskyard.webhooks.delivery.transitions import AttemptFacts, AttemptOutcome, LockedRows, settle_attempt
+from taskyard.webhooks.event_store import fan_out, pending_fan_outs
 from taskyard.webhooks.http.response import Answer
-from taskyard.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint
+from taskyard.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint, Event
 from taskyard.webhooks.signing.schemes import SigningSecret
 
 SECRET_CACHE_SIZE = 10_000  # endpoints whose decrypted secrets a process caches
@@ -32,7 +31,10 @@ class Claim:
 
     delivery: Delivery
     endpoint: Endpoint
+    body: bytes
+    content_type: str
     secrets: list[SigningSecret]
+    extra_headers: dict[str, str]
     token: UUID
     manual_by: str | None
 
@@ -51,6 +53,7 @@ class _CachedSecrets:
 
     version: datetime
     secrets: list[tuple[SigningSecret, datetime | None]]  # newest first, each with its expiry
+    extra_headers: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +114,23 @@ class SqlDeliveryStore:
 
     def _claim_all(self, asked: Sequence[_ClaimRequest]) -> list[Claim | Refusal]:
         with self._open_session() as session, session.begin():
-            rows = _lock(session, {one.delivery_id for one in asked})
+            rows, contents = _lock_with_content(session, {one.delivery_id for one in asked})
             now = utc_now()
             in_flight = count_in_flight(session, {endpoint.id for endpoint, _ in rows.values()}, now)
             return [
-                self._claim(LockedRows(session, self._settings, *rows[one.delivery_id]), one, in_flight, now)
+                self._claim(LockedRows(session, self._settings, *rows[one.delivery_id]), one, contents, in_flight, now)
                 if one.delivery_id in rows
                 else Refusal("unknown")
                 for one in asked
             ]
 
     def _claim(
-        self, locked: LockedRows, asked: _ClaimRequest, in_flight: Counter[UUID], now: datetime
+        self,
+        locked: LockedRows,
+        asked: _ClaimRequest,
+        contents: Mapping[str, tuple[bytes, str]],
+        in_flight: Counter[UUID],
+        now: datetime,
     ) -> Claim | Refusal:
         endpoint, delivery = locked.endpoint, locked.delivery
         if delivery.lease_until is not None and delivery.lease_until > now:
@@ -136,12 +144,13 @@ class SqlDeliveryStore:
         delivery.lease_token = uuid4()
         delivery.lease_until = now + self._settings.webhook_total_timeout + LEASE_MARGIN
         in_flight[endpoint.id] += 1
-        secrets = self._secrets(locked.session, endpoint, now)
-        return Claim(delivery, endpoint, secrets, delivery.lease_token, asked.manual_by)
+        secrets, headers = self._unsealed(locked.session, endpoint, now)
+        body, content_type = contents[delivery.event_id]
+        return Claim(delivery, endpoint, body, content_type, secrets, headers, delivery.lease_token, asked.manual_by)
 
     def _record_all(self, sent: Sequence[_RecordRequest]) -> list[AttemptOutcome | None]:
         with self._open_session() as session, session.begin():
-            rows = _lock(session, {one.delivery_id for one in sent}, with_body=False)
+            rows = _lock(session, {one.delivery_id for one in sent})
             locked_rows = {key: LockedRows(session, self._settings, *pair) for key, pair in rows.items()}
             outcomes = [
                 settle_attempt(locked_rows[one.delivery_id], one.facts) if one.delivery_id in rows else None
@@ -155,6 +164,16 @@ class SqlDeliveryStore:
         """Return due deliveries without a task whose endpoint has a free slot; mark them as enqueued."""
         with self._open_session() as session, session.begin():
             return take_waiting(session, self._settings, limit, utc_now())
+
+    def pending_fan_outs(self) -> list[str]:
+        """Return the ids of events whose deliveries are not all made."""
+        with self._open_session() as session:
+            return pending_fan_outs(session)
+
+    def fan_out(self, event_id: str) -> list[DueDelivery]:
+        """Make the next deliveries of an event; an empty list: all are made."""
+        with self._open_session() as session, session.begin():
+            return fan_out(session, event_id)
 
     def lost(self, limit: int, grace: timedelta) -> list[DueDelivery]:
         """Return deliveries that are still due ``grace`` after they were enqueued; mark them as enqueued again."""
@@ -171,15 +190,20 @@ class SqlDeliveryStore:
                 .values(state="retrying", failures=0, next_attempt_at=now, enqueued_at=now, finished_at=None)
             )
 
-    def _secrets(self, session: Session, endpoint: Endpoint, now: datetime) -> list[SigningSecret]:
-        """Return the secrets that sign now, newest first; cached until the endpoint's row changes."""
+    def _unsealed(
+        self, session: Session, endpoint: Endpoint, now: datetime
+    ) -> tuple[list[SigningSecret], dict[str, str]]:
+        """Return the secrets that sign now, newest first, and the extra headers; cached until the row changes."""
         known = self._known.get(endpoint.id)
         if known is None or known.version != endpoint.updated_at:
             if len(self._known) >= SECRET_CACHE_SIZE:
                 self._known.clear()
             secrets = active_secrets(session, self._vault, endpoint.id, now)
-            known = self._known[endpoint.id] = _CachedSecrets(endpoint.updated_at, secrets)
-        return [secret for secret, expires_at in known.secrets if expires_at is None or expires_at > now]
+            known = self._known[endpoint.id] = _CachedSecrets(
+                endpoint.updated_at, secrets, open_headers(self._vault, endpoint)
+            )
+        active = [secret for secret, expires_at in known.secrets if expires_at is None or expires_at > now]
+        return active, known.extra_headers
 
     def _note_lost_worker(self, session: Session, delivery: Delivery) -> None:
         """Record the attempt of a worker that died: an expired lease says that the request may have been sent."""
@@ -215,18 +239,24 @@ def _no_slot(delivery: Delivery, limiter: EndpointLimiter, now: datetime) -> Ref
     return Refusal("busy", wait.until)
 
 
-def _lock(
-    session: Session, delivery_ids: Collection[UUID], *, with_body: bool = True
-) -> dict[UUID, tuple[Endpoint, Delivery]]:
+def _lock(session: Session, delivery_ids: Collection[UUID]) -> dict[UUID, tuple[Endpoint, Delivery]]:
     """
     Lock each endpoint, then its deliveries, both in the order of their ids, which avoids deadlocks.
 
     FOR NO KEY UPDATE: an app's open transaction that emitted to this endpoint holds a key-share lock on its row (the
     foreign key) and must not block the endpoint's deliveries.
     """
-    statement = _LOCK if with_body else _LOCK_WITHOUT_BODY
-    found = session.execute(statement, {"delivery_ids": list(delivery_ids)}).all()
+    found = session.execute(_LOCK, {"delivery_ids": list(delivery_ids)}).all()
     return {delivery.id: (endpoint, delivery) for endpoint, delivery in found}
+
+
+def _lock_with_content(
+    session: Session, delivery_ids: Collection[UUID]
+) -> tuple[dict[UUID, tuple[Endpoint, Delivery]], dict[str, tuple[bytes, str]]]:
+    """As `_lock`; also return body and content type of each event."""
+    found = session.execute(_LOCK_WITH_CONTENT, {"delivery_ids": list(delivery_ids)}).all()
+    rows = {delivery.id: (endpoint, delivery) for endpoint, delivery, _, _ in found}
+    return rows, {delivery.event_id: (body, content_type) for _, delivery, body, content_type in found}
 
 
 # Built once: building a statement costs as much as running it.
@@ -235,6 +265,8 @@ _LOCK = (
     .join(Delivery, col(Delivery.endpoint_id) == col(Endpoint.id))
     .where(col(Delivery.id).in_(bindparam("delivery_ids", expanding=True)))
     .order_by(col(Endpoint.id), col(Delivery.id))
-    .with_for_update(key_share=True)
+    .with_for_update(key_share=True, of=(Endpoint, Delivery))
 )
-_LOCK_WITHOUT_BODY = _LOCK.options(defer(cast("QueryableAttribute[bytes]", Delivery.body)))
+_LOCK_WITH_CONTENT = _LOCK.add_columns(col(Event.body), col(Event.content_type)).join(
+    Event, col(Event.id) == col(Delivery.event_id)
+)

@@ -159,8 +159,7 @@ def _disable(locked: LockedRows, reason: str) -> None:
         return
     parked = disable(locked.session, endpoint, reason)
     facts = {"endpoint_id": str(endpoint.id), "url": endpoint.url, "reason": reason, "parked_deliveries": parked}
-    _, notices = add_event(locked.session, locked.settings, ENDPOINT_DISABLED, facts)
-    locked.released.extend(DueDelivery(row.id, row.endpoint_id) for row in notices)
+    locked.released.extend(add_event(locked.session, locked.settings, ENDPOINT_DISABLED, facts).due)
 
 
 def _attempt_row(delivery: Delivery, facts: AttemptFacts, next_attempt_at: datetime | None) -> DeliveryAttempt:

@@ -1,11 +1,17 @@
 """The outcome of one request: the receiver's answer, or why there was none."""
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
+from urllib.parse import quote
 
 from taskyard.webhooks.http.ssrf_policy import BLOCKED_MESSAGE
+
+MASK: Final = "***"
+SHORTEST_SECRET: Final = 6  # characters; a shorter value is no credential, and would mask common words
 
 
 class ErrorCode(StrEnum):
@@ -95,6 +101,19 @@ class Answer:
     def is_success(self) -> bool:
         """Whether the receiver took the message: any 2xx, and nothing else."""
         return self.status is not None and 200 <= self.status < 300  # noqa: PLR2004  the 2xx class
+
+
+def mask_echoes(answer: Answer, headers: Mapping[str, str]) -> Answer:
+    """Return the answer with every echo of a request header's value masked in its excerpt: it may be a credential."""
+    values = {part for value in headers.values() for part in (value, *value.split()) if len(part) >= SHORTEST_SECRET}
+    excerpt = answer.excerpt
+    for value in sorted(values, key=len, reverse=True):
+        for form in {value, json.dumps(value)[1:-1], quote(value), quote(value, safe="")}:
+            excerpt = excerpt.replace(form, MASK)
+        if answer.truncated:  # its last characters may be the beginning of an echo
+            cut = next((n for n in range(len(value) - 1, SHORTEST_SECRET - 1, -1) if excerpt.endswith(value[:n])), 0)
+            excerpt = excerpt[: len(excerpt) - cut] + MASK if cut else excerpt
+    return replace(answer, excerpt=excerpt)
 
 
 def as_text(raw: bytes) -> str:

@@ -15,7 +15,7 @@ from taskyard.database.columns import UtcDateTime, utc_now
 from taskyard.database.paging import PAGE, BadCursorError, Page, read_cursor, write_cursor
 from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery import endpoints
-from taskyard.webhooks.models import STATES, Delivery, DeliveryAttempt, Endpoint, Subscription
+from taskyard.webhooks.models import STATES, Delivery, DeliveryAttempt, Endpoint, Event, Subscription
 from taskyard.webhooks.operators.replay import find_delivery
 from taskyard.webhooks.signing.schemes import PrivateKey
 
@@ -162,14 +162,15 @@ def show_delivery(session: Session, delivery_id: UUID) -> DeliveryDetails:
         UnknownDeliveryIdError: There is none.
     """
     delivery = find_delivery(session, delivery_id)
+    body = session.scalars(select(col(Event.body)).where(col(Event.id) == delivery.event_id)).one()
     of_delivery = select(DeliveryAttempt).where(col(DeliveryAttempt.delivery_id) == delivery_id)
     attempts = session.scalars(of_delivery.order_by(col(DeliveryAttempt.number))).all()
     return DeliveryDetails(
         **delivery.model_dump(include=set(DeliveryView.model_fields)),
         last_answer=_answer(delivery.last_status, delivery.last_error),
         endpoint_url=endpoints.find(session, delivery.endpoint_id).url,
-        body_bytes=len(delivery.body),
-        body_sha256=sha256(delivery.body).hexdigest(),
+        body_bytes=len(body),
+        body_sha256=sha256(body).hexdigest(),
         timeline=[_attempt_view(row) for row in attempts],
     )
 
@@ -204,7 +205,7 @@ def _endpoint_views(session: Session, rows: Sequence[Endpoint]) -> list[Endpoint
             **row.model_dump(include=plain),
             patterns=patterns.get(row.id, []),
             health=_health(row, now),
-            extra_headers=sorted(row.extra_headers or {}),
+            extra_headers=row.header_names or [],
             deliveries=dict.fromkeys(STATES, 0) | counts.get(row.id, {}),
         )
         for row in rows
