@@ -7,16 +7,7 @@ COPY requirements.lock ./
 RUN python3 -m venv /opt/taskyard \
  && /opt/taskyard/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
-COPY audit audit
-COPY beat beat
-COPY broker broker
-COPY cli cli
-COPY config config
-COPY launch launch
-COPY migrations migrations
-COPY monitor monitor
-COPY pools pools
-COPY tasks tasks
+COPY taskyard taskyard
 RUN /opt/taskyard/bin/pip install --no-cache-dir --no-deps . \
  && /opt/taskyard/bin/pip uninstall --quiet --yes pip
 
@@ -30,4 +21,8 @@ COPY --from=build /opt/taskyard /opt/taskyard
 ENV PATH=/opt/taskyard/bin:$PATH PYTHONUNBUFFERED=1 TASKYARD_DATA=/data
 USER taskyard
 WORKDIR /app
+COPY audit audit
+COPY beat beat
+COPY config config
+COPY tasks tasks
 CMD ["celery", "-A", "tasks", "up"]

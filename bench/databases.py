@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from tasks.app import DOMAINS
 from taskyard.database.engine import open_engine
+from taskyard.migrations.owners import table_owners
 from taskyard.migrations.schema import upgrade
 from tests.databases import Database, Kind, Postgres
 
@@ -20,5 +22,5 @@ def durable_database(kind: Kind, folder: Path) -> Iterator[Database]:
             url = server.url.render_as_string(hide_password=False)
         engine = open_engine(url)
         stack.callback(engine.dispose)
-        upgrade(engine)
+        upgrade(engine, table_owners(DOMAINS))
         yield Database(kind, url, engine)

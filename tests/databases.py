@@ -29,7 +29,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
+from tasks.app import DOMAINS
 from taskyard.database.engine import open_engine
+from taskyard.migrations.owners import table_owners
 from taskyard.migrations.schema import upgrade
 from tests.waiting import wait_for
 
@@ -222,7 +224,7 @@ def empty_database(request: Any, servers: Servers) -> Iterator[Database]:
 def migrate(url: str) -> None:
     """Bring a database to the newest revision."""
     engine = open_engine(url)
-    upgrade(engine)
+    upgrade(engine, table_owners(DOMAINS))
     engine.dispose()  # SQLite: folds the write-ahead log into the file; PostgreSQL: frees the template
 
 

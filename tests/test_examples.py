@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from taskyard.database.engine import open_engine
+from taskyard.migrations.owners import table_owners
 from taskyard.migrations.schema import upgrade
 from taskyard.settings.loading import load_settings, setting_prefixes
 from taskyard.webhooks.delivery.endpoints import register
@@ -30,7 +31,7 @@ def environment(valkey: Server, tmp_path: Path) -> dict[str, str]:
     """Settings of a deployment that has nothing but its tables."""
     url = f"sqlite:///{tmp_path / 'example.db'}"
     engine = open_engine(url)
-    upgrade(engine)
+    upgrade(engine, table_owners(()))
     engine.dispose()
     rest = {name: value for name, value in os.environ.items() if not name.startswith(setting_prefixes())}
     ours = {"WEBHOOK_ALLOW_HTTP": "true", "WEBHOOK_ALLOW_NETS": "127.0.0.0/8"}

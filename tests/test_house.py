@@ -97,6 +97,10 @@ def test_the_search_for_addresses_bites(tmp_path: Path, name: str, text: str) ->
 def test_files_are_short_and_functions_fit_a_screen() -> None:
     found = []
     for path in _python_files():
+        if (
+            "migrations" in path.relative_to(ROOT).parts[:-1] and path.name[0].isdigit()
+        ):  # written by a program, one statement for each column
+            continue
         text = path.read_text()
         lines = text.count("\n")
         if lines >= MOST_LINES:

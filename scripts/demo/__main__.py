@@ -24,8 +24,10 @@ from scripts.demo.report import print_table, print_ways_on
 from scripts.demo.show import DemoError, run_show
 from scripts.demo.stage import Stage, StageError, interrupted
 from scripts.standins.soroban_node import StandinNode
+from tasks.app import DOMAINS
 from taskyard.broker.server.valkey import EmbeddedValkey, ServerStartError
 from taskyard.database.engine import current_engine
+from taskyard.migrations.owners import table_owners
 from taskyard.migrations.schema import upgrade
 
 HOME = Path(".run/demo")  # kept after the demo, so that its records can be looked at; emptied by the next one
@@ -62,7 +64,7 @@ def _demo(console: Console, home: Path, *, keep: bool) -> None:
         variables = demo_settings(home, valkey.url) | chain_variables(node)
         take_over(variables)
         write_script(home / "env", variables)
-        upgrade(current_engine())
+        upgrade(current_engine(), table_owners(DOMAINS))
         subscribers = three_subscribers()
         for one in subscribers:
             stack.enter_context(one.receiver)

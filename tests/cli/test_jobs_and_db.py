@@ -190,15 +190,15 @@ def test_a_bad_request_is_one_line_on_stderr(command: Command, arguments: list[s
 
 
 def test_db_upgrade_makes_the_tables_and_says_so(empty_command: Command) -> None:
-    before = command_json(empty_command, "db", "current")
+    before = json.loads(empty_command("db", "current", "--json").stdout)
     upgraded = empty_command("db", "upgrade")
     again = empty_command("db", "upgrade")
-    after = command_json(empty_command, "db", "current")
+    after = json.loads(empty_command("db", "current", "--json").stdout)
 
-    assert (before["current"], before["is_current"]) == (None, False)
-    assert "upgraded from an empty database to" in upgraded.stdout
-    assert "already at" in again.stdout
-    assert after["is_current"] is True
+    assert {(owner["current"], owner["is_current"]) for owner in before} == {(None, False)}
+    assert "taskyard: upgraded from no tables to" in upgraded.stdout
+    assert "taskyard: already at" in again.stdout
+    assert {owner["is_current"] for owner in after} == {True}
 
 
 def test_a_database_without_tables_is_told_how_to_get_them(empty_command: Command) -> None:

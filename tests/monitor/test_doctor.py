@@ -67,7 +67,7 @@ def test_a_time_limit_that_no_pool_keeps_is_told(command: Command, monkeypatch: 
 
 
 def test_a_database_without_tables_is_told_apart(empty_command: Command) -> None:
-    assert findings(empty_command)["schema"]["fix"] == "celery -A tasks db upgrade"
+    assert findings(empty_command)["schema of taskyard"]["fix"] == "celery -A tasks db upgrade"
 
 
 def test_settings_are_shown_with_secrets_masked(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
