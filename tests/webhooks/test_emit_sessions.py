@@ -61,10 +61,9 @@ def test_what_a_joined_outer_transaction_commits_is_enqueued_by_the_next_sweep(
     stage: Stage, enqueued: list[object], connection: Connection
 ) -> None:
     stage.endpoint()
-    with connection.begin():
-        with Session(bind=connection) as session:
-            emit(session, "market.resolved", {})
-            session.commit()
+    with connection.begin(), Session(bind=connection) as session:
+        emit(session, "market.resolved", {})
+        session.commit()
 
     assert enqueued == [], "a message may not come before its row is committed, and nobody says when it is"
     assert [due.delivery_id for due in stage.store.waiting(10)] == [row.id for row in stage.deliveries()] != []
