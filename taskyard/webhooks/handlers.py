@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import sleep
 from typing import Protocol
 from uuid import UUID
 
@@ -109,6 +110,7 @@ def deliver(payload: DeliverWebhook, dependencies: DeliveryDependencies) -> Deli
     claim = dependencies.store.claim(payload.delivery_id, payload.manual_by)
     if isinstance(claim, Refusal):
         return _refused(payload.delivery_id, claim, dependencies)
+    sleep(max(0.0, (claim.starts_at - utc_now()).total_seconds()))  # at most SEND_AHEAD
     started_at = utc_now()
     timeouts = Timeouts(connect=settings.webhook_connect_timeout, total=settings.webhook_total_timeout)
     headers = _signed_headers(claim, started_at)

@@ -88,41 +88,53 @@ def test_one_full_lane_does_not_touch_another(stage: Stage) -> None:
     assert isinstance(stage.store.claim(second), Claim)
 
 
-def test_slots_of_a_rate_limit_lie_an_interval_apart_and_only_few_are_given_ahead() -> None:
+def test_under_a_rate_limit_deliveries_are_asked_to_come_an_interval_apart_and_only_few_ahead() -> None:
     """At 4 a second: one at once, four within the second ahead, and the rest waits in SQL to be released."""
     now = utc_now()
-    lane = EndpointLimiter(Endpoint(url="", rate_per_second=4.0), 0, load_settings(ENVIRONMENT))
+    limiter = EndpointLimiter(Endpoint(url="", rate_per_second=4.0), 0, load_settings(ENVIRONMENT))
 
-    waits = [lane.wait(Delivery(event_id="", endpoint_id=uuid4(), event_type=""), now) for _ in range(8)]
+    answers = [limiter.admit(Delivery(event_id="", endpoint_id=uuid4(), event_type=""), now) for _ in range(8)]
 
     ahead = [LimitWait(now + timedelta(seconds=seconds)) for seconds in (0.25, 0.5, 0.75, 1.0)]
-    assert waits == [None, *ahead, LimitWait(None), LimitWait(None), LimitWait(None)]
+    assert answers == [now, *ahead, LimitWait(None), LimitWait(None), LimitWait(None)]
 
 
-def test_a_slot_stays_good_when_its_owner_comes_late(stage: Stage) -> None:
-    stage.endpoint(rate_per_second=0.05)
+def test_starts_lie_an_interval_apart_however_late_the_deliveries_come() -> None:
+    """Twenty that were asked to come within a second, and come all at its end, start no faster for it."""
+    now = utc_now()
+    limiter = EndpointLimiter(Endpoint(url="", rate_per_second=20.0), 0, load_settings(ENVIRONMENT))
+    reserved = Delivery(event_id="", endpoint_id=uuid4(), event_type="", slot_reserved=True)
+    limiter.admit(reserved, now)
+    late = now + SECOND
+
+    starts = [limiter.admit(reserved, late) for _ in range(20)]
+
+    assert starts[0] == late
+    assert starts[1] == late + timedelta(milliseconds=30), "an interval, less what may be caught up"
+    assert all(isinstance(start, LimitWait) for start in starts[3:])
+
+
+def test_a_delivery_that_was_not_asked_waits_behind_those_that_were(stage: Stage) -> None:
+    stage.endpoint(rate_per_second=4.0)
+    first, asked, newcomer = stage.emit_many(3)
+    stage.claim(first)
+    assert stage.refusal(asked).state == "busy"
+
+    refusal = stage.refusal(newcomer)
+
+    assert refusal.retry_at is not None
+    assert refusal.retry_at > stage.delivery(asked).next_attempt_at  # type: ignore[operator]  # it has one
+
+
+def test_an_asked_delivery_starts_when_its_time_has_come(stage: Stage) -> None:
+    endpoint = stage.endpoint(rate_per_second=0.05)
     first, second = stage.emit_many(2)
     stage.claim(first)
     assert stage.refusal(second).state == "busy"
-    stage.change(Delivery, second, next_attempt_at=utc_now() - 5 * SECOND)
+    stage.change(Delivery, second, next_attempt_at=utc_now())
+    stage.change(Endpoint, endpoint, next_start_at=utc_now())
 
     assert isinstance(stage.store.claim(second), Claim)
-
-
-def test_a_slot_is_lost_when_its_owner_comes_too_late(stage: Stage) -> None:
-    """Else workers that were busy for long would send all they had slots for at once."""
-    stage.endpoint(rate_per_second=4.0)
-    first, late, second = stage.emit_many(3)
-    stage.claim(first)
-    for row in (late, second):
-        assert stage.refusal(row).state == "busy"
-    stage.change(Delivery, late, next_attempt_at=utc_now() - 1.5 * SECOND)
-
-    refusal = stage.refusal(late)
-
-    assert refusal.state == "busy", "it got a new slot, behind the others"
-    assert refusal.retry_at == stage.delivery(late).next_attempt_at
-    assert refusal.retry_at > stage.delivery(second).next_attempt_at  # type: ignore[operator]  # both have a slot
 
 
 def test_who_finishes_under_a_rate_limit_calls_the_next_to_its_slot(stage: Stage) -> None:
@@ -134,7 +146,7 @@ def test_who_finishes_under_a_rate_limit_calls_the_next_to_its_slot(stage: Stage
 
     assert stage.record(claim, status(200)).released == ()
     stage.change(Delivery, second, next_attempt_at=utc_now())
-    stage.change(Endpoint, endpoint, next_slot_at=utc_now() + 5 * SECOND)
+    stage.change(Endpoint, endpoint, next_start_at=utc_now())
     (released,) = stage.record(stage.claim(second), status(200)).released
 
     assert released.delivery_id == third

@@ -8,9 +8,9 @@ from taskyard.settings.platform import Settings
 from taskyard.webhooks.models import Delivery, Endpoint
 
 LONGEST_BREAK = timedelta(minutes=30)
-SLOTS_SPAN = timedelta(
-    seconds=1
-)  # start times are given out so far ahead, and stay valid so long; at least one interval
+SLOTS_SPAN = timedelta(seconds=1)  # deliveries are asked to come so far ahead; at least one interval
+SEND_AHEAD = timedelta(milliseconds=50)  # a worker waits so long for its request's start, which is then exact
+CATCH_UP = timedelta(milliseconds=20)  # a start may come so much early when the one before came late
 
 
 class LimitWait(NamedTuple):
@@ -27,29 +27,35 @@ class EndpointLimiter:
     in_flight: int
     settings: Settings
 
-    def wait(self, delivery: Delivery, now: datetime) -> LimitWait | None:
+    def admit(self, delivery: Delivery, now: datetime) -> datetime | LimitWait:
         """
-        Return None if the delivery may be sent now, else what it must wait for.
+        Return when the request may start, at most SEND_AHEAD from now, or what the delivery must wait for.
 
         Nothing polls: a delivery that finds all slots taken, or a pause, waits in SQL until a finished delivery
-        releases it, or the sweeper does after the pause. Under a rate limit it gets a start time of its own if one is
-        near. A start time stays valid for a while when a busy worker is late; since few are given out ahead and none
-        is kept for long, neither busy workers nor an outage cause a burst.
+        releases it, or the sweeper does after the pause. Under a rate limit it is asked to come back at a time of its
+        own, if one is near. That time is no right to start: starts lie an interval apart, whoever comes late, so
+        neither busy workers nor an outage cause a burst.
+
+        Source: the generic cell rate algorithm (virtual scheduling), ITU-T I.371.
         """
         if self.places(now) == 0:
             return LimitWait(None)
-        if self.endpoint.rate_per_second is None or self._has_slot(delivery, now):
-            return None
-        slot = self.reserve(now)
-        if slot is not None and slot <= now:
-            return None
-        return LimitWait(slot)
-
-    def reserve(self, now: datetime) -> datetime | None:
-        """Take the next start time under the endpoint's rate limit; None while enough are given out."""
         if self.endpoint.rate_per_second is None:
             return now
-        slot = max(now, self.endpoint.next_slot_at or now)
+        start = max(now, self.endpoint.next_start_at or now)
+        asked_to_come = now if delivery.slot_reserved else self.endpoint.next_slot_at or now
+        if max(start, asked_to_come) - now > SEND_AHEAD:
+            return LimitWait(self.reserve(now))
+        catch_up = min(self._interval, CATCH_UP)
+        self.endpoint.next_start_at = max(self.endpoint.next_start_at or start, start - catch_up) + self._interval
+        self.endpoint.next_slot_at = max(self.endpoint.next_slot_at or start, self.endpoint.next_start_at)
+        return start
+
+    def reserve(self, now: datetime) -> datetime | None:
+        """Return when the next delivery should come under the endpoint's rate limit; None while enough are to come."""
+        if self.endpoint.rate_per_second is None:
+            return now
+        slot = max(now, self.endpoint.next_slot_at or now, self.endpoint.next_start_at or now)
         if slot - now > self._slots_span:
             return None
         self.endpoint.next_slot_at = slot + self._interval
@@ -67,10 +73,6 @@ class EndpointLimiter:
         if self.endpoint.breaker_openings:
             return 1
         return self.endpoint.max_concurrency or self.settings.webhook_max_concurrency
-
-    def _has_slot(self, delivery: Delivery, now: datetime) -> bool:
-        slot = delivery.next_attempt_at if delivery.slot_reserved else None
-        return slot is not None and now - slot <= self._slots_span
 
     @property
     def _interval(self) -> timedelta:

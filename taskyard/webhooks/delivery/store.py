@@ -14,7 +14,7 @@ from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery.dispatch import DueDelivery, count_in_flight, release_waiting, take_lost, take_waiting
 from taskyard.webhooks.delivery.endpoints import active_secrets, open_headers, open_vault
 from taskyard.webhooks.delivery.group_commit import GroupCommitter
-from taskyard.webhooks.delivery.limits import EndpointLimiter
+from taskyard.webhooks.delivery.limits import EndpointLimiter, LimitWait
 from taskyard.webhooks.delivery.transitions import AttemptFacts, AttemptOutcome, LockedRows, settle_attempt
 from taskyard.webhooks.event_store import fan_out, pending_fan_outs
 from taskyard.webhooks.http.response import Answer
@@ -36,6 +36,7 @@ class Claim:
     secrets: list[SigningSecret]
     extra_headers: dict[str, str]
     token: UUID
+    starts_at: datetime  # of the request, under the endpoint's rate limit
     manual_by: str | None
 
 
@@ -136,17 +137,24 @@ class SqlDeliveryStore:
         if delivery.lease_until is not None and delivery.lease_until > now:
             return Refusal("busy", delivery.lease_until)
         limiter = EndpointLimiter(endpoint, in_flight[endpoint.id], self._settings)
+        starts_at = now
         if asked.manual_by is None:
-            refusal = _not_now(delivery, endpoint, now) or _no_slot(delivery, limiter, now)
+            refusal = _not_now(delivery, endpoint, now)
             if refusal is not None:
                 return refusal
+            start = limiter.admit(delivery, now)
+            if isinstance(start, LimitWait):
+                return _postpone(delivery, start)
+            starts_at = start
         self._note_lost_worker(locked.session, delivery)
         delivery.lease_token = uuid4()
-        delivery.lease_until = now + self._settings.webhook_total_timeout + LEASE_MARGIN
+        delivery.lease_until = starts_at + self._settings.webhook_total_timeout + LEASE_MARGIN
         in_flight[endpoint.id] += 1
         secrets, headers = self._unsealed(locked.session, endpoint, now)
         body, content_type = contents[delivery.event_id]
-        return Claim(delivery, endpoint, body, content_type, secrets, headers, delivery.lease_token, asked.manual_by)
+        return Claim(
+            delivery, endpoint, body, content_type, secrets, headers, delivery.lease_token, starts_at, asked.manual_by
+        )
 
     def _record_all(self, sent: Sequence[_RecordRequest]) -> list[AttemptOutcome | None]:
         with self._open_session() as session, session.begin():
@@ -227,10 +235,7 @@ def _not_now(delivery: Delivery, endpoint: Endpoint, now: datetime) -> Refusal |
     return None
 
 
-def _no_slot(delivery: Delivery, limiter: EndpointLimiter, now: datetime) -> Refusal | None:
-    wait = limiter.wait(delivery, now)
-    if wait is None:
-        return None
+def _postpone(delivery: Delivery, wait: LimitWait) -> Refusal:
     if wait.until is None:
         delivery.enqueued_at, delivery.slot_reserved = None, False
         return Refusal("waiting")
