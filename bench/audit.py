@@ -27,7 +27,7 @@ from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.paging import write_cursor
 from taskyard.history.models import Run
 from taskyard.history.queries.runs import RunFilter, attempts_of, children_of, find_run, list_runs
-from taskyard.history.writer.loop import backlog
+from taskyard.history.writer.event_writer import backlog
 from taskyard.tasks.sending import enqueue_many
 from tests.audit import records_app
 from tests.databases import Database

@@ -1,4 +1,4 @@
-"""What operators do with schedules, in SQL: each change gets a number that leaders follow."""
+"""Changes of schedules in SQL; each gets a number by which the leader notices it."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -26,7 +26,7 @@ MS = timedelta(milliseconds=1)
 
 
 def database_now(session: Session) -> datetime:
-    """Return the database's time, so that clocks of operators' machines do not matter; SQLite has none of its own."""
+    """Return the database server's time, so that an operator's clock does not matter; on SQLite it is ours."""
     if session.get_bind().dialect.name != "postgresql":
         return utc_now()
     moment: datetime = session.exec(select(func.clock_timestamp())).one()
@@ -48,7 +48,7 @@ def find(session: Session, name: str) -> Schedule:
 
 def add(session: Session, definition: Definition, by: str) -> Schedule:
     """
-    Save a schedule of an operator.
+    Add a schedule owned by an operator.
 
     Raises:
         InvalidScheduleError: The definition is wrong, or has no slot in the future.
@@ -85,7 +85,7 @@ def edit(session: Session, name: str, by: str, **changes: Any) -> Schedule:
 
 def pause(session: Session, name: str, by: str, reason: str | None) -> Schedule:
     """
-    Stop a schedule until it is resumed, across deploys.
+    Pause a schedule until it is resumed, across deploys.
 
     Raises:
         ScheduleNotFoundError: There is none of this name.
@@ -101,7 +101,7 @@ def pause(session: Session, name: str, by: str, reason: str | None) -> Schedule:
 
 def resume(session: Session, name: str, by: str) -> Schedule:
     """
-    Let a paused schedule go on from now; the slots in between were not wanted.
+    Resume a paused schedule from now on; slots during the pause are not made up for.
 
     Raises:
         ScheduleNotFoundError: There is none of this name.
@@ -118,7 +118,7 @@ def resume(session: Session, name: str, by: str) -> Schedule:
 
 def remove(session: Session, name: str) -> Schedule:
     """
-    Delete a schedule; what it fired stays recorded.
+    Delete a schedule; its fires stay on record.
 
     Raises:
         ScheduleNotFoundError: There is none of this name.
@@ -133,7 +133,7 @@ def remove(session: Session, name: str) -> Schedule:
 
 def begin_manual_fire(session: Session, name: str) -> tuple[Schedule, ScheduleFire]:
     """
-    Write a fire with a slot of its own: now. The caller publishes it after its commit, or else the leader does.
+    Insert a fire with its own slot: now. The caller publishes it after commit; if that fails, the leader does.
 
     Raises:
         ScheduleNotFoundError: There is none of this name.
@@ -150,14 +150,14 @@ def begin_manual_fire(session: Session, name: str) -> tuple[Schedule, ScheduleFi
         recorded_at=now,
     )
     row.last_run_id, row.last_fired_at, row.fired = fire.id, now, row.fired + 1
-    row.changes = next_change(session.connection())  # the leader must know the run: the next slot may have to keep off
+    row.changes = next_change(session.connection())  # the leader must see the run: the next slot may have to be skipped
     session.add(fire)
     session.flush()
     return row, fire
 
 
 def new_schedule(session: Session, definition: Definition, *, owner: str, by: str) -> Schedule:
-    """Make the row of a checked definition; its slots begin now."""
+    """Make a row from a checked definition; its first slot is the next one from now."""
     row = Schedule(name=definition.name, owner=owner, task="", kind="", expression="", cursor=database_now(session))
     row.created_by = by
     apply(session, row, definition, by)
@@ -165,7 +165,7 @@ def new_schedule(session: Session, definition: Definition, *, owner: str, by: st
 
 
 def apply(session: Session, row: Schedule, definition: Definition, by: str) -> bool:
-    """Write a checked definition into a row; return whether anything changed. New times count from now."""
+    """Copy a checked definition into a row; return whether anything changed. A new timing applies from now."""
     before = definition_of(row)
     if before == definition:
         return False
@@ -183,13 +183,13 @@ def apply(session: Session, row: Schedule, definition: Definition, by: str) -> b
 
 
 def touch(session: Session, row: Schedule, by: str) -> None:
-    """Number a change, so that the leader sees it."""
+    """Number a change so that the leader notices it."""
     row.changes = next_change(session.connection())
     row.updated_at, row.updated_by = database_now(session), by
 
 
 def _find_to_change(session: Session, name: str) -> Schedule:
-    """Read a schedule while no leader can move it on: the number of the change is locked before, until commit."""
+    """Read a schedule after locking the change number, so that no leader advances it before our commit."""
     next_change(session.connection())
     return find(session, name)
 

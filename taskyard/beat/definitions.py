@@ -1,4 +1,4 @@
-"""Definitions of schedules: one shape for code and for people, checked whole before anything is saved."""
+"""Definitions of schedules: the same for code and operators, fully validated before they are saved."""
 
 import re
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 @dataclass(frozen=True, slots=True)
 class Definition:
     """
-    What a schedule is, without how far it has come.
+    Everything about a schedule except its progress.
 
     `expression` is a cron expression, an interval (`30`, `30s`, `5m`, `2h`, `1d`) or a moment (ISO 8601; without an
     offset it is local to `zone`). `jitter` shifts the whole schedule by a fixed part of itself that depends on its

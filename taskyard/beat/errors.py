@@ -1,4 +1,4 @@
-"""What can be wrong with a schedule, or with what an operator asks of it; each text is one line for a person."""
+"""Errors of schedules and of operations on them; each text is one line for a person."""
 
 
 class ScheduleError(Exception):
@@ -6,7 +6,7 @@ class ScheduleError(Exception):
 
 
 class InvalidScheduleError(ScheduleError, ValueError):
-    """A definition has a wrong value; nothing was saved."""
+    """A definition has an invalid value."""
 
 
 class ScheduleNotFoundError(ScheduleError, LookupError):
@@ -22,16 +22,16 @@ class CodeOwnedError(ScheduleError):
 
 
 class ScheduleStateError(ScheduleError):
-    """The schedule is not in a state for this."""
+    """The schedule is in the wrong state for this operation."""
 
 
 class StaleLeaderError(ScheduleError):
-    """A newer leader has written to the database, so this process must not."""
+    """A newer leader has written to the database, so this process may not."""
 
 
 class DefinitionsChangedError(ScheduleError):
-    """A definition changed since the leader last read them: read again, then decide again."""
+    """A definition has changed since the leader last read it: read again and decide again."""
 
 
 class CursorMovedError(ScheduleError):
-    """Slots are settled that the leader does not know of, since the answer to its commit was lost: read again."""
+    """Slots were settled unknown to the leader, because the answer to its commit was lost: read again."""

@@ -1,4 +1,4 @@
-"""Fire a schedule now because a person wants it: with a slot of its own, recorded before it is sent."""
+"""Run a schedule now on request: a fire with its own slot, recorded before it is sent."""
 
 from datetime import timedelta
 
@@ -7,7 +7,8 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from taskyard.beat.catalog import begin_manual_fire, database_now, find
-from taskyard.beat.engine.publisher import CeleryPublisher, Message, RefusedError
+from taskyard.beat.engine.overlap import unfinished_runs
+from taskyard.beat.engine.publisher import CeleryPublisher, SlotMessage, SlotRefusedError
 from taskyard.beat.engine.store import BeatStore, Published
 from taskyard.beat.errors import ScheduleStateError
 from taskyard.beat.models import ScheduleFire
@@ -20,14 +21,14 @@ def run_now(  # noqa: PLR0913 - the process, and one request
     engine: Engine, app: Celery, settings: Settings, name: str, *, reason: str, is_forced: bool
 ) -> ScheduleFire:
     """
-    Enqueue one run of the schedule, paused or not, now; its timetable goes on as before.
+    Enqueue one run of the schedule now, paused or not; its timetable is unchanged.
 
-    A run that could not be sent is sent by the leading beat process as soon as it can.
+    If the broker does not answer, the leading beat process sends the run as soon as it can.
 
     Raises:
         ScheduleNotFoundError: There is none of this name; nothing was recorded.
         ScheduleStateError: It must not overlap, and its last run is not done; nothing was recorded.
-        RefusedError: Its task no longer takes these arguments.
+        SlotRefusedError: Its task no longer takes these arguments.
         OperationalError, RedisError, OSError: The broker does not answer; the fire is recorded.
     """
     store = BeatStore(engine)
@@ -37,10 +38,12 @@ def run_now(  # noqa: PLR0913 - the process, and one request
     with Session(engine, expire_on_commit=False) as session, session.begin():
         schedule, fire = begin_manual_fire(session, name)
         record_operation(session, "schedules run", name, reason=reason)
-    message = Message(fire.id, schedule.name, fire.slot, fire.due_at, schedule.task, schedule.args, schedule.priority)
+    message = SlotMessage(
+        fire.id, schedule.name, fire.slot, fire.due_at, schedule.task, schedule.args, schedule.priority
+    )
     try:
         publisher.send([publisher.prepare(message, fire.slot)])
-    except RefusedError as error:
+    except SlotRefusedError as error:
         store.close_manual(fire.id, str(error))
         raise
     finally:
@@ -55,8 +58,7 @@ def _check_overlap(engine: Engine, store: BeatStore, publisher: CeleryPublisher,
         last_run_id, now = schedule.last_run_id, database_now(session)
         if schedule.overlap != "skip" or last_run_id is None:
             return
-    unfinished = store.unfinished([last_run_id], now)
-    if unfinished.unsent or publisher.going_on(unfinished.sent):
+    if unfinished_runs(store, publisher, [last_run_id], now):
         raise ScheduleStateError(
             f"{name!r} must not overlap, and its run {last_run_id} is not done; --force runs it anyway"
         )

@@ -1,4 +1,4 @@
-"""What people see of schedules: state, next slots, last outcome; reads only."""
+"""Read-only views of schedules: state, next slots, last outcome."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class ScheduleView:
 
 @dataclass(frozen=True, slots=True)
 class FireView:
-    """One fire and what became of its run."""
+    """One fire and the state of its run."""
 
     fire: ScheduleFire
     outcome: str
@@ -62,7 +62,7 @@ def show_schedule(session: Session, name: str) -> ScheduleView:
 
 
 def list_fires(session: Session, schedule: Schedule, limit: int) -> list[FireView]:
-    """Return the newest fires of a schedule, the newest first."""
+    """Return the latest fires of a schedule, newest first."""
     query = (
         select(ScheduleFire)
         .where(ScheduleFire.schedule_id == schedule.id)
@@ -122,7 +122,7 @@ def shown_args(task: str, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _outcomes(session: Session, rows: Sequence[Schedule]) -> dict[str, tuple[str, int | None]]:
-    """Return state and lag of the last runs, by run id; the audit's word before the fire's."""
+    """Return state and lag of the last runs by run id; the state of the run if recorded, else that of the fire."""
     ids = [row.last_run_id for row in rows if row.last_run_id is not None]
     found: dict[str, tuple[str, int | None]] = {}
     for begin in range(0, len(ids), 500):

@@ -26,9 +26,9 @@ from taskyard.database.columns import utc_now
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.operator_log import Operation, OperationFilter, list_operations
 from taskyard.history.queries.runs import RunFilter, each_run
-from taskyard.history.queries.stats import Spread, Stats, stats
+from taskyard.history.queries.stats import Percentiles, RunStats, stats
 from taskyard.history.retention import Pruned, count_prunable, prune
-from taskyard.history.writer.loop import Writer
+from taskyard.history.writer.event_writer import EventWriter
 from taskyard.settings.loading import current_settings
 
 DAY = timedelta(days=1)
@@ -113,7 +113,7 @@ def prune_command(*, older_than: timedelta | None, yes: bool, dry_run: bool, rea
                 if sys.stderr.isatty():
                     click.echo(f"\r{row.count} rows deleted", nl=False, err=True)
 
-            counts = prune(open_session, before, heard=heard)
+            counts = prune(open_session, before, on_batch=heard)
     if as_json:
         print_json({**asdict(counts), "before": before, "dry_run": dry_run})
         return
@@ -127,7 +127,7 @@ def write() -> None:
     settings = current_settings()
     if not settings.audit_enabled:
         raise FailedError("AUDIT_ENABLED is false: there are no events to write")
-    writer = Writer(shared_client(settings.redis_url), current_engine(), settings.taskyard_key_prefix)
+    writer = EventWriter(shared_client(settings.redis_url), current_engine(), settings.taskyard_key_prefix)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: writer.stop())
     click.echo("the audit writer runs; it stops at SIGTERM or Ctrl-C", err=True)
@@ -138,7 +138,7 @@ def _operation_row(row: Operation) -> tuple[Any, ...]:
     return (row.at, row.who, row.verb, row.target, row.count, row.reason, row.filter)
 
 
-def _stats_row(each: Stats) -> tuple[Any, ...]:
+def _stats_row(each: RunStats) -> tuple[Any, ...]:
     rate = None if each.success_rate is None else f"{100 * each.success_rate:.1f} %"
     counts = (each.ended, f"{each.per_minute:g}", rate, each.failed, each.cancelled, each.retried)
     return (
@@ -151,7 +151,7 @@ def _stats_row(each: Stats) -> tuple[Any, ...]:
     )
 
 
-def _spread(spread: Spread) -> str | None:
+def _spread(spread: Percentiles) -> str | None:
     if spread.p50 is None:
         return None
     return " / ".join(milliseconds(value) for value in (spread.p50, spread.p95, spread.p99))

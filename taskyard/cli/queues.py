@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from taskyard.broker.admin.queue_control import MessageBusyError, MessageNotFoundError, QueueControl
-from taskyard.broker.admin.queue_info import Limits, Peeked, QueueCounts
+from taskyard.broker.admin.queue_info import PeekedMessage, QueueCounts, QueueLimits
 from taskyard.cli.kit.durations import Span
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
 from taskyard.cli.kit.operator_log import logged, queue_control
@@ -241,7 +241,7 @@ def _row(counts: QueueCounts) -> tuple[Any, ...]:
     return (counts.queue, *numbers, oldest, counts.consumers, _holds(counts.limits))
 
 
-def _holds(limits: Limits) -> str:
+def _holds(limits: QueueLimits) -> str:
     """Say in a few words what holds messages back."""
     parts = []
     if limits.is_paused:
@@ -259,6 +259,6 @@ def _holds(limits: Limits) -> str:
     return ", ".join(parts)
 
 
-def _message(peeked: Peeked) -> dict[str, Any]:
+def _message(peeked: PeekedMessage) -> dict[str, Any]:
     names = ("run_id", "queue", "task", "priority", "group_key", "attempt", "stalls", "put_at", "at", "reason")
     return {**{name: getattr(peeked, name) for name in names}, "payload_bytes": len(peeked.payload)}

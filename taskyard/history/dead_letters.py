@@ -1,4 +1,4 @@
-"""The store of dead letters: put in once, listed, and resolved by exactly one person or process."""
+"""The store of dead letters: each is inserted once, and resolved by exactly one person or process."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,63 +15,63 @@ from taskyard.history.models import Attempt, DeadLetter
 
 STATES = ("open", "redriven", "discarded")
 FAILED_ATTEMPTS = ("retrying", "failed")
-LETTERS: Table = DeadLetter.__table__  # type: ignore[attr-defined]  # SQLModel sets it on table models
+DEAD_LETTER_TABLE: Table = DeadLetter.__table__  # type: ignore[attr-defined]  # SQLModel sets it on table models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LetterFilter:
-    """Which dead letters are wanted; None: any."""
+class DeadLetterFilter:
+    """Selects dead letters; None matches any value."""
 
     state: str | None = "open"
     task: str | None = None
     queue: str | None = None
     reason: str | None = None
     signature: str | None = None
-    since: datetime | None = None  # failed then or later
-    until: datetime | None = None  # failed before
+    since: datetime | None = None  # failed at or after this time
+    until: datetime | None = None  # failed before this time
 
 
-def insert_letter(session: Session, letter: DeadLetter) -> bool:
+def insert_dead_letter(session: Session, dead_letter: DeadLetter) -> bool:
     """
-    Put a dead letter in; False: this attempt of this run is there already, and stays as it was.
+    Insert a dead letter; False: this attempt of this run already has one, which is left unchanged.
 
-    A letter without `first_failed_at` gets the moment of the first failed attempt that the audit knows.
+    A dead letter without `first_failed_at` gets the time of the first failed attempt on record.
     The caller commits.
     """
-    if letter.first_failed_at is None:
-        letter.first_failed_at = _first_failure(session, letter.run_id) or letter.failed_at
-    values = {column.name: getattr(letter, column.name) for column in LETTERS.columns}
+    if dead_letter.first_failed_at is None:
+        dead_letter.first_failed_at = _first_failure(session, dead_letter.run_id) or dead_letter.failed_at
+    values = {column.name: getattr(dead_letter, column.name) for column in DEAD_LETTER_TABLE.columns}
     values["id"] = values["id"] or uuid4()
     make: Any = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = make(LETTERS).values(**values).on_conflict_do_nothing(index_elements=["run_id", "attempt"])
-    return session.connection().execute(statement.returning(LETTERS.c.id)).first() is not None
+    statement = make(DEAD_LETTER_TABLE).values(**values).on_conflict_do_nothing(index_elements=["run_id", "attempt"])
+    return session.connection().execute(statement.returning(DEAD_LETTER_TABLE.c.id)).first() is not None
 
 
-def find_letter(session: Session, letter_id: UUID) -> DeadLetter | None:
-    """Return the dead letter of this id, as it is now; None: unknown."""
-    return session.get(DeadLetter, letter_id, populate_existing=True)
+def find_dead_letter(session: Session, dead_letter_id: UUID) -> DeadLetter | None:
+    """Return the current state of a dead letter; None: unknown id."""
+    return session.get(DeadLetter, dead_letter_id, populate_existing=True)
 
 
-def open_letter_of(session: Session, run_id: str) -> DeadLetter | None:
-    """Return the open dead letter of a run; None: there is none."""
+def open_dead_letter_of(session: Session, run_id: str) -> DeadLetter | None:
+    """Return the open dead letter of a run; None: it has none."""
     query = select(DeadLetter).where(DeadLetter.run_id == run_id, DeadLetter.state == "open")
     return session.exec(query.order_by(col(DeadLetter.attempt).desc()).limit(1)).first()
 
 
-def letters_of_run(session: Session, run_id: str) -> list[UUID]:
-    """Return the ids of a run's dead letters, the first one first."""
+def dead_letters_of_run(session: Session, run_id: str) -> list[UUID]:
+    """Return the ids of a run's dead letters, oldest first."""
     query = select(DeadLetter.id).where(DeadLetter.run_id == run_id).order_by(col(DeadLetter.attempt))
     return list(session.exec(query).all())
 
 
-def list_letters(
-    session: Session, wanted: LetterFilter, *, limit: int = PAGE, after: str | None = None
+def list_dead_letters(
+    session: Session, wanted: DeadLetterFilter, *, limit: int = PAGE, after: str | None = None
 ) -> Page[DeadLetter]:
     """
-    Return a page of dead letters, the newest failure first.
+    Return a page of dead letters, newest failure first.
 
     Raises:
-        BadCursorError: `after` does not come from an earlier page.
+        BadCursorError: `after` is not a cursor of an earlier page.
     """
     failed_at, key = col(DeadLetter.failed_at), col(DeadLetter.id)
     query = select(DeadLetter).where(*_conditions(wanted)).order_by(failed_at.desc(), key.desc()).limit(limit + 1)
@@ -86,8 +86,8 @@ def list_letters(
 
 
 @dataclass(frozen=True, slots=True)
-class LetterGroup:
-    """Dead letters with one cause."""
+class DeadLetterGroup:
+    """Dead letters with the same cause."""
 
     signature: str
     task: str | None
@@ -99,61 +99,66 @@ class LetterGroup:
     newest: datetime
 
 
-def group_letters(session: Session, wanted: LetterFilter, *, limit: int = PAGE) -> list[LetterGroup]:
-    """Return the causes of dead letters, the most frequent first."""
-    letter = DeadLetter
-    keys = (letter.error_signature, letter.task, letter.reason, letter.error_type)
+def group_dead_letters(session: Session, wanted: DeadLetterFilter, *, limit: int = PAGE) -> list[DeadLetterGroup]:
+    """Return dead letters grouped by cause, most frequent first."""
+    dead_letter = DeadLetter
+    keys = (dead_letter.error_signature, dead_letter.task, dead_letter.reason, dead_letter.error_type)
     count = func.count().label("count")
-    facts = (func.max(letter.error_message), count, func.min(letter.failed_at), func.max(letter.failed_at))
+    facts = (
+        func.max(dead_letter.error_message),
+        count,
+        func.min(dead_letter.failed_at),
+        func.max(dead_letter.failed_at),
+    )
     query: Any = select(*keys, *facts)  # type: ignore[call-overload]  # SQLModel types four columns at most
-    query = query.where(*_conditions(wanted)).group_by(*keys).order_by(count.desc(), letter.error_signature)
-    return [LetterGroup(*row) for row in session.exec(query.limit(limit)).all()]
+    query = query.where(*_conditions(wanted)).group_by(*keys).order_by(count.desc(), dead_letter.error_signature)
+    return [DeadLetterGroup(*row) for row in session.exec(query.limit(limit)).all()]
 
 
-def count_letters(session: Session, wanted: LetterFilter) -> int:
-    """Return how many dead letters a filter means."""
+def count_dead_letters(session: Session, wanted: DeadLetterFilter) -> int:
+    """Return how many dead letters match a filter."""
     return session.exec(select(func.count()).select_from(DeadLetter).where(*_conditions(wanted))).one()
 
 
-def claim_for_redrive(  # noqa: PLR0913 - what is kept of it
-    session: Session, letter_id: UUID, run_id: str, *, by: str, reason: str, operation_id: UUID | None = None
+def claim_for_redrive(  # noqa: PLR0913 - the columns it sets
+    session: Session, dead_letter_id: UUID, run_id: str, *, by: str, reason: str, operation_id: UUID | None = None
 ) -> datetime | None:
     """
-    Mark an open letter as redriven into `run_id`, and return the mark; None: it is not open.
+    Mark an open dead letter as redriven into `run_id`, and return the mark; None: it is not open.
 
-    Of all who try at once, one gets a mark. The caller commits, sends, and calls :func:`confirm_sent`.
+    Only one of several concurrent callers gets a mark. The caller commits, sends, then calls :func:`confirm_sent`.
     """
     mark = utc_now()
     facts = {"state": "redriven", "redriven_run_id": run_id, "operation_id": operation_id}
-    claimed = _resolve(session, letter_id, by=by, reason=reason, mark=mark, **facts)
+    claimed = _resolve(session, dead_letter_id, by=by, reason=reason, mark=mark, **facts)
     return mark if claimed else None
 
 
-def take_over_redrive(session: Session, letter: DeadLetter, *, by: str, reason: str) -> datetime | None:
+def take_over_redrive(session: Session, dead_letter: DeadLetter, *, by: str, reason: str) -> datetime | None:
     """
-    Take over a redrive that was marked and not confirmed, and return the new mark; None: somebody was faster.
+    Take over a redrive that was marked but not confirmed, and return the new mark; None: somebody else did.
 
     The caller commits, sends again with the same run id, and calls :func:`confirm_sent`.
     """
     mark = utc_now()
     statement = update(DeadLetter).where(
-        col(DeadLetter.id) == letter.id,
+        col(DeadLetter.id) == dead_letter.id,
         col(DeadLetter.state) == "redriven",
         col(DeadLetter.redrive_sent_at).is_(None),
-        col(DeadLetter.resolved_at) == letter.resolved_at,
+        col(DeadLetter.resolved_at) == dead_letter.resolved_at,
     )
     return mark if _changes(session, statement.values(resolved_at=mark, resolved_by=by, resolution=reason)) else None
 
 
-def confirm_sent(session: Session, letter_id: UUID) -> None:
-    """Record that the run of a redrive was sent. The caller commits."""
-    _changes(session, update(DeadLetter).where(col(DeadLetter.id) == letter_id).values(redrive_sent_at=utc_now()))
+def confirm_sent(session: Session, dead_letter_id: UUID) -> None:
+    """Record that the redriven run was sent. The caller commits."""
+    _changes(session, update(DeadLetter).where(col(DeadLetter.id) == dead_letter_id).values(redrive_sent_at=utc_now()))
 
 
-def reopen(session: Session, letter_id: UUID, mark: datetime) -> None:
-    """Open a letter again whose redrive failed, if the mark is still ours. The caller commits."""
+def reopen(session: Session, dead_letter_id: UUID, mark: datetime) -> None:
+    """Reopen a dead letter whose redrive failed, if the mark is still ours. The caller commits."""
     statement = update(DeadLetter).where(
-        col(DeadLetter.id) == letter_id,
+        col(DeadLetter.id) == dead_letter_id,
         col(DeadLetter.state) == "redriven",
         col(DeadLetter.redrive_sent_at).is_(None),
         col(DeadLetter.resolved_at) == mark,
@@ -163,16 +168,16 @@ def reopen(session: Session, letter_id: UUID, mark: datetime) -> None:
     _changes(session, statement.values(state="open", **nobody))
 
 
-def discard_letter(
-    session: Session, letter_id: UUID, *, by: str, reason: str, operation_id: UUID | None = None
+def discard_dead_letter(
+    session: Session, dead_letter_id: UUID, *, by: str, reason: str, operation_id: UUID | None = None
 ) -> bool:
-    """Close an open letter without running it again; False: it is not open. The caller commits."""
+    """Discard an open dead letter; False: it is not open. The caller commits."""
     facts = {"state": "discarded", "operation_id": operation_id}
-    return _resolve(session, letter_id, by=by, reason=reason, mark=utc_now(), **facts)
+    return _resolve(session, dead_letter_id, by=by, reason=reason, mark=utc_now(), **facts)
 
 
-def _resolve(session: Session, letter_id: UUID, *, by: str, reason: str, mark: datetime, **values: Any) -> bool:
-    statement = update(DeadLetter).where(col(DeadLetter.id) == letter_id, col(DeadLetter.state) == "open")
+def _resolve(session: Session, dead_letter_id: UUID, *, by: str, reason: str, mark: datetime, **values: Any) -> bool:
+    statement = update(DeadLetter).where(col(DeadLetter.id) == dead_letter_id, col(DeadLetter.state) == "open")
     return _changes(session, statement.values(resolved_by=by, resolution=reason, resolved_at=mark, **values))
 
 
@@ -187,7 +192,7 @@ def _first_failure(session: Session, run_id: str) -> datetime | None:
     return session.exec(query.order_by(col(Attempt.number)).limit(1)).first()
 
 
-def _conditions(wanted: LetterFilter) -> list[ColumnElement[bool]]:
+def _conditions(wanted: DeadLetterFilter) -> list[ColumnElement[bool]]:
     equal = (
         (DeadLetter.state, wanted.state),
         (DeadLetter.task, wanted.task),

@@ -1,4 +1,4 @@
-"""What the platform says about its runs: the entries of the event stream, checked and bounded."""
+"""Run events: entries of the event stream, validated and bounded."""
 
 import json
 from collections.abc import Mapping
@@ -7,14 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from taskyard.broker.protocol.json_codec import load
+from taskyard.broker.scripts.shared_names import EVENT_KINDS
 from taskyard.history.writer.truncation import ERROR_BYTES, RESULT_BYTES, TRACEBACK_BYTES, clip, clip_middle
 
 GROUP = "audit"  # consumer group of the writers
 CONSUMER = "writer"  # one name for all: only the holder of the lease reads, and it takes over what the last one left
 NOTES = ("logged", "progress")  # said by a handler while it runs: they change no state
-KINDS = frozenset(
-    ("queued", "scheduled", "started", "retrying", "snoozed", "succeeded", "failed", "stalled", "cancelled", *NOTES)
-)
+KINDS = frozenset((*EVENT_KINDS, *NOTES))
 MAX_ID = 155  # characters of a run id
 MAX_NAME = 255
 LARGEST = 2**31 - 1  # of an integer column

@@ -1,4 +1,4 @@
-"""Retention: delete old records in batches, with true counts; what is open or still going on stays whatever its age."""
+"""Retention: delete old records in batches; unfinished runs and open dead letters are kept whatever their age."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ BATCH = 1000  # runs, or other rows, of one transaction
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """How many rows were deleted, or would be."""
+    """Numbers of rows deleted, or to be deleted."""
 
     runs: int = 0
     attempts: int = 0
     logs: int = 0
-    dead_letters: int = 0  # that were redriven or discarded; open ones stay
-    operations: int = 0  # on many dead letters; the operator log stays
+    dead_letters: int = 0  # redriven or discarded; open ones are kept
+    operations: int = 0  # bulk operations; the operator log is kept
 
     def __add__(self, other: "Pruned") -> "Pruned":
         return Pruned(
@@ -37,22 +37,22 @@ def prune(
     before: datetime,
     *,
     batch: int = BATCH,
-    heard: Callable[[Pruned], None] | None = None,
+    on_batch: Callable[[Pruned], None] | None = None,
 ) -> Pruned:
     """
-    Delete what ended before a moment, one batch in each transaction; `heard` is told the sum after each.
+    Delete what ended before a time, one transaction per batch; `on_batch` gets the running total after each.
 
-    A run goes with its attempts and logs, except while a dead letter of it is open. Runs twice safely, and may be
-    broken off after any batch.
+    A run is deleted with its attempts and logs, unless it has an open dead letter. Safe to run twice, and to stop
+    after any batch.
     """
     total = Pruned()
-    for step in (_prune_runs, _prune_letters, _prune_operations):
+    for step in (_prune_runs, _prune_dead_letters, _prune_operations):
         while True:
             with open_session() as session, session.begin():
                 found, part = step(session, before, batch)
             total += part
-            if heard is not None and found:
-                heard(total)
+            if on_batch is not None and found:
+                on_batch(total)
             if found < batch:
                 break
     return total
@@ -69,7 +69,7 @@ def count_prunable(session: Session, before: datetime) -> Pruned:
         count(Run, *_old_runs(before)),
         count(Attempt, col(Attempt.run_id).in_(runs)),
         count(TaskLog, col(TaskLog.run_id).in_(runs)),
-        count(DeadLetter, *_old_letters(before)),
+        count(DeadLetter, *_old_dead_letters(before)),
         count(BulkOperation, *_old_operations(before)),
     )
 
@@ -82,8 +82,8 @@ def _prune_runs(session: Session, before: datetime, batch: int) -> tuple[int, Pr
     return len(ids), Pruned(runs=_delete(session, Run, col(Run.id).in_(ids)), attempts=attempts, logs=logs)
 
 
-def _prune_letters(session: Session, before: datetime, batch: int) -> tuple[int, Pruned]:
-    ids = session.exec(select(DeadLetter.id).where(*_old_letters(before)).limit(batch)).all()
+def _prune_dead_letters(session: Session, before: datetime, batch: int) -> tuple[int, Pruned]:
+    ids = session.exec(select(DeadLetter.id).where(*_old_dead_letters(before)).limit(batch)).all()
     return len(ids), Pruned(dead_letters=_delete(session, DeadLetter, col(DeadLetter.id).in_(ids)))
 
 
@@ -93,11 +93,11 @@ def _prune_operations(session: Session, before: datetime, batch: int) -> tuple[i
 
 
 def _old_runs(before: datetime) -> list[ColumnElement[bool]]:
-    has_open_letter = exists().where(col(DeadLetter.run_id) == col(Run.id), col(DeadLetter.state) == "open")
-    return [col(Run.finished_at) < before, col(Run.state).in_(FINAL_STATES), ~has_open_letter]
+    has_open_dead_letter = exists().where(col(DeadLetter.run_id) == col(Run.id), col(DeadLetter.state) == "open")
+    return [col(Run.finished_at) < before, col(Run.state).in_(FINAL_STATES), ~has_open_dead_letter]
 
 
-def _old_letters(before: datetime) -> list[ColumnElement[bool]]:
+def _old_dead_letters(before: datetime) -> list[ColumnElement[bool]]:
     return [col(DeadLetter.state).in_(("redriven", "discarded")), col(DeadLetter.resolved_at) < before]
 
 

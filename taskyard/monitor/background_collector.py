@@ -14,7 +14,7 @@ from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.engine import open_session
 from taskyard.gauges import Figure
 from taskyard.history.queries.dead_letter_figures import letter_figures
-from taskyard.history.writer.loop import backlog, backlog_age
+from taskyard.history.writer.event_writer import backlog, backlog_age
 from taskyard.settings.queues import QUEUES
 from taskyard.tasks.current_app import current_app
 

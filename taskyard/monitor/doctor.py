@@ -16,7 +16,7 @@ from taskyard.beat.engine.leadership import current_leader
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
 from taskyard.history.queries.runs import RunFilter
-from taskyard.history.writer.loop import backlog
+from taskyard.history.writer.event_writer import backlog
 from taskyard.migrations import schema
 from taskyard.monitor.background_collector import broker_memory
 from taskyard.settings.group import SettingsError

@@ -9,7 +9,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from taskyard.broker.admin.queue_control import QueueControl
-from taskyard.history.writer.loop import backlog
+from taskyard.history.writer.event_writer import backlog
 from taskyard.migrations import schema
 from taskyard.settings.platform import Settings
 from taskyard.settings.queues import QUEUES

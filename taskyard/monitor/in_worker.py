@@ -5,7 +5,7 @@ from typing import Any
 from celery import bootsteps
 from prometheus_client import CollectorRegistry
 
-from taskyard.broker.worker.observers import watchers
+from taskyard.broker.worker.observers import execution_observers
 from taskyard.monitor.http_server import Monitor
 from taskyard.monitor.task_counters import TaskMeters
 from taskyard.settings.loading import current_settings
@@ -26,7 +26,7 @@ class WorkerMonitor(bootsteps.StartStopStep):
         """Begin to count and to answer."""
         registry = CollectorRegistry()
         self._meters = TaskMeters(registry)
-        watchers.append(self._meters)
+        execution_observers.append(self._meters)
         self._monitor = Monitor(current_settings(), registry)
         self._monitor.start()
 
@@ -34,7 +34,7 @@ class WorkerMonitor(bootsteps.StartStopStep):
         """Leave the last numbers to the others."""
         if self._monitor is not None and self._meters is not None:
             self._monitor.stop()
-            watchers.remove(self._meters)
+            execution_observers.remove(self._meters)
             self._monitor = None
 
     terminate = stop

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from taskyard.broker.worker.observers import Execution, Result, Watcher
+from taskyard.broker.worker.observers import ExecutionObserver, ExecutionResult, TaskExecution
 from taskyard.settings.queues import QUEUES
 
 DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)  # seconds
@@ -11,7 +11,7 @@ MOST_TASKS = 500  # names; what a foreign client invents beyond is counted as `o
 OTHER = "other"
 
 
-class TaskMeters(Watcher):
+class TaskMeters(ExecutionObserver):
     """Counts executions by task and queue; labels are bounded, whatever the messages say."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -33,19 +33,19 @@ class TaskMeters(Watcher):
         self._queues = frozenset(queue.name for queue in QUEUES)
         self._tasks: set[str] = set()
 
-    def started(self, execution: Execution) -> None:
+    def started(self, execution: TaskExecution) -> None:
         """Note how long it waited."""
         if execution.waited is not None:
             self._waits.labels(*self._labels(execution)).observe(execution.waited)
 
-    def ended(self, execution: Execution, result: Result) -> None:
+    def ended(self, execution: TaskExecution, result: ExecutionResult) -> None:
         """Count it, and note how long it ran."""
         labels = self._labels(execution)
         self._total.labels(*labels, result).inc()
         if execution.runtime is not None:
             self._durations.labels(*labels).observe(execution.runtime)
 
-    def _labels(self, execution: Execution) -> tuple[str, str]:
+    def _labels(self, execution: TaskExecution) -> tuple[str, str]:
         if len(self._tasks) < MOST_TASKS:
             self._tasks.add(execution.task)
         task = execution.task if execution.task in self._tasks else OTHER

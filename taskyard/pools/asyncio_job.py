@@ -9,15 +9,15 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 from celery.utils.log import get_logger
 
-from taskyard.pools.coroutine_bridge import Limits
+from taskyard.pools.coroutine_bridge import CoroutineControl
 
 log = get_logger(__name__)
 
-current_job: ContextVar["Job | None"] = ContextVar("current_job", default=None)
+current_job: ContextVar["AsyncioJob | None"] = ContextVar("current_job", default=None)
 
 
-class Job:
-    """What Celery asked the pool to run, and how far it is; but for `terminate`, for the loop's thread only."""
+class AsyncioJob:
+    """One job of Celery's and its progress; except for `terminate`, for the loop's thread only."""
 
     def __init__(
         self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], **options: Any
@@ -25,14 +25,14 @@ class Job:
         self.target, self.args, self.kwargs = target, args, kwargs
         self.name = str(args[0]) if args else "unknown"
         self.hard: float | None = options.get("timeout")  # seconds
-        self.limits = Limits(options.get("soft_timeout"))
+        self.limits = CoroutineControl(options.get("soft_timeout"))
         self.task: asyncio.Task[None] | None = None
-        self.is_over = False  # its outcome is told; what it still does no longer counts
+        self.is_over = False  # its outcome is reported; what it still does no longer counts
         self._on_accept: Callable[..., Any] | None = options.get("accept_callback")
         self._on_end: Callable[..., Any] | None = options.get("callback")
         self._on_error: Callable[..., Any] | None = options.get("error_callback")
         self._on_timeout: Callable[..., Any] | None = options.get("timeout_callback")
-        self._ask_pool: Callable[[Job], None] = options["on_terminate"]
+        self._ask_pool: Callable[[AsyncioJob], None] = options["on_terminate"]
 
     def terminate(self, signal: int | None = None) -> None:  # noqa: ARG002 - Celery's signature
         """Cancel it, if it has started: called by Celery, in any thread, for a revoked task or a lost lease."""
@@ -62,11 +62,11 @@ class Job:
             self._bury(error)
 
     def _try_to_tell(self, callback: Callable[..., Any], *facts: Any) -> None:
-        """A message whose end nobody learns would be held for as long as the worker lives."""
+        """An outcome that is not reported would keep the message for the worker's life."""
         try:
             callback(*facts)
         except BaseException as error:
-            log.exception("the end of %s could not be told as it was", self.name)
+            log.exception("the outcome of %s could not be reported", self.name)
             self._bury(error)
 
     def _bury(self, error: BaseException) -> None:

@@ -23,9 +23,9 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import TaskRevokedError, Terminated
 from celery.utils.log import get_logger
 
-from taskyard.pools.asyncio_job import Job, current_job
+from taskyard.pools.asyncio_job import AsyncioJob, current_job
 from taskyard.pools.coroutine_bridge import TracerGreenlet, drive
-from taskyard.pools.loop_watch import LoopWatch
+from taskyard.pools.loop_lag import LoopLagMonitor
 
 MOST_THREADS = 64  # for `def` handlers, however many slots there are
 STUBBORN_AFTER = 5.0  # seconds that a cancelled coroutine gets to end before the log says so
@@ -47,14 +47,14 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
         super().__init__(*args, **options)
         self._loop = _new_loop()
         self._threads = ThreadPoolExecutor(min(self.limit, MOST_THREADS), "task")
-        self._running: dict[Job, None] = {}
-        self._pending: deque[Job] = deque()
+        self._running: dict[AsyncioJob, None] = {}
+        self._pending: deque[AsyncioJob] = deque()
         self._is_idle = threading.Event()
         self._is_idle.set()
         self._handed = self._taken = 0  # jobs: by Celery's thread, and by the loop's
         self._threads_free = asyncio.Semaphore(min(self.limit, MOST_THREADS))
         self._is_ending = False
-        self._watch = LoopWatch(self._loop, lambda: [job.name for job in self._running])
+        self._watch = LoopLagMonitor(self._loop, lambda: [job.name for job in self._running])
         self._thread = threading.Thread(target=self._turn, name="event loop", daemon=True)
 
     def on_start(self) -> None:
@@ -66,12 +66,12 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
         self._thread.start()
 
     def on_stop(self) -> None:
-        """Wait for all, then end the loop."""
+        """Wait for all jobs, then end the loop."""
         self._is_idle.wait()
         self._end_loop()
 
     def on_terminate(self) -> None:
-        """Cancel all, then end the loop."""
+        """Cancel all jobs, then end the loop."""
         self.abandon(STUBBORN_AFTER)
         self._end_loop()
 
@@ -90,7 +90,7 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
         self._loop.call_soon_threadsafe(self._admit)
 
     def shrink(self, n: int = 1) -> None:
-        """Take slots away; what runs in them goes on."""
+        """Remove slots; running tasks continue."""
         self.limit = max(1, self.limit - n)
 
     def on_apply(
@@ -99,15 +99,15 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
         args: tuple[Any, ...] | None = None,
         kwargs: dict[str, Any] | None = None,
         **options: Any,
-    ) -> Job:
+    ) -> AsyncioJob:
         """Run it as soon as a slot is free."""
-        job = Job(target, args or (), kwargs or {}, **options, on_terminate=self._terminate_soon)
+        job = AsyncioJob(target, args or (), kwargs or {}, **options, on_terminate=self._terminate_soon)
         self._handed += 1
         self._is_idle.clear()
         self._loop.call_soon_threadsafe(self._take, job)
         return job
 
-    def _take(self, job: Job) -> None:
+    def _take(self, job: AsyncioJob) -> None:
         self._taken += 1
         self._pending.append(job)
         self._admit()
@@ -121,14 +121,14 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
         if not self._pending and not self._running and self._taken == self._handed:
             self._is_idle.set()
 
-    def _free(self, job: Job, task: asyncio.Task[None] | None = None) -> None:
+    def _free(self, job: AsyncioJob, task: asyncio.Task[None] | None = None) -> None:
         if task is not None and not task.cancelled() and task.exception() is not None:
-            log.error("the pool could not tell how %s ended", job.name, exc_info=task.exception())
+            log.error("the pool could not report how %s ended", job.name, exc_info=task.exception())
         if job in self._running:
             del self._running[job]
             self._admit()
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: AsyncioJob) -> None:
         current_job.set(job)
         timers: list[asyncio.TimerHandle] = []
         try:
@@ -150,7 +150,7 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
             for timer in timers:
                 timer.cancel()
 
-    def _timers(self, job: Job) -> list[asyncio.TimerHandle]:
+    def _timers(self, job: AsyncioJob) -> list[asyncio.TimerHandle]:
         timers = []
         if job.limits.seconds:
             timers.append(self._loop.call_later(job.limits.seconds, job.pass_soft_limit))
@@ -158,7 +158,7 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
             timers.append(self._loop.call_later(job.hard, self._pass_hard_limit, job))
         return timers
 
-    async def _trace(self, job: Job) -> Any:
+    async def _trace(self, job: AsyncioJob) -> Any:
         """Turn Celery's tracer until it is through; whenever it hands out a coroutine, await that."""
         tracer = TracerGreenlet(job.target)
         task = asyncio.current_task()
@@ -173,28 +173,28 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
                 answer = tracer.switch(value)
         return answer
 
-    async def _in_thread(self, job: Job) -> Any:
+    async def _in_thread(self, job: AsyncioJob) -> Any:
         call = partial(contextvars.copy_context().run, job.target, *job.args, **job.kwargs)
         return await self._loop.run_in_executor(self._threads, call)
 
-    def _terminate_soon(self, job: Job) -> None:
+    def _terminate_soon(self, job: AsyncioJob) -> None:
         self._loop.call_soon_threadsafe(self._terminate, job)
 
-    def _terminate(self, job: Job) -> None:
+    def _terminate(self, job: AsyncioJob) -> None:
         is_async = getattr(self.app.tasks.get(job.name), "is_async", False)
         if job.task is None or job.task.done() or not is_async:
             return  # before it starts Celery's request refuses it by itself; a thread cannot be stopped
         job.limits.cancel(job.task)
         self._loop.call_later(STUBBORN_AFTER, self._detach, job)
 
-    def _pass_hard_limit(self, job: Job) -> None:
+    def _pass_hard_limit(self, job: AsyncioJob) -> None:
         self._loop.call_later(STUBBORN_AFTER, self._detach, job)
         job.pass_hard_limit()
 
-    def _detach(self, job: Job) -> None:
+    def _detach(self, job: AsyncioJob) -> None:
         """Free the slot of a coroutine that swallows its cancellation."""
         if job in self._running:
-            log.error("%s goes on though it was cancelled: it catches CancelledError", job.name)
+            log.error("%s continues though it was cancelled: it catches CancelledError", job.name)
             job.tell_error(Terminated("cancelled"))
             self._free(job)
 
@@ -213,7 +213,7 @@ class TaskPool(_base):  # type: ignore[misc]  # as above
             try:
                 self._loop.run_forever()
             except BaseException:  # asyncio lets SystemExit in a task that a handler started end the loop
-                log.exception("a task left the event loop; the others go on")
+                log.exception("a task stopped the event loop; the others continue")
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 

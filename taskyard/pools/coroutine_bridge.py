@@ -23,8 +23,8 @@ class _SoftLimitInside(SoftTimeLimitExceeded, asyncio.CancelledError):
     """
 
 
-class Limits:
-    """What the pool wants of a coroutine: that it hears of its soft limit, or that it ends; in the loop's thread."""
+class CoroutineControl:
+    """Interrupts one coroutine: by its soft limit, or for good; for the loop's thread only."""
 
     def __init__(self, seconds: float | None = None) -> None:
         """`seconds` is the soft limit."""
@@ -50,7 +50,7 @@ class Limits:
         return is_due and not self.is_cancelled
 
     def end(self) -> None:
-        """Say that the coroutine has ended."""
+        """Note that the coroutine has ended."""
         self._is_through = True
 
 
@@ -58,7 +58,7 @@ class TracerGreenlet(greenlet):
     """Celery's tracer on the loop's thread: it hands a coroutine to its parent and sleeps until it is done."""
 
 
-async def drive(coroutine: Coroutine[Any, Any, Any], limits: Limits) -> Any:
+async def drive(coroutine: Coroutine[Any, Any, Any], limits: CoroutineControl) -> Any:
     """
     Await a coroutine; a cancellation that means the soft limit arrives in it as `SoftTimeLimitExceeded`.
 
@@ -78,7 +78,7 @@ async def drive(coroutine: Coroutine[Any, Any, Any], limits: Limits) -> Any:
 
 
 @types.coroutine
-def _drive(coroutine: Coroutine[Any, Any, Any], limits: Limits) -> Generator[Any, Any, Any]:
+def _drive(coroutine: Coroutine[Any, Any, Any], limits: CoroutineControl) -> Generator[Any, Any, Any]:
     error: BaseException | None = None
     while True:
         try:
@@ -119,7 +119,7 @@ def finish(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 def _finish_alone(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """One loop for one coroutine: nothing of one task is left for the next one of this slot."""
-    limits = Limits()
+    limits = CoroutineControl()
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         task = loop.create_task(drive(coroutine, limits), context=contextvars.copy_context())

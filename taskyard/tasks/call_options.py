@@ -1,4 +1,4 @@
-"""What a caller may ask for when it enqueues, and what it gets back."""
+"""Options of a call, and the handle that it returns."""
 
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict

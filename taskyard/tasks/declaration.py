@@ -10,8 +10,9 @@ from taskyard.settings.queues import Queue, declare
 from taskyard.tasks.call_options import CallOptions, Run
 from taskyard.tasks.current_app import DeclaredTask, current_app, declare_task, is_declared
 from taskyard.tasks.payloads import Payload
-from taskyard.tasks.platform_task import PlatformTask, settle
+from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.policy import Policy
+from taskyard.tasks.settle import settle
 
 
 class TypedTask[**P, M: Payload](Protocol):

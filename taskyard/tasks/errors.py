@@ -1,14 +1,14 @@
-"""What a handler can raise to say what shall happen to its task; every other exception means: try again."""
+"""Exceptions by which a handler chooses the outcome; any other exception means: try again."""
 
 from datetime import timedelta
 
 
 class TaskError(Exception):
-    """Base of the outcomes that a handler asks for by name."""
+    """Base of the exceptions that choose an outcome."""
 
 
 class PermanentError(TaskError):
-    """Trying again cannot help: the task becomes a dead letter at once."""
+    """Retrying cannot help: the task becomes a dead letter at once."""
 
     dead_letter_reason = "permanent"
 

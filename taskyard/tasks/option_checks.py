@@ -1,4 +1,4 @@
-"""What each call option may be: a slip is an error where a task is enqueued, not in a worker, nor nowhere."""
+"""Validation of call options, so that a mistake fails at the caller and not in a worker."""
 
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
@@ -19,17 +19,17 @@ CELERYS = frozenset(
         *("link", "link_error", "parent_id", "priority", "producer", "publisher", "queue", "replaced_task_nesting"),
         *("reply_to", "result_cls", "retries", "retry", "retry_policy", "root_id", "router", "serializer", "shadow"),
         *("soft_time_limit", "stamped_headers", "task_id", "task_type", "time_limit"),
-        # what kombu gives on
+        # passed on by kombu
         *("confirm_timeout", "content_encoding", "content_type", "correlation_id", "expiration", "immediate"),
         *("mandatory", "message_id", "origin", "route_name", "timeout", "timestamp"),
     )
 )
-PLACES = ("exchange", "exchange_type", "routing_key")  # where else a message could go, on other brokers
+PLACES = ("exchange", "exchange_type", "routing_key")  # routing on other brokers
 
 
 def check_options(options: dict[str, Any]) -> None:
     """
-    Check each option by itself; a moment becomes a datetime with a time zone.
+    Check each option; an eta or expiry becomes a datetime with a time zone.
 
     Args:
         options: Changed. None means the same as leaving an option out.
@@ -51,7 +51,7 @@ def check_options(options: dict[str, Any]) -> None:
 
 def check_queue(queue: Any, known: Collection[str]) -> None:
     """
-    Refuse a queue from which no worker takes.
+    Refuse a queue that no worker consumes.
 
     Raises:
         ValueError: It is not declared.
@@ -59,7 +59,7 @@ def check_queue(queue: Any, known: Collection[str]) -> None:
     name = getattr(queue, "name", queue)  # kombu's class is allowed as well
     if name is not None and name not in known:
         text = repr(name)[:80]
-        raise ValueError(f"queue {text} is not declared, so no worker takes from it; known: {', '.join(known)}")
+        raise ValueError(f"queue {text} is not declared, so no worker consumes it; known: {', '.join(known)}")
 
 
 def _refuse(name: str, value: Any) -> None:

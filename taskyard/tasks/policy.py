@@ -1,4 +1,4 @@
-"""How often a task is tried, how long it waits in between, and how long it may run."""
+"""Retry policies: number of attempts, backoff and time limits."""
 
 import random
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
-LONGEST_DELAY = timedelta(days=7)  # a RetryAfter beyond this is cut: an outside party must not park a task for ever
+LONGEST_DELAY = timedelta(days=7)  # longer delays are cut: an outside party must not park a task for ever
 
 
 class Backoff(Protocol):
@@ -78,7 +78,7 @@ class Listed:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """
-    What a task is granted.
+    Attempts, backoff and time limits of a task.
 
     ``max_attempts`` counts executions in total; None takes the setting ``WORKER_QUEUE_JOB_ATTEMPTS``.
     ``soft_limit`` raises inside the handler, ``hard_limit`` ends its process and dead-letters the task; None: no limit.

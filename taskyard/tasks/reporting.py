@@ -1,5 +1,5 @@
 """
-What a handler says while it runs: its log lines, and how far it has come. Both are kept by the audit.
+Log lines and progress of a running handler, kept with its attempt.
 
 A thread sends both to the event stream, so that no handler waits for the broker; what cannot be sent is dropped.
 """
@@ -19,7 +19,7 @@ from typing import Any
 from redis import RedisError
 
 from taskyard.broker.protocol.outcomes import detail
-from taskyard.broker.scripts.runner import Keyspace, run
+from taskyard.broker.scripts.runner import Keyspace, run_script
 from taskyard.broker.server.client import shared_client
 from taskyard.pools.coroutine_bridge import finish, is_on_loop
 from taskyard.settings.loading import current_settings
@@ -28,30 +28,30 @@ MOST_LINES = 200  # of one execution; the last one says how many more there were
 LONGEST_LINE = 2000  # characters
 MOST_WAITING = 2000  # events
 SEND_EVERY = 0.5  # seconds
-PROGRESS_EVERY = 1.0  # seconds between two words of progress of one execution
-WORDS = 7  # of an event in note.lua
-LAST_WORDS = 0.2  # seconds that the end of an execution waits for its lines to be sent
-UNSAID = frozenset(("event", "level", "logger", "timestamp", "_record", "_from_structlog"))
+PROGRESS_EVERY = 1.0  # seconds between two progress reports of one execution
+WORDS_PER_EVENT = 7  # arguments of one event in note.lua
+CLOSE_LIMIT = 0.2  # seconds that the end of an execution waits for its lines to be sent
+STRUCTLOG_FIELDS = frozenset(("event", "level", "logger", "timestamp", "_record", "_from_structlog"))
 
-type Event = tuple[str, str, str, int, str]  # kind, run id, queue, attempt, detail
+type ReportEvent = tuple[str, str, str, int, str]  # kind, run id, queue, attempt, detail
 
 
 class Reporter:
-    """One execution's words; thread-safe."""
+    """Collects log lines and progress of one execution; thread-safe."""
 
     def __init__(self, run_id: str, queue: str, attempt: int) -> None:
-        """Say nothing yet."""
+        """Make a reporter that has nothing to send."""
         self._about = (run_id, queue, attempt)
         self._lines: list[dict[str, Any]] = []
         self._count = 0
         self._sent_at = time.monotonic()
         self._progress: dict[str, Any] | None = None
         self._told_at = 0.0
-        self._has_spoken = False
+        self._has_sent = False
         self._lock = threading.Lock()
 
     def log(self, level: str, logger: str, message: str) -> None:
-        """Keep one line."""
+        """Add a log line."""
         with self._lock:
             self._count += 1
             if self._count <= MOST_LINES:
@@ -60,23 +60,23 @@ class Reporter:
                 self._send_lines()
 
     def progress(self, done: int, total: int | None, note: str) -> None:
-        """Keep the newest word of progress."""
+        """Set the progress; only the newest is kept."""
         with self._lock:
             self._progress = {"done": done, "total": total, "note": note[:LONGEST_LINE]}
             if time.monotonic() - self._told_at >= PROGRESS_EVERY:
                 self._send_progress()
 
     def close(self) -> None:
-        """Send the rest."""
+        """Send what is left."""
         with self._lock:
             if self._count > MOST_LINES:
                 self._add("warning", __name__, f"{self._count - MOST_LINES} more lines were not kept")
             self._send_lines()
             self._send_progress()
-        if self._has_spoken and is_on_loop():
-            finish(asyncio.to_thread(_sender().wait_sent, LAST_WORDS))
-        elif self._has_spoken:
-            _sender().wait_sent(LAST_WORDS)
+        if self._has_sent and is_on_loop():
+            finish(asyncio.to_thread(_sender().wait_sent, CLOSE_LIMIT))
+        elif self._has_sent:
+            _sender().wait_sent(CLOSE_LIMIT)
 
     def _add(self, level: str, logger: str, message: str) -> None:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -95,7 +95,7 @@ class Reporter:
             self._send("progress", **facts)
 
     def _send(self, kind: str, **facts: Any) -> None:
-        self._has_spoken = True
+        self._has_sent = True
         _sender().put((kind, *self._about, detail(**facts)))
 
 
@@ -104,7 +104,7 @@ _current: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
 
 @contextmanager
 def reporting(run_id: str | None, queue: str, attempt: int) -> Iterator[None]:
-    """Keep what is said while the block runs as words of this execution."""
+    """Collect log lines and progress of this execution while the block runs."""
     if not run_id or not current_settings().audit_enabled:
         yield
         return
@@ -119,9 +119,9 @@ def reporting(run_id: str | None, queue: str, attempt: int) -> Iterator[None]:
 
 def progress(done: int, total: int | None = None, note: str = "") -> None:
     """
-    Say how far the handler that runs has come; `jobs show` shows it. Outside a handler it does nothing.
+    Report the progress of the running handler, for `jobs show`; does nothing outside a handler.
 
-    Costs nothing to call often: at most one word a second is sent, and always the last one.
+    Cheap to call often: at most one report a second is sent, and always the last one.
     """
     reporter = _current.get()
     if reporter is not None:
@@ -129,10 +129,10 @@ def progress(done: int, total: int | None = None, note: str = "") -> None:
 
 
 class AttemptLogs(logging.Handler):
-    """Keeps what is logged inside a handler with its attempt."""
+    """Logging handler that stores what a task handler logs with its attempt."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one record."""
+        """Store one record."""
         reporter = _current.get()
         if reporter is not None:
             reporter.log(record.levelname.lower(), record.name, _text_of(record))
@@ -141,7 +141,7 @@ class AttemptLogs(logging.Handler):
 def _text_of(record: logging.LogRecord) -> str:
     given: Any = record.msg
     if isinstance(given, Mapping):  # structlog's
-        fields = " ".join(f"{name}={value}" for name, value in given.items() if name not in UNSAID)
+        fields = " ".join(f"{name}={value}" for name, value in given.items() if name not in STRUCTLOG_FIELDS)
         text = f"{given.get('event', '')} {fields}".strip()
     else:
         text = record.getMessage()
@@ -150,15 +150,15 @@ def _text_of(record: logging.LogRecord) -> str:
 
 
 class _Sender:
-    """Sends events from a thread of its own; drops what is too much."""
+    """Sends events from its own thread; drops the oldest beyond its limit."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Event] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[ReportEvent] = deque(maxlen=MOST_WAITING)
         self._wake, self._is_sent = threading.Event(), threading.Event()
         self._is_away = False
         threading.Thread(target=self._run, name="task reports", daemon=True).start()
 
-    def put(self, event: Event) -> None:
+    def put(self, event: ReportEvent) -> None:
         self._is_sent.clear()
         self._waiting.append(event)
         self._wake.set()
@@ -174,9 +174,9 @@ class _Sender:
             try:
                 self._send_all()
                 self._is_away = False
-            except (RedisError, OSError):  # the worker's connection says so in the log
+            except (RedisError, OSError):  # the worker's own connection logs it
                 self._is_away = True
-                time.sleep(SEND_EVERY)  # our own thread; the broker is away
+                time.sleep(SEND_EVERY)  # our own thread; the broker is unreachable
                 self._wake.set()
 
     def _send_all(self) -> None:
@@ -185,8 +185,8 @@ class _Sender:
         client = shared_client(settings.redis_url)
         while self._waiting:
             words = [word for event in list(self._waiting)[:100] for word in (*event, "", 0)]
-            run(client, space, "note", *words)
-            for _ in range(len(words) // WORDS):
+            run_script(client, space, "note", *words)
+            for _ in range(len(words) // WORDS_PER_EVENT):
                 self._waiting.popleft()
         self._is_sent.set()
 
@@ -196,7 +196,7 @@ _making = threading.Lock()
 
 
 def _forget_after_fork() -> None:
-    """The parent's thread is not ours, and its lock may have been held."""
+    """Start anew in a forked child: it has no such thread, and the lock may be held."""
     global _making  # noqa: PLW0603 - a lock that another thread held at the fork is never released
     _senders.clear()
     _making = threading.Lock()

@@ -1,4 +1,4 @@
-"""What a handler may ask for in Celery's words when it calls `retry` of its task."""
+"""Arguments of `task.retry()`: what is supported, and what to do instead of the rest."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ INSTEAD = {
 
 def refuse_other_message(**asked: Any) -> None:
     """
-    Refuse what would make another message of the one that comes back; None was not asked for.
+    Refuse arguments that would change the message that comes back; None means not given.
 
     >>> refuse_other_message(max_retries=None)
 
@@ -30,7 +30,7 @@ def refuse_other_message(**asked: Any) -> None:
 
 def wait_until(countdown: float | None, eta: datetime | None) -> timedelta | None:
     """
-    Return how long to wait; None: it is up to the policy. An eta that has passed is now.
+    Return how long to wait; None leaves it to the policy. An eta in the past means now.
 
     Raises:
         ValueError: Not a number of seconds, not a moment, or both.

@@ -14,7 +14,7 @@ from taskyard.settings.platform import Settings
 from taskyard.settings.queues import MAINTENANCE, WEBHOOKS
 from taskyard.tasks.call_options import CallOptions
 from taskyard.tasks.declaration import task
-from taskyard.tasks.platform_task import was_redelivered
+from taskyard.tasks.execution import was_redelivered
 from taskyard.tasks.policy import Exponential, Policy
 from taskyard.tasks.sending import enqueue_many
 from taskyard.tasks.start_checks import before_work

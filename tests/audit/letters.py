@@ -8,9 +8,9 @@ from uuid import uuid4
 
 from sqlmodel import Session
 
-from taskyard.history.dead_letters import insert_letter
+from taskyard.history.dead_letters import insert_dead_letter
 from taskyard.history.models import DeadLetter
-from taskyard.tasks.dead_letters.task import BuryRun, letter_of
+from taskyard.tasks.dead_letters.task import BuryRun, dead_letter_row
 from tests.audit import records_app
 
 FAILED_AT = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
@@ -52,7 +52,7 @@ def report(fields: dict[str, Any] | None = None, *, raw: bytes | None = None, **
 
 def put(session: Session, fields: dict[str, Any] | None = None, **facts: Any) -> DeadLetter:
     """Store a dead letter and return it."""
-    letter = letter_of(BuryRun.from_wire(report(fields, **facts)))
-    assert insert_letter(session, letter)
+    letter = dead_letter_row(BuryRun.from_wire(report(fields, **facts)))
+    assert insert_dead_letter(session, letter)
     session.commit()
     return letter

@@ -5,7 +5,7 @@ from typing import Any
 
 import redis
 
-from taskyard.broker.scripts.runner import Keyspace, run
+from taskyard.broker.scripts.runner import Keyspace, run_script
 from taskyard.history.events import stream_key
 
 PREFIX = "taskyard:"
@@ -60,4 +60,4 @@ def append_many(client: redis.Redis, runs: int) -> None:
     for begin in range(0, runs, 1000):
         ids = (f"run-{number}" for number in range(begin, begin + 1000))
         words = [word for each in ids for word in ("queued", each, "celery", 1, '{"task":"t"}', "", 0)]
-        run(client, space, "note", *words)
+        run_script(client, space, "note", *words)

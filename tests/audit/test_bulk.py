@@ -13,15 +13,15 @@ from sqlalchemy import func, insert
 from sqlmodel import col, select
 
 from taskyard.database.engine import open_session
-from taskyard.history.bulk_operations import abort, find_operation, standing_of, start_operation
-from taskyard.history.dead_letters import LetterFilter, claim_for_redrive, count_letters, list_letters
+from taskyard.history.bulk_operations import abort, find_operation, operation_progress, start_operation
+from taskyard.history.dead_letters import DeadLetterFilter, claim_for_redrive, count_dead_letters, list_dead_letters
 from taskyard.history.models import BulkOperation, DeadLetter
 from taskyard.history.operator_log import Operation
 from taskyard.tasks.dead_letters.redrive import redriven_run_id
 from taskyard.tasks.dead_letters.redrive_many import redrive_batch
 from taskyard.tasks.errors import PermanentError
-from taskyard.tasks.records.bulk import resolve_letters
-from taskyard.tasks.records.payloads import ResolveLetters
+from taskyard.tasks.records.bulk import resolve_dead_letters
+from taskyard.tasks.records.payloads import ResolveDeadLetters
 from tests.audit.letters import body_of
 from tests.cli.conftest import Command, command
 from tests.databases import Database
@@ -47,18 +47,18 @@ def fill(database: Database, count: int, **facts: Any) -> None:
 
 def start(database: Database, verb: Any = "redrive", **filters: Any) -> UUID:
     with database.session() as session:
-        operation = start_operation(session, verb, LetterFilter(**filters), by="ada", reason="repaired")
+        operation = start_operation(session, verb, DeadLetterFilter(**filters), by="ada", reason="repaired")
         session.commit()
         return operation.id
 
 
 def work(operation_id: UUID, report: Callable[[int, int, str], None] = lambda *_: None) -> dict[str, int]:
-    return resolve_letters(ResolveLetters(operation_id=operation_id), open_session, report)
+    return resolve_dead_letters(ResolveDeadLetters(operation_id=operation_id), open_session, report)
 
 
 def count(database: Database, state: str) -> int:
     with database.session() as session:
-        return count_letters(session, LetterFilter(state=state))
+        return count_dead_letters(session, DeadLetterFilter(state=state))
 
 
 def messages(valkey: Server) -> int:
@@ -139,7 +139,7 @@ def test_two_operators_at_once_make_one_run_of_each(platform: Database, valkey: 
         list(pool.map(work, both))
     with platform.session() as session:
         found = [operation for each in both if (operation := find_operation(session, each))]
-        done = [standing_of(session, operation).done for operation in found]
+        done = [operation_progress(session, operation).done for operation in found]
     assert (sum(done), messages(valkey)) == (300, 300), done
 
 
@@ -147,7 +147,7 @@ def test_a_page_that_somebody_else_resolved_meanwhile_is_not_sent_again(platform
     fill(platform, 30)
     operation = state_of(platform, start(platform))
     with platform.session() as session:
-        page = list_letters(session, LetterFilter()).rows
+        page = list_dead_letters(session, DeadLetterFilter()).rows
         session.commit()
         redrive_batch(session, operation, page)
         assert redrive_batch(session, operation, page) == []

@@ -9,10 +9,16 @@ import redis
 
 from taskyard.database.columns import utc_now
 from taskyard.database.paging import BadCursorError, write_cursor
-from taskyard.history.dead_letters import LetterFilter, count_letters, find_letter, insert_letter, list_letters
+from taskyard.history.dead_letters import (
+    DeadLetterFilter,
+    count_dead_letters,
+    find_dead_letter,
+    insert_dead_letter,
+    list_dead_letters,
+)
 from taskyard.history.models import DeadLetter
-from taskyard.history.writer.loop import Writer
-from taskyard.tasks.dead_letters.task import BuryRun, bury, letter_of
+from taskyard.history.writer.event_writer import EventWriter
+from taskyard.tasks.dead_letters.task import BuryRun, bury, dead_letter_row
 from tests.audit.letters import FAILED_AT, put, report
 from tests.audit.streams import BEGIN_MS, PREFIX, append
 from tests.databases import Database
@@ -24,7 +30,7 @@ def test_a_failed_run_is_buried_once_however_often_its_letter_comes(platform: Da
     for _ in range(3):
         bury.handler(BuryRun.from_wire(facts))  # type: ignore[attr-defined]  # of the task class
     with platform.session() as session:
-        (letter,) = list_letters(session, LetterFilter()).rows
+        (letter,) = list_dead_letters(session, DeadLetterFilter()).rows
 
     assert (letter.run_id, letter.reason, letter.error_type) == (facts["run_id"], "exhausted", "ValueError")
     assert letter.body == b'[[], {"name": "Ada", "token": "hunter2"}, ' + letter.body.split(b", ", 3)[3]
@@ -36,13 +42,13 @@ def test_each_attempt_that_ends_a_run_has_its_own_letter(database: Database) -> 
         put(session, run_id="run-1", attempt=1)
         put(session, run_id="run-1", attempt=2)
 
-        assert count_letters(session, LetterFilter()) == 2
+        assert count_dead_letters(session, DeadLetterFilter()) == 2
 
 
 def test_a_letter_keeps_the_bytes_of_a_message_that_is_no_message(database: Database) -> None:
     with database.session() as session:
         letter = put(session, raw=b"\x80\0not json", task=None, headers=None, reason="malformed")
-        seen = find_letter(session, letter.id)
+        seen = find_dead_letter(session, letter.id)
 
         assert seen is not None
         assert (seen.body, seen.task, seen.headers) == (b"\x80\0not json", None, None)
@@ -64,7 +70,7 @@ def test_no_report_is_too_odd_to_be_stored(database: Database, facts: dict[str, 
     with database.session() as session:
         put(session, **facts)
 
-        assert count_letters(session, LetterFilter()) == 1
+        assert count_dead_letters(session, DeadLetterFilter()) == 1
 
 
 def test_the_first_failure_comes_from_the_audit(valkey: Server, database: Database) -> None:
@@ -72,7 +78,7 @@ def test_the_first_failure_comes_from_the_audit(valkey: Server, database: Databa
         append(client, "queued", "run-1")
         append(client, "retrying", "run-1", after_ms=1000)
         append(client, "failed", "run-1", attempt=2, after_ms=5000)
-        Writer(client, database.engine, PREFIX).drain()
+        EventWriter(client, database.engine, PREFIX).drain()
     with database.session() as session:
         letter = put(session, run_id="run-1", attempt=2)
 
@@ -82,7 +88,7 @@ def test_the_first_failure_comes_from_the_audit(valkey: Server, database: Databa
 
 def test_letters_of_one_cause_share_a_signature() -> None:
     one, two, other = (
-        letter_of(BuryRun.from_wire(report(message=text)))
+        dead_letter_row(BuryRun.from_wire(report(message=text)))
         for text in ("order 17 of 3f2504e0-4f89-41d3-9a0c-0305e82c3301", f"order 4 of {uuid4()}", "no more orders")
     )
 
@@ -96,7 +102,7 @@ def test_pages_show_each_letter_once_also_when_others_arrive_in_between(database
         seen: list[DeadLetter] = []
         after = None
         for size in (10, 10, 10):
-            page = list_letters(session, LetterFilter(), limit=size, after=after)
+            page = list_dead_letters(session, DeadLetterFilter(), limit=size, after=after)
             seen += page.rows
             after = page.after
             put(session, failed_at=utc_now().isoformat())
@@ -109,33 +115,33 @@ def test_pages_show_each_letter_once_also_when_others_arrive_in_between(database
 @pytest.mark.parametrize(
     ("wanted", "count"),
     [
-        (LetterFilter(), 3),
-        (LetterFilter(state=None), 3),
-        (LetterFilter(state="discarded"), 0),
-        (LetterFilter(task="records.greet"), 2),
-        (LetterFilter(queue="other"), 1),
-        (LetterFilter(reason="time_limit"), 1),
-        (LetterFilter(since=FAILED_AT), 2),
-        (LetterFilter(until=FAILED_AT), 1),
+        (DeadLetterFilter(), 3),
+        (DeadLetterFilter(state=None), 3),
+        (DeadLetterFilter(state="discarded"), 0),
+        (DeadLetterFilter(task="records.greet"), 2),
+        (DeadLetterFilter(queue="other"), 1),
+        (DeadLetterFilter(reason="time_limit"), 1),
+        (DeadLetterFilter(since=FAILED_AT), 2),
+        (DeadLetterFilter(until=FAILED_AT), 1),
     ],
 )
-def test_filters_choose_letters(database: Database, wanted: LetterFilter, count: int) -> None:
+def test_filters_choose_letters(database: Database, wanted: DeadLetterFilter, count: int) -> None:
     with database.session() as session:
         put(session)
         put(session, reason="time_limit")
         put(session, task="other.task", queue="other", failed_at=(FAILED_AT - timedelta(days=1)).isoformat())
 
-        assert count_letters(session, wanted) == len(list_letters(session, wanted).rows) == count
+        assert count_dead_letters(session, wanted) == len(list_dead_letters(session, wanted).rows) == count
 
 
 @pytest.mark.parametrize("cursor", ["x", "", "AAAA", write_cursor(FAILED_AT, "no uuid")])
 def test_a_text_that_is_no_cursor_is_refused(database: Database, cursor: str) -> None:
     with database.session() as session, pytest.raises(BadCursorError):
-        list_letters(session, LetterFilter(), after=cursor)
+        list_dead_letters(session, DeadLetterFilter(), after=cursor)
 
 
 def test_a_second_insert_says_that_it_changed_nothing(database: Database) -> None:
-    letter = letter_of(BuryRun.from_wire(report()))
+    letter = dead_letter_row(BuryRun.from_wire(report()))
     with database.session() as session:
-        assert insert_letter(session, letter)
-        assert not insert_letter(session, letter)
+        assert insert_dead_letter(session, letter)
+        assert not insert_dead_letter(session, letter)

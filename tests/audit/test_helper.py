@@ -14,8 +14,8 @@ from sqlmodel import func, select
 
 from taskyard.history.events import CONSUMER, GROUP, stream_key
 from taskyard.history.models import Run
-from taskyard.history.writer.helper_process import Helper
-from taskyard.history.writer.loop import BESIDE_WORK, Writer, backlog
+from taskyard.history.writer.event_writer import BESIDE_WORK, EventWriter, backlog
+from taskyard.history.writer.helper_process import WriterHelper
 from tests.audit.streams import PREFIX, append, append_many
 from tests.databases import Database
 from tests.monitor.site import worker
@@ -47,8 +47,8 @@ def written(database: Database) -> int:
 
 def test_what_a_killed_helper_leaves_is_written_by_the_thread(platform: Database, client: redis.Redis) -> None:
     append_many(client, MUCH)
-    pace = replace(BESIDE_WORK, share=0.5)
-    writer = Writer(client, platform.engine, PREFIX, pace, relief=Helper().work)
+    tuning = replace(BESIDE_WORK, share=0.5)
+    writer = EventWriter(client, platform.engine, PREFIX, tuning, delegate=WriterHelper().work)
     thread = threading.Thread(target=writer.run)
     thread.start()
     try:
@@ -70,7 +70,7 @@ def test_what_a_killed_helper_leaves_is_written_by_the_thread(platform: Database
 
 def test_a_helper_ends_with_its_writer(platform: Database, client: redis.Redis) -> None:
     append_many(client, MUCH)
-    writer = Writer(client, platform.engine, PREFIX, BESIDE_WORK, relief=Helper().work)
+    writer = EventWriter(client, platform.engine, PREFIX, BESIDE_WORK, delegate=WriterHelper().work)
     thread = threading.Thread(target=writer.run)
     thread.start()
     wait_for(lambda: helpers(os.getpid()), LIMIT, "the helper runs")

@@ -12,7 +12,7 @@ from sqlmodel import Session, col, update
 
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
-from taskyard.history.dead_letters import claim_for_redrive, find_letter
+from taskyard.history.dead_letters import claim_for_redrive, find_dead_letter
 from taskyard.history.models import DeadLetter
 from taskyard.settings.queues import DEFAULT
 from taskyard.tasks.dead_letters.redrive import (
@@ -40,7 +40,7 @@ def test_a_redriven_letter_is_the_same_task_with_fresh_attempts(platform: Databa
     with platform.session() as session:
         letter = put(session, raw=envelope_of({"name": "Ada", "token": "hunter2"}, priority=9), headers=headers)
         run = redrive(session, letter.id, by="ada", reason="repaired")
-        after = find_letter(session, letter.id)
+        after = find_dead_letter(session, letter.id)
 
     (message,) = sent(valkey)
     facts = message["headers"]["taskyard"]
@@ -128,7 +128,7 @@ def test_a_broker_that_is_away_leaves_the_letter_open(platform: Database, valkey
                 redrive(session, letter.id, by="ada")
         finally:
             valkey.start()
-        seen = find_letter(session, letter.id)
+        seen = find_dead_letter(session, letter.id)
         assert seen is not None
         assert (seen.state, seen.redriven_run_id, seen.resolved_by) == ("open", None, None)
         session.commit()
@@ -169,7 +169,7 @@ def test_what_cannot_run_stays_open_and_says_why(
         with pytest.raises(NotRedrivableError, match=reason):
             redrive(session, letter.id, by="ada")
         session.rollback()
-        seen = find_letter(session, letter.id)
+        seen = find_dead_letter(session, letter.id)
         assert seen is not None
         assert seen.state == "open"
     assert sent(valkey) == []
@@ -189,7 +189,7 @@ def test_a_discarded_letter_is_closed_with_its_reason(platform: Database, valkey
     with platform.session() as session:
         letter = put(session)
         discard(session, letter.id, by="ada", reason="obsolete")
-        seen = find_letter(session, letter.id)
+        seen = find_dead_letter(session, letter.id)
         assert seen is not None
         assert (seen.state, seen.resolved_by, seen.resolution) == ("discarded", "ada", "obsolete")
         with pytest.raises(NotRedrivableError, match="discarded"):

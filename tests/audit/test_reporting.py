@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from taskyard.broker.server.client import shared_client
-from taskyard.history.queries.logs import EVENTS_KEPT, lines_of
 from taskyard.history.queries.runs import find_run
-from taskyard.history.writer.loop import Writer
+from taskyard.history.task_logs import EVENTS_KEPT, lines_of
+from taskyard.history.writer.event_writer import EventWriter
 from taskyard.tasks.reporting import MOST_LINES, progress
 from tests.audit import records_app
 from tests.audit.streams import PREFIX, append
@@ -66,7 +66,7 @@ def test_logs_of_an_attempt_are_bounded_however_often_it_is_snoozed(platform: Da
     for number in range(EVENTS_KEPT + 10):
         append(client, "logged", "run-1", lines=[{"message": str(number)}])
     append(client, "logged", "run-1", lines="no list")
-    Writer(client, platform.engine, PREFIX).drain()
+    EventWriter(client, platform.engine, PREFIX).drain()
 
     kept = lines(platform, "run-1")
     assert (len(kept), kept[-1]["message"]) == (EVENTS_KEPT - 1, str(EVENTS_KEPT + 9))
@@ -80,7 +80,7 @@ def test_a_word_of_progress_changes_nothing_else(platform: Database, valkey: Ser
     append(client, "progress", "run-1", done=1, total=3)
     append(client, "succeeded", "run-1")
     append(client, "progress", "run-1", done=2, total=3)
-    Writer(client, platform.engine, PREFIX).drain()
+    EventWriter(client, platform.engine, PREFIX).drain()
 
     with platform.session() as session:
         run = find_run(session, "run-1")

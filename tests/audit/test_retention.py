@@ -11,7 +11,7 @@ from sqlmodel import Session, SQLModel, select
 from tasks.app import app
 from taskyard.beat.timetable import timetable
 from taskyard.database.columns import utc_now
-from taskyard.history.dead_letters import find_letter
+from taskyard.history.dead_letters import find_dead_letter
 from taskyard.history.models import Attempt, BulkOperation, DeadLetter, Run, TaskLog
 from taskyard.history.retention import Pruned, count_prunable, prune
 from taskyard.settings.loading import current_settings
@@ -51,7 +51,7 @@ def fill(database: Database, old: int = 0) -> None:
 
 
 def resolve(session: Session, letter: DeadLetter, state: str, at: datetime) -> None:
-    found = find_letter(session, letter.id)
+    found = find_dead_letter(session, letter.id)
     assert found is not None
     found.state, found.resolved_at = state, at
 
@@ -66,7 +66,7 @@ def test_old_records_go_in_batches_and_are_counted_truly(database: Database) -> 
     with database.session() as session:
         foretold = count_prunable(session, NOW - timedelta(days=30))
     steps: list[Pruned] = []
-    done = prune(database.session, NOW - timedelta(days=30), batch=10, heard=steps.append)
+    done = prune(database.session, NOW - timedelta(days=30), batch=10, on_batch=steps.append)
 
     assert done == foretold == Pruned(runs=25, attempts=50, logs=25, dead_letters=2, operations=1)
     assert [step.runs for step in steps][:3] == [10, 20, 25]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from taskyard.history.models import Run
-from taskyard.history.queries.stats import By, Spread, Stats, stats
+from taskyard.history.queries.stats import GroupBy, Percentiles, RunStats, stats
 from tests.databases import Database
 
 BEGIN = datetime(2026, 9, 21, tzinfo=UTC)
@@ -37,7 +37,7 @@ def filled(database: Database) -> Database:
     return database
 
 
-def of(database: Database, by: By) -> list[Stats]:
+def of(database: Database, by: GroupBy) -> list[RunStats]:
     with database.session() as session:
         return stats(session, BEGIN, END, by)
 
@@ -47,9 +47,9 @@ def test_counts_rates_and_percentiles_of_each_task(filled: Database) -> None:
 
     assert (first.task, first.queue, first.ended, first.succeeded, first.failed) == ("a", None, 100, 90, 10)
     assert (first.retried, first.per_minute, first.success_rate) == (10, 2.0, 0.9)
-    assert first.wait == first.runtime == Spread(50, 95, 99, 100)
+    assert first.wait == first.runtime == Percentiles(50, 95, 99, 100)
     assert (second.task, second.cancelled, second.success_rate) == ("b", 10, None)
-    assert second.wait == Spread(None, None, None, None)
+    assert second.wait == Percentiles(None, None, None, None)
 
 
 def test_groups_by_queue_and_by_both(filled: Database) -> None:

@@ -16,15 +16,15 @@ from taskyard.database.engine import open_engine
 from taskyard.history.events import CONSUMER, GROUP, stream_key
 from taskyard.history.models import Attempt, Run
 from taskyard.history.queries.runs import attempts_of, find_run
-from taskyard.history.writer import loop
-from taskyard.history.writer.loop import Pace, Writer, backlog, backlog_age
+from taskyard.history.writer import event_writer
+from taskyard.history.writer.event_writer import EventWriter, WriterTuning, backlog, backlog_age
 from tests.audit.streams import PREFIX, append, append_life, append_many
 from tests.databases import Database, Postgres, migrate
 from tests.servers import Server
 from tests.waiting import stays_true, wait_for
 
 STREAM = stream_key(PREFIX)
-HURRIED = Pace(
+HURRIED = WriterTuning(
     block=timedelta(milliseconds=50),
     gather=timedelta(milliseconds=10),
     lease=timedelta(milliseconds=700),
@@ -40,7 +40,7 @@ def client(valkey: Server) -> Iterator[redis.Redis]:
 
 
 @contextmanager
-def writing(writer: Writer) -> Iterator[None]:
+def writing(writer: EventWriter) -> Iterator[None]:
     thread = threading.Thread(target=writer.run)
     thread.start()
     yield
@@ -56,7 +56,7 @@ def runs_in(database: Database) -> int:
 
 def test_events_become_rows_and_leave_the_stream(client: redis.Redis, database: Database) -> None:
     append_life(client, "run-1")
-    with writing(Writer(client, database.engine, PREFIX, HURRIED)):
+    with writing(EventWriter(client, database.engine, PREFIX, HURRIED)):
         wait_for(lambda: backlog(client, PREFIX) == 0, 10, "the stream is empty")
 
     with database.session() as session:
@@ -73,7 +73,7 @@ def test_a_full_server_is_emptied(client: redis.Redis, database: Database) -> No
     client.xadd(STREAM, {"e": "exploded", "id": "run-2", "q": "celery", "n": "1", "at": "1790000000000"})
     client.config_set("maxmemory", 1)
     try:
-        with writing(Writer(client, database.engine, PREFIX, HURRIED)):
+        with writing(EventWriter(client, database.engine, PREFIX, HURRIED)):
             wait_for(lambda: backlog(client, PREFIX) == 0, 10, "the stream is empty")
             stays_true(lambda: client.exists(f"{STREAM}:writer"), 1, "the writer keeps its lease")
     finally:
@@ -86,7 +86,7 @@ def test_what_a_dead_writer_had_read_is_written_by_the_next(client: redis.Redis,
     append_life(client, "run-1")
     client.xgroup_create(STREAM, GROUP, id="0")
     client.xreadgroup(GROUP, CONSUMER, {STREAM: ">"}, count=3)
-    with writing(Writer(client, database.engine, PREFIX, HURRIED)):
+    with writing(EventWriter(client, database.engine, PREFIX, HURRIED)):
         wait_for(lambda: backlog(client, PREFIX) == 0, 10, "the stream is empty")
 
     with database.session() as session:
@@ -97,17 +97,17 @@ def test_entries_that_were_committed_but_not_acknowledged_count_once(client: red
     append(client, "queued", "run-1")
     append(client, "snoozed", "run-1")
     entries: Any = client.xrange(STREAM)
-    Writer(client, database.engine, PREFIX).drain()
+    EventWriter(client, database.engine, PREFIX).drain()
     for entry_id, fields in entries:
         client.xadd("again:events", fields, id=entry_id)
-    Writer(client, database.engine, "again:").drain()
+    EventWriter(client, database.engine, "again:").drain()
 
     with database.session() as session:
         assert [attempt.snoozes for attempt in attempts_of(session, "run-1")] == [1]
 
 
 def test_only_one_of_two_writers_reads_and_the_other_takes_over(client: redis.Redis, database: Database) -> None:
-    first, second = (Writer(client, database.engine, PREFIX, HURRIED) for _ in range(2))
+    first, second = (EventWriter(client, database.engine, PREFIX, HURRIED) for _ in range(2))
     with writing(second):
         wait_for(lambda: client.get(f"{STREAM}:writer"), 5, "one holds the lease")
         holder = client.get(f"{STREAM}:writer")
@@ -124,7 +124,7 @@ def test_only_one_of_two_writers_reads_and_the_other_takes_over(client: redis.Re
 def test_the_lease_of_a_killed_writer_ends_by_itself(client: redis.Redis, database: Database) -> None:
     client.set(f"{STREAM}:writer", "somebody who died", px=700)
     append(client, "queued", "run-1")
-    with writing(Writer(client, database.engine, PREFIX, HURRIED)):
+    with writing(EventWriter(client, database.engine, PREFIX, HURRIED)):
         wait_for(lambda: runs_in(database) == 1, 10, "the run is written")
 
 
@@ -136,7 +136,7 @@ def test_an_entry_that_no_table_can_hold_is_put_aside_and_the_others_are_written
     client.xadd(STREAM, {"e": "exploded", "id": "run-3", "q": "celery", "n": "1", "at": "1790000000000"})
     client.xadd(STREAM, {"e": "started", "id": "", "q": "celery", "n": "1", "at": "1790000000000"})
     append(client, "queued", "run-4")
-    Writer(client, database.engine, PREFIX).drain()
+    EventWriter(client, database.engine, PREFIX).drain()
 
     assert runs_in(database) == 2
     assert client.xlen(f"{STREAM}:refused") == 3
@@ -147,7 +147,7 @@ def test_texts_that_a_database_refuses_are_cleaned_and_bounded(client: redis.Red
     """PostgreSQL refuses NUL; UTF-8 refuses lone surrogates; both can be in a JSON text."""
     append(client, "queued", "run-1", args={"note": "a\0b\ud800"}, user_id="u" * 999)
     append(client, "failed", "run-1", error="E" * 999, message="m\0" * 9999, traceback="t\n" * 99_999)
-    Writer(client, database.engine, PREFIX).drain()
+    EventWriter(client, database.engine, PREFIX).drain()
 
     with database.session() as session:
         run, (attempt,) = find_run(session, "run-1"), attempts_of(session, "run-1")
@@ -159,7 +159,7 @@ def test_texts_that_a_database_refuses_are_cleaned_and_bounded(client: redis.Red
 
 
 def test_a_flushed_broker_does_not_end_the_writer(client: redis.Redis, database: Database) -> None:
-    with writing(Writer(client, database.engine, PREFIX, HURRIED)):
+    with writing(EventWriter(client, database.engine, PREFIX, HURRIED)):
         append(client, "queued", "run-1")
         wait_for(lambda: runs_in(database) == 1, 10, "the run is written")
         client.flushall()
@@ -168,7 +168,7 @@ def test_a_flushed_broker_does_not_end_the_writer(client: redis.Redis, database:
 
 
 def test_a_killed_broker_delays_events_and_loses_none(valkey: Server, client: redis.Redis, database: Database) -> None:
-    with writing(Writer(client, database.engine, PREFIX, HURRIED)):
+    with writing(EventWriter(client, database.engine, PREFIX, HURRIED)):
         append_life(client, "run-1")
         valkey.kill()
         valkey.start()
@@ -180,13 +180,13 @@ def test_a_database_outage_delays_events_loses_none_and_is_logged_once(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = CapturingLogger()
-    monkeypatch.setattr(loop, "log", said)
+    monkeypatch.setattr(event_writer, "log", said)
     postgres = Postgres()
     try:
         url = postgres.start().url.render_as_string(hide_password=False)
         migrate(url)
         engine = open_engine(url)
-        with writing(Writer(client, engine, PREFIX, HURRIED)):
+        with writing(EventWriter(client, engine, PREFIX, HURRIED)):
             append_life(client, "run-1")
             wait_for(lambda: backlog(client, PREFIX) == 0, 10, "the stream is empty")
             postgres.stop()
@@ -207,7 +207,7 @@ def test_a_database_outage_delays_events_loses_none_and_is_logged_once(
 
 
 def test_a_waiting_writer_stops_within_a_second(client: redis.Redis, database: Database) -> None:
-    writer = Writer(client, database.engine, PREFIX)
+    writer = EventWriter(client, database.engine, PREFIX)
     thread = threading.Thread(target=writer.run)
     thread.start()
     wait_for(lambda: client.exists(f"{STREAM}:writer"), 5, "it leads")
@@ -226,7 +226,7 @@ def test_each_attempt_has_one_row_whatever_two_writers_do_at_once(client: redis.
     for entry_id, fields in entries:
         client.xadd("again:events", fields, id=entry_id)
     threads = [
-        threading.Thread(target=Writer(client, database.engine, prefix, Pace(batch=40)).drain)
+        threading.Thread(target=EventWriter(client, database.engine, prefix, WriterTuning(batch=40)).drain)
         for prefix in (PREFIX, "again:")
     ]
     for thread in threads:
@@ -243,7 +243,7 @@ def test_each_attempt_has_one_row_whatever_two_writers_do_at_once(client: redis.
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_120000_events_of_a_long_outage_are_all_written_later(client: redis.Redis, database: Database) -> None:
     append_many(client, 120_000)
-    Writer(client, database.engine, PREFIX).drain()
+    EventWriter(client, database.engine, PREFIX).drain()
 
     assert runs_in(database) == 120_000
     assert backlog(client, PREFIX) == 0
@@ -264,7 +264,7 @@ def test_what_is_not_written_is_never_trimmed(client: redis.Redis, database: Dat
         append(client, "queued", f"run-{number}")
     client.xgroup_create(STREAM, GROUP, id="0")
     client.xreadgroup(GROUP, "somebody else", {STREAM: ">"}, count=2)
-    Writer(client, database.engine, PREFIX).drain()
+    EventWriter(client, database.engine, PREFIX).drain()
 
     assert (runs_in(database), backlog(client, PREFIX)) == (4, 6)
 

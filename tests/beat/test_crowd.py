@@ -6,7 +6,7 @@ import pytest
 
 from taskyard.beat import catalog
 from taskyard.beat.engine import firing
-from taskyard.beat.engine.publisher import CeleryPublisher, Message, Prepared
+from taskyard.beat.engine.publisher import CeleryPublisher, PreparedMessage, SlotMessage
 from tests.beat.desk import START, Desk, play
 
 CROWD = 30  # schedules
@@ -17,7 +17,7 @@ def test_messages_are_made_ahead_and_sent_when_they_are_due(desk: Desk, monkeypa
     made: list[timedelta] = []
 
     class Watched(CeleryPublisher):
-        def prepare(self, message: Message, now: datetime) -> Prepared:
+        def prepare(self, message: SlotMessage, now: datetime) -> PreparedMessage:
             made.append(message.due - now)
             return super().prepare(message, now)
 
@@ -56,7 +56,7 @@ def test_a_broker_that_fails_leaves_the_fires_to_the_repair(desk: Desk, monkeypa
     calls: list[int] = []
     monkeypatch.setattr(firing, "PER_CALL", 5)
 
-    def fail(_: CeleryPublisher, prepared: list[Prepared]) -> None:
+    def fail(_: CeleryPublisher, prepared: list[PreparedMessage]) -> None:
         calls.append(len(prepared))
         raise ConnectionError("the cable is cut")
 

@@ -13,6 +13,7 @@ from sqlmodel import select
 from taskyard.beat import catalog
 from taskyard.beat.engine.store import BeatStore
 from taskyard.beat.models import Schedule
+from taskyard.history.models import Run
 from taskyard.history.operator_log import Operation, record_operation
 from tests.beat.desk import EAGER, START, Desk, play
 
@@ -58,6 +59,26 @@ def test_a_schedule_that_skips_overlaps_never_has_two_runs(desk: Desk) -> None:
     assert desk.slots() == [1, 6, 11]
     assert desk.schedule().skipped == 12
     assert len(desk.slots(state="skipped")) == 12
+
+
+@pytest.mark.parametrize("recorded", ["nothing", "succeeded"])
+def test_overlap_is_decided_by_the_broker_whatever_the_history_says(desk: Desk, recorded: str) -> None:
+    """A run of two hours that the history has never seen, or wrongly calls done, still holds the next one back."""
+    desk.plant(expression="3600", overlap="skip")
+    engine = desk.engine()
+    desk.clock.turn(3600)
+    engine.tick()
+    first = desk.newest()
+    if recorded == "succeeded":
+        with desk.database.session() as session, session.begin():
+            session.add(Run(id=str(first.id), task="tests.mark", queue="maintenance", state="succeeded"))
+    desk.clock.turn(7200)
+    engine.tick()
+    assert desk.slots() == [3600], "its message is still in the broker"
+    desk.finish([first.id])
+    desk.clock.turn(3600)
+    engine.tick()
+    assert desk.slots() == [3600, 14_400]
 
 
 def test_a_catch_up_of_a_schedule_that_skips_overlaps_is_one_run(desk: Desk) -> None:

@@ -6,9 +6,17 @@ from typing import Any
 import redis
 
 from taskyard.broker.admin.queue_control import QueueControl
-from taskyard.broker.protocol.envelope import Taken, put_words, read_taken
-from taskyard.broker.protocol.outcomes import Again, Buried, Done, Ending, Lease, Lost, Returned
-from taskyard.broker.scripts.runner import Call, Keyspace, run
+from taskyard.broker.protocol.envelope import TakenMessage, put_fields, read_taken
+from taskyard.broker.protocol.outcomes import (
+    BrokerLease,
+    Completed,
+    DeadLettered,
+    Outcome,
+    Rescheduled,
+    Returned,
+    Stalled,
+)
+from taskyard.broker.scripts.runner import Keyspace, ScriptCall, run_script
 
 PREFIX = "taskyard:"
 
@@ -45,17 +53,17 @@ class Driver:
 
     def payload_of(self, run_id: str) -> bytes:
         """The bytes of the message that `put(run_id)` stores."""
-        return str(put_words(self.queue, self.envelope(run_id))[3]).encode()
+        return str(put_fields(self.queue, self.envelope(run_id))[3]).encode()
 
     def put_envelope(self, message: dict[str, Any]) -> str:
         """Put a message as it is."""
-        answer: list[bytes] = run(self.client, self.space, "put", *put_words(self.queue, message))
+        answer: list[bytes] = run_script(self.client, self.space, "put", *put_fields(self.queue, message))
         return answer[0].decode()
 
-    def take(self, want: int = 1, *queues: str, lease_ms: int | None = None) -> list[Taken]:
+    def take(self, want: int = 1, *queues: str, lease_ms: int | None = None) -> list[TakenMessage]:
         """Take up to `want` messages."""
-        pairs = [word for queue in queues or (self.queue,) for word in (queue, "0")]
-        answer = run(self.client, self.space, "take", lease_ms or self.lease_ms, self.max_stalls, want, *pairs)
+        pairs = [argument for queue in queues or (self.queue,) for argument in (queue, "0")]
+        answer = run_script(self.client, self.space, "take", lease_ms or self.lease_ms, self.max_stalls, want, *pairs)
         self.next_look = answer[0]
         return [read_taken(one) for one in answer[1:]]
 
@@ -63,46 +71,46 @@ class Driver:
         """Take and name the runs."""
         return [taken.run_id for taken in self.take(want)]
 
-    def end(self, taken: Taken, ending: Ending) -> bool:
+    def end(self, taken: TakenMessage, ending: Outcome) -> bool:
         """End one; False when its lease was gone."""
         lease = taken.to_lease()
-        assert isinstance(lease, Lease)
-        if isinstance(ending, Done):
-            return not run(self.client, self.space, "ack", *ending.words(lease, ""))
-        call: Call = ending.call(lease, self.max_stalls)
-        return bool(run(self.client, self.space, call.name, *call.words))
+        assert isinstance(lease, BrokerLease)
+        if isinstance(ending, Completed):
+            return not run_script(self.client, self.space, "ack", *ending.arguments(lease, ""))
+        call: ScriptCall = ending.call(lease, self.max_stalls)
+        return bool(run_script(self.client, self.space, call.name, *call.arguments))
 
-    def done(self, taken: Taken) -> bool:
+    def done(self, taken: TakenMessage) -> bool:
         """Acknowledge."""
-        return self.end(taken, Done("succeeded"))
+        return self.end(taken, Completed("succeeded"))
 
-    def again(self, taken: Taken, delay_ms: int = 0, *, uses_attempt: bool = True) -> bool:
+    def again(self, taken: TakenMessage, delay_ms: int = 0, *, uses_attempt: bool = True) -> bool:
         """Bring it back later."""
-        return self.end(taken, Again(delay_ms, "retrying", uses_attempt))
+        return self.end(taken, Rescheduled(delay_ms, "retrying", uses_attempt))
 
-    def lose(self, taken: Taken) -> bool:
+    def lose(self, taken: TakenMessage) -> bool:
         """Its process died."""
-        return self.end(taken, Lost('{"error":"WorkerLostError"}'))
+        return self.end(taken, Stalled('{"error":"WorkerLostError"}'))
 
-    def give_back(self, taken: Taken) -> bool:
+    def give_back(self, taken: TakenMessage) -> bool:
         """Return it to the head."""
         return self.end(taken, Returned())
 
-    def bury(self, taken: Taken) -> bool:
+    def bury(self, taken: TakenMessage) -> bool:
         """To the dead letters."""
-        return self.end(taken, Buried("failed", '{"error":"ValueError","message":"no"}'))
+        return self.end(taken, DeadLettered("failed", '{"error":"ValueError","message":"no"}'))
 
-    def renew(self, *all_taken: Taken, lease_ms: int = 60_000) -> list[int]:
+    def renew(self, *all_taken: TakenMessage, lease_ms: int = 60_000) -> list[int]:
         """Renew; returns the indexes of lost ones."""
-        words = [word for taken in all_taken for word in (taken.queue, taken.tag, taken.lease)]
-        answer: list[int] = run(self.client, self.space, "renew", lease_ms, "driver", 1, self.queue, *words)
+        arguments = [argument for taken in all_taken for argument in (taken.queue, taken.tag, taken.lease)]
+        answer: list[int] = run_script(self.client, self.space, "renew", lease_ms, "driver", 1, self.queue, *arguments)
         return answer
 
-    def expire(self, taken: Taken) -> None:
+    def expire(self, taken: TakenMessage) -> None:
         """Let its lease end now."""
         self.client.zadd(f"{PREFIX}active:{taken.queue}", {taken.tag: 1})
 
-    def handed_out_at(self, taken: Taken) -> float:
+    def handed_out_at(self, taken: TakenMessage) -> float:
         """When the server handed it out, in seconds of its clock: its lease says so until it is renewed."""
         ends: Any = self.client.zscore(f"{PREFIX}active:{taken.queue}", taken.tag)
         return (float(ends) - self.lease_ms) / 1000

@@ -6,8 +6,8 @@ from time import monotonic
 
 import pytest
 
-from taskyard.broker.protocol.envelope import Taken
-from taskyard.broker.scripts.runner import run
+from taskyard.broker.protocol.envelope import TakenMessage
+from taskyard.broker.scripts.runner import run_script
 from tests.broker.driver import PREFIX, Driver
 from tests.waiting import wait_for
 
@@ -101,7 +101,7 @@ def test_a_rate_limit_tells_when_to_look_again(driver: Driver) -> None:
 @pytest.mark.parametrize("ending", [Driver.again, Driver.give_back, Driver.lose, Driver.expire, Driver.done])
 def test_an_execution_that_ends_gives_its_start_back_to_no_rate(
     driver: Driver,
-    ending: Callable[[Driver, Taken], object],
+    ending: Callable[[Driver, TakenMessage], object],
     is_per_key: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     set_limit = driver.control.set_key_rate_limit if is_per_key else driver.control.set_rate_limit
@@ -117,7 +117,7 @@ def test_a_message_that_needs_no_acknowledgement_holds_no_slot(driver: Driver) -
     driver.control.set_key_concurrency("q", 1)
     for _ in range(3):
         driver.put(group_key="g")
-        taken = run(driver.client, driver.space, "take", driver.lease_ms, driver.max_stalls, 5, "q", "1")[1:]
+        taken = run_script(driver.client, driver.space, "take", driver.lease_ms, driver.max_stalls, 5, "q", "1")[1:]
         assert len(taken) == 1
     assert driver.all_keys() == {f"{PREFIX}limits:q"}
 

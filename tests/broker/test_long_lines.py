@@ -6,8 +6,8 @@ import pytest
 import redis
 
 from taskyard.broker.admin.queue_control import QueueControl
-from taskyard.broker.protocol.envelope import put_words
-from taskyard.broker.scripts.runner import run
+from taskyard.broker.protocol.envelope import put_fields
+from taskyard.broker.scripts.runner import run_script
 from tests.broker.driver import Driver
 
 pytestmark = pytest.mark.timeout(300)
@@ -44,11 +44,11 @@ def calls_of_one_round(driver: Driver) -> dict[str, int]:
 def put_many(driver: Driver, count: int) -> None:
     """Put as `enqueue_many` does; every second message belongs to one of fifty groups."""
     for start in range(0, count, AT_ONCE):
-        words: list[Any] = []
+        arguments: list[Any] = []
         for number in range(start, min(count, start + AT_ONCE)):
             facts: dict[str, Any] = {"group_key": f"g{number % 50}"} if number % 2 else {}
-            words += put_words("q", driver.envelope(driver.next_id(), **facts))
-        run(driver.client, driver.space, "put", *words)
+            arguments += put_fields("q", driver.envelope(driver.next_id(), **facts))
+        run_script(driver.client, driver.space, "put", *arguments)
 
 
 def check_costs(driver: Driver, waiting: int) -> None:
@@ -77,8 +77,8 @@ def test_a_waiting_message_weighs_its_payload_and_less_than_a_kilobyte(driver: D
     driver.put(driver.next_id())
     before = _used(driver.client)
     for start in range(0, 10_000, AT_ONCE):
-        words = [word for number in range(start, start + AT_ONCE) for word in _celerys_words(number)]
-        run(driver.client, driver.space, "put", *words)
+        arguments = [argument for number in range(start, start + AT_ONCE) for argument in _celerys_words(number)]
+        run_script(driver.client, driver.space, "put", *arguments)
     weight = (_used(driver.client) - before) / 10_000
     payload = len(str(_celerys_words(0)[3]))
     print(f"{weight:.0f} bytes, of which the payload is {payload}")  # noqa: T201 - for docs/broker.md, with -s
@@ -121,4 +121,4 @@ def _celerys_words(number: int) -> tuple[Any, ...]:
             "delivery_info": {"exchange": "", "routing_key": "webhooks"}, "priority": 5, "body_encoding": "utf-8",
         },
     }  # fmt: skip
-    return put_words("q", message)
+    return put_fields("q", message)

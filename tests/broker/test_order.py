@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from taskyard.broker.protocol.envelope import Taken
+from taskyard.broker.protocol.envelope import TakenMessage
 from tests.broker.driver import Driver
 
 
@@ -86,7 +86,7 @@ def test_a_returned_message_is_next_again(driver: Driver) -> None:
 @pytest.mark.parametrize("group", [None, "g"])
 @pytest.mark.parametrize("ending", [Driver.again, Driver.give_back, Driver.lose, Driver.expire])
 def test_what_comes_back_keeps_its_priority(
-    driver: Driver, ending: Callable[[Driver, Taken], object], group: str | None
+    driver: Driver, ending: Callable[[Driver, TakenMessage], object], group: str | None
 ) -> None:
     driver.put("high", priority=9, group_key=group)
     driver.put("low", priority=1, group_key=group)

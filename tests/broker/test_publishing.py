@@ -85,7 +85,7 @@ def test_leases_can_be_ended_when_the_channel_that_made_them_is_closed_already(b
     with bed.app.connection_for_write(transport_options=options) as connection:
         channel: Any = connection.default_channel
         leases = channel.leases
-    leases.finish()
+    leases.flush_and_wait()
     leases.renew()
 
 

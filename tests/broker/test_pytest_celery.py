@@ -55,10 +55,10 @@ def celery_worker(
     request: pytest.FixtureRequest, docker_client: Any, celery_broker: Broker
 ) -> Iterator[CeleryTestWorker]:
     """A worker with pytest-celery's own tasks."""
-    words = ["-A", "tests.broker.app", "worker", "-n", "worker@test", "-l", "INFO"]
-    words += ["-P", request.param, "-c", "2", "-Q", QUEUE, "--include", theirs.__name__]
+    arguments = ["-A", "tests.broker.app", "worker", "-n", "worker@test", "-l", "INFO"]
+    arguments += ["-P", request.param, "-c", "2", "-Q", QUEUE, "--include", theirs.__name__]
     env = {"TEST_BROKER_URL": celery_broker.url, "LEASE_MS": "1000", "IGNORE_RESULTS": "0"}
-    worker = start_worker(docker_client, words, env)
+    worker = start_worker(docker_client, arguments, env)
     yield worker
     worker.teardown()
 

@@ -11,7 +11,7 @@ import pytest
 import redis
 from kombu.exceptions import OperationalError
 
-from taskyard.broker.scripts.failover import reconnecting
+from taskyard.broker.scripts.failover import with_reconnect_on_refusal
 from taskyard.broker.server.client import open_client
 from tests.broker.bed import POOLS, Bed
 from tests.proxy import Proxy
@@ -128,6 +128,6 @@ def test_other_errors_stay_what_they_are(valkey: Server) -> None:
 
 def test_the_class_of_one_channel_goes_with_it() -> None:
     """Kombu makes a class for each, which holds the channel: kept, every reconnection would cost memory."""
-    made = weakref.ref(reconnecting(type("Connection", (redis.Connection,), {})))
+    made = weakref.ref(with_reconnect_on_refusal(type("Connection", (redis.Connection,), {})))
     gc.collect()
     assert made() is None

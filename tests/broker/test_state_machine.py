@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from taskyard.broker.protocol.envelope import Taken
+from taskyard.broker.protocol.envelope import TakenMessage
 from tests.broker.driver import PREFIX, Driver
 from tests.servers import Server
 
@@ -35,8 +35,8 @@ class Broker(RuleBasedStateMachine):
         self.priorities: dict[str, int] = {}
         self.waiting: dict[str, str | None] = {}  # run -> group
         self.delayed: dict[str, str | None] = {}
-        self.held: list[tuple[Taken, str | None]] = []
-        self.late: list[Taken] = []  # hand-outs whose lease was lost
+        self.held: list[tuple[TakenMessage, str | None]] = []
+        self.late: list[TakenMessage] = []  # hand-outs whose lease was lost
         self.dead: set[str] = set()
         self.limit: int | None = None
         self.key_limit: int | None = None
@@ -110,7 +110,7 @@ class Broker(RuleBasedStateMachine):
             answers: Any = pipeline.execute()
         return {kind: [tag.decode() for tag in tags] for kind, tags in zip(kinds, answers, strict=True)}
 
-    def _pick(self, data: st.DataObject) -> tuple[Taken, str | None] | None:
+    def _pick(self, data: st.DataObject) -> tuple[TakenMessage, str | None] | None:
         return self.held.pop(data.draw(st.integers(0, len(self.held) - 1))) if self.held else None
 
     @rule(data=st.data(), how=st.sampled_from(["done", "now", "later", "returned", "dead"]))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from taskyard.broker.worker.thread_pool import Threads
+from taskyard.broker.worker.thread_pool import WorkerThreads
 from tests.waiting import wait_for
 from tests.workers import ROOT
 
@@ -18,7 +18,7 @@ LIMIT = 10.0  # seconds
 
 
 def test_a_job_that_blocks_holds_up_nothing_while_a_thread_is_free() -> None:
-    threads, gate, done = Threads(2), threading.Event(), threading.Event()
+    threads, gate, done = WorkerThreads(2), threading.Event(), threading.Event()
     threads.run(lambda: gate.wait(LIMIT))
     threads.run(done.set)
     assert done.wait(LIMIT)
@@ -27,7 +27,7 @@ def test_a_job_that_blocks_holds_up_nothing_while_a_thread_is_free() -> None:
 
 
 def test_a_job_that_raises_ends_no_thread() -> None:
-    threads, done = Threads(1), threading.Event()
+    threads, done = WorkerThreads(1), threading.Event()
     threads.run(_fail)
     threads.run(done.set)
     assert done.wait(LIMIT)
@@ -35,7 +35,7 @@ def test_a_job_that_raises_ends_no_thread() -> None:
 
 
 def test_a_stop_waits_for_what_began_and_drops_what_did_not() -> None:
-    threads, begun, gate, ended = Threads(1), threading.Event(), threading.Event(), []
+    threads, begun, gate, ended = WorkerThreads(1), threading.Event(), threading.Event(), []
 
     def first() -> None:
         begun.set()
@@ -51,7 +51,7 @@ def test_a_stop_waits_for_what_began_and_drops_what_did_not() -> None:
 
 
 def test_every_slot_takes_jobs_and_there_are_no_more_slots_than_asked_for() -> None:
-    threads, gate = Threads(3), threading.Barrier(4)
+    threads, gate = WorkerThreads(3), threading.Barrier(4)
     ran: list[int] = []
 
     def job(number: int) -> None:
@@ -69,7 +69,7 @@ def test_every_slot_takes_jobs_and_there_are_no_more_slots_than_asked_for() -> N
 
 
 def test_slots_that_raised_all_take_jobs_again() -> None:
-    threads, gate = Threads(3), threading.Barrier(4)
+    threads, gate = WorkerThreads(3), threading.Barrier(4)
     for _ in range(9):
         threads.run(_leave)
     for _ in range(3):
@@ -79,7 +79,7 @@ def test_slots_that_raised_all_take_jobs_again() -> None:
 
 
 def test_a_stop_without_cancelling_runs_what_waits() -> None:
-    threads, ran = Threads(1), list[int]()
+    threads, ran = WorkerThreads(1), list[int]()
     for number in range(5):
         threads.run(partial(ran.append, number))
     threads.shutdown()
@@ -87,7 +87,7 @@ def test_a_stop_without_cancelling_runs_what_waits() -> None:
 
 
 def test_a_stop_need_not_wait_and_all_threads_end_after_it() -> None:
-    threads, gate = Threads(3), threading.Event()
+    threads, gate = WorkerThreads(3), threading.Event()
     for _ in range(3):
         threads.run(lambda: gate.wait(LIMIT))
     threads.shutdown(wait=False)
@@ -97,7 +97,7 @@ def test_a_stop_need_not_wait_and_all_threads_end_after_it() -> None:
 
 
 def test_a_stopped_pool_refuses_jobs() -> None:
-    threads = Threads(1)
+    threads = WorkerThreads(1)
     threads.shutdown()
     with pytest.raises(RuntimeError, match="stopped"):
         threads.run(_fail)
@@ -110,7 +110,7 @@ def test_an_idle_thread_keeps_nothing_of_its_last_job() -> None:
         def __call__(self) -> None:
             pass
 
-    threads, job = Threads(1), Job()
+    threads, job = WorkerThreads(1), Job()
     kept = weakref.ref(job)
     threads.run(job)
     del job
@@ -122,15 +122,15 @@ def test_an_idle_thread_keeps_nothing_of_its_last_job() -> None:
 def test_a_process_ends_whose_pool_nobody_stopped(is_busy: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """What its threads run comes to its end first, and so does what waits."""
     job = "lambda: threading.main_thread().join() or print('done', flush=True)" if is_busy else "lambda: None"
-    begin = "import threading; from taskyard.broker.worker.thread_pool import Threads"
-    code = f"{begin}; run = Threads(1).run; [run({job}) for _ in range(50)]"
+    begin = "import threading; from taskyard.broker.worker.thread_pool import WorkerThreads"
+    code = f"{begin}; run = WorkerThreads(1).run; [run({job}) for _ in range(50)]"
     command = [sys.executable, "-c", code]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert ended.stdout.split() == ["done"] * (50 if is_busy else 0)
 
 
 def test_a_cancelled_call_does_not_run() -> None:
-    threads, gate, ran = Threads(1), threading.Event(), list[str]()
+    threads, gate, ran = WorkerThreads(1), threading.Event(), list[str]()
     threads.run(lambda: gate.wait(LIMIT))
     call: Future[Any] = threads.submit(ran.append, "cancelled")
     assert call.cancel()
@@ -140,7 +140,7 @@ def test_a_cancelled_call_does_not_run() -> None:
 
 
 def test_a_call_of_somebody_else_has_a_future() -> None:
-    threads = Threads(1)
+    threads = WorkerThreads(1)
     assert threads.submit(sum, [1, 2]).result(LIMIT) == 3
     assert isinstance(threads.submit(_fail).exception(LIMIT), ValueError)
     threads.shutdown()

@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from taskyard.broker.protocol.envelope import Taken
+from taskyard.broker.protocol.envelope import TakenMessage
 from tests.broker.driver import PREFIX, Driver
 
 FAR, NEARER = "2999-01-01T00:00:00+00:00", "2998-01-01T00:00:00+00:00"
 MARKER = f"{PREFIX}marker:q"
-ENDINGS: dict[str, Callable[[Driver, Taken], object]] = {
+ENDINGS: dict[str, Callable[[Driver, TakenMessage], object]] = {
     "done": Driver.done,
     "dead": Driver.bury,
     "returned": Driver.give_back,

@@ -39,8 +39,8 @@ def watched_hand_outs(bed: Bed) -> Iterator[dict[str, float]]:
     def watch() -> None:
         for command in stream.listen():
             if match := HANDED_OUT.match(command["command"]):
-                words = match.group(1).split()
-                for lease_end, run in zip(words[::2], words[1::2], strict=True):
+                arguments = match.group(1).split()
+                for lease_end, run in zip(arguments[::2], arguments[1::2], strict=True):
                     found.setdefault(run, int(lease_end) / 1000)
             if command["command"].startswith("PING the end"):
                 return

@@ -13,7 +13,7 @@ from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_engine
 from taskyard.history.models import Run
 from taskyard.history.operator_log import Operation
-from taskyard.history.writer.loop import Writer
+from taskyard.history.writer.event_writer import EventWriter
 from tests.audit.streams import PREFIX, append, append_life
 from tests.cli.conftest import Command
 from tests.cli.platform import Celery
@@ -29,7 +29,7 @@ def history(valkey: Server, database: Database) -> None:
         append_life(client, "run-1")
         append(client, "queued", "run-2", args={"name": "Grace", "token": "***"})
         append(client, "failed", "run-2", after_ms=900)
-        Writer(client, database.engine, PREFIX).drain()
+        EventWriter(client, database.engine, PREFIX).drain()
 
 
 def operations(database: Database) -> list[Operation]:

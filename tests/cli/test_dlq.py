@@ -10,7 +10,7 @@ from sqlmodel import Session
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_engine
 from taskyard.database.paging import write_cursor
-from taskyard.history.dead_letters import LetterFilter, count_letters
+from taskyard.history.dead_letters import DeadLetterFilter, count_dead_letters
 from taskyard.history.models import DeadLetter
 from tests.audit import records_app  # noqa: F401 - declares the tasks
 from tests.audit.letters import put
@@ -34,7 +34,7 @@ def letters(database: Database, count: int, **facts: Any) -> list[DeadLetter]:
 
 def open_letters(database: Database) -> int:
     with database.session() as session:
-        return count_letters(session, LetterFilter())
+        return count_dead_letters(session, DeadLetterFilter())
 
 
 def test_the_json_of_dlq_has_a_stable_schema_and_no_secret(command: Command, database: Database) -> None:

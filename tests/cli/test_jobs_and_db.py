@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from taskyard.database.columns import utc_now
-from taskyard.history.writer.loop import Writer
+from taskyard.history.writer.event_writer import EventWriter
 from taskyard.tasks.dead_letters.redrive import redriven_run_id
 from tests.audit import records_app
 from tests.audit.letters import put
@@ -35,7 +35,7 @@ def history(valkey: Server, database: Database) -> None:
         append(client, "queued", "run-3", after_ms=2000)
         append(client, "started", "run-3", after_ms=2100)
         append(client, "queued", "run-4", after_ms=3000, parent_id="run-3", task="other.task")
-        Writer(client, database.engine, PREFIX).drain()
+        EventWriter(client, database.engine, PREFIX).drain()
 
 
 @pytest.mark.usefixtures("history")
@@ -117,7 +117,7 @@ def test_a_failed_run_is_retried_through_its_dead_letter(command: Command, datab
 def test_a_delayed_run_is_retried_now(command: Command, valkey: Server, database: Database) -> None:
     run_id = str(records_app.greet.apply_async(kwargs={"name": "Ada"}, countdown=3600).id)
     with redis.Redis.from_url(valkey.url) as client:
-        Writer(client, database.engine, PREFIX).drain()
+        EventWriter(client, database.engine, PREFIX).drain()
 
     assert "promoted" in command("jobs", "retry", run_id).stdout
     assert command("jobs", "retry", run_id).exit_code == 1, "it waits already"
@@ -148,7 +148,7 @@ def test_what_a_task_said_cannot_command_the_terminal(command: Command, valkey: 
     with redis.Redis.from_url(valkey.url) as client:
         append(client, "queued", "run-1", task="a\x1b[2Jb\r\nc")
         append(client, "failed", "run-1", traceback="one\x1b]0;title\x07\ntwo")
-        Writer(client, database.engine, PREFIX).drain()
+        EventWriter(client, database.engine, PREFIX).drain()
 
     for arguments in (["ls"], ["show", "run-1"]):
         output = command("jobs", *arguments).stdout
@@ -159,7 +159,7 @@ def test_an_age_counts_back_from_now(command: Command, valkey: Server, database:
     past_ms = int((utc_now() - timedelta(hours=3)).timestamp() * 1000) - BEGIN_MS
     with redis.Redis.from_url(valkey.url) as client:
         append(client, "queued", "run-1", after_ms=past_ms)
-        Writer(client, database.engine, PREFIX).drain()
+        EventWriter(client, database.engine, PREFIX).drain()
 
     assert json.loads(command("jobs", "ls", "--json", "--since", "2h").stdout)["items"] == []
     assert len(json.loads(command("jobs", "ls", "--json", "--since", "4h").stdout)["items"]) == 1

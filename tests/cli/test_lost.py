@@ -13,7 +13,7 @@ from taskyard.database.engine import current_engine, open_session
 from taskyard.history.operator_log import Operation
 from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
 from taskyard.history.queries.runs import RunFilter, find_run
-from taskyard.history.writer.loop import Writer
+from taskyard.history.writer.event_writer import EventWriter
 from tests.audit.records_app import greet
 from tests.audit.streams import PREFIX, append
 from tests.cli.conftest import Command
@@ -27,7 +27,7 @@ def client(command: Command, valkey: Server) -> Iterator[redis.Redis]:  # noqa: 
 
 
 def write_events(client: redis.Redis) -> None:
-    Writer(client, current_engine(), PREFIX).drain()
+    EventWriter(client, current_engine(), PREFIX).drain()
 
 
 def send(client: redis.Redis, number: int) -> list[str]:
@@ -102,7 +102,7 @@ def test_a_run_that_ends_at_this_moment_is_not_lost(command: Command, client: re
     (run_id,) = send(client, 1)
     forget(client, run_id)
     append(client, "succeeded", run_id)
-    writer = Writer(client, current_engine(), PREFIX)
+    writer = EventWriter(client, current_engine(), PREFIX)
     thread = threading.Thread(target=writer.run)
     found: list[str] = []
 

@@ -10,7 +10,7 @@ from sqlmodel import select
 from taskyard.beat.models import Schedule, ScheduleFire
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import Operation
-from taskyard.history.writer.loop import Writer
+from taskyard.history.writer.event_writer import EventWriter
 from tests.beat.app import mark
 from tests.cli.conftest import Command
 from tests.databases import Database
@@ -66,13 +66,13 @@ def test_the_record_of_a_run_names_its_schedule_and_slot(command: Command, valke
     command("schedules", "add", "report", *TASK, *WEEKDAYS, "--yes")
     run = json.loads(command("schedules", "run", "report", "--json").output)
     with redis.Redis.from_url(valkey.url) as client:
-        Writer(client, database.engine, "taskyard:").drain()
+        EventWriter(client, database.engine, "taskyard:").drain()
     shown = json.loads(command("jobs", "show", run["run_id"], "--json").output)
     assert (shown["schedule"], shown["slot"], shown["is_manual"]) == ("report", run["slot"], True)
     assert "schedule" in command("jobs", "show", run["run_id"]).output
     other = mark.delay(label="x")
     with redis.Redis.from_url(valkey.url) as client:
-        Writer(client, database.engine, "taskyard:").drain()
+        EventWriter(client, database.engine, "taskyard:").drain()
     assert "slot" not in json.loads(command("jobs", "show", other.id, "--json").output)
 
 

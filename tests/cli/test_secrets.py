@@ -10,7 +10,7 @@ from click.testing import Result
 from sqlalchemy.engine import make_url
 from sqlmodel import select
 
-from taskyard.history.writer.loop import Writer
+from taskyard.history.writer.event_writer import EventWriter
 from taskyard.settings.loading import current_settings
 from taskyard.webhooks.event_store import add_event
 from taskyard.webhooks.models import Delivery
@@ -87,7 +87,7 @@ def fill(stage: Stage, database: Database, valkey: Server) -> None:
     with redis.Redis.from_url(valkey.url) as client:
         append(client, "failed", run_id)
         append(client, "logged", run_id, lines=[{"at": "2026-01-01", "level": "info", "logger": "l", "message": "m"}])
-        Writer(client, database.engine, PREFIX).drain()
+        EventWriter(client, database.engine, PREFIX).drain()
     with database.session() as session:
         letters = [put(session, {"name": "Ada", "token": FIELD}, run_id=run_id, attempt=number) for number in (1, 2)]
     stage.run("dlq", "redrive", str(letters[0].id), "--payload", payload, "--yes", "--reason", "mended")

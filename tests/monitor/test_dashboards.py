@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tasks.backups.models import BackupRun
 from tasks.reconciliation.models import Report
 from taskyard.beat.metrics import BeatMetrics
-from taskyard.broker.worker.observers import Execution
+from taskyard.broker.worker.observers import TaskExecution
 from taskyard.monitor.background_collector import broker_figures, database_figures, families
 from taskyard.monitor.in_beat import BeatCollector
 from taskyard.monitor.shared_counts import exposition
@@ -45,8 +45,8 @@ def exported(platform: Database, valkey: Server) -> dict[str, set[str]]:
         session.commit()
     registry = CollectorRegistry()
     meters = TaskMeters(registry)
-    meters.started(Execution("t", "celery", 1.0))
-    meters.ended(Execution("t", "celery", 1.0, 1.0), "succeeded")
+    meters.started(TaskExecution("t", "celery", 1.0))
+    meters.ended(TaskExecution("t", "celery", 1.0, 1.0), "succeeded")
     beat = BeatMetrics()
     beat.fires["published"] += 1
     registry.register(BeatCollector(type("Beating", (), {"metrics": beat})()))
@@ -125,7 +125,7 @@ def test_labels_are_bounded_whatever_messages_say() -> None:
     registry = CollectorRegistry()
     meters = TaskMeters(registry)
     for number in range(MOST_TASKS + 100):
-        meters.ended(Execution(f"task-{number}", f"queue-{number}", None), "failed")
+        meters.ended(TaskExecution(f"task-{number}", f"queue-{number}", None), "failed")
     lines = [
         line for line in generate_latest(registry).decode().splitlines() if line.startswith("taskyard_tasks_total")
     ]

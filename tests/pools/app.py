@@ -14,8 +14,8 @@ from tasks.app import app
 from taskyard.settings.queues import DEFAULT
 from taskyard.tasks.declaration import task
 from taskyard.tasks.errors import PermanentError
+from taskyard.tasks.execution import attempt_number
 from taskyard.tasks.payloads import Payload
-from taskyard.tasks.platform_task import attempt_number
 from taskyard.tasks.policy import Fixed, Policy
 from taskyard.tasks.sending import find_task
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from billiard.einfo import ExceptionInfo
 
-from taskyard.pools.asyncio_job import Job
+from taskyard.pools.asyncio_job import AsyncioJob
 from taskyard.pools.asyncio_pool import MOST_THREADS
-from taskyard.pools.coroutine_bridge import HandlerCancelledError, Limits, drive
+from taskyard.pools.coroutine_bridge import CoroutineControl, HandlerCancelledError, drive
 from tests.pools.app import nap
 from tests.pools.odd import STARTS, ask_again, child_throws, crowd, occupy, replace, resist, throw
 from tests.pools.site import LIMIT, POOLS, Site
@@ -100,7 +100,7 @@ def test_a_soft_limit_does_not_disturb_what_comes_after_the_handler() -> None:
         return "done"
 
     async def trace() -> str:
-        task, limits = asyncio.current_task(), Limits(1)
+        task, limits = asyncio.current_task(), CoroutineControl(1)
         assert task is not None
         value: str = await drive(handle(), limits)
         limits.interrupt(task)
@@ -114,8 +114,10 @@ def test_the_end_counts_where_it_comes_together_with_the_soft_limit() -> None:
     async def catch() -> None:
         await asyncio.sleep(60)
 
-    async def both(first: Callable[[Limits, Any], None], second: Callable[[Limits, Any], None]) -> None:
-        limits = Limits(1)
+    async def both(
+        first: Callable[[CoroutineControl, Any], None], second: Callable[[CoroutineControl, Any], None]
+    ) -> None:
+        limits = CoroutineControl(1)
         task = asyncio.create_task(drive(catch(), limits))
         await asyncio.sleep(0)
         first(limits, task)
@@ -123,8 +125,8 @@ def test_the_end_counts_where_it_comes_together_with_the_soft_limit() -> None:
         await asyncio.wait([task])
         assert task.cancelled()
 
-    asyncio.run(both(Limits.interrupt, Limits.cancel))
-    asyncio.run(both(Limits.cancel, Limits.interrupt))
+    asyncio.run(both(CoroutineControl.interrupt, CoroutineControl.cancel))
+    asyncio.run(both(CoroutineControl.cancel, CoroutineControl.interrupt))
 
 
 def test_a_cancellation_of_its_own_is_a_failure() -> None:
@@ -135,7 +137,7 @@ def test_a_cancellation_of_its_own_is_a_failure() -> None:
         await asyncio.sleep(0)
 
     with pytest.raises(HandlerCancelledError):
-        asyncio.run(drive(cancel_itself(), Limits()))
+        asyncio.run(drive(cancel_itself(), CoroutineControl()))
 
 
 def test_what_cannot_be_told_as_it_was_is_told_as_an_error() -> None:
@@ -145,16 +147,16 @@ def test_what_cannot_be_told_as_it_was_is_told_as_an_error() -> None:
     def refuse(*_: object) -> None:
         raise ConnectionError("away")
 
-    async def look(tell: Callable[[Job], None]) -> None:
+    async def look(tell: Callable[[AsyncioJob], None]) -> None:
         options = {"callback": refuse, "timeout_callback": refuse, "error_callback": told.append}
-        job = Job(print, (), {}, timeout=1, on_terminate=print, **options)
+        job = AsyncioJob(print, (), {}, timeout=1, on_terminate=print, **options)
         job.task = asyncio.create_task(asyncio.sleep(60))
         tell(job)
         job.tell("once is enough")
         job.task.cancel()
 
     asyncio.run(look(lambda job: job.tell("done")))
-    asyncio.run(look(Job.pass_hard_limit))
+    asyncio.run(look(AsyncioJob.pass_hard_limit))
     assert ["ConnectionError: away" in str(info.traceback) for info in told] == [True, True]
 
 

@@ -156,13 +156,13 @@ def test_a_listener_hears_of_every_message(broker: Redis) -> None:
 def test_copies_are_what_is_put_without_listeners(broker: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the other tests here would compare Celery with itself."""
     put: list[str] = []
-    original = bulk_publish.Copies.put
+    original = bulk_publish.MessageCopies.put
 
     def note(*words: Any) -> str:
         put.append(original(*words))
         return put[-1]
 
-    monkeypatch.setattr(bulk_publish.Copies, "put", note)
+    monkeypatch.setattr(bulk_publish.MessageCopies, "put", note)
 
     ids = enqueue_many(store, items())
 

@@ -1,4 +1,4 @@
-"""From schedules that are due to messages in the broker: decide, write the fires, publish, and note it."""
+"""Fire due schedules: decide, insert the fires, publish the messages, record that they were published."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,44 +11,45 @@ from uuid import UUID
 
 import structlog
 
-from taskyard.beat.engine.agenda import Agenda, Armed
+from taskyard.beat.engine.agenda import Agenda, ArmedSchedule
 from taskyard.beat.engine.clock import Clock
 from taskyard.beat.engine.leadership import Lease
+from taskyard.beat.engine.overlap import unfinished_runs
 from taskyard.beat.engine.planning import Horizon, Plan, plan, run_id_of
-from taskyard.beat.engine.publisher import BROKER_ERRORS, Message, Prepared, Publisher, RefusedError
+from taskyard.beat.engine.publisher import BROKER_ERRORS, PreparedMessage, Publisher, SlotMessage, SlotRefusedError
 from taskyard.beat.engine.store import Advance, BeatStore, Published
 from taskyard.beat.metrics import BeatMetrics
 
-LEFT_OVER = timedelta(seconds=3)  # a fire without a message is taken up by the leader after so long
+LEFT_OVER = timedelta(seconds=3)  # after this long, the leader repairs a fire that has no message
 PER_CALL = 250  # messages of one call to the broker
-REPAIRS = 200  # fires taken up in one go
+REPAIRS = 200  # fires repaired at once
 ZERO = timedelta(0)
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    """What one schedule does now."""
+    """Slots of one schedule to fire and to skip now."""
 
-    armed: Armed
+    armed: ArmedSchedule
     plan: Plan
     fires: tuple[datetime, ...]
-    skipped: tuple[datetime, ...]  # because the run before is not done
+    skipped: tuple[datetime, ...]  # because the previous run is unfinished
 
 
 @dataclass(frozen=True, slots=True)
-class _UnderWay:
-    """A call to the broker that may not be answered yet."""
+class _InFlight:
+    """A call to the broker that may still be unanswered."""
 
     future: Future[datetime]
-    messages: Sequence[Message]
+    messages: Sequence[SlotMessage]
     refused: dict[UUID, str]
 
 
 class Firing:
-    """The leader's hands: everything it writes and publishes about slots."""
+    """Everything that the leader writes and publishes about slots."""
 
-    def __init__(  # noqa: PLR0913 - the engine's parts
+    def __init__(  # noqa: PLR0913 - its dependencies
         self,
         store: BeatStore,
         publisher: Publisher,
@@ -65,16 +66,15 @@ class Firing:
         self._metrics = metrics
         self._grace = grace
         self._sender = ThreadPoolExecutor(1, "publisher")
-        self._under_way: deque[_UnderWay] = deque()  # oldest first
-        self._under_way_before = 0  # of these, calls of an earlier batch
-        self._has_failed = False  # a call since the last time that none was under way
+        self._in_flight: deque[_InFlight] = deque()  # oldest first
+        self._in_flight_before = 0  # calls of earlier batches among them
+        self._has_failed = False  # a call failed since the last time that none was in flight
 
-    def fire(self, agenda: Agenda, batch: Sequence[Armed], changes: int, now: datetime) -> None:
+    def fire(self, agenda: Agenda, batch: Sequence[ArmedSchedule], changes: int, now: datetime) -> None:
         """
         Settle all slots of these schedules up to now.
 
-        The rows are written before the first message is sent, so a crash leaves fires that are pending, never messages
-        that nobody knows of.
+        Rows are committed before the first message is sent, so a crash leaves pending fires, never unknown messages.
 
         Raises:
             StaleLeaderError: Another process leads; nothing was written or sent.
@@ -91,8 +91,8 @@ class Firing:
             self._move_on(agenda, decision)
         self._publish([message for message in messages if message.run_id in written], now, ready)
 
-    def prepare(self, coming: Iterable[Armed], now: datetime) -> None:
-        """Make the messages of the next slots of these schedules, and find the slots after them; nothing is sent."""
+    def prepare(self, coming: Iterable[ArmedSchedule], now: datetime) -> None:
+        """Prepare the messages of the next slots of these schedules, and compute the slots after; nothing is sent."""
         for armed in coming:
             slot = armed.series.after(armed.cursor)
             if slot is None:
@@ -100,20 +100,20 @@ class Firing:
             armed.series.after(slot)
             try:
                 armed.prepared = self._publisher.prepare(_message(armed, slot), now)
-            except RefusedError:
-                continue  # said when it is due
+            except SlotRefusedError:
+                continue  # logged when it is due
             except BROKER_ERRORS:
-                return  # as above; without it, messages are made when they are sent
+                return  # as above; the messages are then made when they are due
 
     def repair(self, now: datetime) -> int:
         """
-        Take up fires that were written but, as far as the rows tell, never published; return how many there were.
+        Publish fires whose rows say that they were never published; return how many there were.
 
-        A run that the audit knows was published. One that was published without a note, and is unknown to the audit
-        yet, is refused by the broker the second time.
+        A run in the history was published. If it was published but neither recorded nor in the history yet, the broker
+        refuses the second message.
         """
         rows = self._store.pending(now - LEFT_OVER, REPAIRS)
-        known = self._store.known_to_audit([row.id for row in rows]) if rows else set()
+        known = self._store.known_to_history([row.id for row in rows]) if rows else set()
         self._store.published([Published(row.id, now, ZERO) for row in rows if row.id in known])
         left = [row for row in rows if row.id not in known]
         off = [row for row in left if row.name is None or (row.is_off and not row.is_manual)]
@@ -127,20 +127,20 @@ class Firing:
         return len(rows)
 
     def withdraw(self, schedule_ids: Iterable[UUID], now: datetime) -> None:
-        """Cancel what was enqueued ahead for schedules that have stopped."""
+        """Cancel runs that were enqueued ahead for schedules that have stopped."""
         run_ids = self._store.published_ahead(schedule_ids, now)
         if run_ids:
             self._close(run_ids, "withdrawn", "the schedule was stopped before the slot")
             self._publisher.withdraw(run_ids, "schedule stopped")
 
-    def _decide(self, batch: Sequence[Armed], now: datetime) -> list[_Decision]:
+    def _decide(self, batch: Sequence[ArmedSchedule], now: datetime) -> list[_Decision]:
         busy = self._busy(batch, now)
         decisions = []
         for armed in batch:
             horizon = Horizon(now, armed.ahead, self._grace)
             planned = plan(armed.series, armed.shift, (armed.misfire, armed.misfire_limit), armed.cursor, horizon)
             count = len(planned.fires)
-            if armed.skips_overlap:  # at most one, and none while the run before goes on
+            if armed.skips_overlap:  # at most one, and none while the previous run is unfinished
                 count = 0 if armed.last_run_id in busy else min(count, 1)
             split = len(planned.fires) - count
             decisions.append(_Decision(armed, planned, planned.fires[split:], planned.fires[:split]))
@@ -155,13 +155,10 @@ class Firing:
         self._metrics.fires["skipped"] += len(decision.skipped)
         self._metrics.fires["missed"] += decision.plan.missed
 
-    def _busy(self, batch: Sequence[Armed], now: datetime) -> set[UUID]:
-        """Return the runs that are not done, of the schedules that must not overlap: the broker's word counts."""
+    def _busy(self, batch: Sequence[ArmedSchedule], now: datetime) -> set[UUID]:
+        """Return the unfinished last runs of the schedules that must not overlap."""
         last_runs = [armed.last_run_id for armed in batch if armed.skips_overlap and armed.last_run_id is not None]
-        if not last_runs:
-            return set()
-        unfinished = self._store.unfinished(last_runs, now)
-        return unfinished.unsent | self._publisher.going_on(unfinished.sent - unfinished.unsent)
+        return unfinished_runs(self._store, self._publisher, last_runs, now)
 
     def _rows(self, decision: _Decision, now: datetime) -> Iterable[dict[str, Any]]:
         planned = decision.plan
@@ -172,7 +169,7 @@ class Firing:
             row = self._row(decision.armed, planned.newest_missed, "missed", now)
             yield row | {"slots": planned.missed, "error": None if planned.is_exact else "and more before"}
 
-    def _row(self, armed: Armed, slot: datetime, state: str, now: datetime) -> dict[str, Any]:
+    def _row(self, armed: ArmedSchedule, slot: datetime, state: str, now: datetime) -> dict[str, Any]:
         return {
             "id": run_id_of(armed.id, slot),
             "schedule_id": armed.id,
@@ -187,16 +184,19 @@ class Firing:
         }
 
     def _publish(
-        self, messages: Sequence[Message], now: datetime, ready: Mapping[UUID, Prepared] = MappingProxyType({})
+        self,
+        messages: Sequence[SlotMessage],
+        now: datetime,
+        ready: Mapping[UUID, PreparedMessage] = MappingProxyType({}),
     ) -> None:
         """
-        Send in few calls to the broker, and note those of the batch before.
+        Send in few calls to the broker, and record those of the previous batch as published.
 
-        What is not sent stays pending, for the repair.
+        Messages that could not be sent stay pending for the repair.
         """
         for begin in range(0, len(messages), PER_CALL):
             if not self._lease.is_held():
-                break  # somebody else may be publishing these by now
+                break  # another leader may be publishing these by now
             part = messages[begin : begin + PER_CALL]
             refused: dict[UUID, str] = {}
             try:
@@ -205,14 +205,14 @@ class Firing:
                 log.warning("beat.publish_failed", left=len(messages) - begin, reason=str(error))
                 break
             future = self._sender.submit(self._send, [one for one in prepared if one is not None])
-            self._under_way.append(_UnderWay(future, part, refused))
-        self.settle(self._under_way_before)
-        self._under_way_before = len(self._under_way)
+            self._in_flight.append(_InFlight(future, part, refused))
+        self.settle(self._in_flight_before)
+        self._in_flight_before = len(self._in_flight)
 
     def settle(self, count: int | None = None) -> None:
-        """Wait for the `count` oldest calls to the broker, None for all of them, and note what was sent."""
-        for _ in range(len(self._under_way) if count is None else count):
-            sent = self._under_way.popleft()
+        """Wait for the `count` oldest calls to the broker (None: all) and record what was sent."""
+        for _ in range(len(self._in_flight) if count is None else count):
+            sent = self._in_flight.popleft()
             try:
                 at = sent.future.result()
             except CancelledError:
@@ -221,14 +221,14 @@ class Firing:
                 log.warning("beat.publish_failed", left=len(sent.messages), reason=str(error))
             else:
                 self._note(sent.messages, sent.refused, at)
-        self._under_way_before = 0
-        if not self._under_way:
+        self._in_flight_before = 0
+        if not self._in_flight:
             self._has_failed = False
 
-    def _send(self, prepared: Sequence[Prepared]) -> datetime:
-        """Run beside the engine, which writes the next fires meanwhile; return when the messages were there."""
+    def _send(self, prepared: Sequence[PreparedMessage]) -> datetime:
+        """Send in the background while the engine writes the next fires; return when the messages arrived."""
         if self._has_failed:
-            raise CancelledError  # it would wait as long as the one before
+            raise CancelledError  # it would wait for the same timeout again
         try:
             self._publisher.send(prepared)
         except BROKER_ERRORS:
@@ -236,15 +236,15 @@ class Firing:
             raise
         return self._clock.now()
 
-    def _prepare_now(self, message: Message, now: datetime, refused: dict[UUID, str]) -> Prepared | None:
+    def _prepare_now(self, message: SlotMessage, now: datetime, refused: dict[UUID, str]) -> PreparedMessage | None:
         try:
             return self._publisher.prepare(message, now)
-        except RefusedError as error:
+        except SlotRefusedError as error:
             log.error("schedule.refused", schedule=message.schedule, reason=str(error))  # noqa: TRY400 - the reason says it
             refused[message.run_id] = str(error)
             return None
 
-    def _note(self, sent: Sequence[Message], refused: dict[UUID, str], at: datetime) -> None:
+    def _note(self, sent: Sequence[SlotMessage], refused: dict[UUID, str], at: datetime) -> None:
         published = [Published(m.run_id, at, max(at - m.due, ZERO)) for m in sent if m.run_id not in refused]
         self._store.published(published)
         for fire in published:
@@ -273,8 +273,8 @@ def _advance(decision: _Decision, now: datetime) -> Advance:
     )
 
 
-def _message(armed: Armed, slot: datetime) -> Message:
-    return Message(
+def _message(armed: ArmedSchedule, slot: datetime) -> SlotMessage:
+    return SlotMessage(
         run_id=run_id_of(armed.id, slot),
         schedule=armed.name,
         slot=slot,
@@ -285,8 +285,8 @@ def _message(armed: Armed, slot: datetime) -> Message:
     )
 
 
-def _left_over(row: Any) -> Message:
-    return Message(
+def _left_over(row: Any) -> SlotMessage:
+    return SlotMessage(
         run_id=row.id,
         schedule=row.name,
         slot=row.slot,

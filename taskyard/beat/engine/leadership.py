@@ -1,4 +1,4 @@
-"""Leadership: one process holds a lease in the broker, and a fencing number that only grows."""
+"""Leader election: a lease in the broker with a fencing token that only grows."""
 
 import os
 import socket
@@ -10,13 +10,13 @@ from uuid import uuid4
 
 from redis import Redis
 
-from taskyard.broker.scripts.runner import EVEN_WHEN_FULL
+from taskyard.broker.scripts.runner import ALLOW_OOM
 
 # KEYS[1] lease (hash: owner, token)   KEYS[2] fence (string: the highest token ever given)
 # ARGV[1] owner   ARGV[2] length of the lease, milliseconds   ARGV[3] the token must be higher than this
 # Returns: the caller's token or 0, the owner, the server's seconds and microseconds.
 _HOLD = (
-    EVEN_WHEN_FULL
+    ALLOW_OOM
     + """
 local clock = redis.call('TIME')
 local owner = redis.call('HGET', KEYS[1], 'owner')
@@ -46,7 +46,7 @@ return 0
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """Who leads, as seen by an observer."""
+    """The current leader, as seen by an observer."""
 
     owner: str  # host:pid:random
     token: int
@@ -75,13 +75,13 @@ class Lease:
 
     def hold(self, above: int = 0) -> int:
         """
-        Take the lease if it is free, renew it if it is ours; return the token, 0 when another process has it.
+        Take the lease if it is free or renew it if it is ours; return the token, 0 if another process holds it.
 
-        A broker that lost its memory gives low numbers again: `above` is the highest number the database has seen, and
-        the token will be higher.
+        A broker that lost its data would start again with low tokens: `above` is the highest token that the database
+        has seen, and the new one is higher.
 
         Raises:
-            RedisError: The broker does not answer; a lease that was held stays so until its end.
+            RedisError: The broker does not answer; a held lease stays valid until it expires.
         """
         asked_at = time.monotonic()
         milliseconds = int(self._length / timedelta(milliseconds=1))
@@ -93,19 +93,19 @@ class Lease:
         return self.token
 
     def is_held(self) -> bool:
-        """Whether nobody else can lead at this moment."""
+        """Whether the lease cannot have expired yet."""
         return time.monotonic() < self._held_until
 
     def age(self) -> timedelta:
-        """Return the time since the broker was last asked with success."""
+        """Return the time since the last successful renewal or check."""
         return timedelta(seconds=time.monotonic() - self._asked_at)
 
     def release(self) -> None:
         """
-        Give the lease up, so that another process can lead at once; nothing happens when it is not ours.
+        Release the lease if it is ours, so that another process can lead at once.
 
         Raises:
-            RedisError: The broker does not answer; the lease ends by itself.
+            RedisError: The broker does not answer; the lease will expire.
         """
         self.token, self._held_until = 0, 0.0
         self._release(keys=self._keys[:1], args=[self.owner])
@@ -113,7 +113,7 @@ class Lease:
 
 def current_leader(client: Redis, prefix: str) -> Leader | None:
     """
-    Look who leads; None: nobody.
+    Return the current leader; None: nobody leads.
 
     Raises:
         RedisError: The broker does not answer.

@@ -1,12 +1,12 @@
-"""From a row to a schedule that can fire; a row that makes no sense is set aside, and the others go on."""
+"""Make armed schedules from rows; an invalid row is skipped, the others are loaded."""
 
 from datetime import timedelta
 from typing import Any
 
 from taskyard.beat.definitions import timing_of
-from taskyard.beat.engine.agenda import Armed
+from taskyard.beat.engine.agenda import ArmedSchedule
 from taskyard.beat.engine.planning import shift_of
-from taskyard.beat.timing.slots import Remembered, Series
+from taskyard.beat.timing.slots import CachedSeries, Series
 
 
 def can_fire(row: Any) -> bool:
@@ -14,24 +14,24 @@ def can_fire(row: Any) -> bool:
     return row.paused_at is None and row.retired_at is None
 
 
-def armed_from(row: Any, ahead: timedelta) -> Armed:
+def arm(row: Any, ahead: timedelta) -> ArmedSchedule:
     """
-    Make a schedule that can fire of its row.
+    Make an armed schedule from its row.
 
-    A schedule that skips overlaps is never enqueued ahead: whether the run before is done shows only when it is due.
+    One that skips overlaps is never enqueued ahead: whether its previous run is done is known only when it is due.
 
     Raises:
-        InvalidScheduleError: The row holds a timing without meaning; somebody wrote it by hand.
+        InvalidScheduleError: The timing is invalid; somebody edited the row by hand.
     """
     series = Series(timing_of(row.kind, row.expression, row.zone), row.start_at, row.end_at)
     skips_overlap = row.overlap == "skip"
-    return Armed(
+    return ArmedSchedule(
         id=row.id,
         name=row.name,
         task=row.task,
         args=row.args,
         priority=row.priority,
-        series=Remembered(series),
+        series=CachedSeries(series),
         shift=shift_of(row.id, timedelta(milliseconds=row.jitter_ms)),
         misfire=row.misfire,
         misfire_limit=row.misfire_limit,

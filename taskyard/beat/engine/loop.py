@@ -1,4 +1,4 @@
-"""The scheduler's loop, one tick at a time: lead or stand by, follow changes, fire what is due, survive outages."""
+"""One tick of the scheduler: lead or stand by, follow changes, fire due slots, survive outages."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from taskyard.beat.engine.agenda import Agenda
 from taskyard.beat.engine.clock import Clock
 from taskyard.beat.engine.firing import Firing
 from taskyard.beat.engine.leadership import Lease
-from taskyard.beat.engine.loading import armed_from, can_fire
+from taskyard.beat.engine.loading import arm, can_fire
 from taskyard.beat.engine.store import BeatStore
 from taskyard.beat.errors import CursorMovedError, DefinitionsChangedError, InvalidScheduleError, StaleLeaderError
 from taskyard.beat.metrics import BeatMetrics
@@ -41,7 +41,7 @@ class Pace:
 class Engine:
     """Everything of one beat process, apart from Celery."""
 
-    def __init__(  # noqa: PLR0913 - its parts
+    def __init__(  # noqa: PLR0913 - its dependencies
         self,
         store: BeatStore,
         lease: Lease,
@@ -54,7 +54,7 @@ class Engine:
         retention: timedelta,
         pace: Pace,
     ) -> None:
-        """Prepare, and touch nothing; `deploy` brings the code's timetable into SQL, `retention` 0 keeps all fires."""
+        """Make an engine, no I/O yet; `deploy` saves the code's timetable, `retention` 0 keeps all fires."""
         self.metrics = metrics
         self._store, self._lease, self._clock, self._firing = store, lease, clock, firing
         self._deploy, self._ahead, self._retention, self._pace = deploy, ahead, retention, pace
@@ -67,11 +67,11 @@ class Engine:
         self._is_ending = False
 
     def end_soon(self) -> None:
-        """Begin no further batch in this tick."""
+        """Start no further batch in this tick."""
         self._is_ending = True
 
     def tick(self) -> float:
-        """Do what is to be done now; return the seconds until the next tick."""
+        """Do the work that is due; return the seconds until the next tick."""
         began = time.monotonic()
         try:
             pause = self._work() if self._leads() else self._pace.stand_by.total_seconds()
@@ -96,7 +96,7 @@ class Engine:
         return pause
 
     def close(self) -> None:
-        """Give the lead up at once; another process takes over with its next look."""
+        """Release the lead, so that another process takes over at its next check."""
         had_lead, self._token = self._token > 0, 0
         if had_lead or self._lease.token:
             try:
@@ -107,7 +107,7 @@ class Engine:
                 log.info("beat.released", owner=self._lease.owner)
 
     def _leads(self) -> bool:
-        """Renew or seek the lead. Whoever seeks it must have a database that answers."""
+        """Renew the lead or try to take it; only a process whose database answers may take it."""
         if self._token and self._lease.is_held() and self._lease.age() < self._pace.lease / 5:
             return True
         above = 0 if self._token else self._store.highest_token()
@@ -126,7 +126,7 @@ class Engine:
         return True
 
     def _take_over(self, token: int) -> None:
-        """Begin to lead; after a mere lapse of the own lease, with nobody in between, what is loaded still holds."""
+        """Start to lead; if our own lease merely lapsed and nobody led in between, keep the loaded schedules."""
         before = self._store.take_over(token, self._lease.owner, self._clock.now())
         if self._token and before == self._token:
             self._token = token
@@ -162,7 +162,7 @@ class Engine:
         return self._pause() if self._prepare() < PREPARED else 0.0
 
     def _fire_due(self) -> bool:
-        """Fire in batches, each in one transaction, while the messages of the one before are sent; False: lead lost."""
+        """Fire in batches of one transaction each, while the previous batch is being sent; False: lead lost."""
         for _ in range(BATCHES):
             now = self._clock.now()
             batch = self._agenda.awake_by(now, BATCH)
@@ -174,7 +174,7 @@ class Engine:
         return True
 
     def _prepare(self) -> int:
-        """Make messages of coming slots while nothing is due, so that a crowd in one second is sent at once."""
+        """Prepare messages of coming slots while idle, so that many slots in one second are sent at once."""
         now, wake = self._clock.now(), self._agenda.next_wake()
         if self._is_ending or wake is None or wake <= now:
             return 0
@@ -190,7 +190,7 @@ class Engine:
         return min(longest, max((wake - self._clock.now()).total_seconds(), 0.0))
 
     def _load(self) -> None:
-        """Follow all changes since the last look; everything, when this is the first one."""
+        """Load definitions changed since the last load; all of them the first time."""
         number = self._store.changes()
         rows, ids = self._store.definitions(self._changes)
         gone = self._agenda.others(ids)
@@ -198,9 +198,9 @@ class Engine:
             if not can_fire(row):
                 gone |= {row.id} if self._agenda.get(row.id) else set()
                 continue
-            self._keep()
+            self._renew_if_old()
             try:
-                self._agenda.put(armed_from(row, self._ahead))
+                self._agenda.put(arm(row, self._ahead))
             except InvalidScheduleError as error:
                 self._agenda.drop(row.id)
                 log.error("schedule.invalid", schedule=row.name, reason=str(error))  # noqa: TRY400 - the reason says it
@@ -210,8 +210,8 @@ class Engine:
         if gone:
             self._firing.withdraw(gone, self._clock.now())
 
-    def _keep(self) -> None:
-        """Renew the lease in the middle of long work; whether it is still ours shows when the work is written."""
+    def _renew_if_old(self) -> None:
+        """Renew the lease during long work; losing it is noticed at the next write."""
         if self._lease.is_held() and self._lease.age() > self._pace.lease / 5:
             self._lease.hold()
 
@@ -223,7 +223,7 @@ class Engine:
         return True
 
     def _database_failed(self, error: SQLAlchemyError) -> float:
-        """Say it once; when it lasts, let a process lead whose database answers."""
+        """Log an outage once; if it lasts, release the lead for a process whose database answers."""
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
@@ -240,7 +240,7 @@ class Engine:
             self._failing_since = None
 
     def _broker_failed(self, error: RedisError) -> float:
-        """Say it once; a lead that cannot be renewed ends by itself."""
+        """Log an outage once; a lead that cannot be renewed expires."""
         if not self._is_broker_lost:
             self._is_broker_lost = True
             log.warning("beat.broker_lost", reason=str(error))

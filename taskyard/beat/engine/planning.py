@@ -1,4 +1,4 @@
-"""Which slots to fire now, and which to leave out: pure arithmetic over a schedule, the time and the policies."""
+"""Which slots to fire now and which are missed: pure arithmetic on a schedule, the time and the policies."""
 
 import math
 from dataclasses import dataclass
@@ -10,39 +10,39 @@ from uuid import UUID, uuid5
 from taskyard.beat.definitions import Misfire
 from taskyard.beat.timing.slots import Timing, slots_between
 
-ON_TIME = timedelta(seconds=1)  # a slot that is later than this has passed, and its misfire policy decides
+ON_TIME = timedelta(seconds=1)  # a slot later than this is a misfire, for which the policy decides
 
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """The moment, and how far around it slots are of interest."""
+    """The current time and the range of slots around it to consider."""
 
     now: datetime
-    ahead: timedelta  # slots due within this are enqueued already, with their due time
-    grace: timedelta  # a last slot that passed by no more than this still counts under the policy `skip`
+    ahead: timedelta  # slots due within this are enqueued early, with their due time
+    grace: timedelta  # the policy `skip` still fires the newest missed slot within this
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do about the slots between the cursor and the horizon."""
+    """What to do with the slots between the cursor and the horizon."""
 
     fires: tuple[datetime, ...]  # oldest first
-    missed: int  # slots that are not made up for
+    missed: int  # slots that will not be fired
     newest_missed: datetime | None
     is_exact: bool  # False: more than `missed` were missed
     cursor: datetime  # slots up to here are settled
 
     @property
     def is_empty(self) -> bool:
-        """Whether no slot has come."""
+        """Whether no slot is due."""
         return not self.fires and not self.missed
 
 
 def plan(series: Timing, shift: timedelta, policy: tuple[Misfire, int], cursor: datetime, horizon: Horizon) -> Plan:
     """
-    Decide about the slots after the cursor that are due by now, or will be within the horizon.
+    Decide about the slots after the cursor that are due now or within the horizon.
 
-    A slot that is not later than a second is fired, whatever the policy. Slots that are later have passed:
+    A slot at most one second late is fired whatever the policy. Later ones are misfires:
 
     - `skip`: none is made up for, except the newest one when no younger slot has come and it is within the grace;
     - `run_once`: the newest one stands for all, unless a slot that is on time comes anyway;
@@ -64,21 +64,21 @@ def plan(series: Timing, shift: timedelta, policy: tuple[Misfire, int], cursor: 
 
 
 def shift_of(schedule_id: UUID, jitter: timedelta) -> timedelta:
-    """Return the schedule's own part of its jitter, in whole milliseconds: the same one every time."""
+    """Return the schedule's fixed share of its jitter, in whole milliseconds."""
     share = int.from_bytes(sha256(schedule_id.bytes).digest()[:4]) / 2**32
     return timedelta(milliseconds=int(jitter / timedelta(milliseconds=1) * share))
 
 
 @lru_cache(maxsize=4096)  # asked several times for each fire
 def run_id_of(schedule_id: UUID, slot: datetime) -> UUID:
-    """Return the id of the run of a slot: whoever enqueues it, and however often, it is the same run."""
+    """Return the run id of a slot, the same whoever enqueues it and however often."""
     return uuid5(schedule_id, slot.isoformat(timespec="microseconds"))
 
 
 def _made_up(  # noqa: PLR0913 - the facts of one decision
     misfire: Misfire, limit: int, passed: tuple[datetime, ...], shift: timedelta, horizon: Horizon, *, has_next: bool
 ) -> int:
-    """Return how many of the newest slots that passed are fired after all."""
+    """Return how many of the newest missed slots to fire after all."""
     if misfire == "run_all":
         return min(limit, len(passed))
     if has_next or not passed:

@@ -1,10 +1,10 @@
-"""Puts the runs of slots into the broker; the same slot may be published again without running again."""
+"""Publishes the runs of slots; publishing a slot twice runs it once."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import batched, chain
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -13,28 +13,28 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from taskyard.beat.errors import ScheduleError
-from taskyard.broker.admin.message_lookup import held
-from taskyard.broker.scripts.runner import Keyspace, run
+from taskyard.broker.admin.message_lookup import find_live_runs
+from taskyard.broker.scripts.runner import Keyspace
 from taskyard.broker.transport.cancellation import cancel
-from taskyard.broker.transport.publish_batch import PER_CALL
+from taskyard.broker.transport.prepared_publish import PreparedPuts, prepare_publication, put_prepared
 from taskyard.broker.untyped import BatchPublishError
 from taskyard.settings.platform import Settings
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.tasks.sending import find_task
 
-REMEMBERED = timedelta(minutes=10)  # the broker refuses a second message of a slot for so long, even after its end
+REMEMBERED = timedelta(minutes=10)  # the broker refuses a second message of a slot for this long, even after it ended
 PATIENCE = 5.0  # seconds
-SOON = timedelta(milliseconds=20)  # what is due by then needs no delay
+SOON = timedelta(milliseconds=20)  # messages due within this are sent without a delay
 BROKER_ERRORS = (OperationalError, BatchPublishError, RedisError, OSError)
 
 
-class RefusedError(ScheduleError):
-    """The task or its payload model no longer accepts what the schedule says; trying again cannot help."""
+class SlotRefusedError(ScheduleError):
+    """The task no longer exists or no longer accepts the arguments of the schedule; retrying cannot help."""
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One run to enqueue."""
+class SlotMessage:
+    """The run of one slot, to be enqueued."""
 
     run_id: UUID
     schedule: str  # name
@@ -46,76 +46,72 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A message that is checked, serialized and ready to be sent."""
+class PreparedMessage:
+    """A message that was validated and serialized, ready to be sent."""
 
-    message: Message
-    words: tuple[bytes, ...]  # of the script `put`; empty with the stock transport
+    message: SlotMessage
+    puts: PreparedPuts  # empty with the stock transport
 
 
 class Publisher(Protocol):
-    """What the engine needs of a broker."""
+    """The broker as the engine sees it."""
 
-    def prepare(self, message: Message, now: datetime) -> Prepared:
+    def prepare(self, message: SlotMessage, now: datetime) -> PreparedMessage:
         """
-        Make a message that is delayed until it is due; nothing is sent.
+        Make a message delayed until it is due, without sending it.
 
         Raises:
-            RefusedError: The task does not take it.
+            SlotRefusedError: The task does not take it.
             OperationalError, RedisError, OSError: The broker does not answer.
         """
         ...
 
-    def send(self, prepared: Sequence[Prepared]) -> None:
+    def send(self, prepared: Sequence[PreparedMessage]) -> None:
         """
-        Enqueue runs, together.
+        Enqueue runs in few calls.
 
         Raises:
-            OperationalError, RedisError, OSError: The broker does not answer; the messages may be there or not.
+            OperationalError, RedisError, OSError: The broker does not answer; the messages may have arrived or not.
         """
         ...
 
     def withdraw(self, run_ids: Sequence[UUID], reason: str) -> None:
-        """Cancel runs that wait for their due time."""
+        """Cancel runs that are delayed until their slots are due."""
         ...
 
-    def going_on(self, run_ids: set[UUID]) -> set[UUID]:
-        """Return which of these published runs are not done, as far as the broker can tell."""
+    def live_runs(self, run_ids: set[UUID]) -> set[UUID] | None:
+        """Return which of these runs have a message that is waiting, delayed or active; None: it cannot tell."""
         ...
 
 
 class CeleryPublisher:
-    """Publishes through the app's tasks, with their own checks."""
+    """Publishes through the app's tasks, with their validation."""
 
     def __init__(self, app: Celery, client: Any, settings: Settings, patience: float = PATIENCE) -> None:
-        """Prepare, and open nothing; a broker that does not answer within `patience` (seconds) is an error."""
+        """Make a publisher without connecting; `patience` is the broker timeout in seconds."""
         self._app = app
         self._client = client
         self._space = Keyspace(settings.taskyard_key_prefix, settings.audit_enabled)
         self._knows_runs = settings.taskyard_transport == "taskyard"
         limits = {"socket_timeout": patience, "socket_connect_timeout": patience}
-        self._limits = {**limits, "max_retries": 0}  # kombu would look for a lost broker without end
+        self._limits = {**limits, "max_retries": 0}  # else kombu retries a lost broker for ever
         self._connection: Any = None
         self._producer: Any = None
 
-    def prepare(self, message: Message, now: datetime) -> Prepared:
-        """Let the task and Celery make the message, and keep what would be sent; see :class:`Publisher`."""
+    def prepare(self, message: SlotMessage, now: datetime) -> PreparedMessage:
+        """Let the task and Celery make the message, and capture what would be sent; see :class:`Publisher`."""
         if not self._knows_runs:
             _check(message)
-            return Prepared(message, ())
+            return PreparedMessage(message, ())
         with self._fresh_after_errors():
             producer = self._open_producer()
-            with producer.batch() as batch:
-                self._publish(message, now, producer)
-                words = batch.state.session.take_words()
-        return Prepared(message, tuple(str(word).encode() for word in words))
+            publish = partial(self._publish, message, now, producer)
+            return PreparedMessage(message, prepare_publication(producer, publish))
 
-    def send(self, prepared: Sequence[Prepared]) -> None:
+    def send(self, prepared: Sequence[PreparedMessage]) -> None:
         """Put all messages with few calls; see :class:`Publisher`."""
         if self._knows_runs:
-            made = [one.words for one in prepared if one.words]
-            for part in batched(made, PER_CALL, strict=False):  # a slot that is there already is left as it is
-                run(self._client, self._space, "put", *chain.from_iterable(part))
+            put_prepared(self._client, self._space, [one.puts for one in prepared if one.puts])
             return
         with self._fresh_after_errors():
             producer = self._open_producer()
@@ -123,7 +119,7 @@ class CeleryPublisher:
                 for one in prepared:
                     self._publish(one.message, datetime.now(UTC), producer)
 
-    def _publish(self, message: Message, now: datetime, producer: Any) -> None:
+    def _publish(self, message: SlotMessage, now: datetime, producer: Any) -> None:
         options: dict[str, Any] = {
             "task_id": str(message.run_id),
             "priority": message.priority,
@@ -142,7 +138,7 @@ class CeleryPublisher:
         try:
             find_task(message.task).apply_async(kwargs=message.args, **options)
         except (UnknownTaskError, InvalidPayloadError, ValueError) as error:
-            raise RefusedError(str(error)) from error
+            raise SlotRefusedError(str(error)) from error
 
     def close(self) -> None:
         """Close the connection; the next message opens a new one."""
@@ -151,15 +147,15 @@ class CeleryPublisher:
             connection.release()
 
     def withdraw(self, run_ids: Sequence[UUID], reason: str) -> None:
-        """Cancel in the broker; the stock transport cannot, there the message runs when it is due."""
+        """Cancel in the broker; with the stock transport, which cannot, the message runs when due."""
         if self._knows_runs and run_ids:
             cancel(self._client, self._space, [str(run_id) for run_id in run_ids], by="schedules", reason=reason)
 
-    def going_on(self, run_ids: set[UUID]) -> set[UUID]:
-        """Ask the broker; the stock transport does not know, there the records decide."""
+    def live_runs(self, run_ids: set[UUID]) -> set[UUID] | None:
+        """Ask the broker; with the stock transport messages cannot be looked up."""
         if not self._knows_runs:
-            return run_ids
-        return {UUID(run_id) for run_id in held(self._client, self._space.prefix, map(str, run_ids))}
+            return None
+        return {UUID(run_id) for run_id in find_live_runs(self._client, self._space.prefix, map(str, run_ids))}
 
     def _open_producer(self) -> Any:
         if self._producer is None:
@@ -169,7 +165,7 @@ class CeleryPublisher:
 
     @contextmanager
     def _fresh_after_errors(self) -> Iterator[None]:
-        """Leave a connection that failed: its server may be another one by now."""
+        """Drop a connection that failed: its server may have been replaced."""
         try:
             yield
         except BROKER_ERRORS:
@@ -177,8 +173,8 @@ class CeleryPublisher:
             raise
 
 
-def _check(message: Message) -> None:
+def _check(message: SlotMessage) -> None:
     try:
         find_task(message.task).payload.from_wire(message.args).to_wire()
     except (UnknownTaskError, InvalidPayloadError) as error:
-        raise RefusedError(str(error)) from error
+        raise SlotRefusedError(str(error)) from error

@@ -1,7 +1,7 @@
-"""The leader's SQL: each write first proves that no newer leader has written, and that no definition has changed."""
+"""The leader's SQL: each write first checks that no newer leader has written and no definition has changed."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from taskyard.beat.models import BeatState, Schedule, ScheduleFire
 from taskyard.history.models import FINAL_STATES, Run
 
 LEADER, CHANGES = "leader", "changes"
-UNKNOWN_RUN_LIMIT = timedelta(hours=1)  # a run that the audit has not heard of counts as unfinished for so long
+UNKNOWN_RUN_LIMIT = timedelta(hours=1)  # a run that is not in the history counts as unfinished for this long
 CHUNK = 500  # rows, or values of an IN list, in one statement
 
 _schedules: Any = Schedule.__table__  # type: ignore[attr-defined]  # SQLModel adds it
@@ -26,7 +26,7 @@ _runs: Any = Run.__table__  # type: ignore[attr-defined]
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """How far one schedule has come with this tick, and what is added to its counters."""
+    """Progress of one schedule in one tick: its new cursor and additions to its counters."""
 
     schedule_id: UUID
     since: datetime  # the cursor that the leader decided on
@@ -48,14 +48,6 @@ class Published:
     lag: timedelta  # 0 when it was published ahead
 
 
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """Runs that may be going on."""
-
-    unsent: set[UUID]  # their message is still to be published
-    sent: set[UUID]  # the broker may know better
-
-
 class BeatStore:
     """All SQL of the leader, on one engine."""
 
@@ -63,16 +55,16 @@ class BeatStore:
         self._engine = engine
 
     def highest_token(self) -> int:
-        """Return the highest fencing token that has written, 0 for none; also proves that the database answers."""
+        """Return the highest fencing token in the database, 0 for none; also checks that it answers."""
         with self._engine.begin() as connection:
             return connection.execute(select(_states.c.value).where(_states.c.name == LEADER)).scalar() or 0
 
     def take_over(self, token: int, holder: str, now: datetime) -> int:
         """
-        Shut out every leader with a lower token; return the token of the one before, 0 for none.
+        Fence off all leaders with a lower token; return the token of the previous one, 0 for none.
 
         Raises:
-            StaleLeaderError: A higher one was here.
+            StaleLeaderError: There was a higher one.
         """
         with self._engine.begin() as connection:
             _ensure_states(connection)
@@ -93,7 +85,7 @@ class BeatStore:
             return connection.execute(select(_states.c.value).where(_states.c.name == CHANGES)).scalar() or 0
 
     def definitions(self, since: int) -> tuple[list[Row[Any]], set[UUID]]:
-        """Return the schedules that changed after change number `since`, and the ids of all there are."""
+        """Return the schedules changed after change number `since`, and the ids of all schedules."""
         with self._engine.begin() as connection:
             changed = list(connection.execute(_DEFINITIONS, {"since": since}))
             return changed, set(connection.execute(select(_schedules.c.id)).scalars())
@@ -102,9 +94,9 @@ class BeatStore:
         self, token: int, changes: int, fires: Sequence[dict[str, Any]], advances: Sequence[Advance]
     ) -> set[UUID]:
         """
-        Write the fires of a tick and how far their schedules have come, in one transaction.
+        Insert the fires of a tick and advance their schedules, in one transaction.
 
-        Returns the ids of the fires that are new: a slot that is there already is not fired again.
+        Returns the ids of the new fires: a slot that has a fire already is not fired again.
 
         Raises:
             StaleLeaderError: A newer leader has written; nothing was.
@@ -123,7 +115,7 @@ class BeatStore:
             return written
 
     def published(self, fires: Iterable[Published]) -> None:
-        """Note that messages are in the broker."""
+        """Record that messages are in the broker."""
         together: dict[tuple[datetime, int], list[UUID]] = {}
         for fire in fires:
             together.setdefault((fire.at, fire.lag // timedelta(milliseconds=1)), []).append(fire.fire_id)
@@ -147,12 +139,12 @@ class BeatStore:
             _close(connection, fire_ids, state, error)
 
     def close_manual(self, fire_id: UUID, error: str) -> None:
-        """End a person's fire that was refused."""
+        """End a manual fire that was refused."""
         with self._engine.begin() as connection:
             _close(connection, [fire_id], "refused", error)
 
     def pending(self, before: datetime, limit: int) -> list[Row[Any]]:
-        """Return fires recorded before this that have no message yet, the oldest first, with their schedules."""
+        """Return fires recorded before this that have no message yet, oldest first, with their schedules."""
         columns = [_fires, *(_schedules.c[n] for n in ("name", "task", "args", "priority", "misfire"))]
         gone = _schedules.c.id.is_(None) | _schedules.c.retired_at.is_not(None) | _schedules.c.paused_at.is_not(None)
         query = (
@@ -165,8 +157,8 @@ class BeatStore:
         with self._engine.begin() as connection:
             return list(connection.execute(query))
 
-    def known_to_audit(self, run_ids: Sequence[UUID]) -> set[UUID]:
-        """Return which of these runs, at most 500, the audit has heard of: their messages were in the broker."""
+    def known_to_history(self, run_ids: Sequence[UUID]) -> set[UUID]:
+        """Return which of these runs, at most 500, are in the history: their messages reached the broker."""
         query = select(_runs.c.id).where(_runs.c.id.in_([str(run_id) for run_id in run_ids]))
         with self._engine.begin() as connection:
             return {UUID(run_id) for run_id in connection.execute(query).scalars()}
@@ -179,29 +171,28 @@ class BeatStore:
         with self._engine.begin() as connection:
             return list(connection.execute(query).scalars())
 
-    def unfinished(self, run_ids: Sequence[UUID], now: datetime) -> Unfinished:
-        """
-        Return which of these runs, at most 500, may still be going on, by the records.
+    def fire_states(self, run_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """Return the states of these fires, at most 500, by their run ids."""
+        query = select(_fires.c.id, _fires.c.state).where(_fires.c.id.in_(run_ids))
+        with self._engine.begin() as connection:
+            return {row.id: row.state for row in connection.execute(query)}
 
-        A run ends with its final state in the audit. One that the audit has not heard of counts as unfinished for an
-        hour after it was enqueued, since the audit may lag.
+    def unfinished_in_history(self, run_ids: Collection[UUID], now: datetime) -> set[UUID]:
+        """
+        Return which of these published runs, at most 500, have no final state in the history.
+
+        A run that is not in the history counts as unfinished for an hour after it was recorded, as the history may lag.
         """
         states = select(_runs.c.id, _runs.c.state).where(_runs.c.id.in_([str(run_id) for run_id in run_ids]))
-        fires = select(_fires.c.id, _fires.c.state, _fires.c.recorded_at).where(_fires.c.id.in_(run_ids))
+        fires = select(_fires.c.id, _fires.c.recorded_at).where(_fires.c.id.in_(run_ids))
         with self._engine.begin() as connection:
             known = {UUID(row.id): row.state for row in connection.execute(states)}
-            rows = list(connection.execute(fires))
-        return Unfinished(
-            unsent={row.id for row in rows if row.state == "pending" and row.id not in known},
-            sent={
-                row.id
-                for row in rows
-                if row.state in {"pending", "published"}
-                and (
-                    known[row.id] not in FINAL_STATES if row.id in known else now - row.recorded_at < UNKNOWN_RUN_LIMIT
-                )
-            },
-        )
+            recorded = {row.id: row.recorded_at for row in connection.execute(fires)}
+        return {
+            run_id
+            for run_id, at in recorded.items()
+            if (known[run_id] not in FINAL_STATES if run_id in known else now - at < UNKNOWN_RUN_LIMIT)
+        }
 
     def prune(self, before: datetime, limit: int) -> int:
         """Delete up to `limit` settled fires recorded before this; return how many."""
@@ -214,11 +205,11 @@ class BeatStore:
     @staticmethod
     def prove(connection: Connection, token: int, changes: int | None = None) -> None:
         """
-        Lock the shared numbers until commit, so that takeovers and edits come before or after us, never between.
+        Lock leader and change number until commit, so that takeovers and edits happen before or after us.
 
         Raises:
             StaleLeaderError: A newer leader has written.
-            DefinitionsChangedError: There are newer definitions than those of change number `changes`.
+            DefinitionsChangedError: Definitions have changed since change number `changes`.
         """
         query = select(_states.c.name, _states.c.value).order_by(_states.c.name).with_for_update()
         values: dict[str, int] = {row.name: row.value for row in connection.execute(query)}
@@ -229,7 +220,7 @@ class BeatStore:
 
 
 def next_change(connection: Connection) -> int:
-    """Give a change of a definition its number; held until commit, so numbers become visible in their order."""
+    """Number a change of a definition; the row stays locked until commit, so numbers appear in order."""
     _ensure_states(connection)
     number: int = connection.execute(
         update(_states).where(_states.c.name == CHANGES).values(value=_states.c.value + 1).returning(_states.c.value)
@@ -238,7 +229,7 @@ def next_change(connection: Connection) -> int:
 
 
 def _close(connection: Connection, fire_ids: Sequence[UUID], state: str, error: str | None) -> None:
-    """End fires; one whose message was never sent does not count as fired any more."""
+    """End fires; those whose message was never sent no longer count as fired."""
     ended = _fires.c.id.in_(fire_ids)
     unsent = select(_fires.c.schedule_id, func.count()).where(ended, _fires.c.state == "pending")
     for schedule_id, count in connection.execute(unsent.group_by(_fires.c.schedule_id)).all():
@@ -256,7 +247,7 @@ def _compare(connection: Connection, advances: Sequence[Advance]) -> None:
         found = {row.id: row.cursor for row in rows}
         moved = sum(found.get(advance.schedule_id, advance.since) != advance.since for advance in part)
         if moved:
-            raise CursorMovedError(f"{moved} schedules have come further than was known")
+            raise CursorMovedError(f"{moved} schedules have advanced further than this process knew")
 
 
 def _insert_new(connection: Connection) -> Any:

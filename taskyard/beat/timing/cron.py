@@ -1,4 +1,4 @@
-"""Cron expressions: five fields, or six with seconds first; bounded before anything parses them."""
+"""Cron expressions: five fields, or six with seconds first; bounded before they are parsed."""
 
 import re
 from datetime import datetime
@@ -20,7 +20,7 @@ _ANY_MOMENT = datetime(2000, 1, 1)  # noqa: DTZ001 - the parser asks for one; on
 
 class CronExpression:
     """
-    A parsed expression over the wall clock: it knows no time zone.
+    A parsed expression in wall-clock time, without a time zone.
 
     The syntax is that of Debian's cron: `*`, lists, ranges, steps, names of months and days, and in addition `L`
     (last day), `LW` (last weekday), `5L` (last Friday), `MON#2` (second Monday). When day of month or day of week

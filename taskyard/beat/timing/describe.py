@@ -1,4 +1,4 @@
-"""Timings in words: what a person reads in a listing."""
+"""Timings in words, for listings."""
 
 from datetime import datetime
 
@@ -14,7 +14,7 @@ ANY_MOMENT = datetime(2000, 1, 1)  # noqa: DTZ001 - the parser asks for one
 
 def timing_text(kind: str, expression: str, zone: str) -> str:
     """
-    Say when a schedule is due.
+    Describe when a schedule is due.
 
     >>> timing_text("cron", "0 8 * * 1-5", "Europe/Rome")
     'weekdays 08:00 Europe/Rome'
@@ -30,7 +30,7 @@ def timing_text(kind: str, expression: str, zone: str) -> str:
 
 def span_text(seconds: float) -> str:
     """
-    Say how long, in the largest unit that needs no fraction.
+    Describe a duration in the largest unit that needs no fraction.
 
     >>> span_text(7200), span_text(90), span_text(1.5)
     ('2 h', '90 s', '1.5 s')

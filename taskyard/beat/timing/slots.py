@@ -16,7 +16,7 @@ COUNT_LIMIT = 200  # slots of an outage that are counted one by one; more are re
 
 
 class Timing(Protocol):
-    """Gives the slots of a schedule one after the other."""
+    """Yields the slots of a schedule in order."""
 
     def after(self, moment: datetime) -> datetime | None:
         """Return the first slot strictly after an aware moment, in UTC; None: there is none."""
@@ -85,7 +85,7 @@ class Cron:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """A fixed interval, aligned to the clock: every 30 s means at :00 and :30, whoever leads, whenever it started."""
+    """A fixed interval aligned to the clock: every 30 s means at :00 and :30, whoever leads."""
 
     interval: timedelta
 
@@ -124,8 +124,8 @@ class Series:
         return None if slot is None or (self.end is not None and slot >= self.end) else slot
 
 
-class Remembered:
-    """A series that knows the few answers it gave last: planning asks the same ones again."""
+class CachedSeries:
+    """A series that caches its last few answers: planning asks for the same ones again."""
 
     __slots__ = ("_answers", "_series")
 
@@ -143,25 +143,25 @@ class Remembered:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """The slots of a span: how many, and the newest of them, oldest first."""
+class DueSlots:
+    """The slots in a period: their number, and the newest of them in order."""
 
     newest: tuple[datetime, ...]
     count: int
     is_exact: bool  # False: there are more than `count`
 
 
-def slots_between(series: Timing, after: datetime, until: datetime, keep: int) -> Due:
+def slots_between(series: Timing, after: datetime, until: datetime, keep: int) -> DueSlots:
     """Return the slots in (after, until], of which at least the newest `keep` (fewer if there are fewer)."""
     newest: deque[datetime] = deque(maxlen=max(keep, 1))
     count, moment = 0, after
     while count < max(COUNT_LIMIT, keep):
         slot = series.after(moment)
         if slot is None or slot > until:
-            return Due(tuple(newest), count, is_exact=True)
+            return DueSlots(tuple(newest), count, is_exact=True)
         newest.append(slot)
         count, moment = count + 1, slot
-    return Due(_newest(series, after, until, keep), count, is_exact=False)
+    return DueSlots(_newest(series, after, until, keep), count, is_exact=False)
 
 
 def first_real(local: datetime, zone: ZoneInfo) -> datetime:
@@ -179,7 +179,7 @@ def _exists(local: datetime, zone: ZoneInfo) -> bool:
 
 
 def _newest(series: Timing, after: datetime, until: datetime, keep: int) -> tuple[datetime, ...]:
-    """Look back from the end in windows that double, so that a long outage of a busy schedule costs little."""
+    """Search back from the end in doubling windows, so that a long outage of a frequent schedule is cheap."""
     window = SECOND
     while True:
         begin = max(after, until - window)

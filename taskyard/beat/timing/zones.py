@@ -1,4 +1,4 @@
-"""Time zones from the pinned package `tzdata`, not from the machine: two hosts must not disagree about a slot."""
+"""Time zones from the pinned package `tzdata`, not from the machine: so that all hosts agree on a slot."""
 
 from functools import cache
 from importlib.resources import files

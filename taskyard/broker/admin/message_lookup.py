@@ -1,4 +1,4 @@
-"""Ask the broker which runs it still holds: waiting, delayed or active, but not dead."""
+"""Find which runs still have a message in the broker that is not dead."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,9 +8,9 @@ from redis import Redis
 DIED_AT = "ft"  # field of a message that was buried; see scripts/prelude.lua
 
 
-def held(client: Redis, prefix: str, run_ids: Iterable[str]) -> set[str]:
+def find_live_runs(client: Redis, prefix: str, run_ids: Iterable[str]) -> set[str]:
     """
-    Return those of the runs whose message is in the broker and not dead: all others are done, or never were sent.
+    Return the runs whose message is waiting, delayed or active; all others are done, dead or were never sent.
 
     Raises:
         RedisError: The broker does not answer.

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import redis
 
-from taskyard.broker.admin.queue_info import Explanation, Limits, Peeked, QueueCounts, read_limits
+from taskyard.broker.admin.queue_info import Explanation, PeekedMessage, QueueCounts, QueueLimits, read_limits
 from taskyard.broker.protocol.outcomes import detail
-from taskyard.broker.scripts.runner import Keyspace, ScriptName, Word, run
+from taskyard.broker.scripts.runner import Keyspace, ScriptArgument, ScriptName, run_script
 from taskyard.broker.transport.cancellation import cancel
-from taskyard.broker.transport.channel_maintenance import LINE
+from taskyard.broker.transport.queue_store import WAITING_SETS
 
 AT_ONCE = 1000  # messages per script call
 MS = timedelta(milliseconds=1)
@@ -27,7 +27,7 @@ class MessageBusyError(RuntimeError):
 
 
 class QueueControl:
-    """The queues of one prefix on one server. Every change survives restarts and holds for all workers."""
+    """The queues of one prefix on one server. Every change survives restarts and applies to all workers."""
 
     def __init__(self, client: redis.Redis, prefix: str = "taskyard:", *, writes_events: bool = True) -> None:
         """`client` must answer with bytes (the default); `writes_events` as in the transport's options."""
@@ -35,7 +35,7 @@ class QueueControl:
         self._space = Keyspace(prefix, writes_events)
 
     def pause(self, queue: str, by: str = "", reason: str = "", until: datetime | None = None) -> None:
-        """Hand out nothing more of the queue; what runs goes on. `until` None: until `resume`."""
+        """Pause a queue; running tasks continue. `until` None: until `resume`."""
         until_ms = int(until.timestamp() * 1000) if until else ""
         self._limit(queue, paused=1, paused_by=by, reason=reason, until=until_ms)
 
@@ -52,15 +52,15 @@ class QueueControl:
         self._limit(queue, key_rate=limit or "", key_per=per / MS if limit else "")
 
     def set_concurrency(self, queue: str, limit: int | None) -> None:
-        """Let at most `limit` messages be under a lease at once; None: no limit."""
+        """Allow at most `limit` messages under a lease at once; None: no limit."""
         self._limit(queue, concurrency=limit or "")
 
     def set_key_concurrency(self, queue: str, limit: int | None) -> None:
         """As `set_concurrency`, for each `group_key` on its own."""
         self._limit(queue, key_concurrency=limit or "")
 
-    def limits(self, queue: str) -> Limits:
-        """What holds for the queue now."""
+    def limits(self, queue: str) -> QueueLimits:
+        """Return the queue's pause and limits."""
         return self.counts(queue).limits
 
     def counts(self, queue: str) -> QueueCounts:
@@ -76,9 +76,9 @@ class QueueControl:
         found: Any = self._client.zrangebyscore(f"{self._space.prefix}consumers:{queue}", now_ms, "+inf")
         return list(found)
 
-    def peek(self, queue: str, state: State = "waiting", count: int = 10) -> list[Peeked]:
+    def peek(self, queue: str, state: State = "waiting", count: int = 10) -> list[PeekedMessage]:
         """Return the next `count` messages of that state, in order; nothing changes."""
-        kinds = LINE if state == "waiting" else (state,)
+        kinds = WAITING_SETS if state == "waiting" else (state,)
         found: list[tuple[bytes, float]] = []
         for kind in kinds:
             members: Any = self._client.zrange(f"{self._space.prefix}{kind}:{queue}", 0, count - 1, withscores=True)
@@ -87,7 +87,7 @@ class QueueControl:
 
     def move(self, run_id: str, queue: str) -> None:
         """
-        Let a waiting or delayed message wait in another queue instead.
+        Move a waiting or delayed message to another queue.
 
         Raises:
             MessageNotFoundError: There is none.
@@ -97,7 +97,7 @@ class QueueControl:
 
     def promote(self, run_id: str) -> None:
         """
-        Let a delayed message wait now.
+        End the delay of a message.
 
         Raises:
             MessageNotFoundError: There is none.
@@ -116,16 +116,16 @@ class QueueControl:
         self._change(run_id, self._run("remove", run_id, detail(by=by, reason=reason)))
 
     def cancel(self, run_id: str, by: str = "", reason: str = "") -> str:
-        """Let a run never start (again); returns where it was: waiting, delayed, active, dead or unknown."""
+        """Cancel a run; returns where its message was: waiting, delayed, active, dead or unknown."""
         return cancel(self._client, self._space, [run_id], by=by, reason=reason)[run_id]
 
     def drain(self, queue: str, by: str = "", reason: str = "") -> int:
         """Remove all waiting messages; returns how many."""
-        return self._drain(queue, LINE, by, reason)
+        return self._drain(queue, WAITING_SETS, by, reason)
 
     def purge(self, queue: str, by: str = "", reason: str = "") -> int:
         """Remove all waiting, delayed and dead messages; returns how many."""
-        return self._drain(queue, (*LINE, "delayed", "dead"), by, reason)
+        return self._drain(queue, (*WAITING_SETS, "delayed", "dead"), by, reason)
 
     def explain(self, run_id: str) -> Explanation:
         """
@@ -139,11 +139,11 @@ class QueueControl:
             raise MessageNotFoundError(f"no message of run {run_id} is in the broker: it is done, or never was sent")
         return Explanation.from_answer(run_id, answer, int(datetime.now(UTC).timestamp() * 1000))
 
-    def _run(self, name: ScriptName, *words: Word) -> Any:
-        return run(self._client, self._space, name, *words)
+    def _run(self, name: ScriptName, *arguments: ScriptArgument) -> Any:
+        return run_script(self._client, self._space, name, *arguments)
 
-    def _limit(self, queue: str, **fields: Word) -> None:
-        self._run("limits", queue, *(word for pair in fields.items() for word in pair))
+    def _limit(self, queue: str, **fields: ScriptArgument) -> None:
+        self._run("limits", queue, *(argument for pair in fields.items() for argument in pair))
 
     def _drain(self, queue: str, kinds: tuple[str, ...], by: str, reason: str) -> int:
         removed = 0
@@ -151,13 +151,13 @@ class QueueControl:
             removed += count
         return removed
 
-    def _peeked(self, found: list[tuple[bytes, float]], state: State) -> Iterator[Peeked]:
+    def _peeked(self, found: list[tuple[bytes, float]], state: State) -> Iterator[PeekedMessage]:
         pipeline: Any = self._client.pipeline(transaction=False)
         for tag, _ in found:
             pipeline.hgetall(f"{self._space.prefix}message:{tag.decode()}")
         for (tag, score), fields in zip(found, pipeline.execute(), strict=True):
             if fields:
-                yield Peeked.from_fields(tag.decode(), score if state != "waiting" else None, fields)
+                yield PeekedMessage.from_fields(tag.decode(), score if state != "waiting" else None, fields)
 
     @staticmethod
     def _change(run_id: str, answer: int) -> None:

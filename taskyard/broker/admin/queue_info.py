@@ -1,4 +1,4 @@
-"""What the broker tells about queues and messages: frozen facts with their units."""
+"""Facts about queues and messages, as the broker reports them."""
 
 import json
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What holds for a queue; None: no limit."""
+class QueueLimits:
+    """Pause and limits of a queue; None: no limit."""
 
     is_paused: bool
     paused_by: str
@@ -30,10 +30,10 @@ class QueueCounts:
     waiting: int
     delayed: int
     active: int  # under a lease: running, or waiting inside a worker
-    dead: int  # whose letter is not stored yet
-    oldest_age: timedelta | None  # since the message first in line was put; None: nobody waits
+    dead: int  # whose dead letter is not stored yet
+    oldest_age: timedelta | None  # since the message first in line was put; None: nothing waits
     consumers: int  # worker processes that took from it within the last lease
-    limits: Limits
+    limits: QueueLimits
 
     @property
     def is_paused(self) -> bool:
@@ -42,7 +42,7 @@ class QueueCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Peeked:
+class PeekedMessage:
     """One message, unchanged."""
 
     run_id: str
@@ -93,7 +93,7 @@ class Explanation:
     cancelled_by: str | None  # JSON
     group_key: str | None
     consumers: int
-    limits: Limits
+    limits: QueueLimits
     reasons: tuple[str, ...]  # in words, most important first
 
     @classmethod
@@ -107,7 +107,7 @@ class Explanation:
         if state == b"waiting":
             why += _obstacles(queue.decode(), limits, consumers, active, rate_wait)
             why += _group_obstacles(group.decode(), limits, group_active, group_wait)
-            why.append(f"{place} before it in line" if place > 0 else "it is next in line")
+            why.append(f"{place} messages are before it in the queue" if place > 0 else "it is next in the queue")
         if cancelled:
             why.insert(0, f"it is cancelled: {cancelled.decode()}")
         return cls(
@@ -116,12 +116,12 @@ class Explanation:
         )  # fmt: skip
 
 
-def read_limits(pairs: list[bytes] | dict[bytes, bytes], now_ms: int) -> Limits:
+def read_limits(pairs: list[bytes] | dict[bytes, bytes], now_ms: int) -> QueueLimits:
     """Read a limits hash as a script returns it."""
     items = pairs.items() if isinstance(pairs, dict) else zip(pairs[::2], pairs[1::2], strict=True)
     text = {name.decode(): value.decode() for name, value in items}
     until_ms = int(text["until"]) if text.get("until") else None
-    return Limits(
+    return QueueLimits(
         is_paused="paused" in text and not (until_ms and until_ms <= now_ms),
         paused_by=text.get("paused_by", ""),
         pause_reason=text.get("reason", ""),
@@ -140,10 +140,10 @@ def _states(state: str, left: timedelta) -> list[str]:
         return [f"it is due in {left}"]
     if state == "active":
         return [f"a worker has it; its lease ends in {left} unless it is renewed"]
-    return ["it is dead, and its letter is on the way to the dead letters"] if state == "dead" else []
+    return ["it is dead; its dead letter is not stored yet"] if state == "dead" else []
 
 
-def _obstacles(queue: str, limits: Limits, consumers: int, active: int, rate_wait_ms: int) -> list[str]:
+def _obstacles(queue: str, limits: QueueLimits, consumers: int, active: int, rate_wait_ms: int) -> list[str]:
     found = []
     if limits.is_paused:
         who = f" by {limits.paused_by}" if limits.paused_by else ""
@@ -157,7 +157,7 @@ def _obstacles(queue: str, limits: Limits, consumers: int, active: int, rate_wai
     return found
 
 
-def _group_obstacles(group: str, limits: Limits, active: int, wait_ms: int) -> list[str]:
+def _group_obstacles(group: str, limits: QueueLimits, active: int, wait_ms: int) -> list[str]:
     found = []
     if group and limits.key_concurrency is not None and active >= limits.key_concurrency:
         found.append(f"{active} of at most {limits.key_concurrency} messages of group {group} are being worked on")

@@ -1,4 +1,4 @@
-"""What a process has still to tell the broker of its executions: how they began and ended."""
+"""What a process has still to tell the broker about its executions: how they began and how they ended."""
 
 import logging
 import threading
@@ -6,120 +6,128 @@ from typing import NamedTuple
 
 import redis
 
-from taskyard.broker.protocol.outcomes import Done, Ending, Lease
-from taskyard.broker.scripts.runner import Call, Keyspace, run_all
+from taskyard.broker.protocol.outcomes import BrokerLease, Completed, Outcome
+from taskyard.broker.scripts.runner import Keyspace, ScriptCall, run_scripts
+from taskyard.broker.scripts.shared_names import EventKind
 
 log = logging.getLogger(__name__)
 
 ACKS_PER_CALL = 200
 
 
-class Note(NamedTuple):
-    """An event that belongs to no move of the message."""
+class BufferedEvent(NamedTuple):
+    """An event that belongs to no transition of the message."""
 
-    event: str
-    lease: Lease
+    kind: EventKind
+    lease: BrokerLease
     detail: str
-    outlives_lease: bool = False  # it may be told after the end of the lease
+    outlives_lease: bool = False  # it may be written after the end of the lease
 
 
-type Ended = tuple[Lease, Ending]
+class SettledLease(NamedTuple):
+    """One lease and how its execution ended."""
+
+    lease: BrokerLease
+    outcome: Outcome
 
 
-class Outbox:
-    """Collects in any thread; one thread at a time sends all there is, in one round trip."""
+class _Batch(NamedTuple):
+    """What is sent in one round trip."""
+
+    settled: list[SettledLease]
+    events: list[BufferedEvent]
+    starts: dict[str, BufferedEvent]  # by delivery tag: `started` events, written by the ack of the same lease if any
+
+
+class AcknowledgementBuffer:
+    """Collects from any thread; one thread at a time sends everything in one round trip."""
 
     def __init__(self, space: Keyspace, max_stalls: int) -> None:
         """`max_stalls` -1 means never dead."""
         self._space = space
         self._max_stalls = max_stalls
-        self._ended: list[Ended] = []
-        self._notes: list[Note] = []
-        self._starts: dict[str, Note] = {}  # by delivery tag: the start of what may end before it is sent
+        self._batch = _Batch([], [], {})
         self._lock = threading.Lock()
         self._sending = threading.Lock()
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits to be sent."""
-        return not (self._ended or self._notes or self._starts)
+        return not any(self._batch)
 
-    def is_told(self) -> bool:
-        """Whether nothing waits or is on its way, from where it can come back; waits for a thread that is sending."""
+    def is_flushed(self) -> bool:
+        """Whether everything has reached the broker; waits for a thread that is sending."""
         with self._sending:
             return self.is_empty
 
-    def end(self, lease: Lease, ending: Ending) -> None:
-        """Tell how an execution ended."""
+    def settle(self, lease: BrokerLease, outcome: Outcome) -> None:
+        """Buffer how an execution ended."""
         with self._lock:
-            self._ended.append((lease, ending))
+            self._batch.settled.append(SettledLease(lease, outcome))
 
-    def start(self, lease: Lease, detail: str) -> None:
-        """Tell that an execution began."""
+    def start(self, lease: BrokerLease, detail: str) -> None:
+        """Buffer that an execution began."""
         with self._lock:
-            self._starts[lease.delivery_tag] = Note("started", lease, detail)
+            self._batch.starts[lease.delivery_tag] = BufferedEvent("started", lease, detail)
 
-    def note(self, event: str, lease: Lease, detail: str, *, outlives_lease: bool = False) -> None:
-        """Tell what happened in between, or after an early end."""
-        note = Note(event, lease, detail, outlives_lease)
+    def note(self, kind: EventKind, lease: BrokerLease, detail: str, *, outlives_lease: bool = False) -> None:
+        """Buffer an event between start and end, or after an early acknowledgement."""
+        event = BufferedEvent(kind, lease, detail, outlives_lease)
         with self._lock:
-            start = self._starts.pop(lease.delivery_tag, None)
-            self._notes += [note] if start is None else [start, note]
+            start = self._batch.starts.pop(lease.delivery_tag, None)
+            self._batch.events.extend([event] if start is None else [start, event])
 
     def send(self, client: redis.Redis) -> None:
         """
-        Send all, after what another thread is sending.
+        Send everything, after what another thread is sending.
 
         Raises:
             redis.RedisError: The server is away; what was not sent stays.
         """
         with self._sending:
             with self._lock:
-                ended, self._ended = self._ended, []
-                notes, self._notes = self._notes, []
-                starts, self._starts = self._starts, {}
+                batch, self._batch = self._batch, _Batch([], [], {})
+            if not any(batch):
+                return
             try:
-                if ended or notes or starts:
-                    self._send(client, ended, notes, starts)
+                self._send(client, batch)
             except (redis.RedisError, OSError) as error:
                 with self._lock:
-                    self._ended[:0], self._notes[:0] = ended, notes
-                    self._starts = starts | self._starts
-                log.debug("%d endings wait for the broker: %s", len(ended), error)
+                    newer = self._batch
+                    self._batch = _Batch(
+                        batch.settled + newer.settled, batch.events + newer.events, batch.starts | newer.starts
+                    )
+                log.debug("%d outcomes wait for the broker: %s", len(batch.settled), error)
                 raise
 
-    def _send(self, client: redis.Redis, ended: list[Ended], notes: list[Note], starts: dict[str, Note]) -> None:
-        done = [(lease, ending) for lease, ending in ended if isinstance(ending, Done)]
-        chunks = [done[start : start + ACKS_PER_CALL] for start in range(0, len(done), ACKS_PER_CALL)]
-        others = [(lease, ending) for lease, ending in ended if not isinstance(ending, Done)]
-        over = {lease.delivery_tag for lease, _ in done}
-        notes = notes + [start for tag, start in starts.items() if tag not in over]
-        calls = [_notes_call(notes)] if notes else []
-        calls += [_ack_call(chunk, starts) for chunk in chunks]
-        calls += [ending.call(lease, self._max_stalls) for lease, ending in others]
-        answers = run_all(client, self._space, calls)[len(calls) - len(chunks) - len(others) :]
+    def _send(self, client: redis.Redis, batch: _Batch) -> None:
+        acks = [(lease, outcome) for lease, outcome in batch.settled if isinstance(outcome, Completed)]
+        chunks = [acks[start : start + ACKS_PER_CALL] for start in range(0, len(acks), ACKS_PER_CALL)]
+        others = [(lease, outcome) for lease, outcome in batch.settled if not isinstance(outcome, Completed)]
+        acked = {lease.delivery_tag for lease, _ in acks}
+        events = batch.events + [start for tag, start in batch.starts.items() if tag not in acked]
+        calls = [_note_call(events)] if events else []
+        calls += [_ack_call(chunk, batch.starts) for chunk in chunks]
+        calls += [outcome.call(lease, self._max_stalls) for lease, outcome in others]
+        answers = run_scripts(client, self._space, calls)[len(calls) - len(chunks) - len(others) :]
         lost = [chunk[index][0] for chunk, answer in zip(chunks, answers, strict=False) for index in answer]
         lost += [lease for (lease, _), answer in zip(others, answers[len(chunks) :], strict=True) if not answer]
-        for lease in lost:  # also said once too often when the answer to an earlier try was lost
-            log.warning(
-                "late answer refused: run %s on %s, lease %d had ended",
-                lease.run_id or lease.tag,
-                lease.queue,
-                lease.number,
-            )
+        for lease in lost:  # also logged when the answer to an earlier try was lost
+            run = lease.run_id or lease.tag
+            log.warning("late answer refused: run %s on %s, lease %d had ended", run, lease.queue, lease.number)
 
 
-def _ack_call(done: list[tuple[Lease, Done]], starts: dict[str, Note]) -> Call:
-    words: list[str | int] = []
-    for lease, ending in done:
+def _ack_call(acks: list[tuple[BrokerLease, Completed]], starts: dict[str, BufferedEvent]) -> ScriptCall:
+    arguments: list[str | int] = []
+    for lease, outcome in acks:
         start = starts.get(lease.delivery_tag)
-        words += ending.words(lease, "" if start is None else start.detail)
-    return Call("ack", tuple(words))
+        arguments += outcome.arguments(lease, "" if start is None else start.detail)
+    return ScriptCall("ack", tuple(arguments))
 
 
-def _notes_call(notes: list[Note]) -> Call:
-    words: list[str | int] = []
-    for event, lease, detail, outlives_lease in notes:
+def _note_call(events: list[BufferedEvent]) -> ScriptCall:
+    arguments: list[str | int] = []
+    for kind, lease, detail, outlives_lease in events:
         tag = "" if outlives_lease else lease.tag
-        words += (event, lease.run_id, lease.queue, lease.attempt, detail, tag, lease.number)
-    return Call("note", tuple(words))
+        arguments += (kind, lease.run_id, lease.queue, lease.attempt, detail, tag, lease.number)
+    return ScriptCall("note", tuple(arguments))

@@ -1,4 +1,4 @@
-"""The wire format: kombu's envelope and our header, to the words of `put` and back from the answer of `take`."""
+"""Translate kombu's envelope and our header into the arguments of `put`, and the answer of `take` back."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -10,18 +10,17 @@ from kombu.utils.json import dumps, loads
 
 from taskyard.broker.protocol.header import BURY_TASK, HEADER
 from taskyard.broker.protocol.json_codec import dump, load
-from taskyard.broker.protocol.outcomes import Lease, detail
-from taskyard.broker.scripts.runner import Word
+from taskyard.broker.protocol.outcomes import BrokerLease, detail
+from taskyard.broker.scripts.shared_names import PutFields
 
 NORMAL_PRIORITY = 5  # of a message that names none; 0-9, 9 first
-PUT_STRIDE = 16  # words per message of put.lua
 
 
 class MalformedEnvelopeError(ValueError):
-    """The bytes are JSON, but no envelope."""
+    """The bytes are not an envelope."""
 
 
-class Taken(NamedTuple):
+class TakenMessage(NamedTuple):
     """One message as `take` handed it out."""
 
     queue: str
@@ -33,45 +32,45 @@ class Taken(NamedTuple):
     stalls: int
     cancelled_by: str  # JSON; "" for a run that is not cancelled
     run_id: str
-    dead: tuple[bytes, ...]  # for a letter: what it reports
+    dead: tuple[bytes, ...]  # for a dead letter: the message it reports
     waited_ms: int  # since it was put, due, or taken back
 
-    delivery_tag: str  # unique for each hand-out, so that a late answer to an earlier one is told apart
+    delivery_tag: str  # unique for each hand-out, so that a late answer to an earlier one is recognized
 
-    def to_lease(self) -> Lease | None:
-        """What this process has to answer for; None when it needs no acknowledgement."""
+    def to_lease(self) -> BrokerLease | None:
+        """Return the lease; None when the message needs no acknowledgement."""
         if not self.lease:
             return None
-        return Lease(self.queue, self.tag, self.lease, self.run_id, self.attempt, self.delivery_tag)
+        return BrokerLease(self.queue, self.tag, self.lease, self.run_id, self.attempt, self.delivery_tag)
 
 
-def put_words(
+def put_fields(
     queue: str, message: dict[str, Any], expiry_ms: int = 0, encode: Callable[[Any], str] = dumps
-) -> tuple[Word, ...]:
-    """The words of put.lua for one message; `expiry_ms` is that of a temporary queue, 0 for none."""
+) -> PutFields:
+    """Return the arguments of put.lua for one message; `expiry_ms` is that of a temporary queue, 0 for none."""
     headers: dict[str, Any] = message.get("headers") or {}
     properties: dict[str, Any] = message["properties"]
     options: Mapping[str, Any] = headers.get(HEADER) or {}
     run_id = str(headers.get("id") or "") if "task" in headers else ""
     nonce = str(properties["delivery_tag"])
     dedup: Mapping[str, Any] = options.get("dedup") or {}
-    return (
-        queue,
-        run_id or nonce,
-        nonce,
-        encode(message),
-        priority_of(properties.get("priority")),
-        options.get("group_key") or "",
-        due_ms(headers.get("eta")),
-        "1" if options.get("lifo") else "0",
-        dedup.get("key") or "",
-        dedup.get("mode") or "until_done",
-        int(dedup.get("ttl_ms") or 0),
-        run_id,
-        queued_detail(headers, properties) if run_id else "",
-        expiry_ms,
-        int(options.get("attempt") or 1),
-        int(headers.get("retries") or 0),
+    return PutFields(
+        queue=queue,
+        tag=run_id or nonce,
+        nonce=nonce,
+        payload=encode(message),
+        priority=priority_of(properties.get("priority")),
+        group=options.get("group_key") or "",
+        due_ms=due_ms(headers.get("eta")),
+        lifo=int(bool(options.get("lifo"))),
+        dedup_key=dedup.get("key") or "",
+        dedup_mode=dedup.get("mode") or "until_done",
+        dedup_ms=int(dedup.get("ttl_ms") or 0),
+        run_id=run_id,
+        detail=queued_detail(headers, properties) if run_id else "",
+        expiry_ms=expiry_ms,
+        attempt=int(options.get("attempt") or 1),
+        retries=int(headers.get("retries") or 0),
     )
 
 
@@ -119,11 +118,11 @@ def queued_detail(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> 
     )
 
 
-def read_taken(answer: list[Any]) -> Taken:
+def read_taken(answer: list[Any]) -> TakenMessage:
     """One message of the answer of take.lua."""
     queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead, waited = answer
     name = tag.decode()
-    return Taken(
+    return TakenMessage(
         queue.decode(),
         name,
         lease,
@@ -139,15 +138,15 @@ def read_taken(answer: list[Any]) -> Taken:
     )
 
 
-def envelope_of(taken: Taken) -> dict[str, Any]:
+def envelope_of(taken: TakenMessage) -> dict[str, Any]:
     """
-    The envelope to deliver: the stored one, told which execution this is; the delay is over, so the ETA goes.
+    Return the envelope to deliver: the stored one with the facts of this execution, and without its past ETA.
 
     Raises:
         ValueError: The stored bytes are no envelope: not JSON, or not an object with `properties` and `headers`.
     """
     if taken.dead:
-        return _letter_envelope(taken)
+        return _dead_letter_envelope(taken)
     message = _decode(taken.payload)
     properties = message["properties"]
     properties["delivery_tag"] = taken.delivery_tag
@@ -179,8 +178,8 @@ def _decode(payload: bytes) -> dict[str, Any]:
     return message
 
 
-def _letter_envelope(taken: Taken) -> dict[str, Any]:
-    body = dump([[], letter_of(taken.dead), {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+def _dead_letter_envelope(taken: TakenMessage) -> dict[str, Any]:
+    body = dump([[], dead_letter_of(taken.dead), {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
     run_id = taken.run_id
     return {
         "body": body,
@@ -200,7 +199,7 @@ def _letter_envelope(taken: Taken) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def letter_of(dead: tuple[bytes, ...]) -> dict[str, Any]:
+def dead_letter_of(dead: tuple[bytes, ...]) -> dict[str, Any]:
     """The keyword arguments of `dead_letter.bury` for a message that the broker buried."""
     tag, payload, queue, run_id, attempt, stalls, reason, facts, died_ms = dead
     known = load(facts or b"{}")
@@ -229,5 +228,5 @@ def _headers_of(payload: bytes) -> dict[str, Any] | None:
 
 
 def new_nonce() -> str:
-    """A name for one publication: the same for all its repeated puts."""
+    """Return a name for one publication, shared by all its repeated puts."""
     return token_hex(16)

@@ -1,4 +1,4 @@
-"""What travels beside Celery's own message headers: one header of ours, and the names both ends agree on."""
+"""Our message header, and the names that producers and workers share."""
 
 from typing import Any, Literal, TypedDict
 
@@ -20,7 +20,7 @@ class MessageFacts(TypedDict, total=False):
 
     attempt: int  # number of the execution to come, from 1; absent: 1
     max_attempts: int  # executions in total
-    waited_ms: int  # told by the broker at hand-out: since it was put, due, or taken back
+    waited_ms: int  # set by the broker at hand-out: since it was put, due, or taken back
     group_key: str
     dedup: Dedup
     lifo: bool

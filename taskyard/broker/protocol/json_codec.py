@@ -1,4 +1,4 @@
-"""JSON by pydantic's encoder and decoder, which take a fraction of the time; what they refuse goes to Python's own."""
+"""Fast JSON by pydantic; what it refuses goes to Python's own encoder and decoder."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ _encoder = json.JSONEncoder(default=str, separators=(",", ":"))  # json.dumps wo
 
 
 def dump(value: Any) -> str:
-    """Return compact JSON text; lone surrogates are escaped, and what is no JSON becomes its text."""
+    """Return compact JSON text; lone surrogates are escaped, and values that JSON lacks become their text."""
     try:
         return to_json(value).decode()
     except PydanticSerializationError:

@@ -1,4 +1,4 @@
-"""How an execution can end, as the broker sees it: done, again, lost, buried, or returned."""
+"""How an execution can end for the broker: completed, rescheduled, stalled, returned or dead-lettered."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -7,11 +7,16 @@ import redis
 from kombu.exceptions import OperationalError
 
 from taskyard.broker.protocol.json_codec import dump
-from taskyard.broker.scripts.runner import Call
+from taskyard.broker.scripts.runner import ScriptCall
 
-NOT_ITS_FAULT = (redis.RedisError, OSError, OperationalError, MemoryError)  # errors that say nothing of a message
+INFRASTRUCTURE_ERRORS = (
+    redis.RedisError,
+    OSError,
+    OperationalError,
+    MemoryError,
+)  # not caused by a message
 
-type Outcome = Literal["succeeded", "failed", "cancelled", ""]
+type FinalEvent = Literal["succeeded", "failed", "cancelled", ""]
 
 
 def detail(**facts: Any) -> str:
@@ -19,14 +24,14 @@ def detail(**facts: Any) -> str:
     return dump(facts)
 
 
-def success(runtime: float | None, result: str | None) -> str:
-    """The detail of a success, the most frequent event: `runtime` in seconds, `result` as text."""
+def success_detail(runtime: float | None, result: str | None) -> str:
+    """The detail of a success_detail, the most frequent event: `runtime` in seconds, `result` as text."""
     if result is None or runtime is None:
         return detail(runtime=runtime, result=result)
     return f'{{"runtime":{runtime!r},"result":{dump(result)}}}'
 
 
-class Lease(NamedTuple):
+class BrokerLease(NamedTuple):
     """One hand-out of one message to this process."""
 
     queue: str
@@ -38,19 +43,19 @@ class Lease(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """The work is over: the message goes, the outcome is written ("" writes none)."""
+class Completed:
+    """The message is removed and the event written ("" writes none)."""
 
-    outcome: Outcome
+    event: FinalEvent
     detail: str = ""
 
-    def words(self, lease: Lease, started: str) -> tuple[str | int, ...]:
-        """The words of ack.lua, many go in one call; `started` is the detail of an unsent event, or ""."""
-        return (lease.queue, lease.tag, lease.number, self.outcome, self.detail, started)
+    def arguments(self, lease: BrokerLease, started: str) -> tuple[str | int, ...]:
+        """The arguments of ack.lua, many go in one call; `started` is the detail of an unsent event, or ""."""
+        return (lease.queue, lease.tag, lease.number, self.event, self.detail, started)
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class Rescheduled:
     """The same message comes back after `delay_ms`."""
 
     delay_ms: int
@@ -58,43 +63,50 @@ class Again:
     uses_attempt: bool
     detail: str = ""
 
-    def call(self, lease: Lease, max_stalls: int) -> Call:
+    def call(self, lease: BrokerLease, max_stalls: int) -> ScriptCall:
         """The call of requeue.lua."""
         added = int(self.uses_attempt)
         last = (added, added, self.event, self.detail, max_stalls)
-        return Call("requeue", (lease.queue, lease.tag, lease.number, "delay", self.delay_ms, *last))
+        return ScriptCall("requeue", (lease.queue, lease.tag, lease.number, "delay", self.delay_ms, *last))
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """The process that ran it died: it counts as a stall."""
+class Stalled:
+    """The process that ran it died; this counts as a stall."""
 
     detail: str
 
-    def call(self, lease: Lease, max_stalls: int) -> Call:
+    def call(self, lease: BrokerLease, max_stalls: int) -> ScriptCall:
         """The call of requeue.lua."""
-        return Call("requeue", (lease.queue, lease.tag, lease.number, "stall", 0, 0, 0, "", self.detail, max_stalls))
+        return ScriptCall(
+            "requeue", (lease.queue, lease.tag, lease.number, "stall", 0, 0, 0, "", self.detail, max_stalls)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """Nobody ran it to an end: back to the head of its priority, nothing counted."""
+    """It was not executed: back to the head of its priority, nothing is counted."""
 
-    def call(self, lease: Lease, max_stalls: int) -> Call:
+    def call(self, lease: BrokerLease, max_stalls: int) -> ScriptCall:
         """The call of requeue.lua."""
-        return Call("requeue", (lease.queue, lease.tag, lease.number, "head", 0, 0, 0, "", "", max_stalls))
+        return ScriptCall("requeue", (lease.queue, lease.tag, lease.number, "head", 0, 0, 0, "", "", max_stalls))
 
 
 @dataclass(frozen=True, slots=True)
-class Buried:
-    """It must never run again: to the dead letters, with its bytes and these facts (JSON)."""
+class DeadLettered:
+    """It must not run again: it becomes a dead letter with its bytes and these facts (JSON)."""
 
     reason: str
     facts: str  # error, message, traceback, runtime
 
-    def call(self, lease: Lease, max_stalls: int) -> Call:  # noqa: ARG002 - one signature for all endings
+    def call(self, lease: BrokerLease, max_stalls: int) -> ScriptCall:  # noqa: ARG002 - one signature for all outcomes
         """The call of bury.lua."""
-        return Call("bury", (lease.queue, lease.tag, lease.number, self.reason, self.facts))
+        return ScriptCall("bury", (lease.queue, lease.tag, lease.number, self.reason, self.facts))
 
 
-type Ending = Done | Again | Lost | Returned | Buried
+type Outcome = Completed | Rescheduled | Stalled | Returned | DeadLettered
+
+
+def rejection(*, requeue: bool) -> Outcome:
+    """Return the outcome of a message that its consumer rejected."""
+    return Returned() if requeue else Completed("failed", detail(error="Reject", message="rejected"))

@@ -1,1 +1,1 @@
-"""The Lua scripts that decide what happens to a message, and what runs them."""
+"""The Lua scripts that move messages, and their runner."""

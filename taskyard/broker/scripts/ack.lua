@@ -1,4 +1,4 @@
--- End messages whose work is over: lease, message and dedup key go, the outcome is written, a letter takes what it reported with it.
+-- End messages whose work is over: lease, message and dedup key go, the outcome is written, a dead letter takes what it reported with it.
 --
 -- ARGV[3...] 6 words per message: queue, tag, lease, event or '', detail of the event (JSON), detail of a `started` event that
 --            comes before it or ''
@@ -11,7 +11,7 @@ for i = 3, #ARGV, 6 do
   if f[1] == ARGV[i + 2] and end_lease(queue, tag, f[2]) then
     gone[#gone + 1] = mk
     free_dedup(f[3], tag)
-    if started ~= '' then event('started', f[4], queue, f[5], started) end
+    if started ~= '' then event(EVENT.started, f[4], queue, f[5], started) end
     if outcome ~= '' then event(outcome, f[4], queue, f[5], ARGV[i + 4]) end
     if f[6] then
       local buried_in = call('HGET', message(f[6]), 'q')

@@ -16,7 +16,7 @@ for i = 5, #ARGV do
   else
     call('HSET', message(run), 'c', ARGV[3])
     if call('ZREM', key('delayed', queue), run) == 1 then
-      wait_in_line(queue, run, f[2], f[3], true)
+      enqueue(queue, run, f[2], f[3], true)
       answers[#answers + 1] = 'delayed'
     else
       answers[#answers + 1] = call('ZSCORE', key('active', queue), run) and 'active' or 'waiting'

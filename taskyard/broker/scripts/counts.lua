@@ -1,7 +1,7 @@
 -- Count one queue.
 --
 -- ARGV[3] queue
--- Returns { waiting, delayed, active, dead, put at of the message first in line (ms; 0: none), now (ms), known consumers, limits as pairs }
+-- Returns { waiting, delayed, active, dead, put at of the message first in the queue (ms; 0: none), now (ms), known consumers, limits as pairs }
 local queue = ARGV[3]
 local waiting = call('ZCARD', key('waiting', queue)) + call('ZCARD', key('grouped', queue))
 local oldest = 0

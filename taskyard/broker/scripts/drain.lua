@@ -9,13 +9,13 @@ for i = 6, #ARGV do
   for _, tag in ipairs(tags) do
     local f = call('HMGET', message(tag), 'i', 'a', 'g', 'k')
     if ARGV[i] == 'waiting' or ARGV[i] == 'grouped' then
-      leave_line(queue, tag, ARGV[i] == 'grouped' and f[3] or '')
+      leave_queue(queue, tag, ARGV[i] == 'grouped' and f[3] or '')
     else
       call('ZREM', key(ARGV[i], queue), tag)
     end
     call('DEL', message(tag))
     free_dedup(f[4], tag)
-    if ARGV[i] ~= 'dead' then event('cancelled', f[1], queue, f[2], ARGV[4]) end
+    if ARGV[i] ~= 'dead' then event(EVENT.cancelled, f[1], queue, f[2], ARGV[4]) end
   end
   left = left - #tags
 end

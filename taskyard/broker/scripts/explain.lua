@@ -1,7 +1,7 @@
 -- Why a run is not running.
 --
 -- ARGV[3] run id
--- Returns {} when there is no such message, else { state, queue, place in line (0: next; -1: not waiting), ms until due or until its lease
+-- Returns {} when there is no such message, else { state, queue, position (0: next; -1: not waiting), ms until due or until its lease
 --         ends, attempt, stalls, cancelled by or '', group, ms until the group's rate allows it (-1: its running ones fill its limit),
 --         ms until the queue's rate allows one, active in the queue, active in the group, known consumers, limits as pairs }
 local tag = ARGV[3]

@@ -1,9 +1,9 @@
 """
-A server that answers and refuses to work is a lost connection.
+Treat a server that answers and refuses to work as a lost connection.
 
 A master that became a replica, a full disk, too few replicas: Celery takes such answers for faults of the program and
 ends the worker, and a client would stay with the old master for ever. With a lost connection all of them know what to
-do: let go of it, connect anew by its name, and go on when the server works again. A server without memory is no such
+do: reconnect by its name, and continue when the server works again. A server without memory is no such
 case: what it refuses are new messages only.
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 import redis
 from redis import exceptions
 
-from taskyard.broker.scripts.runner import EVEN_WHEN_FULL
+from taskyard.broker.scripts.runner import ALLOW_OOM
 
-PROBE = f"{EVEN_WHEN_FULL}return 1"  # a server that may not write refuses it, though it writes nothing
+PROBE = f"{ALLOW_OOM}return 1"  # a server that may not write refuses it, though it writes nothing
 _KINDS = (
     exceptions.ReadOnlyError,
     exceptions.ClusterDownError,
@@ -26,12 +26,12 @@ _KINDS = (
 _WORDS = re.compile(r"(NOREPLICAS|MISCONF|UNBLOCKED|BUSY) ")
 
 
-class RefusedError(redis.ConnectionError):
+class ServerRefusedError(redis.ConnectionError):
     """The server answers, and refuses to work."""
 
 
-class Reconnecting:
-    """A part of a connection class of redis-py: a refusal ends the connection."""
+class ReconnectOnRefusal:
+    """Mixin for redis-py connections: a refusal closes the connection."""
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         """
@@ -49,17 +49,17 @@ class Reconnecting:
             if not isinstance(error, _KINDS) and not _WORDS.match(str(error)):
                 raise
             connection.disconnect()
-            raise RefusedError(f"the server refuses to work: {error}") from error
+            raise ServerRefusedError(f"the server refuses to work: {error}") from error
 
 
-def reconnecting(connection_class: type) -> type:
-    """Return a new class whose connections a refusal ends; it may hold a channel, so nothing here keeps it."""
-    if issubclass(connection_class, Reconnecting):
+def with_reconnect_on_refusal(connection_class: type) -> type:
+    """Return a new class whose connections close on a refusal; not cached, since it may reference a channel."""
+    if issubclass(connection_class, ReconnectOnRefusal):
         return connection_class
-    return type(connection_class.__name__, (Reconnecting, connection_class), {})
+    return type(connection_class.__name__, (ReconnectOnRefusal, connection_class), {})
 
 
-def watch[P: redis.ConnectionPool](pool: P) -> P:
-    """Let a refusal end each connection that the pool makes from now on."""
-    pool.connection_class = reconnecting(pool.connection_class)
+def reconnect_on_refusal[P: redis.ConnectionPool](pool: P) -> P:
+    """Make every new connection of the pool disconnect on a refusal."""
+    pool.connection_class = with_reconnect_on_refusal(pool.connection_class)
     return pool

@@ -12,15 +12,15 @@ local due = call('ZSCORE', key('delayed', queue), tag)
 if target == '' then
   if not due then return -1 end
   call('ZREM', key('delayed', queue), tag)
-  wait_in_line(queue, tag, f[2], f[3])
+  enqueue(queue, tag, f[2], f[3])
 elseif due then
   call('ZREM', key('delayed', queue), tag)
   call('HSET', mk, 'q', target)
   call('ZADD', key('delayed', target), due, tag)
   wake(target)
-elseif leave_line(queue, tag, f[3]) then
+elseif leave_queue(queue, tag, f[3]) then
   call('HSET', mk, 'q', target)
-  wait_in_line(target, tag, f[2], f[3])
+  enqueue(target, tag, f[2], f[3])
 else
   return -1
 end

@@ -1,4 +1,4 @@
--- The first part of every script: clock, names of keys, events, and the moves between the sorted sets of a queue.
+-- The first part of every script, after the tables EVENT and PUT of shared_names.py: clock, names of keys, events, and the moves between the sorted sets of a queue.
 --
 -- KEYS[1] the prefix itself: routes the script to the slot of the prefix's hash tag, if it has one
 -- ARGV[1] prefix of all keys
@@ -7,17 +7,17 @@
 -- <prefix>message:<tag>    hash     one message: m payload, q queue, p priority, g group, i run id, n nonce of the put, t put at (ms),
 --                                   w waits since (ms), if not since it was put,
 --                                   a attempt, r retries, s stalls, d number of the lease, k dedup key, c cancelled by,
---                                   b tag of the dead message that this letter reports, fr/ff/ft reason, facts and time (ms) of its death
--- <prefix>waiting:<queue>  zset     tag -> place in line; messages without a group
--- <prefix>grouped:<queue>  zset     tag -> place in line; messages with a group
+--                                   b tag of the dead message that this dead letter reports, fr/ff/ft reason, facts and time (ms) of its death
+-- <prefix>waiting:<queue>  zset     tag -> position; messages without a group
+-- <prefix>grouped:<queue>  zset     tag -> position; messages with a group
 -- <prefix>group:<queue>:<group>     zset: the same tags, of one group
--- <prefix>turns:<queue>    zset     group -> place in line of its next message; groups that may run
+-- <prefix>turns:<queue>    zset     group -> position of its next message; groups that may run
 -- <prefix>parked:<queue>   zset     group -> ms at which it may run again; inf: when one of its leases ends
 -- <prefix>running:<queue>:<group>   set of tags under a lease
 -- <prefix>delayed:<queue>  zset     tag -> due (ms)
 -- <prefix>active:<queue>   zset     tag -> end of its lease (ms)
 -- <prefix>dead:<queue>     zset     tag -> time of death (ms)
--- <prefix>seq:<queue>      string   counter of places; goes when the line is empty
+-- <prefix>seq:<queue>      string   counter of positions; deleted when the queue is empty
 -- <prefix>marker:<queue>   zset     one member that wakes a blocked consumer
 -- <prefix>limits:<queue>   hash     paused, paused_by, reason, until, concurrency, rate, per, key_concurrency, key_rate, key_per
 -- <prefix>rate:<queue>[:<group>]    string: theoretical arrival time of the rate limit (ms), expires
@@ -26,14 +26,14 @@
 -- <prefix>cancel:<run id>  string   who cancelled a run that had no message yet, expires
 -- <prefix>events           stream   e event, id run, q queue, n attempt, at ms, d JSON
 --
--- A place in line is (9 - priority) * BAND + sequence, so lower goes first; at the head of its priority it is - sequence.
+-- A position is (9 - priority) * BAND + sequence, so lower goes first; at the head of its priority it is - sequence.
 local P, writes_events = ARGV[1], ARGV[2] == '1'
 local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local now_exact = time[1] * 1000 + time[2] / 1000
 local BAND = 1e13
-local LETTERS = 'dead-letter'
+local DEAD_LETTERS = 'dead-letter'
 
 local function message(tag) return P .. 'message:' .. tag end
 local function key(kind, queue) return P .. kind .. ':' .. queue end
@@ -49,7 +49,7 @@ end
 
 local function band_of(place) return math.floor((tonumber(place) + BAND / 2) / BAND) end
 
--- Give a group its next turn, at the end of the line of its first message's priority.
+-- Give a group its next turn, after the others of its first message's priority.
 local function take_turn(queue, group)
   local first = call('ZRANGE', group_key('group', queue, group), 0, 0, 'WITHSCORES')
   if first[2] then
@@ -60,7 +60,7 @@ local function take_turn(queue, group)
 end
 
 -- `is_quiet`: the caller wakes a consumer itself, once for many.
-local function wait_in_line(queue, tag, priority, group, at_head, is_quiet)
+local function enqueue(queue, tag, priority, group, at_head, is_quiet)
   local place = call('INCR', key('seq', queue))
   local score = (9 - tonumber(priority or 5)) * BAND + (at_head and -place or place)
   if has(group) then
@@ -73,7 +73,7 @@ local function wait_in_line(queue, tag, priority, group, at_head, is_quiet)
   if not is_quiet then wake(queue) end
 end
 
--- Forget what only an unempty line needs.
+-- Delete what an empty queue does not need.
 local function tidy(queue)
   if call('EXISTS', key('waiting', queue), key('grouped', queue)) == 0 then
     call('DEL', key('seq', queue), key('marker', queue), key('turns', queue), key('parked', queue))
@@ -87,7 +87,7 @@ local function correct_turn(queue, group, members)
   if turn and band_of(turn) ~= band_of(first[2]) then take_turn(queue, group) end
 end
 
-local function leave_line(queue, tag, group)
+local function leave_queue(queue, tag, group)
   if not has(group) then
     if call('ZREM', key('waiting', queue), tag) == 0 then return false end
   else
@@ -127,30 +127,30 @@ local function offer(queue)
   if call('EXISTS', key('waiting', queue), key('turns', queue)) > 0 then wake(queue) end
 end
 
--- Move a message that is nowhere now to the dead ones, and send the letter that reports it.
+-- Move a message that is nowhere now to the dead ones, and send the dead letter that reports it.
 local function bury(queue, tag, reason, facts)
   local fields = call('HMGET', message(tag), 'i', 'a', 'k')
   local run, attempt = fields[1], fields[2] or '1'
   free_dedup(fields[3], tag)
   call('ZADD', key('dead', queue), now, tag)
   call('HSET', message(tag), 'fr', reason, 'ff', facts, 'ft', now)
-  event('failed', run, queue, attempt, facts)
-  local letter = 'bury-' .. tag .. '-' .. attempt
-  call('HSET', message(letter), 'm', '{}', 'q', LETTERS, 'p', 5, 'i', letter, 't', now, 'b', tag)
-  wait_in_line(LETTERS, letter, 5)
-  event('queued', letter, LETTERS, 1, '{"task":"dead_letter.bury"}')
+  event(EVENT.failed, run, queue, attempt, facts)
+  local report = 'bury-' .. tag .. '-' .. attempt
+  call('HSET', message(report), 'm', '{}', 'q', DEAD_LETTERS, 'p', 5, 'i', report, 't', now, 'b', tag)
+  enqueue(DEAD_LETTERS, report, 5)
+  event(EVENT.queued, report, DEAD_LETTERS, 1, '{"task":"dead_letter.bury"}')
 end
 
--- A lease ended without an answer: back to the head of the line, or dead after more than max_stalls. A letter waits for ever.
+-- A lease ended without an answer: back to the head of the queue, or dead after more than max_stalls. A dead letter waits for ever.
 local function stall(queue, tag, max_stalls, reason, facts)
   local mk = message(tag)
   local stalls = call('HINCRBY', mk, 's', 1)
   local fields = call('HMGET', mk, 'i', 'a', 'p', 'g', 'b')
-  event('stalled', fields[1], queue, fields[2], '{"stalls":' .. stalls .. '}')
+  event(EVENT.stalled, fields[1], queue, fields[2], '{"stalls":' .. stalls .. '}')
   if max_stalls >= 0 and stalls > max_stalls and not fields[5] then
     bury(queue, tag, reason, facts)
   else
     call('HSET', mk, 'w', now)
-    wait_in_line(queue, tag, fields[3], fields[4], true)
+    enqueue(queue, tag, fields[3], fields[4], true)
   end
 end

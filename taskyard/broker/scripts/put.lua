@@ -1,10 +1,9 @@
 -- Store messages; each is then waiting or delayed. A second put of the same message (same tag and nonce) changes nothing.
 --
--- ARGV[3...] 16 words per message: queue, tag, nonce, payload, priority 0-9, group or '', due (ms; 0: now), '1' for LIFO,
---            dedup key or '', dedup mode, dedup time (ms; 0: none), run id or '', detail of the event (JSON), expiry of the
---            keys of a temporary queue (ms; 0: none), attempt, retries
+-- ARGV[3...] PUT.count arguments per message, see PutFields in shared_names.py: queue, tag, nonce, payload, priority 0-9, group or '',
+--            due (ms; 0: now), '1' for LIFO, dedup key or '', dedup mode, dedup time (ms; 0: none), run id or '', detail of the
+--            event (JSON), expiry of the keys of a temporary queue (ms; 0: none), attempt, retries
 -- Returns    per message '' or the id of the run that already holds its dedup key
-local STRIDE = 16
 local answers, woken = {}, {}
 
 -- The tag that holds the dedup key, '' if there is none (any more).
@@ -19,7 +18,7 @@ local function replace(holder, tag)
   local fields = call('HMGET', message(holder), 'q', 'i', 'a')
   if fields[1] and call('ZREM', key('delayed', fields[1]), holder) == 1 then
     call('DEL', message(holder))
-    event('cancelled', fields[2], fields[1], fields[3], '{"by":"debounce","reason":"replaced by ' .. tag .. '"}')
+    event(EVENT.cancelled, fields[2], fields[1], fields[3], '{"by":"debounce","reason":"replaced by ' .. tag .. '"}')
   end
 end
 
@@ -35,7 +34,12 @@ local function claim(dedup, mode, span, tag)
   return '', mode == 'debounce' and now + span or 0
 end
 
-local function put(queue, tag, nonce, payload, priority, group, due, lifo, dedup, mode, span, run, detail, expiry, attempt, retries)
+local function put(at)
+  local queue, tag, nonce, payload = ARGV[at + PUT.queue], ARGV[at + PUT.tag], ARGV[at + PUT.nonce], ARGV[at + PUT.payload]
+  local priority, group, due, lifo = ARGV[at + PUT.priority], ARGV[at + PUT.group], tonumber(ARGV[at + PUT.due_ms]), ARGV[at + PUT.lifo] == '1'
+  local dedup, mode, span = ARGV[at + PUT.dedup_key], ARGV[at + PUT.dedup_mode], tonumber(ARGV[at + PUT.dedup_ms])
+  local run, detail, expiry = ARGV[at + PUT.run_id], ARGV[at + PUT.detail], tonumber(ARGV[at + PUT.expiry_ms])
+  local attempt, retries = ARGV[at + PUT.attempt], ARGV[at + PUT.retries]
   local there = call('HGET', message(tag), 'n')
   if there == nonce then return '' end
   if there then tag = tag .. '~' .. nonce end
@@ -52,11 +56,11 @@ local function put(queue, tag, nonce, payload, priority, group, due, lifo, dedup
   if due > now then
     call('ZADD', key('delayed', queue), due, tag)
     if call('ZRANGE', key('delayed', queue), 0, 0)[1] == tag then wake(queue) end
-    event('scheduled', run, queue, attempt, detail)
+    event(EVENT.scheduled, run, queue, attempt, detail)
   else
-    wait_in_line(queue, tag, priority, group, lifo, expiry == 0) -- what expires is made before its expiry is set
+    enqueue(queue, tag, priority, group, lifo, expiry == 0) -- what expires is made before its expiry is set
     if expiry == 0 then woken[queue] = true end
-    event('queued', run, queue, attempt, detail)
+    event(EVENT.queued, run, queue, attempt, detail)
   end
   if expiry > 0 then
     for _, name in ipairs({ mk, key('waiting', queue), key('seq', queue), key('marker', queue) }) do call('PEXPIRE', name, expiry) end
@@ -64,10 +68,6 @@ local function put(queue, tag, nonce, payload, priority, group, due, lifo, dedup
   return ''
 end
 
-for i = 3, #ARGV, STRIDE do
-  local a = ARGV
-  answers[#answers + 1] = put(a[i], a[i + 1], a[i + 2], a[i + 3], a[i + 4], a[i + 5], tonumber(a[i + 6]), a[i + 7] == '1',
-    a[i + 8], a[i + 9], tonumber(a[i + 10]), a[i + 11], a[i + 12], tonumber(a[i + 13]), a[i + 14], a[i + 15])
-end
+for i = 3, #ARGV, PUT.count do answers[#answers + 1] = put(i) end
 for queue in pairs(woken) do wake(queue) end
 return answers

@@ -1,4 +1,4 @@
--- Give a message under a lease back to its queue, in the same call that ends the lease.
+-- Return a message under a lease to its queue, in the same call that ends the lease.
 --
 -- ARGV[3] queue, ARGV[4] tag, ARGV[5] lease
 -- ARGV[6] how: 'delay' after ARGV[7] ms, 'head' of its priority now, 'stall': its process died; dead after max_stalls
@@ -18,7 +18,7 @@ if how == 'stall' then
   stall(queue, tag, tonumber(ARGV[12]), 'worker_lost', ARGV[11])
 elseif how == 'head' or tonumber(ARGV[7]) <= 0 then
   call('HSET', mk, 'w', now)
-  wait_in_line(queue, tag, f[3], f[2], how == 'head')
+  enqueue(queue, tag, f[3], f[2], how == 'head')
 else
   call('ZADD', key('delayed', queue), now + tonumber(ARGV[7]), tag)
   if call('ZRANGE', key('delayed', queue), 0, 0)[1] == tag then wake(queue) end

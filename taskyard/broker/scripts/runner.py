@@ -8,8 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import redis
 
+from taskyard.broker.scripts.shared_names import lua_names
+
 FOLDER = Path(__file__).parent
-EVEN_WHEN_FULL = "#!lua flags=allow-oom\n"  # the first line of a script that a server runs beyond its `maxmemory`
+ALLOW_OOM = "#!lua flags=allow-oom\n"  # the first line of a script that a server runs beyond its `maxmemory`
 
 type ScriptName = Literal[
     "ack",
@@ -21,62 +23,62 @@ type ScriptName = Literal[
     "limits",
     "move",
     "note",
-    "promote",
     "put",
     "remove",
     "renew",
     "requeue",
     "take",
 ]
-type Word = str | bytes | int | float
+type ScriptArgument = str | bytes | int | float
 
 
-class Script(NamedTuple):
+class LuaScript(NamedTuple):
     """One script with the shared first part before it."""
 
     text: str
     sha: str  # how the server knows it
 
 
-class Call(NamedTuple):
+class ScriptCall(NamedTuple):
     """One script call that is ready to be sent."""
 
     name: ScriptName
-    words: tuple[Word, ...]  # ARGV[3...]
+    arguments: tuple[ScriptArgument, ...]  # ARGV[3...]
 
 
 class Keyspace(NamedTuple):
-    """What every script is told first."""
+    """The first arguments of every script."""
 
     prefix: str
     writes_events: bool  # to the stream that the audit reads
 
 
 @cache
-def script(name: ScriptName) -> Script:
+def script(name: ScriptName) -> LuaScript:
     """
     Read a script; each is read once per process.
 
     A full server refuses `put` whole; all others need next to nothing, and are how it empties.
     """
-    first_line = "" if name == "put" else EVEN_WHEN_FULL
-    text = first_line + (FOLDER / "prelude.lua").read_text() + (FOLDER / f"{name}.lua").read_text()
-    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+    first_line = "" if name == "put" else ALLOW_OOM
+    prelude = lua_names() + (FOLDER / "prelude.lua").read_text()
+    text = first_line + prelude + (FOLDER / f"{name}.lua").read_text()
+    return LuaScript(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-def evalsha_words(space: Keyspace, call: Call) -> tuple[Word, ...]:
-    """The words after `EVALSHA` (or, with the text in place of the hash, after `EVAL`)."""
-    return (script(call.name).sha, 1, space.prefix, space.prefix, int(space.writes_events), *call.words)
+def evalsha_arguments(space: Keyspace, call: ScriptCall) -> tuple[ScriptArgument, ...]:
+    """The arguments after `EVALSHA` (or, with the text in place of the hash, after `EVAL`)."""
+    return (script(call.name).sha, 1, space.prefix, space.prefix, int(space.writes_events), *call.arguments)
 
 
-def run(client: redis.Redis, space: Keyspace, name: ScriptName, *words: Word) -> Any:
+def run_script(client: redis.Redis, space: Keyspace, name: ScriptName, *arguments: ScriptArgument) -> Any:
     """
     Run one script.
 
     Raises:
         redis.RedisError: As the client does.
     """
-    sent = evalsha_words(space, Call(name, words))
+    sent = evalsha_arguments(space, ScriptCall(name, arguments))
     execute: Any = client.execute_command
     try:
         return execute("EVALSHA", *sent)
@@ -84,10 +86,10 @@ def run(client: redis.Redis, space: Keyspace, name: ScriptName, *words: Word) ->
         return execute("EVAL", script(name).text, *sent[1:])
 
 
-class Started:
-    """One script call that the server works on while this process goes on; it holds a connection until it is ended."""
+class PendingCall:
+    """A script call in flight; it occupies a connection until its answer is read."""
 
-    def __init__(self, client: Any, space: Keyspace, call: Call) -> None:
+    def __init__(self, client: Any, space: Keyspace, call: ScriptCall) -> None:
         """
         Send the call.
 
@@ -98,8 +100,8 @@ class Started:
         self._pool = client.connection_pool
         self._connection = self._pool.get_connection()
         try:
-            words = ("EVALSHA", *evalsha_words(space, call))
-            self._connection.send_packed_command(self._connection.pack_command(*words))
+            arguments = ("EVALSHA", *evalsha_arguments(space, call))
+            self._connection.send_packed_command(self._connection.pack_command(*arguments))
         except BaseException:
             self._abandon()
             raise
@@ -115,7 +117,7 @@ class Started:
             answer = self._connection.read_response()
         except redis.exceptions.NoScriptError:
             self._pool.release(self._connection)
-            return run(self._client, self._space, self._call.name, *self._call.words)
+            return run_script(self._client, self._space, self._call.name, *self._call.arguments)
         except BaseException:
             self._abandon()
             raise
@@ -123,34 +125,34 @@ class Started:
         return answer
 
     def _abandon(self) -> None:
-        self._connection.disconnect()  # what is still to be read belongs to nobody
+        self._connection.disconnect()  # an unread answer must not reach the next user
         self._pool.release(self._connection)
 
 
-def run_all(client: redis.Redis, space: Keyspace, calls: Sequence[Call]) -> list[Any]:
+def run_scripts(client: redis.Redis, space: Keyspace, calls: Sequence[ScriptCall]) -> list[Any]:
     """
     Run scripts in their order with one round trip; not a transaction, and sent once only.
 
     Raises:
         redis.RedisError: The first error of a call, or of the connection; earlier calls may have taken effect.
     """
-    answers = _exchange(client.connection_pool, [("EVALSHA", *evalsha_words(space, call)) for call in calls])
+    answers = _exchange(client.connection_pool, [("EVALSHA", *evalsha_arguments(space, call)) for call in calls])
     for index, (call, answer) in enumerate(zip(calls, answers, strict=True)):
         if isinstance(answer, redis.exceptions.NoScriptError):
-            answers[index] = run(client, space, call.name, *call.words)
+            answers[index] = run_script(client, space, call.name, *call.arguments)
         elif isinstance(answer, Exception):
             raise answer
     return answers
 
 
-def _exchange(pool: Any, commands: Sequence[tuple[Word, ...]]) -> list[Any]:
+def _exchange(pool: Any, commands: Sequence[tuple[ScriptArgument, ...]]) -> list[Any]:
     """As a pipeline of the client, at a fraction of its cost: what it does around each command is not needed here."""
     connection = pool.get_connection()
     try:
         connection.send_packed_command(connection.pack_commands(commands))
         return [_answer_or_error(connection) for _ in commands]
     except BaseException:
-        connection.disconnect()  # what is still to be read belongs to nobody
+        connection.disconnect()  # an unread answer must not reach the next user
         raise
     finally:
         pool.release(connection)

@@ -1,11 +1,11 @@
--- Hand out up to `want` messages, each under a lease: due ones join the line, ended leases are taken back, pause and limits decide.
+-- Hand out up to `want` messages, each under a lease: due ones are enqueued, ended leases are taken back, pause and limits decide.
 --
 -- ARGV[3] length of a lease (ms)
 -- ARGV[4] stalls that a message survives; -1: any number
 -- ARGV[5] want
 -- ARGV[6...] pairs of queue and '1' for messages that need no acknowledgement (they are deleted now)
 -- Returns { ms until something may be due (-1: unknown), message... }, each message { queue, tag, lease, payload, attempt, retries,
---         stalls, cancelled by or '', run id, dead, ms it waited since it was put, due, or taken back }, dead being {} or, for a letter, what it reports:
+--         stalls, cancelled by or '', run id, dead, ms it waited since it was put, due, or taken back }, dead being {} or, for a dead letter, what it reports:
 --         { tag, payload, queue, run id, attempt, stalls, reason, facts, time of death (ms) }
 local lease_ms, max_stalls, want = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local DUE_AT_ONCE, STALLED_AT_ONCE, PARKED_AT_ONCE = 1000, 100, 200
@@ -28,7 +28,7 @@ local function join_due(queue)
       local fields = call('HMGET', message(tag), 'p', 'g')
       if fields[1] then
         call('HSET', message(tag), 'w', now)
-        wait_in_line(queue, tag, fields[1], fields[2])
+        enqueue(queue, tag, fields[1], fields[2])
       end
     end
   end
@@ -96,7 +96,7 @@ local function pop_from_group(queue, group, arrival)
   return tag
 end
 
--- Take the next tag out of the line: a message without a group, or the first one of the group whose turn it is; nil if none may run.
+-- Take the next tag out of the queue: a message without a group, or the first one of the group whose turn it is; nil if none may run.
 local function pop(queue, limits)
   for _ = 1, PARKED_AT_ONCE do
     local single = call('ZRANGE', key('waiting', queue), 0, 0, 'WITHSCORES')

@@ -1,4 +1,4 @@
-"""One Redis client per process for what is not Celery's own traffic: events, limits, small state."""
+"""One Redis client per process for everything but Celery's own traffic: events, limits, small state."""
 
 import os
 from functools import lru_cache
@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from redis import Redis, Sentinel
 
-from taskyard.broker.scripts.failover import watch
+from taskyard.broker.scripts.failover import reconnect_on_refusal
 from taskyard.broker.transport.options import read_url
 
 
@@ -30,18 +30,18 @@ def open_client(url: str, **options: Any) -> "Redis":
     plain, sentinel = read_url(url)
     if not sentinel:
         client = Redis.from_url(url, **options)
-        watch(client.connection_pool)
+        reconnect_on_refusal(client.connection_pool)
         return client
     parts = urlsplit(plain)
     given = {"username": parts.username, "password": parts.password}
     secrets: dict[str, Any] = {name: unquote(value) for name, value in given.items() if value}
     asking: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("socket_")}
-    asking["retry"] = None  # the next sentinel is asked instead
+    asking["retry"] = None  # ask the next sentinel instead
     make: Any = Sentinel
     number = int(parts.path.strip("/") or 0)
     manager = make(sentinel["sentinels"], sentinel_kwargs=asking, db=number, **secrets, **options)
     master: Redis = manager.master_for(sentinel["master_name"])
-    watch(master.connection_pool)
+    reconnect_on_refusal(master.connection_pool)
     return master
 
 

@@ -1,4 +1,4 @@
-"""A real Valkey server of our own: started on a free loopback port, durable in a folder, gone with its parent."""
+"""An embedded Valkey server: on a free loopback port, durable in a folder, stopped when its parent ends."""
 
 import socket
 import subprocess
@@ -51,7 +51,7 @@ class EmbeddedValkey:
         self._appendfsync = appendfsync
         self._binary = binary
         self._options = list(options)
-        self.holds: Sequence[int] = ()  # open files that the server holds for as long as it lives, such as a lock
+        self.holds: Sequence[int] = ()  # file descriptors that the server keeps open, such as a lock
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -103,7 +103,7 @@ class EmbeddedValkey:
                 raise
             self.stop()
             if left:
-                self.port = 0  # somebody else may have taken the port between our look and the bind
+                self.port = 0  # somebody else may have taken the port between our check and the bind
         raise ServerStartError(f"the server on port {self.port} did not start: {self._last_lines()}")
 
     def spawn(self) -> None:
@@ -150,7 +150,7 @@ class EmbeddedValkey:
                 return True
             if is_loading:  # a large append-only file takes its time
                 deadline = time.monotonic() + START_LIMIT
-            time.sleep(0.02)  # a server that starts tells nobody: it is asked until it answers
+            time.sleep(0.02)  # a starting server announces nothing: poll until it answers
         return False
 
     def _is_loading(self) -> bool | None:

@@ -1,4 +1,4 @@
-"""Bulk publishing: the first message goes all of Celery's way, the others are copies of it with what differs."""
+"""Bulk publishing: Celery makes the first message, the others are copies of it with their differences."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -12,18 +12,18 @@ from kombu.utils.json import dumps
 from taskyard.broker.protocol.envelope import give_normal_priority
 from taskyard.broker.protocol.header import HEADER
 from taskyard.broker.protocol.json_codec import dump, load
-from taskyard.broker.transport.publish_batch import PublishBatch, Routed
+from taskyard.broker.transport.publish_batch import PublishBatch, RoutedMessage
 
 _DIFFERENT = frozenset({"headers", "kwargsrepr", "priority", "countdown", "eta"})  # from copy to copy
 
 
-class Copies:
+class MessageCopies:
     """Puts copies of one message into a batch."""
 
-    def __init__(self, batch: PublishBatch, model: Routed) -> None:
+    def __init__(self, batch: PublishBatch, model: RoutedMessage) -> None:
         self._batch = batch
         self._routed = model
-        self._model = load(dumps(model.message))  # plain JSON: kombu has marked what is not
+        self._model = load(dumps(model.message))  # plain JSON: kombu has marked other types
         self._args, _, self._embed = load(self._model["body"])
         headers = self._model["headers"]
         self._is_root = headers["root_id"] == headers["id"]
@@ -56,22 +56,22 @@ class Copies:
         }
         body = dump([self._args, kwargs, self._embed])
         message = {**self._model, "headers": headers, "properties": properties, "body": body}
-        self._batch.put(Routed(self._routed.queue, message, self._routed.expiry_ms), dump)
+        self._batch.put(RoutedMessage(self._routed.queue, message, self._routed.expiry_ms), dump)
         return run_id
 
 
-def copies_of(session: object, app: Celery) -> Copies | None:
+def copies_of(session: object, app: Celery) -> MessageCopies | None:
     """
     Return what copies the last message of this batch, or None where each must go Celery's own way.
 
-    That is so on another transport, for a message that went into several queues, and where somebody listens to what is
-    published: Flower's sent events, or signals by which a tracing library adds its headers.
+    That is so on another transport, for a message that went into several queues, and where publications are
+    observed: Flower's sent events, or signals by which a tracing library adds its headers.
     """
     listeners = [receiver for _, receiver in before_task_publish.receivers or () if not _is_ours(receiver)]
     is_watched = bool(listeners or after_task_publish.receivers or app.conf.task_send_sent_event)
     if is_watched or not isinstance(session, PublishBatch) or len(session.routed) != 1:
         return None
-    return Copies(session, session.routed[0])
+    return MessageCopies(session, session.routed[0])
 
 
 def fixed_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

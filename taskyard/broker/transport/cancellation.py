@@ -1,4 +1,4 @@
-"""Make `revoke` durable: every revocation that is broadcast to workers is also written to the messages themselves."""
+"""Make `revoke` durable: each revocation broadcast to workers is also written to the messages."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import redis
 
 from taskyard.broker.protocol.outcomes import detail
-from taskyard.broker.scripts.runner import Keyspace, run
+from taskyard.broker.scripts.runner import Keyspace, run_script
 
 REMEMBERED_MS = 3 * 3600 * 1000  # for ids that have no message yet; Celery's own REVOKE_EXPIRES
 CONTROL_SUFFIX = ".pidbox"  # of the exchange that carries Celery's remote control
@@ -31,7 +31,7 @@ def cancel(client: redis.Redis, space: Keyspace, run_ids: list[str], *, by: str,
 
     No worker starts them any more, even after a restart; one that has started goes on unless Celery terminates it.
     """
-    answers = run(client, space, "cancel", detail(by=by, reason=reason), REMEMBERED_MS, *run_ids)
+    answers = run_script(client, space, "cancel", detail(by=by, reason=reason), REMEMBERED_MS, *run_ids)
     return {
         run_id: answer.decode() if isinstance(answer, bytes) else answer
         for run_id, answer in zip(run_ids, answers, strict=True)

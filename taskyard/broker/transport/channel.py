@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import logging
-from queue import Empty
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 
-from taskyard.broker.leases.manager import Leases
-from taskyard.broker.protocol.envelope import NORMAL_PRIORITY, Taken, envelope_of, new_nonce, put_words, read_taken
-from taskyard.broker.protocol.message import Message
-from taskyard.broker.protocol.outcomes import NOT_ITS_FAULT, Buried, Done, Lease, detail
-from taskyard.broker.scripts.runner import Call, Keyspace, evalsha_words, run, script
+from taskyard.broker.leases.manager import LeaseManager
+from taskyard.broker.protocol.envelope import NORMAL_PRIORITY, new_nonce, put_fields
+from taskyard.broker.protocol.message import DeliveredMessage
+from taskyard.broker.scripts.failover import PROBE, with_reconnect_on_refusal
+from taskyard.broker.scripts.runner import Keyspace, run_script
 from taskyard.broker.transport import cancellation
-from taskyard.broker.transport.channel_maintenance import Upkeep
 from taskyard.broker.transport.dedup_reports import report_duplicate
-from taskyard.broker.transport.publish_batch import PublishBatch, Routed
+from taskyard.broker.transport.fetcher import MessageFetcher
+from taskyard.broker.transport.publish_batch import PublishBatch, RoutedMessage
 from taskyard.broker.transport.qos import QoS
+from taskyard.broker.transport.queue_store import QueueStore
+from taskyard.broker.untyped import RedisChannel
+
+if TYPE_CHECKING:
+    from taskyard.broker.protocol.outcomes import BrokerLease
 
 log = logging.getLogger(__name__)
 
-SERVERS_TICK = 0.1  # seconds by which a blocked command may end late
-TAKE_AT_MOST = 64  # messages per call: bounds the time of the script and of one turn of the loop
-_leases: dict[tuple[Any, ...], Leases] = {}  # per server and prefix: deliveries outlive their channels
+KOMBU_KEYS = ("keyprefix_queue", "keyprefix_binding_permanent", "keyprefix_binding_deadlines")
+_leases: dict[tuple[Any, ...], LeaseManager] = {}  # per server and prefix: deliveries outlive their channels
 
 
-class Channel(Upkeep):
+class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """
     Puts, takes and acknowledges through the scripts of taskyard/broker/scripts; fanout stays kombu's.
 
@@ -36,30 +39,30 @@ class Channel(Upkeep):
     """
 
     QoS = QoS
-    Message = Message
+    Message = DeliveredMessage
     key_prefix = "taskyard:"
     lease_ms = 30_000
     max_stalls = 3
     writes_events = False
     body_encoding = "utf-8"
     from_transport_options = (
-        *Upkeep.from_transport_options,
+        *RedisChannel.from_transport_options,
         "key_prefix", "lease_ms", "max_stalls", "writes_events",
     )  # fmt: skip
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self.taken: dict[str, Lease] = {}  # handed out by the server, not yet seen by the QoS
+        self.taken: dict[str, BrokerLease] = {}  # handed out by the server, not yet seen by the QoS
         self._no_ack: set[str] = set()
-        self._asks = True  # the next command is `take`, else the wait for a marker
-        self._next_look = -1  # ms after which a take may find something; -1: unknown
-        self._not_before = 0.0  # monotonic seconds of the next command
+        self._own_client: redis.Redis | None = None
+        self.fetcher = MessageFetcher(self)
         super().__init__(*args, **options)
-        self.probe()
-        self.keep_kombus_keys_in_the_slot()
+        self._probe()
+        self._keep_kombu_keys_in_slot()
         self.space = Keyspace(self.key_prefix, self.writes_events)
+        self.queues = QueueStore(lambda: self.sync_client, self.space)
         self.leases = self._shared_leases()
 
-    def _shared_leases(self) -> Leases:
+    def _shared_leases(self) -> LeaseManager:
         settings = {name: value for name, value in self._connparams().items() if name != "connection_class"}
         master = getattr(self, "master_name", None)
         identity = (
@@ -69,7 +72,7 @@ class Channel(Upkeep):
             *sorted((name, str(value)) for name, value in settings.items()),
         )
         if identity not in _leases:
-            _leases[identity] = Leases(self._client_of_its_own(), self.space, self.lease_ms, self.max_stalls)
+            _leases[identity] = LeaseManager(self._client_of_its_own(), self.space, self.lease_ms, self.max_stalls)
         return _leases[identity]
 
     def _client_of_its_own(self) -> redis.Redis:
@@ -97,13 +100,13 @@ class Channel(Upkeep):
         properties["delivery_info"].update(exchange=exchange, routing_key=routing_key)
 
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
-        routed = Routed(queue, message, self._expires.get(queue, 0))
+        routed = RoutedMessage(queue, message, self._expires.get(queue, 0))
         batch: PublishBatch | None = options.pop("_publish_batch", None)
         if batch is not None:
             batch.routed.append(routed)
             batch.put(routed)
             return
-        existing = run(self.sync_client, self.space, "put", *put_words(*routed))[0]
+        existing = run_script(self.sync_client, self.space, "put", *put_fields(*routed))[0]
         if existing:
             report_duplicate(str(message["headers"]["id"]), existing.decode())
 
@@ -123,151 +126,125 @@ class Channel(Upkeep):
             self._no_ack.add(queue)
         consumer = super().basic_consume(queue, no_ack, *args, **options)
         if queue not in self._fanout_queues and not no_ack:
-            self.leases.listen(queue)
+            self.leases.register_consumer(queue)
         return consumer
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
         queue = self._tag_to_queue.get(consumer_tag)
         if queue is not None and queue not in self._fanout_queues and queue not in self._no_ack:
-            self.leases.unlisten(queue)
+            self.leases.unregister_consumer(queue)
         return super()._basic_cancel(consumer_tag)
 
-    def _take_words(self, queues: list[str], want: int) -> tuple[Any, ...]:
-        pairs = (word for queue in queues for word in (queue, "1" if queue in self._no_ack else "0"))
+    def take_arguments(self, queues: list[str], want: int) -> tuple[Any, ...]:
+        """Return the arguments of take.lua."""
+        pairs = (argument for queue in queues for argument in (queue, "1" if queue in self._no_ack else "0"))
         return (self.lease_ms, self.max_stalls, want, *pairs)
 
-    def _brpop_start(self, timeout: float | None = None) -> None:
-        """Send `take`, or the wait for a marker when there was nothing to take."""
-        queues = self._queue_cycle.consume(len(self.active_queues))
-        want = min(TAKE_AT_MOST, self.qos.free_slots())
-        if not queues or not self.qos.can_consume() or want < 1 or monotonic() < self._not_before:
-            return
-        if not self._asks and self._waits_here():
-            return
-        if "can_consume" in self.qos.__dict__:
-            want = 1  # worker_disable_prefetch: the worker tells only whether one more may come
-        connection = self._in_poll = self.client.connection
+    def begin_poll(self, connection: Any) -> None:
+        """Note, in kombu's terms, that a command is in flight on this connection."""
+        self._in_poll = connection
         self._brpop_sent_at = monotonic()
-        if self._asks:
-            call = Call("take", self._take_words(queues, want))
-            connection.send_command("EVALSHA", *evalsha_words(self.space, call))
-        else:
-            wait = self.brpop_timeout if timeout is None else timeout
-            if self._next_look >= 0:
-                wait = min(wait or 1.0, max(0.001, self._next_look / 1000 - SERVERS_TICK))
-            markers = (f"{self.key_prefix}marker:{queue}" for queue in queues)
-            connection.send_command("BZPOPMIN", *markers, wait)
 
-    def _waits_here(self) -> bool:
-        """Wait in the loop for what is due soon: a server looks after its blocked clients only ten times per second."""
-        loop, seconds = self.connection.cycle.loop, self._next_look / 1000
-        if loop is None or not 0 <= seconds <= SERVERS_TICK:
-            return False
-        self._asks = True
-        self._not_before = monotonic() + seconds
-        loop.call_later(seconds, _wake)
-        return True
+    def end_poll(self) -> None:
+        """Note that no command is in flight."""
+        self._in_poll = None
+
+    @property
+    def is_polling(self) -> bool:
+        """Whether a command is in flight."""
+        return bool(self._in_poll)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        self.fetcher.send(timeout)
 
     def _brpop_read(self, **options: Any) -> bool:
-        was_take, self._asks = self._asks, True
-        is_sent_again = False
-        try:
-            answer = self._read_answer("EVALSHA" if was_take else "BZPOPMIN", **options)
-            if was_take and answer is not None:
-                self._next_look = answer[0]
-                if len(answer) > 1:
-                    self._deliver_all(answer[1:])
-                    return True
-                self._asks = False
-                self._in_poll = None
-                self._brpop_start()
-                is_sent_again = self._in_poll is not None
-            raise Empty
-        finally:
-            if not is_sent_again:
-                self._in_poll = None
-                self._flush_brpop_reauth()
-
-    def _read_answer(self, command: str, **options: Any) -> Any:
-        connection = self.client.connection
-        try:
-            return self.client.parse_response(connection, command, **options)
-        except redis.exceptions.NoScriptError:
-            self.sync_client.script_load(script("take").text)
-            return None
-        except self.connection_errors:
-            connection.disconnect()
-            raise
-
-    def _deliver_all(self, answers: list[Any]) -> None:
-        messages = [read_taken(answer) for answer in answers]
-        self._hold_all(messages)
-        for position, taken in enumerate(messages):
-            try:
-                self._deliver(taken)
-            except NOT_ITS_FAULT:
-                self._return_rest(messages[position:])
-                raise
-            except Exception as error:  # noqa: BLE001 - a message must not end the worker, whatever is wrong with it
-                self._refuse(taken, error)
-            except BaseException:
-                self._return_rest(messages[position:])
-                raise
-        self._queue_cycle.rotate(messages[-1].queue)
-
-    def _hold_all(self, messages: list[Taken]) -> None:
-        """Renew all leases at once: a consumer may be busy with the first message for long (solo)."""
-        leases = [lease for lease in map(Taken.to_lease, messages) if lease is not None]
-        self.leases.hold(leases)
-        self.taken.update((lease.delivery_tag, lease) for lease in leases)
-
-    def _return_rest(self, messages: list[Taken]) -> None:
-        """The loop ends in the middle of a batch: what has not started goes back to the head."""
-        tags = [taken.delivery_tag for taken in messages]
-        for tag in tags:
-            self.taken.pop(tag, None)
-        self.leases.give_back_unstarted(tags, with_handed=True)
-
-    def _deliver(self, taken: Taken) -> None:
-        if taken.lease and self.leases.get(taken.delivery_tag) is None:  # given back, or lost, while others ran
-            self.taken.pop(taken.delivery_tag, None)
-            return
-        self.connection._deliver(envelope_of(taken), taken.queue)  # noqa: SLF001 - kombu's way in
-
-    def _refuse(self, taken: Taken, error: Exception) -> None:
-        """Bury what nobody can read."""
-        log.error("malformed message %s on %s goes to the dead letters", taken.tag, taken.queue, exc_info=error)
-        tag = taken.delivery_tag
-        self.leases.decide(tag, Buried("malformed", detail(error=type(error).__name__, message=str(error))))
-        if self.taken.pop(tag, None) is None and tag in self.qos.unsettled():
-            self.qos.ack(tag)  # frees its slot
-        self.leases.end(tag)
+        return self.fetcher.read(**options)
 
     def _poll_error(self, type: str, **options: Any) -> None:  # noqa: A002 - kombu's signature
         if type == "LISTEN":
             self.subclient.parse_response()
         else:
-            self.client.parse_response(self.client.connection, "EVALSHA" if self._asks else "BZPOPMIN", **options)
+            self.fetcher.read_error(**options)
 
     def basic_get(self, queue: str, no_ack: bool = False, **options: Any) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         """Take one message now, None if there is none."""
         message = super().basic_get(queue, no_ack=False, **options)
         if message is not None and no_ack:
-            self.leases.decide(message.delivery_tag, Done(""))
             message.ack()
         return message
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002 - kombu's signature
-        answer = run(self.sync_client, self.space, "take", *self._take_words([queue], 1))
-        messages = [read_taken(one) for one in answer[1:]]
-        self._hold_all(messages)
-        for taken in messages:
-            try:
-                return envelope_of(taken)
-            except (ValueError, TypeError, RecursionError) as error:
-                self._refuse(taken, error)
-        raise Empty
+        return self.fetcher.take_one(queue)
 
+    # Queues
 
-def _wake() -> None:
-    """The loop looks at its channels after each timer."""
+    def _size(self, queue: str) -> int:
+        return self.queues.size(queue)
+
+    def _has_queue(self, queue: str, **options: Any) -> bool:  # noqa: ARG002 - kombu's signature
+        return self._size(queue) > 0
+
+    def _purge(self, queue: str) -> int:
+        return self.queues.purge(queue)
+
+    def _delete(self, queue: str, exchange: str, routing_key: str, pattern: str, *_: Any, **__: Any) -> None:
+        self._purge(queue)
+        self.auto_delete_queues.discard(queue)
+        member = self.sep.join([routing_key or "", pattern or "", queue or ""])
+        for table in (self.keyprefix_queue, self.keyprefix_binding_permanent):
+            self.sync_client.srem(table % exchange, member)
+
+    def _queue_bind(self, exchange: str, *routing: Any) -> None:
+        """Start even when a full server refuses to store the binding: workers are how it empties."""
+        try:
+            super()._queue_bind(exchange, *routing)
+        except redis.exceptions.OutOfMemoryError:
+            log.warning("the broker has reached maxmemory, the binding of %s to %s is lost", routing[-1], exchange)
+
+    def _refresh_bindings(self, queues: list[str]) -> None:
+        try:
+            super()._refresh_bindings(queues)
+        except redis.exceptions.OutOfMemoryError:
+            log.debug("the broker has reached maxmemory, bindings of %s are not renewed", queues)
+
+    # Connections
+
+    @property
+    def sync_client(self) -> redis.Redis:
+        """One client for all calls that wait for their answer."""
+        if self._own_client is None:
+            self._own_client = self._create_client()
+        return self._own_client
+
+    def _disconnect_pools(self) -> None:
+        self._own_client = None
+        super()._disconnect_pools()
+
+    def _connparams(self, *args: Any, **options: Any) -> dict[str, Any]:
+        parameters: dict[str, Any] = super()._connparams(*args, **options)
+        return {**parameters, "connection_class": with_reconnect_on_refusal(parameters["connection_class"])}
+
+    def _probe(self) -> None:
+        """
+        Check that the server works, before anything depends on this channel.
+
+        Raises:
+            redis.ConnectionError: It is away, or refuses to work.
+        """
+        try:
+            self.client.eval(PROBE, 0)
+        except BaseException:
+            self.close()
+            raise
+
+    def _keep_kombu_keys_in_slot(self) -> None:
+        """On a cluster kombu's own keys must be in our slot, too."""
+        if "{" in self.key_prefix:
+            for name in KOMBU_KEYS:
+                setattr(self, name, self.key_prefix + getattr(self, name))
+
+    def close(self) -> None:
+        """Close the channel, and return what was in flight or unsettled."""
+        if self._in_poll:
+            self.fetcher.abort()
+        super().close()

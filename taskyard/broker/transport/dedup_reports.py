@@ -1,4 +1,4 @@
-"""Tell the producer that a put found its dedup key taken: by which run."""
+"""Report to the producer which run already holds a dedup key."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ _collected: ContextVar[dict[str, str] | None] = ContextVar("taskyard_duplicates"
 @contextmanager
 def collect_duplicates() -> Iterator[dict[str, str]]:
     """
-    Collect, while the block runs, the runs that were already there.
+    Collect the runs that were already there, while the block runs.
 
     kombu's publishing path throws away what a transport returns; this is the way around it. The dict maps the id of
     each refused publication to the id of the run that holds its dedup key:
@@ -30,7 +30,7 @@ def collect_duplicates() -> Iterator[dict[str, str]]:
 
 
 def report_duplicate(refused_id: str, existing_id: str) -> None:
-    """Note one refused publication, if anybody collects."""
+    """Record one refused publication, inside `collect_duplicates`."""
     found = _collected.get()
     if found is not None:
         found[refused_id] = existing_id

@@ -34,7 +34,7 @@ class TransportSettings(Protocol):
 
     @property
     def worker_max_stalls(self) -> int:
-        """A message that lost its worker more often is a dead letter."""
+        """A message with more stalls becomes a dead letter."""
 
     @property
     def taskyard_key_prefix(self) -> str:

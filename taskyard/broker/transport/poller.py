@@ -1,4 +1,4 @@
-"""kombu's poller of all channels of a connection, with endings sent once per turn of the loop."""
+"""kombu's poller of all channels of a connection; outcomes are flushed once per loop turn."""
 
 import logging
 from typing import Any
@@ -10,8 +10,8 @@ from taskyard.broker.untyped import RedisPoller
 log = logging.getLogger(__name__)
 
 
-class Poller(RedisPoller):  # type: ignore[misc]  # see taskyard/broker/untyped.py
-    """Asks each channel for messages when it has free slots; what ended since the last turn goes first."""
+class ChannelPoller(RedisPoller):  # type: ignore[misc]  # see taskyard/broker/untyped.py
+    """Flushes outcomes, then asks each channel with free slots for messages."""
 
     loop: Any = None  # kombu's hub, None where there is none
 
@@ -21,12 +21,12 @@ class Poller(RedisPoller):  # type: ignore[misc]  # see taskyard/broker/untyped.
         super().on_poll_start()
 
     def send_endings(self) -> None:
-        """Send what has ended. A broker that is away is no reason to stop here: the endings stay and are sent later."""
+        """Flush outcomes; while the broker is away they are kept for later."""
         for leases in {id(channel.leases): channel.leases for channel in self._channels}.values():
             try:
                 leases.flush()
             except (redis.RedisError, OSError):
-                log.debug("endings are kept for later", exc_info=True)
+                log.debug("outcomes are kept for later", exc_info=True)
 
     def on_poll_init(self, poller: Any) -> None:
         """Use the loop's poller; there is nothing to restore, `take` finds ended leases."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import redis
 from kombu.utils.json import dumps
 
-from taskyard.broker.protocol.envelope import PUT_STRIDE, put_words
-from taskyard.broker.scripts.runner import Call, Started, Word
+from taskyard.broker.protocol.envelope import put_fields
+from taskyard.broker.scripts.runner import PendingCall, ScriptCall
 from taskyard.broker.transport.dedup_reports import report_duplicate
 from taskyard.broker.untyped import BatchPublishError, RedisPublishBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from taskyard.broker.scripts.shared_names import PutFields
     from taskyard.broker.transport.channel import Channel
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ PER_CALL = 64  # messages of one script call: with hundreds, the server spends t
 RUN_ID = 11  # position among the words of one put
 
 
-class Routed(NamedTuple):
+class RoutedMessage(NamedTuple):
     """One message on its way into one queue."""
 
     queue: str
@@ -39,31 +41,31 @@ class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see taskyard/bro
     channel: Channel
 
     def __init__(self, channel: Channel, max_size: int) -> None:
-        self._words: list[Word] = []
-        self._started: Started | None = None  # the call that the server works on
-        self._ids: list[Word] = []  # the run ids of its messages
-        self.routed: list[Routed] = []  # what the last publication put, one for each of its queues
+        self._puts: list[PutFields] = []
+        self._started: PendingCall | None = None  # the call that the server works on
+        self._sent: list[PutFields] = []  # what it puts
+        self.routed: list[RoutedMessage] = []  # what the last publication put, one for each of its queues
         super().__init__(channel, max_size)
 
-    def take_words(self) -> tuple[Word, ...]:
-        """Take out what was collected, for a later call of the script `put`; it is not sent with the batch."""
-        words, self._words = tuple(self._words), []
-        return words
+    def take_puts(self) -> list[PutFields]:
+        """Take out what was collected, to be put later; it is not sent with the batch."""
+        puts, self._puts = self._puts, []
+        return puts
 
     def publish(self, message: dict[str, Any], **options: Any) -> Any:
         """Route one message; what it puts is sent with its batch."""
         self.routed.clear()
         return super().publish(message, **options)
 
-    def put(self, routed: Routed, encode: Callable[[Any], str] = dumps) -> None:
+    def put(self, routed: RoutedMessage, encode: Callable[[Any], str] = dumps) -> None:
         """
         Collect one message; `encode` writes its envelope as JSON.
 
         Raises:
             BatchPublishError: As :meth:`flush`; what a full batch sent may fail only while the next is collected.
         """
-        self._words.extend(put_words(*routed, encode))
-        if len(self._words) >= self.max_size * PUT_STRIDE:
+        self._puts.append(put_fields(*routed, encode))
+        if len(self._puts) >= self.max_size:
             self._send()
 
     def flush(self) -> None:
@@ -78,8 +80,8 @@ class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see taskyard/bro
         super().flush()
 
     def discard(self) -> None:
-        """Forget what was collected; what was sent is put before anything that comes after."""
-        self._words.clear()
+        """Drop what was collected, after waiting for what was sent."""
+        self._puts.clear()
         try:
             self._wait()
         except BatchPublishError as error:  # the caller has an error already
@@ -90,11 +92,12 @@ class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see taskyard/bro
         """Let the server put these messages while the next are collected; one call at a time, so in their order."""
         self._check_usable()
         self._wait()
-        words, self._words = self._words, []
-        if words:
-            self._ids = words[RUN_ID::PUT_STRIDE]
+        puts, self._puts = self._puts, []
+        if puts:
+            self._sent = puts
+            call = ScriptCall("put", tuple(chain.from_iterable(puts)))
             with self._failing():
-                self._started = Started(self.channel.sync_client, self.channel.space, Call("put", tuple(words)))
+                self._started = PendingCall(self.channel.sync_client, self.channel.space, call)
 
     def _wait(self) -> None:
         started, self._started = self._started, None
@@ -102,9 +105,9 @@ class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see taskyard/bro
             return
         with self._failing():
             answers = started.answer()
-        for run_id, existing in zip(self._ids, answers, strict=True):
+        for put, existing in zip(self._sent, answers, strict=True):
             if existing:
-                report_duplicate(str(run_id), existing.decode())
+                report_duplicate(put.run_id, existing.decode())
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

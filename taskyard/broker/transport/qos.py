@@ -1,4 +1,4 @@
-"""kombu's bookkeeping of one channel's deliveries, in terms of leases."""
+"""kombu's bookkeeping of one channel's deliveries, by leases."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from taskyard.broker.protocol.outcomes import Done, Lease, Returned, detail
+from taskyard.broker.protocol.outcomes import BrokerLease, Completed, Outcome, rejection
 from taskyard.broker.untyped import VirtualQoS
 
 if TYPE_CHECKING:
-    from taskyard.broker.leases.manager import Leases
+    from taskyard.broker.leases.manager import LeaseManager
     from taskyard.broker.transport.channel import Channel
 
 NO_LEASE = ":0"  # ends the delivery tag of a message that needs no acknowledgement
@@ -41,39 +41,43 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see taskyard/broker/untyped.py
         return max(0, int(self.prefetch_count) - taken)
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Hold a message that was just taken."""
+        """Add a message that was just taken."""
         self.channel.taken.pop(delivery_tag, None)
         super().append(message, delivery_tag)
 
+    def settle(self, delivery_tag: str, outcome: Outcome) -> None:
+        """End the lease with the next batch, and free its slot."""
+        self.channel.taken.pop(delivery_tag, None)
+        self.channel.leases.settle(delivery_tag, outcome)
+        if delivery_tag in self._delivered:
+            self._quick_ack(delivery_tag)
+
     def ack(self, delivery_tag: str) -> None:
-        """End the lease with the next batch."""
-        self.channel.leases.end(delivery_tag)
-        super().ack(delivery_tag)
+        """Settle as done; messages of ours call `settle` themselves."""
+        self.settle(delivery_tag, Completed(""))
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Return the message to the head of its queue, or drop it as failed, unless the request decided otherwise."""
-        ending = Returned() if requeue else Done("failed", detail(error="Reject", message="rejected"))
-        self.channel.leases.end(delivery_tag, ending)
-        self._quick_ack(delivery_tag)
+        """Return the message to the head of its queue, or drop it as failed."""
+        self.settle(delivery_tag, rejection(requeue=requeue))
 
     def unsettled(self) -> list[str]:
-        """The delivery tags of all messages that this channel has to answer for."""
+        """Return the delivery tags of all unsettled messages of this channel."""
         return [*self._delivered, *self.channel.taken]
 
     def restore_unacked(self, client: Any = None) -> list[Any]:  # noqa: ARG002 - kombu's signature
-        """Return all messages that nobody ran to an end."""
+        """Return all unsettled messages to their queues."""
         self._flush()
         orphans = list(self.channel.leases.orphans) if self.prefetch_count else []
-        self.channel.leases.give_back([*orphans, *self._delivered])
+        self.channel.leases.return_messages([*orphans, *self._delivered])
         self._delivered.clear()
         try:
-            self.channel.leases.finish()
+            self.channel.leases.flush_and_wait()
         except (redis.RedisError, OSError) as error:
             log.warning("messages come back when their leases end, the broker is away: %s", error)
         return []
 
-    def leave(self) -> None:
-        """Let go of all messages without returning them: their work goes on after a reconnect."""
+    def detach(self) -> None:
+        """Forget all messages without returning them: their work continues after a reconnect."""
         self._flush()
         self.channel.leases.orphan(self._delivered)
         self._delivered.clear()
@@ -83,19 +87,19 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see taskyard/broker/untyped.py
         """Nothing: `take` finds ended leases."""
 
 
-def lease_of(message: Any) -> Lease | None:
+def lease_of(message: Any) -> BrokerLease | None:
     """The lease of a delivered message; None on another transport, or when it needs no acknowledgement."""
     leases = leases_of(message)
     return leases.get(message.delivery_tag) if leases is not None else None
 
 
 def is_withdrawn(message: Any) -> bool:
-    """Whether its lease was given back or lost before it could run."""
+    """Whether its lease was returned or lost before it could run."""
     is_ours = leases_of(message) is not None and not message.delivery_tag.endswith(NO_LEASE)
     return is_ours and lease_of(message) is None
 
 
-def leases_of(message: Any) -> Leases | None:
-    """Who keeps the leases of the message's channel; None on another transport."""
-    leases: Leases | None = getattr(message.channel, "leases", None)
+def leases_of(message: Any) -> LeaseManager | None:
+    """Return the lease manager of the message's channel; None on another transport."""
+    leases: LeaseManager | None = getattr(message.channel, "leases", None)
     return leases

@@ -5,8 +5,8 @@ from typing import Any
 
 from celery import Celery
 
-from taskyard.broker.scripts.failover import watch
-from taskyard.broker.scripts.runner import EVEN_WHEN_FULL
+from taskyard.broker.scripts.failover import reconnect_on_refusal
+from taskyard.broker.scripts.runner import ALLOW_OOM
 from taskyard.broker.untyped import (
     CHORD_PART,
     RedisResults,
@@ -15,9 +15,9 @@ from taskyard.broker.untyped import (
     join_would_block,
 )
 
-# Store a result and tell who waits for it.
+# Store a result and publish it.
 # KEYS[1] string and channel: the result. ARGV[1]: its text. ARGV[2]: seconds to keep it; 0: for ever.
-STORE = f"""{EVEN_WHEN_FULL}
+STORE = f"""{ALLOW_OOM}
 if ARGV[2] == '0' then
   redis.call('SET', KEYS[1], ARGV[1])
 else
@@ -27,7 +27,7 @@ return redis.call('PUBLISH', KEYS[1], ARGV[1])
 """
 
 
-class Subscriptions(RedisResultsConsumer):  # type: ignore[misc]  # see taskyard/broker/untyped.py
+class ResultSubscriptions(RedisResultsConsumer):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """Where an app listens for the results of what it publishes."""
 
     _pubsub: Any = None
@@ -63,7 +63,7 @@ class Subscriptions(RedisResultsConsumer):  # type: ignore[misc]  # see taskyard
             raise
 
     def cancel_for(self, task_id: str) -> None:
-        """Unsubscribe from a result that nobody waits for any more; Celery would try that, too, for twenty seconds."""
+        """Unsubscribe from a result; Celery would retry that, too, for twenty seconds."""
         self._unsubscribes = True
         try:
             super().cancel_for(task_id)
@@ -82,12 +82,12 @@ class Subscriptions(RedisResultsConsumer):  # type: ignore[misc]  # see taskyard
         self.subscribed_to.clear()
 
 
-class EvenWhenFull:
+class ResilientResults:
     """A server that has reached `maxmemory` refuses new messages only: without their results, runs would fail."""
 
-    ResultConsumer = Subscriptions
+    ResultConsumer = ResultSubscriptions
     client: Any
-    result_consumer: Subscriptions
+    result_consumer: ResultSubscriptions
     expires: int | None
 
     def on_task_call(self, producer: Any, task_id: str) -> None:  # noqa: ARG002 - Celery's signature
@@ -97,7 +97,7 @@ class EvenWhenFull:
 
     def _get_pool(self, **parameters: Any) -> Any:
         pool: Any = super()._get_pool(**parameters)  # type: ignore[misc]  # of the class beside
-        return watch(pool)
+        return reconnect_on_refusal(pool)
 
     @cached_property
     def _store(self) -> Any:
@@ -105,22 +105,24 @@ class EvenWhenFull:
 
     @cached_property
     def _chord_part_return_script(self) -> Any:
-        return self.client.register_script(EVEN_WHEN_FULL + CHORD_PART)
+        return self.client.register_script(ALLOW_OOM + CHORD_PART)
 
     def _set(self, key: bytes, value: bytes, expires: int | None = None) -> None:
         keep = self.expires if expires is None else expires
         self._store(keys=[key], args=[value, keep or 0], client=self.client)
 
 
-class Results(EvenWhenFull, RedisResults):  # type: ignore[misc]  # see taskyard/broker/untyped.py
+class RedisResultBackend(ResilientResults, RedisResults):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """On one server."""
 
 
-class SentinelResults(EvenWhenFull, RedisSentinelResults):  # type: ignore[misc]  # as above
+class SentinelResultBackend(ResilientResults, RedisSentinelResults):  # type: ignore[misc]  # as above
     """On the master that sentinels name."""
 
 
 def use_our_results(app: Celery) -> None:
     """Let the app keep results in a backend of this module, whichever of Redis's URLs it is given."""
-    names = dict.fromkeys(("redis", "rediss"), f"{__name__}:Results") | {"sentinel": f"{__name__}:SentinelResults"}
+    names = dict.fromkeys(("redis", "rediss"), f"{__name__}:RedisResultBackend") | {
+        "sentinel": f"{__name__}:SentinelResultBackend"
+    }
     app.loader.override_backends = names

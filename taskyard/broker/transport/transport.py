@@ -13,7 +13,7 @@ from celery.signals import before_task_publish
 
 from taskyard.broker.protocol.envelope import give_normal_priority
 from taskyard.broker.transport import channel
-from taskyard.broker.transport.poller import Poller
+from taskyard.broker.transport.poller import ChannelPoller
 from taskyard.broker.untyped import SENTINEL_PORT, RedisSentinelChannel, RedisTransport
 
 before_task_publish.connect(give_normal_priority)  # for apps that name the transport themselves
@@ -26,7 +26,7 @@ class Transport(RedisTransport):  # type: ignore[misc]  # see taskyard/broker/un
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.cycle = Poller()
+        self.cycle = ChannelPoller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Take part in the loop of a worker."""

@@ -1,4 +1,4 @@
-"""Celery's consumer on our transport: keeps leases over a reconnect, buries what it cannot read (`worker_consumer`)."""
+"""Celery's consumer on our transport: keeps leases over a reconnect, and buries unreadable messages."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 from celery.utils.log import get_logger
 from celery.worker import state
 
-from taskyard.broker.leases.manager import Leases
-from taskyard.broker.protocol.outcomes import Buried, Lease, detail
+from taskyard.broker.leases.manager import LeaseManager
+from taskyard.broker.protocol.outcomes import BrokerLease, DeadLettered, detail
 from taskyard.broker.transport.qos import lease_of
 from taskyard.broker.untyped import ENDING_STATES, CeleryConsumer, ThreadPool
-from taskyard.broker.worker.gc_tuning import tune
+from taskyard.broker.worker.gc_tuning import freeze_startup_objects
 from taskyard.broker.worker.message_handler import task_handler
-from taskyard.broker.worker.soft_shutdown import Shutdown, finish
-from taskyard.broker.worker.thread_pool import Threads
+from taskyard.broker.worker.soft_shutdown import SoftShutdown, flush_leases
+from taskyard.broker.worker.thread_pool import WorkerThreads
 
 log = get_logger(__name__)
 
@@ -29,11 +29,11 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.leases: list[Leases] = []  # of our channels, also of lost connections
-        self._shutdown = Shutdown(self) if self.controller is not None else None
-        if type(self.pool) is ThreadPool and not isinstance(self.pool.executor, Threads):
-            self.pool.executor = Threads(self.pool.limit)
-        tune()
+        self.leases: list[LeaseManager] = []  # of our channels, also of lost connections
+        self._shutdown = SoftShutdown(self) if self.controller is not None else None
+        if type(self.pool) is ThreadPool and not isinstance(self.pool.executor, WorkerThreads):
+            self.pool.executor = WorkerThreads(self.pool.limit)
+        freeze_startup_objects()
 
     def update_strategies(self) -> None:
         """Give plain tasks our request class and our strategy, too."""
@@ -49,52 +49,52 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
             channel.leases.on_lost = self._on_lost
 
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
-        """Take the short way where the loop is Celery's and the transport ours."""
+        """Use the fast path where the loop is Celery's and the transport ours."""
         celerys = super().create_task_handler(*args, **options)
         if self.hub is None or not self._our_channels():
             return celerys
         return task_handler(self, celerys)
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
-        """Keep what is being worked on: a lease needs no connection."""
+        """Keep running tasks: a lease needs no connection."""
         for channel in self._our_channels():
-            channel.qos.leave()
+            channel.qos.detach()
         super().on_connection_error_after_connected(exc)
 
     def on_close(self) -> None:
-        """Return what has not started: at the worker's end, and where Celery forgets it here (prefork)."""
+        """Return messages that have not started: at the worker's end, and where Celery forgets them (prefork)."""
         super().on_close()
         is_end = self.controller is not None and self.controller.blueprint.state in ENDING_STATES
         if is_end or (self.pool is not None and self.pool.uses_semaphore):
-            self.return_unstarted(with_handed=not is_end)  # else Celery's pool drops what it was given
+            self.return_unstarted(with_dispatched=not is_end)  # else Celery's pool drops what it was given
         if is_end and self._shutdown is not None:
             self._shutdown.wait()
 
     def cancel_active_requests(self) -> None:
-        """Called by Celery's signal handlers: at the first signal what runs has its time, see `soft_shutdown`."""
+        """Called by Celery's signal handlers; at the first signal running tasks may finish, see `soft_shutdown`."""
         if self._shutdown is None or not self._shutdown.cut():
             self.stop_running_tasks()
 
     def stop_running_tasks(self) -> None:
-        """Stop the pool's processes that still run a task; their messages go back."""
+        """Kill the pool's processes that still run a task, and return their messages."""
         super().cancel_active_requests()
 
     def shutdown(self) -> None:
-        """Close the connection, and send what is still to be sent: the process ends."""
+        """Close the connection and flush outcomes: the process ends."""
         super().shutdown()
-        finish(self.leases)
+        flush_leases(self.leases)
 
-    def return_unstarted(self, *, with_handed: bool = False) -> None:
-        """Give back every message whose execution has not begun; of those that a process has, begun is not known."""
+    def return_unstarted(self, *, with_dispatched: bool = False) -> None:
+        """Return every message that has not started; whether a dispatched one has is not known."""
         for leases, tags in self._unsettled():
-            leases.give_back_unstarted(tags, with_handed=with_handed)
+            leases.return_unstarted(tags, with_dispatched=with_dispatched)
 
     def return_all(self) -> None:
-        """Give back every message, whatever is being done to it."""
+        """Return every message, running or not."""
         for leases, tags in self._unsettled():
-            leases.give_back(tags)
+            leases.return_messages(tags)
 
-    def _unsettled(self) -> list[tuple[Leases, list[str]]]:
+    def _unsettled(self) -> list[tuple[LeaseManager, list[str]]]:
         found = [(leases, list(leases.orphans)) for leases in self.leases]
         return found + [(channel.leases, channel.qos.unsettled()) for channel in self._our_channels()]
 
@@ -120,26 +120,26 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
 
     def _bury(self, message: Any, reason: str, error: str, text: str) -> None:
         if lease_of(message) is not None:
-            message.channel.leases.decide(message.delivery_tag, Buried(reason, detail(error=error, message=text)))
+            message.outcome = DeadLettered(reason, detail(error=error, message=text))
 
     def _our_channels(self) -> list[Any]:
         connection = self.connection
         channels = connection.transport.channels if connection is not None else []
         return [channel for channel in channels or [] if hasattr(channel, "leases")]
 
-    def _on_lost(self, leases: list[Lease]) -> None:
-        """Called by the keeper thread: the loop's thread cancels what still runs."""
+    def _on_lost(self, leases: list[BrokerLease]) -> None:
+        """Called by the lease thread; the loop's thread cancels the executions."""
         for lease in leases:
             if self.hub is not None:
                 self.hub.call_soon(self._cancel_lost, lease)
             else:
                 self._cancel_lost(lease)
 
-    def _cancel_lost(self, lease: Lease) -> None:
+    def _cancel_lost(self, lease: BrokerLease) -> None:
         for request in list(state.active_requests):
             message = request.message
             if message.delivery_tag == lease.delivery_tag:
-                log.warning("run %s goes on elsewhere, this execution is cancelled", lease.run_id)
+                log.warning("run %s continues elsewhere, this execution is cancelled", lease.run_id)
                 try:
                     request.cancel(self.pool, emit_retry=False)
                 except NotImplementedError:  # threads and solo cannot; their late answer is refused

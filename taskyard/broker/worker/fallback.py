@@ -1,4 +1,4 @@
-"""What the platform can do on stock kombu, and for messages that were acknowledged early: events, copies, letters."""
+"""Events, retries and dead letters without a lease: on stock kombu, and for messages acknowledged early."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from taskyard.broker.protocol.header import BURY_TASK, DEAD_LETTER_QUEUE, HEADER
-from taskyard.broker.protocol.outcomes import Buried, Done, Ending
-from taskyard.broker.scripts.runner import Keyspace, run
+from taskyard.broker.protocol.outcomes import Completed, DeadLettered, Outcome
+from taskyard.broker.scripts.runner import Keyspace, run_script
 from taskyard.broker.server.client import shared_client
 
 if TYPE_CHECKING:
@@ -29,20 +29,20 @@ def append(request: Request, event: str, facts: str) -> None:
     if space.writes_events and url:
         queue = (request.delivery_info or {}).get("routing_key") or ""
         attempt = _facts(request).get("attempt", 1)
-        run(shared_client(url), space, "note", event, request.id, queue, attempt, facts, "", 0)
+        run_script(shared_client(url), space, "note", event, request.id, queue, attempt, facts, "", 0)
 
 
-def append_ending(request: Request, ending: Ending) -> None:
-    """Append the event of an ending that no script writes; a burial is sent as an ordinary letter."""
-    if isinstance(ending, Done):
-        if ending.outcome:
-            request.note(ending.outcome, ending.detail)
-    elif isinstance(ending, Buried):
+def apply_outcome(request: Request, ending: Outcome) -> None:
+    """Append the event of an outcome that no script writes; a dead letter is sent as an ordinary message."""
+    if isinstance(ending, Completed):
+        if ending.event:
+            request.note(ending.event, ending.detail)
+    elif isinstance(ending, DeadLettered):
         request.note("failed", ending.facts)
-        send_letter(request, ending)
+        send_dead_letter(request, ending)
 
 
-def send_letter(request: Request, ending: Buried) -> None:
+def send_dead_letter(request: Request, ending: DeadLettered) -> None:
     """Send the dead letter of this execution."""
     known = json.loads(ending.facts)
     message = request.message
@@ -63,7 +63,7 @@ def send_letter(request: Request, ending: Buried) -> None:
     request.app.send_task(BURY_TASK, kwargs=letter, queue=DEAD_LETTER_QUEUE, ignore_result=True)
 
 
-def send_again(request: Request, delay: float, *, uses_attempt: bool) -> None:
+def send_copy(request: Request, delay: float, *, uses_attempt: bool) -> None:
     """Publish a copy of the message that is due after `delay` seconds; the original is acknowledged after it."""
     message = request.message
     facts = _facts(request)

@@ -1,14 +1,14 @@
-"""Python's collector of cycles, told what a worker is like: much that stays for good, and many objects that soon go."""
+"""Tune the garbage collector for a worker: many permanent objects, many short-lived ones."""
 
 import gc
 from functools import cache
 
-YOUNG = 10_000  # new objects that may be there before the collector looks at them; a message makes about a hundred
+YOUNG = 10_000  # new objects before a collection; a message makes about a hundred
 
 
 @cache
-def tune() -> None:
-    """Spare the collector what start-up has made, and let it look less often; once in a process."""
+def freeze_startup_objects() -> None:
+    """Freeze startup objects and collect less often; once per process."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, 20, 20)

@@ -1,4 +1,4 @@
-"""What Celery's consumer does with each message before the task's strategy, without promises and turns of the loop."""
+"""The consumer's handler of each message before the task's strategy, without promises and loop turns."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from celery.exceptions import InvalidTaskError
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 
-class Bell:
-    """Wakes the loop for the thread that has just freed a slot; once is enough for all until the loop has woken."""
+class LoopWaker:
+    """Wakes the loop after a pool thread freed a slot; at most one wake-up is pending."""
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
         self._thread = threading.get_ident()  # the loop's
-        self._is_rung = False
+        self._is_awake = False
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake the loop, unless this is its thread."""
-        if not self._is_rung and threading.get_ident() != self._thread:
-            self._is_rung = True
+        if not self._is_awake and threading.get_ident() != self._thread:
+            self._is_awake = True
             self._hub.call_soon(self._reset)
 
     def _reset(self) -> None:
-        """Called at the start of the turn that sends what has ended."""
-        self._is_rung = False
+        """Called at the start of the turn that flushes outcomes."""
+        self._is_awake = False
 
 
 def task_handler(consumer: Any, celerys: Any) -> Any:
@@ -36,7 +36,7 @@ def task_handler(consumer: Any, celerys: Any) -> Any:
     An acknowledgement takes effect where it is made, also in a thread of the pool: it ends a lease, and the loop, which
     owns the connection, only has to be woken to send it.
     """
-    strategies, callbacks, bell = consumer.strategies, consumer.on_task_message, Bell(consumer.hub)
+    strategies, callbacks, waker = consumer.strategies, consumer.on_task_message, LoopWaker(consumer.hub)
 
     def handle(message: Any) -> Any:
         headers = message.headers
@@ -46,7 +46,7 @@ def task_handler(consumer: Any, celerys: Any) -> Any:
 
         def acknowledge(logger: Any, errors: Any) -> None:
             message.ack_log_error(logger, errors)
-            bell.ring()
+            waker.wake()
 
         reject = partial(consumer.call_soon_ack, message.reject_log_error)
         try:

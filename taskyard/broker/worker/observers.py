@@ -1,29 +1,44 @@
-"""Who wants to know how executions begin and end: metrics. Watchers are called in the worker's main process."""
+"""Observers of executions, such as metrics; called in the worker's main process."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-type Result = Literal["succeeded", "failed", "retrying", "snoozed", "stalled", "cancelled"]
+from taskyard.broker.protocol.outcomes import Completed, DeadLettered, Outcome, Rescheduled
+
+type ExecutionResult = Literal["succeeded", "failed", "retrying", "snoozed", "stalled", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
-class Execution:
-    """One execution, as far as it has come; a watcher must neither block nor raise."""
+class TaskExecution:
+    """One execution so far; an observer must neither block nor raise."""
 
     task: str
     queue: str
     waited: float | None  # seconds from put, due or taken back to the start; None: the transport does not say
-    runtime: float | None = None  # seconds; None: it never started, or nobody measured
+    runtime: float | None = None  # seconds; None: it never started, or was not measured
 
 
-class Watcher:
-    """Base of watchers: does nothing."""
+class ExecutionObserver:
+    """Base class of observers; does nothing."""
 
-    def started(self, execution: Execution) -> None:
-        """A pool process or thread has it."""
+    def started(self, execution: TaskExecution) -> None:
+        """It started."""
 
-    def ended(self, execution: Execution, result: Result) -> None:
+    def ended(self, execution: TaskExecution, result: ExecutionResult) -> None:
         """How it ended was decided."""
 
 
-watchers: list[Watcher] = []  # of this process
+execution_observers: list[ExecutionObserver] = []  # of this process
+
+
+def result_of(ending: Outcome) -> ExecutionResult:
+    """Return what an outcome means for observers."""
+    match ending:
+        case Rescheduled(event=event):
+            return event
+        case Completed(event=event):
+            return event or "retrying"  # Celery's own retry has sent a new message
+        case DeadLettered():
+            return "failed"
+        case _:
+            return "stalled"

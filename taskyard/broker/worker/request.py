@@ -1,4 +1,4 @@
-"""How an execution ends, told to the broker: Celery's request class with our endings."""
+"""Celery's request class, which decides the outcome of each execution for the broker."""
 
 from __future__ import annotations
 
@@ -14,11 +14,21 @@ from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError, Terminate
 from celery.worker import state
 
 from taskyard.broker.protocol.header import BURY_TASK, HEADER
-from taskyard.broker.protocol.outcomes import NOT_ITS_FAULT, Again, Buried, Done, Ending, Lost, detail, success
+from taskyard.broker.protocol.outcomes import (
+    INFRASTRUCTURE_ERRORS,
+    Completed,
+    DeadLettered,
+    Outcome,
+    Rescheduled,
+    Stalled,
+    detail,
+    success_detail,
+)
+from taskyard.broker.scripts.shared_names import EventKind
 from taskyard.broker.transport.qos import is_withdrawn, lease_of
 from taskyard.broker.untyped import CeleryRequest, ExceptionWithTraceback
 from taskyard.broker.worker import fallback
-from taskyard.broker.worker.observers import Execution, Result, watchers
+from taskyard.broker.worker.observers import TaskExecution, execution_observers, result_of
 from taskyard.broker.worker.redelivery import Redeliver
 from taskyard.pools.asyncio_job import info_of
 
@@ -26,7 +36,7 @@ log = logging.getLogger(__name__)
 
 LONGEST_TEXT = 8192  # characters of an error's message or traceback in an event
 CELERYS_HEADERS = frozenset(Context.__dict__) | {"lang", "task", "argsrepr", "kwargsrepr", "compression"}
-LETTER_PAUSE_MS = 30_000  # between tries to store a dead letter
+DEAD_LETTER_PAUSE_MS = 30_000  # between tries to store a dead letter
 
 
 class OutOfMemoryError(RuntimeError):
@@ -35,7 +45,7 @@ class OutOfMemoryError(RuntimeError):
 
 class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """
-    A request that decides the message's ending before Celery acknowledges it.
+    Sets the message's outcome before Celery acknowledges it.
 
     On stock kombu there is no lease, and `taskyard.broker.worker.fallback` does with messages what it can.
     """
@@ -46,11 +56,11 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
     _is_decided = False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Take our part in the subclass that Celery makes for each task: its own copies bypass ours."""
+        """Restore our methods in the subclass that Celery makes for each task."""
         super().__init_subclass__(**options)
         if cls.__qualname__.startswith("create_request_cls."):
             del cls.on_success
-            cls.execute_using_pool = watched(cls.execute_using_pool)
+            cls.execute_using_pool = bury_malformed_headers(cls.execute_using_pool)
 
     def __init__(self, message: Any, *args: Any, **options: Any) -> None:
         super().__init__(message, *args, **options)
@@ -67,21 +77,20 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         The pool starts it.
 
         Raises:
-            TaskRevokedError: It was withdrawn or revoked, or expired, while it waited in this process's pool.
+            TaskRevokedError: It was returned, revoked or expired while it waited in this process's pool.
         """
-        may_start = self._lease is None or self._message.channel.leases.start(self._tag)
-        if not may_start and pid == os.getpid():  # another process has started it already
-            self._drop()
-            raise TaskRevokedError(self.id)
-        if pid == os.getpid() and (self.expires or self.id in state.revoked) and self.revoked():
+        is_here = pid == os.getpid()
+        if is_here and (self.expires or self.id in state.revoked) and self.revoked():
             raise TaskRevokedError(self.id)
         self._accepted_at = time_accepted
+        started = _start_detail(self._hostname, pid)
         if self._lease is None:
-            fallback.append(self, "started", _start(self._hostname, pid))
-        else:
-            self._message.channel.leases.note_start(self._lease, _start(self._hostname, pid))
-        for watcher in watchers:
-            watcher.started(self._execution())
+            fallback.append(self, "started", started)
+        elif not self._message.channel.leases.start(self._tag, started) and is_here:  # else a process has started it
+            self._drop()
+            raise TaskRevokedError(self.id)
+        for observer in execution_observers:
+            observer.started(self._execution())
         super().on_accepted(pid, time_accepted)
 
     def on_success(self, failed__retval__runtime: tuple[Any, Any, float] | ExceptionInfo, **_: Any) -> Any:
@@ -95,7 +104,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
             if isinstance(error, (SystemExit, KeyboardInterrupt)):
                 raise error
             return self.on_failure(value, return_ok=True)
-        self._decide(Done("succeeded", success(self._runtime, value)))
+        self._decide(Completed("succeeded", success_detail(self._runtime, value)))
         state.task_ready(self, successful=True)
         if self.task.acks_late:
             self.acknowledge()
@@ -103,14 +112,14 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         return None
 
     def on_thread_end(self, future: Any) -> None:
-        """A thread's execution raised before the task began or while it ended: else nobody would learn it."""
+        """Report a thread that raised before the task began or while it ended."""
         error = None if future.cancelled() else future.exception()
         if error is not None and not isinstance(error, TaskRevokedError) and not self.acknowledged:
             self.on_failure(ExceptionInfo((type(error), error, error.__traceback__)))
 
-    def refuse(self, error: Exception) -> None:
+    def bury_as_malformed(self, error: Exception) -> None:
         """Bury a message whose headers the pool cannot work with."""
-        log.error("malformed message of run %s goes to the dead letters", self.id, exc_info=error)
+        log.error("malformed message of run %s becomes a dead letter", self.id, exc_info=error)
         self._decide(self._bury("malformed", detail(error=type(error).__name__, message=str(error))))
         self._drop()
 
@@ -121,7 +130,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
             self._redeliver(error, exc_info)
         else:  # Celery's own retry has sent a new message with the same id
             self.note("retrying", self._failure_detail(exc_info, delay=None))
-            self._decide(Done(""))
+            self._decide(Completed(""))
         super().on_retry(exc_info)
 
     def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
@@ -129,7 +138,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         error = _cause(exc_info)
         if isinstance(error, WorkerLostError) and self._may_run_again():
             state.task_ready(self)
-            self._decide(Lost(self._failure_detail(exc_info)))
+            self._decide(Stalled(self._failure_detail(exc_info)))
             self.reject(requeue=True)
             return None
         if not isinstance(error, (Retry, Reject, Terminated)):
@@ -149,7 +158,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         super().on_timeout(soft, timeout)
 
     def revoked(self) -> bool:
-        """Whether it must not start: expired, revoked, cancelled while no worker knew it, or not ours any more."""
+        """Whether it must not start: expired, revoked, cancelled, or its lease is gone."""
         if not self.acknowledged and is_withdrawn(self._message):
             self._drop()
             return True
@@ -160,10 +169,10 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's
         cancelled = self._facts.get("cancelled") or detail(by="expiry" if expired else "revoke", reason=reason)
-        self._decide(Done("cancelled", cancelled))
+        self._decide(Completed("cancelled", cancelled))
         super()._announce_revoked(reason, terminated, signum, expired)
 
-    def note(self, event: str, facts: str) -> None:
+    def note(self, event: EventKind, facts: str) -> None:
         """Append an event of this execution; its message may have been acknowledged early."""
         if self._lease is None:
             fallback.append(self, event, facts)
@@ -171,27 +180,27 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
             self._message.channel.leases.note(event, self._lease, facts, outlives_lease=self.acknowledged)
 
     def _drop(self) -> None:
-        """Forget a message that is not ours any more."""
+        """Forget a message whose lease is gone."""
         state.task_ready(self)
         self.acknowledge()
 
-    def _decide(self, ending: Ending) -> None:
+    def _decide(self, outcome: Outcome) -> None:
         """The first decision counts: a hard time limit is reported by the pool's timer and by the killed process."""
         if self._is_decided:
             return
         self._is_decided = True
-        for watcher in watchers:
-            watcher.ended(self._execution(), _result_of(ending))
+        for observer in execution_observers:
+            observer.ended(self._execution(), result_of(outcome))
         if self._lease is None or self.acknowledged:
-            fallback.append_ending(self, ending)
+            fallback.apply_outcome(self, outcome)
         else:
-            self._message.channel.leases.decide(self._tag, ending)
+            self._message.outcome = outcome
 
-    def _execution(self) -> Execution:
+    def _execution(self) -> TaskExecution:
         waited = self._facts.get("waited_ms")
         runtime = self._seconds_since_accepted() if self._runtime is None else self._runtime
         queue = (self.delivery_info or {}).get("routing_key") or ""
-        return Execution(self.name, queue, None if waited is None else waited / 1000, runtime)
+        return TaskExecution(self.name, queue, None if waited is None else waited / 1000, runtime)
 
     def _seconds_since_accepted(self) -> float | None:
         return None if self._accepted_at is None else monotonic() - self._accepted_at
@@ -209,24 +218,24 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         else:
             facts = detail(delay=error.delay, runtime=self._runtime, reason=str(_reason(error)))
         if self._lease is None or self.acknowledged:
-            fallback.send_again(self, error.delay, uses_attempt=error.uses_attempt)
-        self._decide(Again(round(error.delay * 1000), kind, error.uses_attempt, facts))
+            fallback.send_copy(self, error.delay, uses_attempt=error.uses_attempt)
+        self._decide(Rescheduled(round(error.delay * 1000), kind, error.uses_attempt, facts))
 
-    def _ending_of_failure(self, error: BaseException, exc_info: ExceptionInfo) -> Ending:
+    def _ending_of_failure(self, error: BaseException, exc_info: ExceptionInfo) -> Outcome:
         if isinstance(error, Ignore):
-            return Done("succeeded", detail(runtime=self._runtime, result="ignored"))
+            return Completed("succeeded", detail(runtime=self._runtime, result="ignored"))
         if isinstance(error, TimeLimitExceeded):
             return self._bury("time_limit", self._failure_detail(exc_info))
         if isinstance(error, (WorkerLostError, SystemExit)):
             return self._bury("worker_lost", self._failure_detail(exc_info))
         if self.buries_failures:
             return self._bury(getattr(error, "dead_letter_reason", "exhausted"), self._failure_detail(exc_info))
-        return Done("failed", self._failure_detail(exc_info))
+        return Completed("failed", self._failure_detail(exc_info))
 
-    def _bury(self, reason: str, facts: str) -> Ending:
-        if self._type == BURY_TASK:  # a letter is tried until it is stored
-            return Again(LETTER_PAUSE_MS, "snoozed", uses_attempt=False, detail=facts)
-        return Buried(reason, facts)
+    def _bury(self, reason: str, facts: str) -> Outcome:
+        if self._type == BURY_TASK:  # a dead letter is tried until it is stored
+            return Rescheduled(DEAD_LETTER_PAUSE_MS, "snoozed", uses_attempt=False, detail=facts)
+        return DeadLettered(reason, facts)
 
     def _failure_detail(self, exc_info: ExceptionInfo, **more: Any) -> str:
         cause = _cause(exc_info)
@@ -241,41 +250,29 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
 
 
 class PlatformRequest(Request):
-    """The request of the platform's own tasks: whatever they do not ask to be tried again is a dead letter."""
+    """The request of typed tasks: a final failure becomes a dead letter."""
 
     buries_failures = True
 
 
 @cache
-def _start(worker: str, pid: int) -> str:
+def _start_detail(worker: str, pid: int) -> str:
     return detail(worker=worker, pid=pid)
 
 
-def _result_of(ending: Ending) -> Result:
-    match ending:
-        case Again(event=event):
-            return event
-        case Done(outcome=outcome):
-            return outcome or "retrying"  # Celery's own retry has sent a new message
-        case Buried():
-            return "failed"
-        case _:
-            return "stalled"
-
-
-def watched(execute: Any) -> Any:
+def bury_malformed_headers(execute: Any) -> Any:
     """Wrap `execute_using_pool`: a message whose headers the pool cannot work with is buried."""
 
     def execute_using_pool(self: Any, pool: Any, **options: Any) -> Any:
         try:
             result = execute(self, pool, **options)
-        except (TaskRevokedError, *NOT_ITS_FAULT):
+        except (TaskRevokedError, *INFRASTRUCTURE_ERRORS):
             raise
         except Exception as error:
-            self.refuse(error)
+            self.bury_as_malformed(error)
             raise TaskRevokedError(self.id) from error  # Celery frees the slot
         if getattr(pool, "uses_semaphore", False) and self._lease is not None:
-            self._message.channel.leases.hand_over(self._tag)
+            self._message.channel.leases.mark_dispatched(self._tag)
         future = getattr(result, "f", None)  # of a pool of threads
         if future is not None:
             future.add_done_callback(self.on_thread_end)

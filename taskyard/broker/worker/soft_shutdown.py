@@ -1,4 +1,4 @@
-"""The end of a worker: what has not started goes back at once, what runs may end for a while, the rest goes back."""
+"""Soft shutdown: return what has not started, let running tasks finish for a while, then return the rest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LATE_ENDS = 0.5  # seconds to read what the pool's processes have written before
 log = logging.getLogger(__name__)
 
 
-class Shutdown:
+class SoftShutdown:
     """
     The shutdown of one consumer, from the signal on.
 
@@ -38,7 +38,7 @@ class Shutdown:
         self._celerys_wait = consumer.controller.wait_for_soft_shutdown
         self._ends_at: float | None = None  # monotonic seconds; None: not a soft or cold shutdown
         self._is_first_cut = True
-        self._hurry = threading.Event()  # the time ends early, or nothing runs any more
+        self._wake_sender = threading.Event()  # the time ends early, or nothing runs any more
         self._is_over = False
         self._alone_since: float | None = None  # monotonic seconds; None: a process of the pool lives
         consumer.controller.wait_for_soft_shutdown = self.begin
@@ -62,7 +62,7 @@ class Shutdown:
         """End the time now, at the second signal; False when this is no shutdown of ours."""
         if self._ends_at is not None and not self._is_first_cut:
             self._ends_at = monotonic()
-            self._hurry.set()
+            self._wake_sender.set()
         self._is_first_cut = False
         return self._ends_at is not None
 
@@ -76,7 +76,7 @@ class Shutdown:
         finally:
             state.should_terminate = code
         self._is_over = True
-        self._hurry.set()
+        self._wake_sender.set()
         vars(self._consumer.pool).pop("stop", None)
         if self._can_stop_tasks:
             self._consumer.stop_running_tasks()
@@ -96,13 +96,11 @@ class Shutdown:
     def _wait_without_loop(self) -> None:
         """The broker is away, and may come back; `_watch` ends the wait when the time is over."""
         if self._can_stop_tasks:  # only the loop reads how they end
-            log.warning("the broker went away during the shutdown; what runs goes on elsewhere")
+            log.warning("the broker went away during the shutdown; running tasks will run again elsewhere")
             self._ends_at = monotonic()
             return
-        log.warning(
-            "the broker went away during the shutdown; what runs has its time, and its end is told if it can be"
-        )
-        while self._is_at_work() or not all(leases.is_told() for leases in self._consumer.leases):
+        log.warning("the broker went away during the shutdown; running tasks may finish, and report if it comes back")
+        while self._is_at_work() or not all(leases.is_flushed() for leases in self._consumer.leases):
             sleep(LOOK_EVERY)
 
     def _has_taken_nothing(self) -> bool:
@@ -112,7 +110,7 @@ class Shutdown:
     def _is_at_work(self) -> bool:
         if self._can_stop_tasks and self._has_lost_all_processes():
             return False
-        return bool(state.active_requests) or any(leases.handed for leases in self._consumer.leases)
+        return bool(state.active_requests) or any(leases.dispatched for leases in self._consumer.leases)
 
     def _has_lost_all_processes(self) -> bool:
         """The signal may have gone to them, too: to the whole process group. Nobody else looks while a worker ends."""
@@ -130,7 +128,7 @@ class Shutdown:
             self._consumer.return_unstarted()
         if self._ends_at is None:
             return
-        self._hurry.wait(max(0.0, self._ends_at - monotonic()))
+        self._wake_sender.wait(max(0.0, self._ends_at - monotonic()))
         if self._can_stop_tasks or self._is_over:
             self._consumer.hub.call_soon(_nothing)  # wakes the loop
             left = min(CLOSE_SECONDS, max(0.0, self._ends_at - monotonic()))
@@ -139,7 +137,7 @@ class Shutdown:
 
     def _leave(self) -> None:
         """No thread can be stopped from outside: return what still runs, and end the process."""
-        log.warning("the time of the soft shutdown is over: what still runs goes back to its queue")
+        log.warning("soft shutdown timed out: running tasks are returned to their queues")
         try:
             self._return_all()
         finally:
@@ -154,7 +152,7 @@ class Shutdown:
         if hasattr(self._consumer.pool, "abandon"):  # the asyncio pool cancels its coroutines
             self._consumer.pool.abandon(CANCEL_SECONDS)
         self._consumer.return_all()
-        sending = threading.Thread(target=finish, args=(self._consumer.leases,), daemon=True)
+        sending = threading.Thread(target=flush_leases, args=(self._consumer.leases,), daemon=True)
         sending.start()
         sending.join(END_SECONDS)  # a broker that is silent must not keep us
         controller = self._consumer.controller
@@ -166,10 +164,10 @@ def _nothing() -> None:
     pass
 
 
-def finish(all_leases: list[Any]) -> None:
-    """Send what has ended; without a broker it comes back when the leases end."""
+def flush_leases(all_leases: list[Any]) -> None:
+    """Flush outcomes; without a broker the messages come back when their leases end."""
     for leases in all_leases:
         try:
-            leases.finish()
+            leases.flush_and_wait()
         except (redis.RedisError, OSError) as error:
             log.warning("messages come back when their leases end, the broker is away: %s", error)

@@ -1,4 +1,4 @@
-"""The way of a message from Celery's consumer to the pool (`Task.Strategy`), shortened where nothing is lost by it."""
+"""From Celery's consumer to the pool (`Task.Strategy`), with a fast path for plain messages."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from celery.worker.state import task_reserved
 from celery.worker.strategy import default
 
 from taskyard.broker.untyped import ThreadPool, create_request_cls
-from taskyard.broker.worker.request import Request, watched
-from taskyard.broker.worker.thread_pool import Threads
+from taskyard.broker.worker.request import Request, bury_malformed_headers
+from taskyard.broker.worker.thread_pool import WorkerThreads
 from taskyard.pools.asyncio_pool import TaskPool as LoopPool
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def strategy(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[..., Any]
     if execute is None or not issubclass(symbol_by_name(task.Request), Request):
         return celerys
     made = create_request_cls(symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, eventer, app=app)
-    made.execute_using_pool = watched(execute)
+    made.execute_using_pool = bury_malformed_headers(execute)
     does_info = log.isEnabledFor(logging.INFO)
     revoked = consumer.controller.state.revoked
     options = {
@@ -72,7 +72,7 @@ def strategy(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[..., Any]
 
 
 def _sends_events(eventer: Any, task: Any) -> bool:
-    """Whether somebody wants events of tasks; remote control switches them on and off in `groups`."""
+    """Whether task events are enabled; remote control switches them in `groups`."""
     return bool(eventer and eventer.enabled and task.send_events and (not eventer.groups or "task" in eventer.groups))
 
 
@@ -116,7 +116,7 @@ def _execute_of(pool: Any, app: Any) -> Callable[..., None] | None:
         return run_here
     if isinstance(pool, LoopPool):
         return run_on_loop
-    if type(pool) is ThreadPool and isinstance(pool.executor, Threads):
+    if type(pool) is ThreadPool and isinstance(pool.executor, WorkerThreads):
         return run_in_thread
     return None
 

@@ -1,4 +1,4 @@
-"""The threads of Celery's pool of threads: what is handed over costs one entry in a queue and no future."""
+"""The executor of Celery's thread pool: a job costs one queue entry and no future."""
 
 import threading
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from celery.utils.log import get_logger
 
 log = get_logger(__name__)
 
-type Job = Callable[[], object]
+type AsyncioJob = Callable[[], object]
 
 
-class Threads(Executor):
+class WorkerThreads(Executor):
     """
     Takes the place of the pool's `ThreadPoolExecutor` (`TaskPool.executor`).
 
@@ -22,11 +22,11 @@ class Threads(Executor):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[AsyncioJob | None] = SimpleQueue()
         self._threads: set[threading.Thread] = set()  # Celery's `inspect stats` counts them
         self._is_over = False
 
-    def run(self, job: Job) -> None:
+    def run(self, job: AsyncioJob) -> None:
         """
         Hand over a job, which must not raise.
 

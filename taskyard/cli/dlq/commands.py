@@ -15,10 +15,17 @@ from taskyard.cli.kit.options import json_option, page_options
 from taskyard.cli.kit.output import json_text, print_block, print_facts, print_json, print_table
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE
-from taskyard.history.dead_letters import STATES, LetterFilter, LetterGroup, find_letter, group_letters, list_letters
+from taskyard.history.dead_letters import (
+    STATES,
+    DeadLetterFilter,
+    DeadLetterGroup,
+    find_dead_letter,
+    group_dead_letters,
+    list_dead_letters,
+)
 from taskyard.history.models import DeadLetter
 from taskyard.history.queries.runs import attempts_of
-from taskyard.tasks.dead_letters.message import shown_fields
+from taskyard.tasks.dead_letters.stored_message import shown_fields
 
 state_option = click.option(
     "--state", type=click.Choice((*STATES, "any")), default="open", show_default=True, help="In this state."
@@ -50,7 +57,7 @@ def ls(*, limit: int, after: str | None, state: str, is_grouped: bool, as_json: 
         _list_groups(wanted, limit, as_json=as_json)
         return
     with open_session() as session:
-        page = list_letters(session, wanted, limit=limit, after=after)
+        page = list_dead_letters(session, wanted, limit=limit, after=after)
     if as_json:
         print_json({"items": [letter_facts(letter) for letter in page.rows], "next": page.after})
         return
@@ -66,7 +73,7 @@ def ls(*, limit: int, after: str | None, state: str, is_grouped: bool, as_json: 
 def show(*, letter_id: UUID, as_json: bool) -> None:
     """Show one dead letter with its attempts; hidden payload fields are masked."""
     with open_session() as session:
-        letter = find_letter(session, letter_id)
+        letter = find_dead_letter(session, letter_id)
         if letter is None:
             raise NotFoundError(f"no dead letter {letter_id}")
         attempts = [attempt_facts(attempt) for attempt in attempts_of(session, letter.run_id)]
@@ -93,11 +100,11 @@ def export(*, state: str, **filters: Any) -> None:
         click.echo(json_text(facts))
 
 
-def _each(wanted: LetterFilter) -> Iterator[dict[str, Any]]:
+def _each(wanted: DeadLetterFilter) -> Iterator[dict[str, Any]]:
     after = None
     with open_session() as session:
         while True:
-            page = list_letters(session, wanted, limit=LONGEST_PAGE, after=after)
+            page = list_dead_letters(session, wanted, limit=LONGEST_PAGE, after=after)
             for letter in page.rows:
                 attempts = [attempt_facts(attempt) for attempt in attempts_of(session, letter.run_id)]
                 yield {**letter_facts(letter), "args": shown_fields(letter), "attempt_list": attempts}
@@ -108,9 +115,9 @@ def _each(wanted: LetterFilter) -> Iterator[dict[str, Any]]:
                 return
 
 
-def _list_groups(wanted: LetterFilter, limit: int, *, as_json: bool) -> None:
+def _list_groups(wanted: DeadLetterFilter, limit: int, *, as_json: bool) -> None:
     with open_session() as session:
-        groups = group_letters(session, wanted, limit=limit)
+        groups = group_dead_letters(session, wanted, limit=limit)
     if as_json:
         print_json({"items": [asdict(each) for each in groups]})
         return
@@ -118,11 +125,11 @@ def _list_groups(wanted: LetterFilter, limit: int, *, as_json: bool) -> None:
     print_table(columns, [_group_row(each) for each in groups])
 
 
-def _wanted(filters: dict[str, Any], state: str) -> LetterFilter:
+def _wanted(filters: dict[str, Any], state: str) -> DeadLetterFilter:
     return letter_filter(filters, state=None if state == "any" else state)
 
 
-def _group_row(each: LetterGroup) -> tuple[Any, ...]:
+def _group_row(each: DeadLetterGroup) -> tuple[Any, ...]:
     error = f"{each.error_type}: {each.error_message}"
     return (each.count, each.signature, each.task, each.reason, each.oldest, each.newest, error)
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from taskyard.cli.kit.options import since_option, until_option
-from taskyard.history.dead_letters import LetterFilter
+from taskyard.history.dead_letters import DeadLetterFilter
 from taskyard.history.models import DeadLetter
 
 # Neither the bytes nor the headers: both can hold what the payload model hides.
@@ -27,10 +27,10 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def letter_filter(filters: Mapping[str, Any], *, state: str | None) -> LetterFilter:
+def letter_filter(filters: Mapping[str, Any], *, state: str | None) -> DeadLetterFilter:
     """Return the filter that these options mean."""
     rest = {name: value for name, value in filters.items() if name != "reason_code"}
-    return LetterFilter(state=state, reason=filters["reason_code"], **rest)
+    return DeadLetterFilter(state=state, reason=filters["reason_code"], **rest)
 
 
 def letter_facts(letter: DeadLetter) -> dict[str, Any]:

@@ -14,19 +14,19 @@ from taskyard.cli.kit.options import json_option, reason_option
 from taskyard.cli.kit.output import print_facts, print_json, print_table
 from taskyard.database.engine import open_session
 from taskyard.history.bulk_operations import (
-    Standing,
-    Verb,
+    BulkVerb,
+    OperationProgress,
     abort,
     find_operation,
     list_bulk,
-    standing_of,
+    operation_progress,
     start_operation,
 )
-from taskyard.history.dead_letters import LetterFilter
+from taskyard.history.dead_letters import DeadLetterFilter
 from taskyard.settings.queues import MAINTENANCE
 from taskyard.tasks.records.bulk import operation_key
-from taskyard.tasks.records.payloads import ResolveLetters
-from taskyard.tasks.records.tasks import resolve_letters
+from taskyard.tasks.records.payloads import ResolveDeadLetters
+from taskyard.tasks.records.tasks import resolve_dead_letters
 
 LOOK_EVERY = 0.3  # seconds between two looks at SQL, which tells nobody when it changes
 COLUMNS = ("id", "verb", "state", "total", "done", "refused", "left", "who", "reason", "created_at", "finished_at")
@@ -68,7 +68,7 @@ def operations(  # noqa: PLR0913 - an option each
     _print(_seen(operation_id), as_json=as_json)
 
 
-def run_operation(verb: Verb, wanted: LetterFilter, reason: str, *, detach: bool, as_json: bool) -> None:
+def run_operation(verb: BulkVerb, wanted: DeadLetterFilter, reason: str, *, detach: bool, as_json: bool) -> None:
     """
     Start an operation and, unless detached, wait for its end.
 
@@ -92,7 +92,7 @@ def run_operation(verb: Verb, wanted: LetterFilter, reason: str, *, detach: bool
 
 
 def _enqueue(operation_id: UUID) -> None:
-    resolve_letters.enqueue(ResolveLetters(operation_id=operation_id), dedup_key=operation_key(operation_id))
+    resolve_dead_letters.enqueue(ResolveDeadLetters(operation_id=operation_id), dedup_key=operation_key(operation_id))
 
 
 def _abort(operation_id: UUID, reason: str) -> None:
@@ -128,24 +128,24 @@ def _follow(operation_id: UUID) -> None:
         raise
 
 
-def _seen(operation_id: UUID) -> Standing:
+def _seen(operation_id: UUID) -> OperationProgress:
     with open_session() as session:
         operation = find_operation(session, operation_id)
         if operation is None:
             raise NotFoundError(f"no operation {operation_id}")
-        return standing_of(session, operation)
+        return operation_progress(session, operation)
 
 
 def _list(limit: int, *, as_json: bool) -> None:
     with open_session() as session:
-        found = [_facts(standing_of(session, operation)) for operation in list_bulk(session, limit)]
+        found = [_facts(operation_progress(session, operation)) for operation in list_bulk(session, limit)]
     if as_json:
         print_json({"items": found})
     else:
         print_table(COLUMNS, [[facts[name] for name in COLUMNS] for facts in found])
 
 
-def _print(standing: Standing, *, as_json: bool) -> None:
+def _print(standing: OperationProgress, *, as_json: bool) -> None:
     facts = _facts(standing)
     if as_json:
         print_json(facts)
@@ -153,7 +153,7 @@ def _print(standing: Standing, *, as_json: bool) -> None:
         print_facts({name: value for name, value in facts.items() if value not in (None, [])})
 
 
-def _facts(standing: Standing) -> dict[str, Any]:
+def _facts(standing: OperationProgress) -> dict[str, Any]:
     operation = standing.operation
     kept = ("id", "verb", "state", "filter", "who", "reason", "total", "created_at", "finished_at", "aborted_by")
     facts = {name: getattr(operation, name) for name in kept}

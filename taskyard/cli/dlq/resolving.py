@@ -18,8 +18,8 @@ from taskyard.cli.kit.operator_log import announced
 from taskyard.cli.kit.options import check_consent, check_selection, destructive_options, json_option, read_json_object
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE
-from taskyard.history.bulk_operations import Verb
-from taskyard.history.dead_letters import LetterFilter, count_letters, find_letter, list_letters
+from taskyard.history.bulk_operations import BulkVerb
+from taskyard.history.dead_letters import DeadLetterFilter, count_dead_letters, find_dead_letter, list_dead_letters
 from taskyard.history.models import DeadLetter
 from taskyard.tasks.dead_letters.redrive import (
     DeadLetterNotFoundError,
@@ -114,11 +114,11 @@ def discard_command(  # noqa: PLR0913 - an option each
 
 def _are_many(filters: dict[str, Any]) -> bool:
     with open_session() as session:
-        return count_letters(session, letter_filter(filters, state="open")) > MANY
+        return count_dead_letters(session, letter_filter(filters, state="open")) > MANY
 
 
 def _over(  # noqa: PLR0913 - what is done to which, and what is kept of it
-    verb: Verb,
+    verb: BulkVerb,
     ids: tuple[UUID, ...],
     filters: dict[str, Any],
     one: Callable[[Session, UUID], dict[str, Any]],
@@ -147,10 +147,10 @@ def _plain(facts: dict[str, Any] | None) -> Any:
     return json.loads(json.dumps(kept, default=str)) if kept else None
 
 
-def _matching(session: Session, wanted: LetterFilter) -> Iterator[UUID]:
+def _matching(session: Session, wanted: DeadLetterFilter) -> Iterator[UUID]:
     after = None
     while True:
-        page = list_letters(session, wanted, limit=LONGEST_PAGE, after=after)
+        page = list_dead_letters(session, wanted, limit=LONGEST_PAGE, after=after)
         session.commit()
         yield from (letter.id for letter in page.rows)
         after = page.after
@@ -159,7 +159,7 @@ def _matching(session: Session, wanted: LetterFilter) -> Iterator[UUID]:
 
 
 def _found(session: Session, letter_id: UUID) -> DeadLetter:
-    letter = find_letter(session, letter_id)
+    letter = find_dead_letter(session, letter_id)
     if letter is None:
         raise DeadLetterNotFoundError(f"no dead letter {letter_id}")
     if letter.state != "open":

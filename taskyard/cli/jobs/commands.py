@@ -22,7 +22,7 @@ from taskyard.cli.kit.options import (
 )
 from taskyard.cli.kit.output import answer, milliseconds, print_block, print_facts, print_json, print_table, printable
 from taskyard.database.engine import open_session
-from taskyard.history.dead_letters import letters_of_run
+from taskyard.history.dead_letters import dead_letters_of_run
 from taskyard.history.models import Attempt
 from taskyard.history.queries.runs import RunFilter, attempts_of, children_of, find_run, list_runs
 from taskyard.tasks.current_app import current_app
@@ -94,7 +94,7 @@ def show(*, run_id: str, as_json: bool) -> None:
             raise NotFoundError(f"no run {run_id}")
         attempts, children = attempts_of(session, run_id), children_of(session, run_id)
         origin = origin_of(session, run_id)
-        letters = letters_of_run(session, run_id)
+        letters = dead_letters_of_run(session, run_id)
     if as_json:
         listed = [attempt_facts(attempt) for attempt in attempts]
         more = {"children": [child.id for child in children], "dead_letters": letters}

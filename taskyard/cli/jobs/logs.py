@@ -16,10 +16,10 @@ from taskyard.cli.kit.operator_log import announced, logged, queue_control
 from taskyard.cli.kit.options import json_option, reason_option
 from taskyard.cli.kit.output import milliseconds, print_json, printable
 from taskyard.database.engine import open_session
-from taskyard.history.dead_letters import open_letter_of
+from taskyard.history.dead_letters import open_dead_letter_of
 from taskyard.history.models import FINAL_STATES, Run
-from taskyard.history.queries.logs import lines_of
 from taskyard.history.queries.runs import RunFilter, find_run, list_runs
+from taskyard.history.task_logs import lines_of
 from taskyard.tasks.dead_letters.redrive import NotRedrivableError, redrive
 
 LOOK_EVERY = 0.5  # seconds between two looks at SQL, which tells nobody when it changes
@@ -69,7 +69,7 @@ def retry(*, run_id: str, reason: str, as_json: bool) -> None:
     """Run a failed run again (its dead letter is redriven), or a delayed one now."""
     with open_session() as session:
         run = find_run(session, run_id)
-        letter = open_letter_of(session, run_id)
+        letter = open_dead_letter_of(session, run_id)
         session.commit()  # SQLite: a look holds the write lock
         if run is None and letter is None:
             raise NotFoundError(f"no run {run_id}")

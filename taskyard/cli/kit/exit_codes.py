@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from taskyard.broker.scripts.failover import RefusedError
+from taskyard.broker.scripts.failover import ServerRefusedError
 from taskyard.cli.kit.output import printable
 from taskyard.settings.group import SettingsError
 
@@ -131,7 +131,7 @@ def line_of(error: Exception) -> str:
 
 def _hint(error: Exception) -> str:
     is_away = isinstance(error, BrokerError | RedisConnectionError | RedisTimeoutError)
-    has_refused = isinstance(error, RefusedError) or isinstance(error.__cause__, RefusedError)
+    has_refused = isinstance(error, ServerRefusedError) or isinstance(error.__cause__, ServerRefusedError)
     return "; start it (celery -A tasks up), or set REDIS_URL" if is_away and not has_refused else ""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from taskyard.beat.definitions import MISFIRES, OVERLAPS, Definition, moment_of, span_of
-from taskyard.beat.engine.publisher import RefusedError
+from taskyard.beat.engine.publisher import SlotRefusedError
 from taskyard.beat.errors import (
     CodeOwnedError,
     InvalidScheduleError,
@@ -42,7 +42,7 @@ class _ScheduleErrors(click.Command):
             raise NotFoundError(str(error)) from error
         except (InvalidScheduleError, NameTakenError, CodeOwnedError) as error:
             raise click.UsageError(f"{error}; nothing was saved") from error
-        except (ScheduleStateError, RefusedError) as error:
+        except (ScheduleStateError, SlotRefusedError) as error:
             raise FailedError(str(error)) from error
 
 

@@ -1,4 +1,4 @@
-"""Runs that the records call unfinished, and whose messages the broker does not have: it was emptied, or lost data."""
+"""Lost runs: unfinished on record, but without a message in the broker, which was flushed or lost data."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,9 +9,9 @@ from typing import Any
 from redis import Redis, ResponseError
 from sqlmodel import Session, col, select
 
-from taskyard.broker.admin.message_lookup import held
+from taskyard.broker.admin.message_lookup import find_live_runs
 from taskyard.broker.protocol.outcomes import detail
-from taskyard.broker.scripts.runner import Call, Keyspace, run_all
+from taskyard.broker.scripts.runner import Keyspace, ScriptCall, run_scripts
 from taskyard.database.paging import LONGEST_PAGE
 from taskyard.history.events import stream_key
 from taskyard.history.models import FINAL_STATES, STATES, Run
@@ -19,33 +19,33 @@ from taskyard.history.queries.runs import RunFilter, list_runs
 
 UNFINISHED = tuple(state for state in STATES if state not in FINAL_STATES)
 PATIENCE = timedelta(seconds=10)
-LOOK_EVERY = 0.05  # seconds
-CLOSED_AT_ONCE = 100  # events per round trip
+POLL_INTERVAL = 0.05  # seconds
+EVENTS_PER_CALL = 100  # events per round trip
 
 
 class AuditBehindError(Exception):
-    """Events are not in SQL yet, so nobody can tell which runs are unfinished."""
+    """Events are still waiting to be written to SQL, so nobody can tell which runs are unfinished."""
 
 
 class LostRuns:
-    """Compares the records with the broker; in stock kombu messages cannot be looked up, so that is not for it."""
+    """Compares the records with the broker; not for the stock transport, which cannot look a message up."""
 
     def __init__(
         self, open_one: Callable[[], Session], client: Redis, prefix: str, patience: timedelta = PATIENCE
     ) -> None:
-        """`patience` is how long the writer of the audit is waited for."""
+        """`patience` is how long to wait for the history writer to catch up."""
         self._open, self._client, self._prefix, self._patience = open_one, client, prefix, patience
 
     def find(self, wanted: RunFilter, *, pages: int | None = None) -> Iterator[Run]:
         """
-        Yield the lost runs that a filter means, the newest of each state first.
+        Yield matching lost runs, newest of each state first.
 
         Args:
-            wanted: Which runs; a state that is final means none.
-            pages: How many pages of each state are looked at; None: all.
+            wanted: Which runs; a final state matches none.
+            pages: How many pages of each state to check; None: all.
 
         Raises:
-            AuditBehindError: The writer did not keep up, or none runs.
+            AuditBehindError: The writer is behind, or none is running.
             RedisError: The broker does not answer.
         """
         for state in UNFINISHED:
@@ -54,19 +54,20 @@ class LostRuns:
 
     def close(self, runs: Sequence[Run], *, by: str, reason: str) -> None:
         """
-        Let the records say that these runs are cancelled.
+        Mark lost runs cancelled.
 
         Raises:
-            RedisError: The broker does not answer; some may be closed.
+            RedisError: The broker does not answer; some may already be marked.
         """
         facts = detail(by=by, reason=reason)
         space = Keyspace(self._prefix, writes_events=True)
-        for begin in range(0, len(runs), CLOSED_AT_ONCE):
-            part = runs[begin : begin + CLOSED_AT_ONCE]
+        for begin in range(0, len(runs), EVENTS_PER_CALL):
+            part = runs[begin : begin + EVENTS_PER_CALL]
             calls = [
-                Call("note", ("cancelled", run.id, run.queue, max(run.attempts, 1), facts, "", "")) for run in part
+                ScriptCall("note", ("cancelled", run.id, run.queue, max(run.attempts, 1), facts, "", ""))
+                for run in part
             ]
-            run_all(self._client, space, calls)
+            run_scripts(self._client, space, calls)
 
     def _find_in(self, wanted: RunFilter, pages: int | None) -> Iterator[Run]:
         after: str | None = None
@@ -79,14 +80,14 @@ class LostRuns:
                 return
 
     def _lost_of(self, run_ids: Sequence[str]) -> Sequence[Run]:
-        missing = set(run_ids) - held(self._client, self._prefix, run_ids)
+        missing = set(run_ids) - find_live_runs(self._client, self._prefix, run_ids)
         if not missing:
             return ()
-        self._wait_until_written()  # what made a message go is in the stream, written by the same script
+        self._wait_until_written()  # the script that removed a message also appended its event
         with self._open() as session:
             still = (col(Run.id).in_(missing), col(Run.state).in_(UNFINISHED))
             rows = session.exec(select(Run).where(*still).order_by(col(Run.enqueued_at).desc())).all()
-        back = held(self._client, self._prefix, [run.id for run in rows])  # sent again meanwhile
+        back = find_live_runs(self._client, self._prefix, [run.id for run in rows])  # redriven or sent again meanwhile
         return [run for run in rows if run.id not in back]
 
     def _wait_until_written(self) -> None:
@@ -101,8 +102,8 @@ class LostRuns:
             if _number(oldest[0][0]) > newest:
                 return
             if time.monotonic() > deadline:
-                raise AuditBehindError(f"{connection.xlen(stream)} events are not in SQL yet; does a writer run?")
-            time.sleep(LOOK_EVERY)  # the writer, in another process, tells nobody how far it is
+                raise AuditBehindError(f"{connection.xlen(stream)} events are not in SQL yet; is a worker running?")
+            time.sleep(POLL_INTERVAL)  # the writer is another process, with no way to notify us
 
 
 def _number(entry_id: bytes) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What happened: queries on runs and their attempts."""
+"""Queries on runs and their attempts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from taskyard.history.models import Attempt, Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """Which runs are wanted; None: any."""
+    """Selects runs; None matches any value."""
 
     task: str | None = None
     queue: str | None = None
     state: str | None = None  # one of taskyard.history.models.STATES
     user_id: str | None = None
     signature: str | None = None  # of the error
-    text: str | None = None  # in the masked arguments or in the error's message; case counts on PostgreSQL only
-    since: datetime | None = None  # enqueued then or later
-    until: datetime | None = None  # enqueued before
+    text: str | None = None  # in the masked arguments or the error message; case-sensitive on PostgreSQL only
+    since: datetime | None = None  # enqueued at or after this time
+    until: datetime | None = None  # enqueued before this time
 
 
 def list_runs(session: Session, wanted: RunFilter, *, limit: int = PAGE, after: str | None = None) -> Page[Run]:
     """
-    Return a page of runs, the newest enqueued first.
+    Return a page of runs, newest first.
 
     Raises:
-        BadCursorError: `after` does not come from an earlier page.
+        BadCursorError: `after` is not a cursor of an earlier page.
     """
     enqueued_at, key = col(Run.enqueued_at), col(Run.id)
     query = select(Run).where(*_conditions(wanted)).order_by(enqueued_at.desc(), key.desc()).limit(limit + 1)
@@ -46,12 +46,12 @@ def list_runs(session: Session, wanted: RunFilter, *, limit: int = PAGE, after: 
 
 
 def find_run(session: Session, run_id: str) -> Run | None:
-    """Return the run of this id; None: unknown, or not written yet."""
+    """Return a run; None: unknown, or not written yet."""
     return session.get(Run, run_id)
 
 
 def attempts_of(session: Session, run_id: str) -> Sequence[Attempt]:
-    """Return the attempts of a run, the first one first."""
+    """Return the attempts of a run in order."""
     return session.exec(select(Attempt).where(Attempt.run_id == run_id).order_by(col(Attempt.number))).all()
 
 
@@ -62,7 +62,7 @@ def children_of(session: Session, run_id: str, *, limit: int = PAGE) -> Sequence
 
 
 def each_run(session: Session, wanted: RunFilter, *, batch: int = LONGEST_PAGE) -> Iterator[tuple[Run, list[Attempt]]]:
-    """Yield all runs that a filter means, with their attempts, the newest first; one page is in memory at a time."""
+    """Yield each matching run with its attempts, newest first; holds one page in memory."""
     after: str | None = None
     while True:
         page = list_runs(session, wanted, limit=batch, after=after)
@@ -70,7 +70,7 @@ def each_run(session: Session, wanted: RunFilter, *, batch: int = LONGEST_PAGE) 
         query = select(Attempt).where(col(Attempt.run_id).in_(attempts)).order_by(col(Attempt.number))
         for attempt in session.exec(query).all():
             attempts[attempt.run_id].append(attempt)
-        session.commit()  # SQLite: a look holds the write lock
+        session.commit()  # SQLite: a read transaction holds the write lock
         for run in page.rows:
             yield run, attempts[run.id]
         session.expunge_all()

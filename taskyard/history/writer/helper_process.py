@@ -1,8 +1,8 @@
 """
-The writer's helper: a process that writes while much waits, so that the worker's tasks keep their interpreter.
+The writer's helper: a process that works off a large backlog, so that the worker's tasks keep the GIL.
 
-A worker's own thread writes what little there is. When more waits, it starts this module with a TOKEN, which
-shares the thread's lease, gives way to the tasks where processors are short, and ends when nothing came for a while.
+A thread of the worker writes small backlogs. For a larger one it starts this module with the TOKEN of its lease. The
+helper has a lower CPU priority than the tasks, and exits after some time without events.
 """
 
 import os
@@ -19,7 +19,7 @@ import structlog
 
 from taskyard.broker.server.client import shared_client
 from taskyard.database.engine import current_engine
-from taskyard.history.writer.loop import Pace, Writer
+from taskyard.history.writer.event_writer import EventWriter, WriterTuning
 from taskyard.logging import configure_logging
 from taskyard.parent_death_signal import tied_to_parent
 from taskyard.settings.loading import current_settings
@@ -27,26 +27,25 @@ from taskyard.settings.loading import current_settings
 log = structlog.get_logger("taskyard.history.writer.helper_process")
 
 ROOT = Path(__file__).resolve().parents[3]
-LOOK_EVERY = 0.2  # seconds between two looks at whether it lives
-STOP_LIMIT = 0.5  # seconds from SIGTERM to SIGKILL; the worker waits for our thread a second in all
+POLL_INTERVAL = 0.2  # seconds between checks whether it is alive
+STOP_LIMIT = 0.5  # seconds from SIGTERM to SIGKILL; the worker waits one second for our thread in all
 AFTER_A_FAILURE = 60.0  # seconds until the next one is started
-NICENESS = 5  # gives it a quarter of a processor beside a worker that wants the whole of it
-PACE = replace(Pace(), idle=timedelta(seconds=30))
+NICENESS = 5  # about a quarter of a CPU next to a worker that wants all of it
+TUNING = replace(WriterTuning(), idle=timedelta(seconds=30))
 
 
-class Helper:
-    """Starts the process, waits for its end, and does not insist when it fails."""
+class WriterHelper:
+    """Starts the helper process and waits for it; after a failure, not again for a minute."""
 
     def __init__(self) -> None:
         self._not_before = 0.0  # of `monotonic`
 
     def work(self, token: str, stop: threading.Event) -> bool:
         """
-        Let a process write, with the lease of this token, until it ends or `stop` is set.
+        Run a helper with the lease of this token until it exits or `stop` is set.
 
         Returns:
-            Whether there was one, however it ended: it may have read entries and not written them. After a failure
-            there is none for a while.
+            Whether one ran, however it ended: it may have read entries without writing them.
         """
         if monotonic() < self._not_before:
             return False
@@ -60,7 +59,7 @@ class Helper:
             self._give_up(str(error))
             return False
         while process.poll() is None:
-            if stop.wait(LOOK_EVERY):
+            if stop.wait(POLL_INTERVAL):
                 _end(process)
                 return True
         if process.returncode != 0:
@@ -77,19 +76,19 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_LIMIT)
     except subprocess.TimeoutExpired:
-        process.kill()  # what it had not committed, the next writer repeats
+        process.kill()  # the next writer repeats what was not committed
         process.wait()
 
 
 def main() -> None:
-    """Write until nothing came for a while, or the worker wants the end."""
+    """Write until idle for some time, or until the worker stops us."""
     settings = current_settings()
     configure_logging(settings)
     os.nice(NICENESS)
     client = shared_client(settings.redis_url)
-    writer = Writer(client, current_engine(), settings.taskyard_key_prefix, PACE, token=sys.argv[1])
+    writer = EventWriter(client, current_engine(), settings.taskyard_key_prefix, TUNING, token=sys.argv[1])
     signal.signal(signal.SIGTERM, lambda *_: writer.stop())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the worker, which ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the worker, which stops us
     writer.run()
 
 

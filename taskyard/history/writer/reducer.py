@@ -1,17 +1,17 @@
 """
-Fold events into runs and attempts: a pure rule that gives the same rows however often and in whichever order they come.
+Reduce events to rows of runs and attempts: a pure function with the same result for any order and any repetition.
 
-Each event has a *rank*, a text that orders the events of one run by how much they decide:
+Each event has a *rank*, a text that orders the events of one run by precedence:
 
-1. an end (succeeded, failed, cancelled) beats all else: a start that is told late does not reopen a run;
-2. then the higher attempt, for attempts follow each other;
-3. then, within an attempt: enqueued, then started, snoozed or stalled (which can alternate), then retrying;
+1. a final event (succeeded, failed, cancelled) beats all others: a late start does not reopen a run;
+2. then the higher attempt;
+3. then, within an attempt: enqueued < started, snoozed, stalled (which can alternate) < retrying;
 4. then the newer stream entry.
 
-The event of the highest rank decides the state and what belongs to it. Facts of the enqueue come from the newest
-enqueue, errors from the highest-ranked failure, first starts are minima, attempts a maximum: none depends on the order.
-A word of progress changes nothing but the progress; the newest counts.
-The one sum, an attempt's snoozes, counts entries beyond the one that was counted last: right in the stream's order.
+The event of the highest rank decides the state and its columns. Facts about the call come from the newest enqueue,
+errors from the highest-ranked failure, first starts are minima, the number of attempts is a maximum: none depends on
+the order. Progress changes nothing else; the newest report counts. The only sum, an attempt's snoozes, counts entries
+newer than the last counted one, and needs the order of the stream.
 """
 
 from collections.abc import Iterable
@@ -43,23 +43,22 @@ ATTEMPT_STATE_AFTER = {kind: kind for kind in ("retrying", "snoozed", "stalled",
 }
 PHASES = {"queued": 0, "scheduled": 0, "retrying": 2}  # within an attempt; all others 1
 EXECUTIONS_KEPT = 20  # starts and stalls of one attempt, the newest
-ANONYMOUS = ""  # task name of a run whose enqueue was not seen
+UNKNOWN_TASK = ""  # task name of a run of which no event told it
 
 
 @dataclass(slots=True)
-class Records:
-    """Rows by their keys: what is known before a fold, and afterwards."""
+class RunRecords:
+    """Rows of runs and attempts by key, read before reducing and updated by it."""
 
     runs: dict[str, RunRow] = field(default_factory=dict)
     attempts: dict[tuple[str, int], AttemptRow] = field(default_factory=dict)
 
 
-def fold(records: Records, events: Iterable[AuditEvent]) -> None:
+def reduce_events(records: RunRecords, events: Iterable[AuditEvent]) -> None:
     """
-    Bring the rows up to date with the events, adding the rows that are missing.
+    Update the rows with the events, adding missing rows.
 
-    `records` must hold the runs of these events that exist, and of each attempt number the attempt itself, the one
-    before and the one after.
+    `records` must hold the existing runs of these events, and for each attempt also the previous and the next one.
     """
     touched: dict[str, RunRow] = {}
     for event in sorted(events, key=lambda event: event.id):
@@ -67,13 +66,13 @@ def fold(records: Records, events: Iterable[AuditEvent]) -> None:
         if run is None:
             run = records.runs[event.run_id] = _new_run(event)
         touched[event.run_id] = run
-        _fold_into_run(run, event)
+        _apply_to_run(run, event)
         if event.kind in ATTEMPT_STATE_AFTER:
             key = (event.run_id, event.attempt)
             attempt = records.attempts.get(key)
             if attempt is None:
                 attempt = records.attempts[key] = _new_attempt(event)
-            _fold_into_attempt(attempt, event)
+            _apply_to_attempt(attempt, event)
     for run in touched.values():
         run.wait_ms = _span(max(_known(run.enqueued_at, run.scheduled_for), default=None), run.started_at)
     for (run_id, number), attempt in records.attempts.items():
@@ -82,20 +81,20 @@ def fold(records: Records, events: Iterable[AuditEvent]) -> None:
 
 
 def rank(event: AuditEvent) -> str:
-    """Return the text that orders the events of one run; see the head of this file."""
+    """Return the text that orders the events of one run; see the module docstring."""
     is_final = event.kind in FINAL_STATES
     return f"{is_final:d}.{event.attempt:010d}.{PHASES.get(event.kind, 1)}.{event.id}"
 
 
 def _new_run(event: AuditEvent) -> RunRow:
-    return RunRow(id=event.run_id, task=ANONYMOUS, queue=event.queue, enqueued_at=event.at)
+    return RunRow(id=event.run_id, task=UNKNOWN_TASK, queue=event.queue, state="", enqueued_at=event.at)
 
 
 def _new_attempt(event: AuditEvent) -> AttemptRow:
-    return AttemptRow(run_id=event.run_id, number=event.attempt)
+    return AttemptRow(run_id=event.run_id, number=event.attempt, state="")
 
 
-def _fold_into_run(run: RunRow, event: AuditEvent) -> None:
+def _apply_to_run(run: RunRow, event: AuditEvent) -> None:
     if event.kind == "progress":
         if event.id > run.progress_event:
             run.progress_event = event.id
@@ -106,7 +105,7 @@ def _fold_into_run(run: RunRow, event: AuditEvent) -> None:
             _take_facts(run, event)
     else:
         if not run.queued_event and run.enqueued_at is not None:
-            run.enqueued_at = min(run.enqueued_at, event.at)  # the best that is known without the enqueue
+            run.enqueued_at = min(run.enqueued_at, event.at)  # the best estimate without the enqueue
         if event.kind != "cancelled":
             run.attempts = max(run.attempts, event.attempt)
     if event.kind == "started":
@@ -130,18 +129,18 @@ def _take_facts(run: RunRow, event: AuditEvent) -> None:
     run.queued_event = event.id
     run.enqueued_at = event.at
     run.scheduled_for = event.moment("eta")
-    run.task = event.text("task") or ANONYMOUS
+    run.task = event.text("task") or UNKNOWN_TASK
     run.priority = int(min(max(event.number("priority") or 0, 0), 9)) if "priority" in event.detail else 5
     run.user_id = event.text("user_id")
     run.correlation_id = event.text("correlation_id")
     run.parent_id = event.text("parent_id", MAX_ID)
     run.root_id = event.text("root_id", MAX_ID)
     run.redrive_of = event.text("redrive_of", 36)
-    args = event.detail.get("args")  # text is the repr of a foreign Celery client: nobody has masked it
+    args = event.detail.get("args")  # text is the unmasked repr of a foreign Celery client
     run.args = clean_json(args, ARGS_BYTES) if isinstance(args, dict) else None
 
 
-def _fold_into_attempt(attempt: AttemptRow, event: AuditEvent) -> None:
+def _apply_to_attempt(attempt: AttemptRow, event: AuditEvent) -> None:
     if event.kind in {"started", "stalled"}:
         _note_execution(attempt, event)
     if event.kind == "started":
@@ -164,7 +163,7 @@ def _fold_into_attempt(attempt: AttemptRow, event: AuditEvent) -> None:
 
 
 def _note_execution(attempt: AttemptRow, event: AuditEvent) -> None:
-    """Keep each start and stall, once there is more than one start: the columns hold just that one."""
+    """List starts and stalls once there is more than one start: a single one fits the columns."""
     noted = {entry["event"]: entry for entry in attempt.executions or ()}
     if not noted and attempt.started_event and attempt.started_at:
         only = (attempt.started_event, "started", attempt.started_at, attempt.worker, attempt.pid)
@@ -184,13 +183,13 @@ def _pid(event: AuditEvent) -> int | None:
 
 
 def _derive(attempt: AttemptRow, run: RunRow, before: AttemptRow | None) -> None:
-    """Set what follows from several rows."""
+    """Set the columns that depend on several rows."""
     if attempt.number == 1:
         attempt.wait_ms = _span(max(_known(run.enqueued_at, run.scheduled_for), default=None), attempt.started_at)
     else:
         attempt.wait_ms = _span(before.next_try_at if before else None, attempt.started_at)
     has_no_outcome = attempt.last_event.endswith(attempt.started_event) and attempt.started_event
-    if has_no_outcome:  # a cancelled run ends its last attempt; whether it had started is known only here
+    if has_no_outcome:  # a cancelled run ends its last attempt; only here we know whether that had started
         is_cancelled = run.state == "cancelled" and attempt.number == run.attempts
         attempt.state = "cancelled" if is_cancelled else "running"
         attempt.finished_at = run.finished_at if is_cancelled else None
@@ -207,7 +206,7 @@ def _known(*moments: datetime | None) -> list[datetime]:
 
 
 def _span(begin: datetime | None, end: datetime | None) -> int | None:
-    """Return whole milliseconds, 0 when the clocks disagree."""
+    """Return whole milliseconds; 0 if the clocks disagree."""
     if begin is None or end is None:
         return None
     return min(max((end - begin) // timedelta(milliseconds=1), 0), LARGEST)

@@ -1,4 +1,4 @@
-"""Make foreign text and JSON fit to be stored: bounded, without what a database refuses."""
+"""Sanitize and truncate foreign text and JSON before they are stored."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ CUT = "\n... cut ...\n"
 
 def clean(text: str) -> str:
     """
-    Replace what PostgreSQL's `text` cannot hold: NUL and lone surrogates.
+    Replace NUL and lone surrogates, which PostgreSQL's `text` cannot hold.
 
     >>> clean("a" + chr(0) + "b") == "a" + chr(0xFFFD) + "b"
     True
@@ -28,19 +28,19 @@ def clean(text: str) -> str:
 
 def clip(text: str, limit: int) -> str:
     """
-    Return the text, cleaned, in at most `limit` bytes of UTF-8.
+    Return cleaned text of at most `limit` bytes of UTF-8.
 
     >>> clip("héllo", 3)
     'hé'
     """
-    if len(text) <= limit and text.isascii() and "\0" not in text:  # nearly all are: ids, names
+    if len(text) <= limit and text.isascii() and "\0" not in text:  # the common case: ids, names
         return text
     raw = clean(text).encode()
     return raw.decode() if len(raw) <= limit else raw[:limit].decode(errors="ignore")
 
 
 def clip_middle(text: str, limit: int) -> str:
-    """Bound a traceback to `limit` bytes: its first quarter says where it began, its end says what went wrong."""
+    """Truncate a traceback to `limit` bytes, keeping its first quarter and its end."""
     raw = clean(text).encode()
     if len(raw) <= limit:
         return raw.decode()
@@ -50,7 +50,7 @@ def clip_middle(text: str, limit: int) -> str:
 
 
 def clean_json(value: Any, limit: int) -> Any:
-    """Return a JSON value that both databases can hold; one above `limit` bytes becomes its clipped JSON text."""
+    """Return a JSON value that both databases accept; above `limit` bytes it becomes truncated JSON text."""
     cleaned = _clean_value(value)
     text = dump(cleaned)
     return cleaned if len(text.encode()) <= limit else clip(text, limit)

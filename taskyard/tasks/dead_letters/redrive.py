@@ -1,11 +1,11 @@
 """
 Resolve dead letters: run one again with fresh attempts, or discard it.
 
-A redrive is *marked* in the database, *sent* to the broker, and *confirmed* in the database. The new run's id follows
-from the dead letter's id, so that whoever sends it, and however often, it is one run. A process that dies between mark
-and confirmation leaves a letter that is marked and not confirmed: a redrive of it a minute later, or at once with
-`is_forced`, takes it over and sends the same run id again. At worst the message was there already and runs twice, as
-any message of an at-least-once platform may; it is never lost.
+A redrive is *marked* in the database, *sent* to the broker, and *confirmed* in the database. The new run's id is
+derived from the dead letter's id, so it is the same run whoever sends it. A process that dies between mark and
+confirmation leaves a dead letter that is marked but not confirmed: a redrive a minute later, or at once with
+`is_forced`, takes it over and sends the same run id again. At worst that message runs twice, which at-least-once
+delivery allows; it is never lost.
 """
 
 from collections.abc import Mapping
@@ -20,17 +20,17 @@ from sqlmodel import Session
 from taskyard.broker.protocol.header import HEADER
 from taskyard.database.columns import utc_now
 from taskyard.history import dead_letters
-from taskyard.history.dead_letters import claim_for_redrive, confirm_sent, find_letter, reopen, take_over_redrive
+from taskyard.history.dead_letters import claim_for_redrive, confirm_sent, find_dead_letter, reopen, take_over_redrive
 from taskyard.history.models import DeadLetter
 from taskyard.history.queries.runs import find_run
 from taskyard.tasks.call_options import Run, message_options
-from taskyard.tasks.dead_letters.message import Message, UndecodableError, read_message
+from taskyard.tasks.dead_letters.stored_message import StoredMessage, UndecodableError, read_message
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.tasks.payloads import Payload
 from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.sending import find_task
 
-GRACE = timedelta(minutes=1)  # a redrive that was marked and not confirmed for so long is taken over
+GRACE = timedelta(minutes=1)  # after this long, a redrive that was marked but not confirmed is taken over
 KEPT_FACTS = ("max_attempts", "group_key", "user_id", "lifo")  # of the original message
 
 
@@ -39,12 +39,12 @@ class DeadLetterNotFoundError(LookupError):
 
 
 class NotRedrivableError(ValueError):
-    """The dead letter cannot run again as it is; the text says why, and nothing was changed."""
+    """The dead letter cannot run again; the text says why. Nothing was changed."""
 
 
-def redrive(  # noqa: PLR0913 - who, why and the two exceptions from the rule, by keyword only
+def redrive(  # noqa: PLR0913 - keyword-only options
     session: Session,
-    letter_id: UUID,
+    dead_letter_id: UUID,
     *,
     by: str,
     reason: str = "",
@@ -54,107 +54,109 @@ def redrive(  # noqa: PLR0913 - who, why and the two exceptions from the rule, b
     """
     Run a dead letter again: the same task, queue and policy, with fresh attempts.
 
-    Of all who redrive one letter at once, one sends; the others get the same run with ``is_duplicate``.
-    Commits the session, and must not be called within a transaction that has other changes.
+    Of several concurrent redrives of one dead letter, one sends; the others get the same run with ``is_duplicate``.
+    Commits the session, so it must have no other changes.
 
     Args:
         session: Made with ``expire_on_commit=False``.
-        letter_id: Of the dead letter.
+        dead_letter_id: Of the dead letter.
         by: Who does it.
         reason: Why.
         fields: The payload to send instead of the original one.
-        is_forced: Send again at once what was marked and not confirmed.
+        is_forced: Resend at once what was marked but not confirmed.
 
     Raises:
         DeadLetterNotFoundError: No such dead letter.
         NotRedrivableError: It was discarded, its task is unknown, or its payload does not fit the task's model.
-        kombu.exceptions.OperationalError: The broker is away; the letter is open again.
+        kombu.exceptions.OperationalError: The broker is unreachable; the dead letter is open again.
     """
-    letter = find_letter(session, letter_id)
-    session.commit()  # SQLite: a look holds the write lock, and the tasks are imported below
-    if letter is None:
-        raise DeadLetterNotFoundError(f"no dead letter {letter_id}")
-    if letter.state == "discarded":
-        raise NotRedrivableError(f"dead letter {letter_id} was discarded by {letter.resolved_by}")
-    run_id = redriven_run_id(letter_id)
-    if letter.state == "redriven" and not _is_abandoned(letter, is_forced=is_forced):
+    dead_letter = find_dead_letter(session, dead_letter_id)
+    session.commit()  # SQLite: a read transaction holds the write lock, and importing the tasks takes time
+    if dead_letter is None:
+        raise DeadLetterNotFoundError(f"no dead letter {dead_letter_id}")
+    if dead_letter.state == "discarded":
+        raise NotRedrivableError(f"dead letter {dead_letter_id} was discarded by {dead_letter.resolved_by}")
+    run_id = redriven_run_id(dead_letter_id)
+    if dead_letter.state == "redriven" and not _is_abandoned(dead_letter, is_forced=is_forced):
         return _known_run(run_id)
-    order = RedriveOrder(session, letter, fields)
-    if letter.state == "open":
-        mark = claim_for_redrive(session, letter_id, run_id, by=by, reason=reason)
+    order = RedriveOrder(session, dead_letter, fields)
+    if dead_letter.state == "open":
+        mark = claim_for_redrive(session, dead_letter_id, run_id, by=by, reason=reason)
     else:
-        mark = take_over_redrive(session, letter, by=by, reason=reason)
+        mark = take_over_redrive(session, dead_letter, by=by, reason=reason)
     session.commit()
     if mark is None:
-        return _result_of_the_other(session, letter_id, run_id)
+        return _result_of_the_other(session, dead_letter_id, run_id)
     with ExitStack() as undo:
-        undo.callback(_reopen, session, letter_id, mark)
+        undo.callback(_reopen, session, dead_letter_id, mark)
         run = order.send(run_id)
         undo.pop_all()
-    confirm_sent(session, letter_id)
+    confirm_sent(session, dead_letter_id)
     session.commit()
     return run
 
 
-def discard(session: Session, letter_id: UUID, *, by: str, reason: str) -> None:
+def discard(session: Session, dead_letter_id: UUID, *, by: str, reason: str) -> None:
     """
-    Close an open dead letter without running it again; commits the session.
+    Discard an open dead letter; commits the session.
 
     Raises:
         DeadLetterNotFoundError: No such dead letter.
         NotRedrivableError: It is not open any more.
     """
-    is_done = dead_letters.discard_letter(session, letter_id, by=by, reason=reason)
+    is_done = dead_letters.discard_dead_letter(session, dead_letter_id, by=by, reason=reason)
     session.commit()
     if is_done:
         return
-    letter = find_letter(session, letter_id)
+    dead_letter = find_dead_letter(session, dead_letter_id)
     session.commit()
-    if letter is None:
-        raise DeadLetterNotFoundError(f"no dead letter {letter_id}")
-    raise NotRedrivableError(f"dead letter {letter_id} is {letter.state} already, by {letter.resolved_by}")
+    if dead_letter is None:
+        raise DeadLetterNotFoundError(f"no dead letter {dead_letter_id}")
+    raise NotRedrivableError(
+        f"dead letter {dead_letter_id} is {dead_letter.state} already, by {dead_letter.resolved_by}"
+    )
 
 
-def redriven_run_id(letter_id: UUID) -> str:
+def redriven_run_id(dead_letter_id: UUID) -> str:
     """Return the id of the one run that a dead letter can be redriven into."""
-    return str(uuid5(letter_id, "redrive"))
+    return str(uuid5(dead_letter_id, "redrive"))
 
 
-def check_redrive(session: Session, letter: DeadLetter) -> None:
+def check_redrive(session: Session, dead_letter: DeadLetter) -> None:
     """
-    Say whether an open dead letter could run again, without doing it.
+    Check that an open dead letter could run again.
 
     Raises:
         NotRedrivableError: Its task is unknown, or its payload does not fit the task's model.
     """
-    RedriveOrder(session, letter, None)
+    RedriveOrder(session, dead_letter, None)
 
 
 class RedriveOrder:
-    """What is sent for a dead letter, checked."""
+    """The validated call that redrives a dead letter."""
 
-    def __init__(self, session: Session, letter: DeadLetter, fields: Mapping[str, Any] | None) -> None:
-        self._letter = letter
+    def __init__(self, session: Session, dead_letter: DeadLetter, fields: Mapping[str, Any] | None) -> None:
+        self._dead_letter = dead_letter
         self.mark: datetime | None = None  # of the claim
         try:
-            message = read_message(letter.body)
-            self._task: PlatformTask = find_task(letter.task or "")
+            message = read_message(dead_letter.body)
+            self._task: PlatformTask = find_task(dead_letter.task or "")
             self._payload: Payload = self._task.payload.from_wire(message.fields if fields is None else fields)
         except (UndecodableError, UnknownTaskError, InvalidPayloadError) as error:
-            raise NotRedrivableError(f"dead letter {letter.id}: {error}") from error
-        origin = find_run(session, letter.run_id)
+            raise NotRedrivableError(f"dead letter {dead_letter.id}: {error}") from error
+        origin = find_run(session, dead_letter.run_id)
         self._options = self._options_of(message, origin.priority if origin else None)
 
     def send(self, run_id: str, producer: Any = None) -> Run:
-        """Let the domain make its row ready, then send."""
+        """Let the domain prepare its row, then send."""
         if self._task.on_redrive is not None:
             self._task.on_redrive(self._payload)
         options = {**self._options, **({"producer": producer} if producer is not None else {})}
         sent = Task.apply_async(self._task, (), self._payload.to_wire(), task_id=run_id, **options)
         return cast("Run", sent)
 
-    def _options_of(self, message: Message, audited_priority: int | None) -> dict[str, Any]:
-        headers = self._letter.headers if isinstance(self._letter.headers, dict) else {}
+    def _options_of(self, message: StoredMessage, audited_priority: int | None) -> dict[str, Any]:
+        headers = self._dead_letter.headers if isinstance(self._dead_letter.headers, dict) else {}
         facts = headers.get(HEADER) or {}
         wanted = {name: facts[name] for name in KEPT_FACTS if facts.get(name)}
         wanted |= {name: str(wanted[name]) for name in ("group_key", "user_id") if name in wanted}  # of older releases
@@ -162,7 +164,7 @@ class RedriveOrder:
         if priority is not None:
             wanted["priority"] = priority
         options = message_options(self._payload.shown(), wanted)
-        options["headers"][HEADER]["redrive_of"] = str(self._letter.id)
+        options["headers"][HEADER]["redrive_of"] = str(self._dead_letter.id)
         hard, soft = (*(headers.get("timelimit") or ()), None, None)[:2]
         kept = {
             "time_limit": hard,
@@ -170,16 +172,16 @@ class RedriveOrder:
             "root_id": headers.get("root_id"),
             "group_id": headers.get("group"),
             "group_index": headers.get("group_index"),
-            "queue": self._letter.queue,
+            "queue": self._dead_letter.queue,
             **message.continuation,
         }
         return options | {name: value for name, value in kept.items() if value is not None}
 
 
-def _is_abandoned(letter: DeadLetter, *, is_forced: bool) -> bool:
-    if letter.redrive_sent_at is not None:
+def _is_abandoned(dead_letter: DeadLetter, *, is_forced: bool) -> bool:
+    if dead_letter.redrive_sent_at is not None:
         return False
-    return is_forced or letter.resolved_at is None or utc_now() - letter.resolved_at > GRACE
+    return is_forced or dead_letter.resolved_at is None or utc_now() - dead_letter.resolved_at > GRACE
 
 
 def _known_run(run_id: str) -> Run:
@@ -188,18 +190,18 @@ def _known_run(run_id: str) -> Run:
     return run
 
 
-def _result_of_the_other(session: Session, letter_id: UUID, run_id: str) -> Run:
-    """Somebody resolved the letter between our look and our mark."""
-    letter = find_letter(session, letter_id)
+def _result_of_the_other(session: Session, dead_letter_id: UUID, run_id: str) -> Run:
+    """Return what somebody else made of the dead letter between our read and our mark."""
+    dead_letter = find_dead_letter(session, dead_letter_id)
     session.commit()
-    if letter is None:
-        raise DeadLetterNotFoundError(f"no dead letter {letter_id}")
-    if letter.state == "discarded":
-        raise NotRedrivableError(f"dead letter {letter_id} was discarded by {letter.resolved_by}")
+    if dead_letter is None:
+        raise DeadLetterNotFoundError(f"no dead letter {dead_letter_id}")
+    if dead_letter.state == "discarded":
+        raise NotRedrivableError(f"dead letter {dead_letter_id} was discarded by {dead_letter.resolved_by}")
     return _known_run(run_id)
 
 
-def _reopen(session: Session, letter_id: UUID, mark: datetime) -> None:
+def _reopen(session: Session, dead_letter_id: UUID, mark: datetime) -> None:
     session.rollback()
-    reopen(session, letter_id, mark)
+    reopen(session, dead_letter_id, mark)
     session.commit()

@@ -1,4 +1,4 @@
-"""The task that buries runs which failed for good: it writes their dead letter, and is never lost itself."""
+"""The task that writes dead letters; it is itself retried until the row is stored."""
 
 import binascii
 from base64 import b64decode
@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 
 from taskyard.broker.protocol.header import BURY_TASK
 from taskyard.database.engine import open_session
-from taskyard.history.dead_letters import insert_letter
+from taskyard.history.dead_letters import insert_dead_letter
 from taskyard.history.events import LARGEST, MAX_ID, MAX_NAME
 from taskyard.history.models import DeadLetter
 from taskyard.history.writer.error_signatures import error_signature
@@ -22,7 +22,7 @@ from taskyard.tasks.policy import Exponential, Policy
 
 MAX_REASON = 32  # characters
 HEADERS_BYTES = 1_048_576  # of a message's headers as JSON
-UNTIL_STORED = Policy(  # the database may be away for long: about two years of one try a minute
+UNTIL_STORED = Policy(  # outlasts any database outage: about two years of one try a minute
     max_attempts=1_000_000, backoff=Exponential(base=timedelta(seconds=1), cap=timedelta(minutes=1))
 )
 
@@ -32,7 +32,7 @@ class BuryRun(Payload):
     A run that failed for good, with what is needed to run it again.
 
     Unlike other payloads it ignores fields that it does not know: a newer worker may say more, and nothing that it says
-    is worth losing the letter.
+    is worth losing the dead_letter.
     """
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, hide_input_in_errors=True)
@@ -51,7 +51,7 @@ class BuryRun(Payload):
 
     @classmethod
     def from_wire(cls, kwargs: Mapping[str, Any]) -> Self:
-        """Make it from a message's keyword arguments; what is no text, such as a lone surrogate, is replaced."""
+        """Make it from a message's keyword arguments; lone surrogates and NUL are replaced."""
         return super().from_wire(clean_json(dict(kwargs), LARGEST))
 
 
@@ -60,15 +60,15 @@ def bury(payload: BuryRun) -> None:
     """
     Write the dead letter of a run.
 
-    Runs twice safely: one row for each attempt of a run, and the first one stays.
+    Safe to run twice: there is one row per attempt of a run, and the first one is kept.
     """
     with open_session() as session:
-        insert_letter(session, letter_of(payload))
+        insert_dead_letter(session, dead_letter_row(payload))
         session.commit()
 
 
-def letter_of(payload: BuryRun) -> DeadLetter:
-    """Return the row for a buried run, with texts bounded and free of what a database refuses."""
+def dead_letter_row(payload: BuryRun) -> DeadLetter:
+    """Return the row of a buried run, with sanitized and truncated texts."""
     error_type = clip(payload.error, MAX_NAME) or "Error"
     message = clip(payload.message, ERROR_BYTES)
     traceback = clip_middle(payload.traceback, TRACEBACK_BYTES) if payload.traceback else None
@@ -89,7 +89,7 @@ def letter_of(payload: BuryRun) -> DeadLetter:
 
 
 def _bytes_of(body: str) -> bytes:
-    """Decode the base64; text that is none is kept as it came, for a person to look at."""
+    """Decode base64; anything else is kept as it came, for inspection."""
     try:
         return b64decode(body, validate=True)
     except (binascii.Error, ValueError):

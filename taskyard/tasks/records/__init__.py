@@ -1,1 +1,1 @@
-"""Records: keeping them bounded, and operations on many dead letters."""
+"""Maintenance tasks: retention, and bulk operations on dead letters."""

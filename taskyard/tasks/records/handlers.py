@@ -1,4 +1,4 @@
-"""Keep the records bounded."""
+"""Delete old records."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,7 +16,7 @@ def clean_up(payload: CleanUpAudit, open_session: Callable[[], Session], setting
     """
     Delete records that are older than the retention, in batches; return how many of each kind.
 
-    Runs twice safely: what is deleted is not found again. A retention of 0 days keeps everything.
+    Safe to run twice: deleted rows are not found again. A retention of 0 days keeps everything.
     """
     days = settings.audit_log_retention_days if payload.retention_days is None else payload.retention_days
     return asdict(prune(open_session, utc_now() - timedelta(days=days))) if days else {}

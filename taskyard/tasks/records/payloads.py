@@ -1,4 +1,4 @@
-"""What the tasks about records are given."""
+"""Payloads of the maintenance tasks."""
 
 from typing import Annotated
 from uuid import UUID
@@ -14,7 +14,7 @@ class CleanUpAudit(Payload):
     retention_days: Annotated[int, Field(ge=0, le=36_500)] | None = None  # None: AUDIT_LOG_RETENTION_DAYS; 0: keep all
 
 
-class ResolveLetters(Payload):
-    """Do one operation on many dead letters."""
+class ResolveDeadLetters(Payload):
+    """Run one bulk operation on dead letters."""
 
     operation_id: UUID  # of a row in bulk_operations

@@ -1,4 +1,4 @@
-"""The tasks about records: one line of work each."""
+"""Maintenance tasks: retention, and bulk operations on dead letters."""
 
 from datetime import timedelta
 
@@ -8,10 +8,10 @@ from taskyard.settings.queues import MAINTENANCE
 from taskyard.tasks.declaration import task
 from taskyard.tasks.policy import Exponential, Policy
 from taskyard.tasks.records import bulk, handlers
-from taskyard.tasks.records.payloads import CleanUpAudit, ResolveLetters
+from taskyard.tasks.records.payloads import CleanUpAudit, ResolveDeadLetters
 from taskyard.tasks.reporting import progress
 
-# A database that is away for two hours costs no clean-up its day.
+# Outlasts a database outage of two hours.
 PATIENT = Policy(max_attempts=15, backoff=Exponential(base=timedelta(seconds=5), cap=timedelta(minutes=10)))
 
 
@@ -21,7 +21,7 @@ def cleanup(payload: CleanUpAudit) -> dict[str, int]:
     return handlers.clean_up(payload, open_session, current_settings())
 
 
-@task("dead_letters.resolve", ResolveLetters, queue=MAINTENANCE, policy=PATIENT)
-def resolve_letters(payload: ResolveLetters) -> dict[str, int]:
-    """Redrive or discard many; see :func:`taskyard.tasks.records.bulk.resolve_letters`."""
-    return bulk.resolve_letters(payload, open_session, progress)
+@task("dead_letters.resolve", ResolveDeadLetters, queue=MAINTENANCE, policy=PATIENT)
+def resolve_dead_letters(payload: ResolveDeadLetters) -> dict[str, int]:
+    """Redrive or discard many; see :func:`taskyard.tasks.records.bulk.resolve_dead_letters`."""
+    return bulk.resolve_dead_letters(payload, open_session, progress)

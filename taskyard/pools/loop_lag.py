@@ -11,8 +11,8 @@ WARN_FROM = 0.2  # seconds of block
 log = get_logger(__name__)
 
 
-class LoopWatch:
-    """A timer on the loop: as late as it is, so long was the loop blocked."""
+class LoopLagMonitor:
+    """A timer on the loop: its lateness is how long the loop was blocked."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, running: Callable[[], Iterable[str]]) -> None:
         """`running` names the tasks that are at work."""

@@ -1,10 +1,9 @@
 """
-The audit writer: moves the event stream into SQL, in batches, and removes from the stream only what is committed.
+The history writer: moves the event stream into SQL in batches, and trims from the stream only what is committed.
 
-One writer is active at a time, the holder of a small lease in Redis; the others stand by. All read as the same consumer
-of the group, so a new holder first finds what the last one had read and not acknowledged. When the lease is lost in the
-middle of a write, two writers fold the same entries for a moment: the database serialises them, and folding twice
-changes nothing.
+One writer is active at a time, the holder of a lease in Redis; the others stand by. All read as the same consumer of
+the group, so a new holder first gets what the previous one read but did not acknowledge. If the lease is lost during a
+write, two writers briefly apply the same entries: the database serialises them, and applying twice changes nothing.
 """
 
 import threading
@@ -20,24 +19,24 @@ from redis import Redis, RedisError, ResponseError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError, StatementError
 
-from taskyard.broker.scripts.runner import EVEN_WHEN_FULL
+from taskyard.broker.scripts.runner import ALLOW_OOM
 from taskyard.history.events import CONSUMER, GROUP, AuditEvent, MalformedEventError, read_event, stream_key
-from taskyard.history.writer.redis_lease import Lease
-from taskyard.history.writer.upsert import record
+from taskyard.history.writer.upsert import write_events
+from taskyard.history.writer.writer_lease import WriterLease
 
-log = structlog.get_logger("taskyard.history.writer.loop")
+log = structlog.get_logger("taskyard.history.writer.event_writer")
 
 type Entry = tuple[bytes, Mapping[bytes, bytes]]
 type Parsed = tuple[Entry, AuditEvent]
-type Relief = Callable[[str, threading.Event], bool]  # see `taskyard.history.writer.helper_process.Helper.work`
+type Delegate = Callable[[str, threading.Event], bool]  # see `taskyard.history.writer.helper_process.WriterHelper.work`
 
-REFUSED_KEPT = 1000  # entries that could not be written, for a person to look at
+REFUSED_KEPT = 1000  # entries that could not be written, kept for inspection
 
 # Make the stream and its group; an error that begins with BUSYGROUP: they are there. KEYS[1] stream. ARGV[1]: group.
-OPEN_GROUP = EVEN_WHEN_FULL + "return redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')"
+OPEN_GROUP = ALLOW_OOM + "return redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')"
 
 # Append an entry and keep the newest. KEYS[1] stream. ARGV[1]: entries to keep. ARGV[2...]: fields and their values.
-PUT_ASIDE = EVEN_WHEN_FULL + "return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, 2))"
+PUT_ASIDE = ALLOW_OOM + "return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, 2))"
 
 # Acknowledge entries, and trim the stream up to the first one that is not written: nobody else ever trims it.
 # KEYS[1] stream. ARGV[1]: group. ARGV[2...]: ids of entries that are committed.
@@ -52,64 +51,64 @@ return redis.call('XTRIM', KEYS[1], 'MINID', first_kept)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How often the writer does what."""
+class WriterTuning:
+    """Batch sizes, intervals and limits of the writer."""
 
     batch: int = 2000  # entries of one transaction at most
-    block: timedelta = timedelta(milliseconds=500)  # waits so long for the first entry; bounds the time to stop
+    block: timedelta = timedelta(milliseconds=500)  # longest wait for the first entry; bounds the time to stop
     gather: timedelta = timedelta(milliseconds=100)  # pause after a batch that was not full: fewer transactions
     lease: timedelta = timedelta(seconds=10)  # after a crash another writer starts within this and `standby`
-    standby: timedelta = timedelta(seconds=2)  # how often a writer without the lease asks for it
-    longest_pause: timedelta = timedelta(seconds=5)  # between two tries while Redis or the database is down
-    share: float = 1.0  # of a processor, 0-1, that it may use while few events wait: beside work it holds back
-    busy: int = 5000  # events; when more wait, whoever can relieve it writes in its place
-    hurry: int = 50_000  # events; when more wait, it works as fast as it can
-    idle: timedelta | None = None  # it ends when nothing came for so long; None: never
+    standby: timedelta = timedelta(seconds=2)  # how often a standby writer asks for the lease
+    longest_pause: timedelta = timedelta(seconds=5)  # between retries while Redis or the database is down
+    share: float = 1.0  # of a CPU, 0-1, that it may use while the backlog is small
+    busy: int = 5000  # backlog in events from which the delegate writes instead
+    hurry: int = 50_000  # backlog in events from which it ignores `share`
+    idle: timedelta | None = None  # stops after this long without events; None: never
 
 
-BESIDE_WORK = Pace(batch=500, share=0.05)
+BESIDE_WORK = WriterTuning(batch=500, share=0.05)
 LONGEST_REST = 2.0  # seconds after a batch; well below the lease
 
 
-class Writer:
-    """Reads the stream until it is told to stop."""
+class EventWriter:
+    """Writes events from the stream to SQL until stopped."""
 
     def __init__(  # noqa: PLR0913 - where from, where to, and how
         self,
         client: Redis,
         engine: Engine,
         prefix: str,
-        pace: Pace | None = None,
+        tuning: WriterTuning | None = None,
         *,
         token: str | None = None,
-        relief: Relief | None = None,
+        delegate: Delegate | None = None,
     ) -> None:
         """
-        Prepare, but do nothing.
+        Make a writer; no I/O yet.
 
         Args:
-            client: Redis, with bytes as answers.
+            client: A Redis client that returns bytes.
             engine: The database.
-            prefix: Is put before every key.
-            pace: How often it does what.
-            token: Of a lease that it shares; None: it has one of its own.
-            relief: Writes in its place while much waits; None: nobody does.
+            prefix: Of every key.
+            tuning: None takes the defaults.
+            token: Of a lease shared with another process; None: a lease of its own.
+            delegate: Writes instead while the backlog is large; None: nobody does.
         """
         self._redis: Any = client
         self._engine = engine
         self._stream = stream_key(prefix)
         self._refused = f"{self._stream}:refused"
-        self._pace = pace or Pace()
-        self._lease = Lease(client, f"{self._stream}:writer", self._pace.lease, token)
-        self._relief = relief
+        self._tuning = tuning or WriterTuning()
+        self._lease = WriterLease(client, f"{self._stream}:writer", self._tuning.lease, token)
+        self._delegate = delegate
         self._stop = threading.Event()
         self._is_leading = False
-        self._next = ">"  # "0": first what an earlier holder of the lease left behind
+        self._next = ">"  # "0": entries that the previous lease holder read but did not acknowledge
         self._failures = 0  # in a row
         self._last_entries = time.monotonic()
 
     def run(self) -> None:
-        """Write until `stop` is called; no outage ends it."""
+        """Write until `stop` is called, through any outage."""
         while not self._stop.is_set():
             try:
                 self._turn()
@@ -117,66 +116,72 @@ class Writer:
                 self._pause_after("audit.broker_down", error)
             except SQLAlchemyError as error:
                 self._pause_after("audit.database_down", error)
-            except Exception:  # the edge of the thread: a fault of ours must not end the audit
+            except Exception:  # edge of the thread: a bug must not end the writer
                 log.exception("audit.writer_failed")
                 self._pause_after("audit.writer_failed", None)
-        self._give_up_lease()
+        self._release_lease()
 
     def stop(self) -> None:
-        """Make `run` return; within a second, unless the database holds a write up."""
+        """Make `run` return, within a second unless a write is blocked in the database."""
         self._stop.set()
 
     def drain(self) -> int:
-        """Write what the stream holds now and return how many entries that were; for tools and tests."""
+        """Write everything in the stream now and return the number of entries; for tools and tests."""
         written = 0
         self._open_group()
         for start in ("0", ">"):
             while entries := self._read(start, block=None):
-                self._settle(entries)
+                self._write_and_acknowledge(entries)
                 written += len(entries)
         return written
 
     def _turn(self) -> None:
-        """Hold the lease, read, write, acknowledge."""
-        if self._pace.idle is not None and time.monotonic() - self._last_entries > self._pace.idle.total_seconds():
+        """Hold the lease, read a batch, write it, acknowledge it."""
+        if self._tuning.idle is not None and time.monotonic() - self._last_entries > self._tuning.idle.total_seconds():
             self._stop.set()
             return
         if not self._lease.hold():
             self._is_leading = False
-            self._stop.wait(self._pace.standby.total_seconds())
+            self._stop.wait(self._tuning.standby.total_seconds())
             return
         if not self._is_leading:
             self._open_group()
             self._is_leading, self._next = True, "0"
-        entries = self._read(self._next, self._pace.block)
+        entries = self._read(self._next, self._tuning.block)
         if not entries:
             self._next = ">"
             return
         begin = time.thread_time()
-        self._settle(entries)
+        self._write_and_acknowledge(entries)
         worked = time.thread_time() - begin
         self._last_entries = time.monotonic()
-        if self._pace.share < 1:
+        if self._tuning.share < 1:
             self._give_way(worked)
-        if len(entries) < self._pace.batch:
-            self._stop.wait(self._pace.gather.total_seconds())
+        if len(entries) < self._tuning.batch:
+            self._stop.wait(self._tuning.gather.total_seconds())
 
     def _give_way(self, worked: float) -> None:
-        """Leave the processor to the tasks, unless too many events wait; `worked` in seconds of processor time."""
+        """Leave CPU time to the tasks unless the backlog is large; `worked` is CPU seconds."""
         waiting = self._redis.xlen(self._stream)
-        if self._relief is not None and waiting >= self._pace.busy and self._relief(self._lease.token, self._stop):
-            self._is_leading = False  # it held the same lease, and may have left entries behind
-        elif waiting < self._pace.hurry:
-            self._stop.wait(min(worked * (1 / self._pace.share - 1), LONGEST_REST))
+        if (
+            self._delegate is not None
+            and waiting >= self._tuning.busy
+            and self._delegate(self._lease.token, self._stop)
+        ):
+            self._is_leading = False  # it used the same lease and may have left entries unacknowledged
+        elif waiting < self._tuning.hurry:
+            self._stop.wait(min(worked * (1 / self._tuning.share - 1), LONGEST_REST))
 
     def _read(self, start: str, block: timedelta | None) -> list[Entry]:
         block_ms = None if block is None or start != ">" else int(block / timedelta(milliseconds=1))
-        answer = self._redis.xreadgroup(GROUP, CONSUMER, {self._stream: start}, count=self._pace.batch, block=block_ms)
+        answer = self._redis.xreadgroup(
+            GROUP, CONSUMER, {self._stream: start}, count=self._tuning.batch, block=block_ms
+        )
         streams = answer.items() if isinstance(answer, dict) else answer or []
         return [(entry_id, fields or {}) for _, entries in streams for entry_id, fields in _flat(entries)]
 
-    def _settle(self, entries: Sequence[Entry]) -> None:
-        """Write the entries, then remove them from the stream."""
+    def _write_and_acknowledge(self, entries: Sequence[Entry]) -> None:
+        """Write the entries, then acknowledge and trim them."""
         self._write(self._parse(entries))
         ids = [entry_id for entry_id, _ in entries]
         self._redis.eval(ACKNOWLEDGE, 1, self._stream, GROUP, *ids)
@@ -196,13 +201,13 @@ class Writer:
         return parsed
 
     def _write(self, parsed: Sequence[Parsed]) -> None:
-        """Write all; when the database refuses a value, halve until the entry that carries it stands alone."""
+        """Write all entries; if the database refuses a value, bisect to isolate the entry that carries it."""
         if not parsed:
             return
         try:
-            record(self._engine, [event for _, event in parsed])
+            write_events(self._engine, [event for _, event in parsed])
         except (StatementError, ArithmeticError, TypeError, ValueError) as error:
-            if not _blames_a_value(error):
+            if not _is_value_error(error):
                 raise
             if len(parsed) == 1:
                 self._refuse(parsed[0][0], error)
@@ -212,7 +217,7 @@ class Writer:
             self._write(parsed[middle:])
 
     def _refuse(self, entry: Entry, error: Exception) -> None:
-        """Put an entry aside that can never be written, so that it does not hold up the others."""
+        """Move an entry that can never be written to the stream of refused entries."""
         log.error("audit.event_refused", entry=entry[0].decode(), kind=type(error).__name__)
         self._redis.eval(PUT_ASIDE, 1, self._refused, REFUSED_KEPT, *chain.from_iterable(entry[1].items()))
 
@@ -224,29 +229,29 @@ class Writer:
                 raise
 
     def _pause_after(self, event: str, error: Exception | None) -> None:
-        """Wait before the next try, longer each time; say so at the first failure of an outage."""
+        """Wait before the next try, with exponential backoff; log only the first failure of an outage."""
         self._failures += 1
-        self._is_leading = False  # a restarted Redis may have lost the group; entries in our hands are pending again
+        self._is_leading = False  # a restarted Redis may have lost the group; entries we hold are pending again
         if self._failures == 1 and error is not None:
             log.warning(event, error=type(error).__name__, reason=str(error).splitlines()[0] if str(error) else "")
-        pause = min(0.1 * 2 ** min(self._failures, 10), self._pace.longest_pause.total_seconds())
+        pause = min(0.1 * 2 ** min(self._failures, 10), self._tuning.longest_pause.total_seconds())
         self._stop.wait(pause)
 
-    def _give_up_lease(self) -> None:
+    def _release_lease(self) -> None:
         try:
             self._lease.release()
         except (RedisError, OSError) as error:
-            log.warning("audit.lease_kept", error=type(error).__name__)  # it ends by itself
+            log.warning("audit.lease_not_released", error=type(error).__name__)  # it expires by itself
 
 
 def backlog(client: Redis, prefix: str) -> int:
-    """Return the number of events that are not in SQL yet."""
+    """Return the number of events not written to SQL yet."""
     length: Any = client.xlen(stream_key(prefix))
     return int(length)
 
 
 def backlog_age(client: Redis, prefix: str) -> timedelta:
-    """Return the age of the oldest event that is not in SQL yet, by the server's clock; 0: there is none."""
+    """Return the age of the oldest event not written to SQL yet, by the server's clock; 0: none."""
     connection: Any = client
     oldest = connection.xrange(stream_key(prefix), count=1)
     if not oldest:
@@ -257,12 +262,12 @@ def backlog_age(client: Redis, prefix: str) -> timedelta:
 
 
 def _flat(entries: Any) -> list[Entry]:
-    """Undo the extra list that RESP3 answers have."""
+    """Unwrap the extra list of RESP3 answers."""
     return entries[0] if entries and isinstance(entries[0], list) else entries
 
 
-def _blames_a_value(error: Exception) -> bool:
-    """Tell a value that cannot be stored, now or later, from a database that cannot store now."""
+def _is_value_error(error: Exception) -> bool:
+    """Tell whether a value can never be stored, as opposed to a database that cannot store now."""
     if isinstance(error, DataError | IntegrityError):
         return True
     if isinstance(error, DBAPIError):

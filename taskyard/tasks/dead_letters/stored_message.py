@@ -1,4 +1,4 @@
-"""Read the message that a dead letter keeps, and show it without what is hidden."""
+"""Read the message stored with a dead letter, and show it with hidden fields masked."""
 
 import json
 from base64 import b64decode
@@ -16,19 +16,19 @@ HIDDEN = "***"
 
 
 class UndecodableError(ValueError):
-    """The bytes are no Celery message that a platform task can run; the text says why."""
+    """The bytes are not a Celery message that a platform task can run; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """What a message asks for."""
+class StoredMessage:
+    """The call that a stored message makes."""
 
     fields: Mapping[str, Any]  # keyword arguments
     continuation: Mapping[str, Any] = field(default_factory=dict)  # of a canvas: options of `apply_async`
     priority: int | None = None  # 0-9; None: not kept with the bytes
 
 
-def read_message(raw: bytes) -> Message:
+def read_message(raw: bytes) -> StoredMessage:
     """
     Read a task's body ``[args, kwargs, embed]``, or a whole broker envelope that carries one.
 
@@ -47,22 +47,24 @@ def read_message(raw: bytes) -> Message:
     if positional:
         raise UndecodableError("the message has positional arguments; platform tasks take keywords only")
     follow = embed if isinstance(embed, dict) else {}
-    return Message(fields, {CONTINUATION[name]: follow[name] for name in CONTINUATION if follow.get(name)}, priority)
+    return StoredMessage(
+        fields, {CONTINUATION[name]: follow[name] for name in CONTINUATION if follow.get(name)}, priority
+    )
 
 
-def shown_fields(letter: DeadLetter) -> dict[str, Any]:
+def shown_fields(dead_letter: DeadLetter) -> dict[str, Any]:
     """
-    Return the letter's payload for a person's eyes.
+    Return the payload for display.
 
-    With hidden fields masked if it fits its task's model; with every value masked if it does not, or if the task is
-    unknown, because nobody can say then which values are secret. Empty: the message cannot be read.
+    Hidden fields are masked if it fits its task's model. If it does not, or the task is unknown, every value is masked,
+    because nobody can tell which are secret. Empty: the message cannot be read.
     """
     try:
-        fields = read_message(letter.body).fields
+        fields = read_message(dead_letter.body).fields
     except UndecodableError:
         return {}
     try:
-        return find_task(letter.task or "").payload.from_wire(fields).shown()
+        return find_task(dead_letter.task or "").payload.from_wire(fields).shown()
     except (UnknownTaskError, InvalidPayloadError):
         return dict.fromkeys(fields, HIDDEN)
 

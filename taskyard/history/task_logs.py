@@ -1,4 +1,4 @@
-"""What handlers logged: kept with their attempts, bounded."""
+"""Log lines of handlers, stored per attempt and bounded."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from taskyard.history.models import TaskLog
 from taskyard.history.writer.truncation import LOG_BYTES, clean_json
 
 LOGS: Table = TaskLog.__table__  # type: ignore[attr-defined]  # SQLModel sets it on table models
-EVENTS_KEPT = 50  # of one attempt, the newest: an attempt that is snoozed again and again must not fill the table
+EVENTS_KEPT = 50  # newest events kept per attempt: one that snoozes for ever must not fill the table
 
 
-def keep_logs(connection: Connection, events: Sequence[AuditEvent]) -> None:
-    """Write log events into the caller's transaction; one that is there already stays, old ones of an attempt go."""
+def write_logs(connection: Connection, events: Sequence[AuditEvent]) -> None:
+    """Insert log events within the caller's transaction, and delete the oldest of an attempt that has too many."""
     values = [
         {"run_id": event.run_id, "attempt": event.attempt, "event": event.id, "lines": _lines(event)}
         for event in events
@@ -35,7 +35,7 @@ def keep_logs(connection: Connection, events: Sequence[AuditEvent]) -> None:
 def lines_of(
     session: Session, run_id: str, *, attempt: int | None = None, after: str = ""
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Yield the lines of a run: where it stands, the attempt, and at, level, logger, message; `after` a place."""
+    """Yield (position, attempt, line) of a run; a line has at, level, logger and message; `after` is a position."""
     query = select_model(TaskLog).where(TaskLog.run_id == run_id, col(TaskLog.event) > after)
     if attempt is not None:
         query = query.where(TaskLog.attempt == attempt)
@@ -45,7 +45,7 @@ def lines_of(
 
 
 def _lines(event: AuditEvent) -> list[dict[str, Any]]:
-    """Return the lines, if they have the form that we write."""
+    """Return the lines of an event; none if they are malformed."""
     given = clean_json(event.detail.get("lines"), LOG_BYTES)
     if not isinstance(given, list):
         return []

@@ -1,4 +1,4 @@
-"""A lease in Redis: at most one holder, who must renew it; a holder that dies loses it by itself."""
+"""A lease in Redis that decides which writer is active; it expires if its holder dies."""
 
 import secrets
 from datetime import timedelta
@@ -6,10 +6,10 @@ from typing import Any
 
 from redis import Redis
 
-from taskyard.broker.scripts.runner import EVEN_WHEN_FULL
+from taskyard.broker.scripts.runner import ALLOW_OOM
 
 # KEYS[1] string: the holder's token. ARGV[1]: our token. ARGV[2]: length, milliseconds. Returns 1 when we hold it.
-HOLD = f"""{EVEN_WHEN_FULL}
+HOLD = f"""{ALLOW_OOM}
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -23,18 +23,18 @@ return redis.call('DEL', KEYS[1])
 """
 
 
-class Lease:
-    """A lease on one key, held by this object or by nobody we know."""
+class WriterLease:
+    """A lease on one key."""
 
     def __init__(self, client: Redis, key: str, length: timedelta, token: str | None = None) -> None:
         """
-        Prepare, but do not take it.
+        Make a lease without taking it.
 
         Args:
             client: A connection to Redis.
             key: The lease's key.
-            length: Must be well above the time between two renewals.
-            token: Of the lease that is shared with another process; None makes a new one.
+            length: Well above the time between two renewals.
+            token: Of a lease shared with another process; None makes a new one.
         """
         self._client: Any = client
         self._key = key
@@ -42,9 +42,9 @@ class Lease:
         self.token = token or secrets.token_hex(16)
 
     def hold(self) -> bool:
-        """Take or renew the lease; False: somebody else holds it."""
+        """Take or renew the lease; False: another writer holds it."""
         return bool(self._client.eval(HOLD, 1, self._key, self.token, self._length_ms))
 
     def release(self) -> None:
-        """Give it back, if it is ours."""
+        """Release the lease if it is ours."""
         self._client.eval(RELEASE, 1, self._key, self.token)
