@@ -7,7 +7,7 @@ from taskyard.beat.entries import Entry, cron, every
 from taskyard.domain import CommandGroup, Domain
 from taskyard.history.audit_policy import current_policy
 from taskyard.settings.loading import current_settings
-from taskyard.settings.queues import DEAD_LETTERS, DEFAULT, MAINTENANCE, WEBHOOKS
+from taskyard.settings.queues import DEAD_LETTERS, DEFAULT, MAINTENANCE, SLOW_WEBHOOKS, WEBHOOKS
 
 RECORDS_DOMAIN = Domain(
     "records",
@@ -18,7 +18,7 @@ RECORDS_DOMAIN = Domain(
 WEBHOOKS_DOMAIN = Domain(
     "webhooks",
     tasks=("taskyard.webhooks.tasks",),
-    queues=(WEBHOOKS,),
+    queues=(WEBHOOKS, SLOW_WEBHOOKS),
     timetable="taskyard.built_in:webhooks_timetable",
     gauges="taskyard.webhooks.metrics:figures",
     commands=(

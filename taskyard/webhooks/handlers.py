@@ -64,7 +64,7 @@ class FanOutReport(BaseModel):
 class DeliveryStore(Protocol):
     """What the handlers need of SQL; implemented by :class:`taskyard.webhooks.delivery.store.SqlDeliveryStore`."""
 
-    def claim(self, delivery_id: UUID, manual_by: str | None = None) -> Claim | Refusal:
+    def claim(self, delivery_id: UUID, manual_by: str | None = None, *, is_slow_lane: bool = True) -> Claim | Refusal:
         """Take the lease on a delivery, or return why not."""
 
     def record(self, claim: Claim, answer: Answer, started_at: datetime, worker: str) -> AttemptOutcome:
@@ -89,6 +89,7 @@ class DeliveryDependencies:
     enqueue: Callable[[Iterable[DueDelivery]], None]
     settings: Settings
     worker: str  # recorded with each attempt
+    is_slow_lane: bool = True  # the task came from the queue of slow endpoints; others may be sent from there, too
     is_redelivered: bool = False  # an earlier worker of this very message was lost
 
 
@@ -107,7 +108,7 @@ def deliver(payload: DeliverWebhook, dependencies: DeliveryDependencies) -> Deli
     Source: Standard Webhooks 1.0.0.
     """
     settings = dependencies.settings
-    claim = dependencies.store.claim(payload.delivery_id, payload.manual_by)
+    claim = dependencies.store.claim(payload.delivery_id, payload.manual_by, is_slow_lane=dependencies.is_slow_lane)
     if isinstance(claim, Refusal):
         return _refused(payload.delivery_id, claim, dependencies)
     sleep(max(0.0, (claim.starts_at - utc_now()).total_seconds()))  # at most SEND_AHEAD
@@ -175,6 +176,8 @@ def _refused(delivery_id: UUID, refusal: Refusal, dependencies: DeliveryDependen
         refusal.state == "exhausted" and dependencies.is_redelivered
     ):  # else another message used the last attempt and reported it
         raise DeliveryExhaustedError(f"webhook delivery {delivery_id} has used all its attempts")
+    if refusal.endpoint_id is not None:
+        dependencies.enqueue([DueDelivery(delivery_id, refusal.endpoint_id, is_slow=True, has_task=False)])
     if refusal.retry_at is None:
         return DeliveryReport(state=refusal.state)
     wait = max(refusal.retry_at - utc_now(), timedelta(0))

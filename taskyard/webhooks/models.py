@@ -53,6 +53,11 @@ class Endpoint(TaskyardTable, table=True):
     created_at: datetime = moment(nullable=False)
     updated_at: datetime = moment(nullable=False)
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether it was slow or failing lately, or has never answered."""
+        return self.slow_attempts >= SLOW_AFTER
+
 
 class Subscription(TaskyardTable, table=True):
     """An event pattern that an endpoint wants: a type, ``prefix.*`` or ``*``."""

@@ -6,15 +6,17 @@ from datetime import timedelta
 from functools import lru_cache
 from ipaddress import ip_network
 from ssl import SSLError
+from typing import Any, cast
 
 from taskyard.database.engine import open_session
 from taskyard.settings.group import SettingsError
 from taskyard.settings.loading import current_settings
 from taskyard.settings.platform import Settings
-from taskyard.settings.queues import MAINTENANCE, WEBHOOKS
+from taskyard.settings.queues import MAINTENANCE, SLOW_WEBHOOKS, WEBHOOKS
 from taskyard.tasks.call_options import CallOptions
 from taskyard.tasks.declaration import task
-from taskyard.tasks.execution import was_redelivered
+from taskyard.tasks.execution import queue_of, was_redelivered
+from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.policy import Exponential, Policy
 from taskyard.tasks.sending import enqueue_many
 from taskyard.tasks.start_checks import before_work
@@ -44,6 +46,7 @@ def deliver(payload: DeliverWebhook) -> handlers.DeliveryReport:
         enqueue_deliveries,
         current_settings(),
         socket.gethostname(),
+        is_slow_lane=queue_of(cast("PlatformTask", deliver)) == SLOW_WEBHOOKS.name,
         is_redelivered=was_redelivered(deliver),
     )
     return handlers.deliver(payload, dependencies)
@@ -70,7 +73,7 @@ def enqueue_fan_outs(event_ids: Sequence[str]) -> None:
 
 def enqueue_deliveries(due: Iterable[DueDelivery]) -> None:
     """
-    Enqueue deliveries, each under its endpoint's group key; one with a live task is not enqueued again.
+    Enqueue deliveries, each under its endpoint's group key and in its lane; one with a live task is not enqueued again.
 
     A released delivery, whose last task may be about to end, is enqueued without that check.
     """
@@ -78,12 +81,14 @@ def enqueue_deliveries(due: Iterable[DueDelivery]) -> None:
 
     def options(payload: DeliverWebhook) -> CallOptions:
         row = rows[payload.delivery_id]
-        chosen: CallOptions = {"group_key": str(row.endpoint_id)}
+        chosen: dict[str, Any] = {"group_key": str(row.endpoint_id)}
+        if row.is_slow:
+            chosen["queue"] = SLOW_WEBHOOKS.name
         if row.has_task:
             chosen["dedup_key"] = f"webhook:{row.delivery_id}"
         if row.wait > timedelta(0):
             chosen["countdown"] = row.wait.total_seconds()
-        return chosen
+        return cast("CallOptions", chosen)
 
     enqueue_many(deliver, [DeliverWebhook(delivery_id=delivery_id) for delivery_id in rows], each=options)
 

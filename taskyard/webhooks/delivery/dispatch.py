@@ -12,7 +12,7 @@ from sqlmodel import Session, col
 from taskyard.database.columns import UtcDateTime
 from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery.limits import EndpointLimiter
-from taskyard.webhooks.models import OPEN_STATES, Delivery, Endpoint
+from taskyard.webhooks.models import OPEN_STATES, SLOW_AFTER, Delivery, Endpoint
 
 
 class DueDelivery(NamedTuple):
@@ -62,8 +62,17 @@ def _release(session: Session, limiter: EndpointLimiter, now: datetime) -> list[
         is_early = endpoint.rate_per_second is not None
         values = {"enqueued_at": slot} | ({"next_attempt_at": slot, "slot_reserved": True} if is_early else {})
         session.execute(update(Delivery).where(col(Delivery.id) == delivery_id).values(values))
-        released.append(DueDelivery(delivery_id, endpoint.id, slot - now, has_task=False))
+        released.append(DueDelivery(delivery_id, endpoint.id, slot - now, is_slow=endpoint.is_slow, has_task=False))
     return released
+
+
+def requeue_waiting(session: Session, endpoint_id: UUID, now: datetime) -> None:
+    """Take back what was enqueued for an endpoint that has left the slow lane: it is released into the fast one."""
+    session.execute(
+        update(Delivery)
+        .where(col(Delivery.endpoint_id) == endpoint_id, col(Delivery.enqueued_at).is_not(None), *_is_due(now))
+        .values(enqueued_at=None)
+    )
 
 
 def take_waiting(session: Session, settings: Settings, limit: int, now: datetime) -> list[DueDelivery]:
@@ -111,7 +120,7 @@ def _take(
     session: Session, which: list[ColumnElement[bool]], limit: int, now: datetime, *, has_task: bool
 ) -> list[DueDelivery]:
     found = session.execute(
-        select(col(Delivery.id), col(Delivery.endpoint_id))
+        select(col(Delivery.id), col(Delivery.endpoint_id), _SLOW_ATTEMPTS)
         .where(*which)
         .order_by(col(Delivery.next_attempt_at))
         .limit(limit)
@@ -120,7 +129,7 @@ def _take(
     if found:
         ids = [row.id for row in found]
         session.execute(update(Delivery).where(col(Delivery.id).in_(ids)).values(enqueued_at=now))
-    return [DueDelivery(row.id, row.endpoint_id, has_task=has_task) for row in found]
+    return [DueDelivery(row[0], row[1], is_slow=row[2] >= SLOW_AFTER, has_task=has_task) for row in found]
 
 
 def _is_due(now: datetime | BindParameter[datetime]) -> list[ColumnElement[bool]]:
@@ -135,6 +144,9 @@ def _is_waiting(now: datetime | BindParameter[datetime]) -> list[ColumnElement[b
     return [col(Delivery.enqueued_at).is_(None), *_is_due(now)]
 
 
+_SLOW_ATTEMPTS = (
+    select(col(Endpoint.slow_attempts)).where(col(Endpoint.id) == col(Delivery.endpoint_id)).scalar_subquery()
+)
 # Every delivery runs these; built once, since building a statement costs as much as running it.
 _NOW: BindParameter[datetime] = bindparam("now", type_=UtcDateTime())
 _IN_FLIGHT = (

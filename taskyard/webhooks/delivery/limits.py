@@ -5,10 +5,11 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from taskyard.settings.platform import Settings
-from taskyard.webhooks.models import Delivery, Endpoint
+from taskyard.webhooks.models import SLOW_AFTER, Delivery, Endpoint
 
 LONGEST_BREAK = timedelta(minutes=30)
 SLOTS_SPAN = timedelta(seconds=1)  # deliveries are asked to come so far ahead; at least one interval
+FAST = timedelta(seconds=1)  # an attempt that takes longer is a slow one
 SEND_AHEAD = timedelta(milliseconds=50)  # a worker waits so long for its request's start, which is then exact
 CATCH_UP = timedelta(milliseconds=20)  # a start may come so much early when the one before came late
 
@@ -81,6 +82,20 @@ class EndpointLimiter:
     @property
     def _slots_span(self) -> timedelta:
         return max(SLOTS_SPAN, self._interval)
+
+
+def note_speed(endpoint: Endpoint, took: timedelta, *, is_success: bool) -> bool:
+    """
+    Note how fast the endpoint answered; return whether it has left the slow lane by it.
+
+    Two slow or failed attempts in a row bring it there, one fast success brings it back.
+    """
+    was_slow = endpoint.is_slow
+    is_fast = is_success and took <= FAST
+    slow_attempts = 0 if is_fast else min(endpoint.slow_attempts + 1, SLOW_AFTER)
+    if slow_attempts != endpoint.slow_attempts:  # else the row stays as it is: most attempts change nothing
+        endpoint.slow_attempts = slow_attempts
+    return was_slow and is_fast
 
 
 def note_success(endpoint: Endpoint, now: datetime, *, is_manual: bool = False) -> bool:

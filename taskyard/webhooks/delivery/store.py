@@ -44,8 +44,9 @@ class Claim:
 class Refusal:
     """Why the delivery cannot be sent now."""
 
-    state: str  # of the delivery; or "unknown", "busy", or "waiting" until its endpoint has a free slot
+    state: str  # of the delivery; or "unknown", "busy", "slow", or "waiting" for a free slot
     retry_at: datetime | None = None  # ask again then; None: never, by this task
+    endpoint_id: UUID | None = None  # of a "slow" one: to enqueue it in the slow lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class _ClaimRequest:
 
     delivery_id: UUID
     manual_by: str | None
+    is_slow_lane: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +91,15 @@ class SqlDeliveryStore:
         self._claims = GroupCommitter(self._claim_all)
         self._records = GroupCommitter(self._record_all)
 
-    def claim(self, delivery_id: UUID, manual_by: str | None = None) -> Claim | Refusal:
+    def claim(self, delivery_id: UUID, manual_by: str | None = None, *, is_slow_lane: bool = True) -> Claim | Refusal:
         """
         Take the lease on a delivery that is due and whose endpoint has a free slot, or say why not.
 
         The endpoint's row is locked first, so that two claims never count the same free slot. A manual attempt ignores
-        the schedule and the delivery's state, but not the lease of another worker.
+        the schedule and the delivery's state, but not the lease of another worker. Outside the slow lane a delivery
+        to a slow endpoint is refused, and marked as enqueued there.
         """
-        return self._claims.call(_ClaimRequest(delivery_id, manual_by))
+        return self._claims.call(_ClaimRequest(delivery_id, manual_by, is_slow_lane))
 
     def record(self, claim: Claim, answer: Answer, started_at: datetime, worker: str) -> AttemptOutcome:
         """
@@ -142,6 +145,9 @@ class SqlDeliveryStore:
             refusal = _not_now(delivery, endpoint, now)
             if refusal is not None:
                 return refusal
+            if endpoint.is_slow and not asked.is_slow_lane:
+                delivery.enqueued_at = now
+                return Refusal("slow", endpoint_id=endpoint.id)
             start = limiter.admit(delivery, now)
             if isinstance(start, LimitWait):
                 return _postpone(delivery, start)

@@ -17,9 +17,9 @@ from taskyard.webhooks.delivery.classification import (
     parse_retry_after,
     pause_asked,
 )
-from taskyard.webhooks.delivery.dispatch import DueDelivery
+from taskyard.webhooks.delivery.dispatch import DueDelivery, requeue_waiting
 from taskyard.webhooks.delivery.endpoints import disable
-from taskyard.webhooks.delivery.limits import disable_reason, note_failure, note_success
+from taskyard.webhooks.delivery.limits import disable_reason, note_failure, note_speed, note_success
 from taskyard.webhooks.event_store import add_event
 from taskyard.webhooks.event_types import ENDPOINT_DISABLED
 from taskyard.webhooks.http.response import Answer
@@ -95,6 +95,9 @@ def settle_attempt(locked: LockedRows, facts: AttemptFacts) -> AttemptOutcome:
 def _move_on(locked: LockedRows, facts: AttemptFacts, now: datetime) -> timedelta | None:
     settings, endpoint, delivery = locked.settings, locked.endpoint, locked.delivery
     codes = {int(code) for code in settings.webhook_terminal_codes}
+    took = timedelta(milliseconds=facts.answer.phases.total_ms)
+    if note_speed(endpoint, took, is_success=facts.answer.is_success):
+        requeue_waiting(locked.session, endpoint.id, now)
     result = classify(facts.answer, delivery.failures + 1, codes)
     if result is AttemptResult.SUCCESS:
         _deliver(delivery, now)
