@@ -23,6 +23,10 @@ class UnknownTaskError(TaskError, LookupError):
     """No task of this name is registered, so nothing was sent."""
 
 
+class Superseded(TaskError):  # noqa: N818 - it names an outcome, as Snooze does
+    """This run did not do its work, and something else does: it is recorded as cancelled, neither done nor failed."""
+
+
 class RetryAfter(TaskError):  # noqa: N818 - it names an outcome, as Snooze does
     """Try again after this time instead of the policy's backoff; uses an attempt."""
 

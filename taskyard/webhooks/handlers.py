@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import sleep
-from typing import Protocol
+from typing import NoReturn, Protocol
 from uuid import UUID
 
 import structlog
@@ -12,10 +12,10 @@ from pydantic import BaseModel
 
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
-from taskyard.tasks.errors import PermanentError, RetryAfter, Snooze
+from taskyard.tasks.errors import PermanentError, RetryAfter, Snooze, Superseded
 from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.delivery.store import Claim, Refusal
-from taskyard.webhooks.delivery.transitions import AttemptOutcome
+from taskyard.webhooks.delivery.transitions import AttemptFacts, AttemptOutcome
 from taskyard.webhooks.http.response import Answer, ErrorCode, Timeouts, mask_echoes
 from taskyard.webhooks.http.webhook_client import WebhookClient
 from taskyard.webhooks.payloads import DeliverWebhook, FanOutEvent
@@ -46,7 +46,6 @@ class DeliveryReport(BaseModel):
     attempt: int | None = None
     status: int | None = None
     error: str | None = None
-    next_attempt_at: datetime | None = None  # None: none, or this task brings it
 
 
 class SweepReport(BaseModel):
@@ -67,7 +66,7 @@ class DeliveryStore(Protocol):
     def claim(self, delivery_id: UUID, manual_by: str | None = None, *, is_slow_lane: bool = True) -> Claim | Refusal:
         """Take the lease on a delivery, or return why not."""
 
-    def record(self, claim: Claim, answer: Answer, started_at: datetime, worker: str) -> AttemptOutcome:
+    def record(self, claim: Claim, facts: AttemptFacts) -> AttemptOutcome:
         """Write the attempt and what follows from it."""
 
     def waiting(self, limit: int) -> list[DueDelivery]:
@@ -89,6 +88,7 @@ class DeliveryDependencies:
     enqueue: Callable[[Iterable[DueDelivery]], None]
     settings: Settings
     worker: str  # recorded with each attempt
+    run_id: str = ""  # of the task
     is_slow_lane: bool = True  # the task came from the queue of slow endpoints; others may be sent from there, too
     is_redelivered: bool = False  # an earlier worker of this very message was lost
 
@@ -103,6 +103,8 @@ def deliver(payload: DeliverWebhook, dependencies: DeliveryDependencies) -> Deli
         Snooze: It has a later start time under a rate limit, or another worker is sending it.
         RetryAfter: The attempt failed; the next one comes after the schedule's delay.
         DeliveryExhaustedError: It was the last attempt, or the receiver is gone (410).
+        Superseded: The delivery is not delivered, and another task is to send it: when its endpoint has a free slot,
+            from the slow lane, or after a wait that is too long for the broker.
         UnknownDeliveryError: There is no such delivery.
 
     Source: Standard Webhooks 1.0.0.
@@ -110,7 +112,7 @@ def deliver(payload: DeliverWebhook, dependencies: DeliveryDependencies) -> Deli
     settings = dependencies.settings
     claim = dependencies.store.claim(payload.delivery_id, payload.manual_by, is_slow_lane=dependencies.is_slow_lane)
     if isinstance(claim, Refusal):
-        return _refused(payload.delivery_id, claim, dependencies)
+        _refused(payload.delivery_id, claim, dependencies)
     sleep(max(0.0, (claim.starts_at - utc_now()).total_seconds()))  # at most SEND_AHEAD
     started_at = utc_now()
     timeouts = Timeouts(connect=settings.webhook_connect_timeout, total=settings.webhook_total_timeout)
@@ -120,7 +122,8 @@ def deliver(payload: DeliverWebhook, dependencies: DeliveryDependencies) -> Deli
     else:
         answer = dependencies.http.post(claim.endpoint.url, headers, claim.body, timeouts=timeouts)
         answer = mask_echoes(answer, headers)
-    outcome = dependencies.store.record(claim, answer, started_at, dependencies.worker)
+    facts = AttemptFacts(claim.token, answer, started_at, dependencies.worker, claim.manual_by, dependencies.run_id)
+    outcome = dependencies.store.record(claim, facts)
     log.info(
         "webhook.attempted",
         delivery_id=str(payload.delivery_id),
@@ -169,7 +172,7 @@ def sweep(store: DeliveryStore, enqueue: Callable[[Iterable[DueDelivery]], None]
     return SweepReport(enqueued=total)
 
 
-def _refused(delivery_id: UUID, refusal: Refusal, dependencies: DeliveryDependencies) -> DeliveryReport:
+def _refused(delivery_id: UUID, refusal: Refusal, dependencies: DeliveryDependencies) -> NoReturn:
     if refusal.state == "unknown":
         raise UnknownDeliveryError(f"no webhook delivery {delivery_id}")
     if (
@@ -179,11 +182,13 @@ def _refused(delivery_id: UUID, refusal: Refusal, dependencies: DeliveryDependen
     if refusal.endpoint_id is not None:
         dependencies.enqueue([DueDelivery(delivery_id, refusal.endpoint_id, is_slow=True, has_task=False)])
     if refusal.retry_at is None:
-        return DeliveryReport(state=refusal.state)
+        raise Superseded(f"nothing was sent: the delivery is {refusal.state}")
     wait = max(refusal.retry_at - utc_now(), timedelta(0))
     is_current = refusal.state == "busy" or wait < EARLY_LIMIT
     if not is_current or wait > dependencies.settings.webhook_broker_wait:
-        return DeliveryReport(state=refusal.state, next_attempt_at=refusal.retry_at)
+        raise Superseded(
+            f"nothing was sent: the delivery is {refusal.state} until {refusal.retry_at:%Y-%m-%d %H:%M:%S} UTC"
+        )
     raise Snooze(wait, "not due yet")
 
 
@@ -194,13 +199,9 @@ def _outcome(payload: DeliverWebhook, outcome: AttemptOutcome, settings: Setting
         )
     if outcome.retry_in is not None and outcome.retry_in <= settings.webhook_broker_wait:
         raise RetryAfter(outcome.retry_in, outcome.summary)
-    return DeliveryReport(
-        state=outcome.state,
-        attempt=outcome.attempt,
-        status=outcome.status,
-        error=outcome.error,
-        next_attempt_at=utc_now() + outcome.retry_in if outcome.retry_in is not None else None,
-    )
+    if outcome.state != "delivered":
+        raise Superseded(f"{outcome.summary} at attempt {outcome.attempt}: the delivery is {outcome.state}")
+    return DeliveryReport(state=outcome.state, attempt=outcome.attempt, status=outcome.status, error=outcome.error)
 
 
 def _signed_headers(claim: Claim, now: datetime) -> dict[str, str] | None:

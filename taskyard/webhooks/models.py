@@ -115,6 +115,12 @@ class Delivery(TaskyardTable, table=True):
         Index("ix_taskyard_webhook_deliveries_newest", "endpoint_id", "created_at"),
         Index("ix_taskyard_webhook_deliveries_finished", "finished_at"),
         Index(
+            "ix_taskyard_webhook_deliveries_dead_letter",
+            "state",
+            sqlite_where=text("exhausted_run_id IS NOT NULL"),
+            postgresql_where=text("exhausted_run_id IS NOT NULL"),
+        ),
+        Index(
             "ix_taskyard_webhook_deliveries_waiting",
             "endpoint_id",
             "next_attempt_at",

@@ -46,6 +46,7 @@ def deliver(payload: DeliverWebhook) -> handlers.DeliveryReport:
         enqueue_deliveries,
         current_settings(),
         socket.gethostname(),
+        run_id=str(cast("PlatformTask", deliver).request.id or ""),
         is_slow_lane=queue_of(cast("PlatformTask", deliver)) == SLOW_WEBHOOKS.name,
         is_redelivered=was_redelivered(deliver),
     )
@@ -61,6 +62,7 @@ def fan_out(payload: FanOutEvent) -> handlers.FanOutReport:
 @task("webhooks.sweep", SweepWebhooks, queue=MAINTENANCE, policy=SWEEP)
 def sweep(_payload: SweepWebhooks) -> handlers.SweepReport:
     """Enqueue the deliveries that are due; see :func:`taskyard.webhooks.handlers.sweep`."""
+    open_store().resolve_dead_letters()
     enqueue_fan_outs(open_store().pending_fan_outs())
     return handlers.sweep(open_store(), enqueue_deliveries, current_settings())
 

@@ -144,7 +144,7 @@ def full_backlog() -> Iterator[str]:
         server.listen(0)
         for _ in range(4):
             filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
+            filler.settimeout(0)
             filler.connect_ex(server.getsockname())
         yield f"http://127.0.0.1:{server.getsockname()[1]}/"
 
@@ -205,4 +205,4 @@ def p95_of_a_round(site: Site, receivers: list[Receiver]) -> float:
 
 
 def p95(values: list[Any]) -> float:
-    return quantiles(values, n=20)[-1]
+    return float(quantiles(values, n=20)[-1])

@@ -13,7 +13,7 @@ from taskyard.settings.loading import load_settings
 from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery.endpoints import EndpointOptions, register
 from taskyard.webhooks.delivery.store import Claim, Refusal, SqlDeliveryStore
-from taskyard.webhooks.delivery.transitions import AttemptOutcome
+from taskyard.webhooks.delivery.transitions import AttemptFacts, AttemptOutcome
 from taskyard.webhooks.event_store import add_event
 from taskyard.webhooks.http.response import Answer, ErrorCode, Phases
 from taskyard.webhooks.models import Delivery, DeliveryAttempt, Endpoint, Event
@@ -70,9 +70,11 @@ class Stage:
         assert isinstance(refusal, Refusal), "it was claimed"
         return refusal
 
-    def record(self, claim: Claim, answer: Answer) -> AttemptOutcome:
+    def record(self, claim: Claim, answer: Answer, run_id: str = "") -> AttemptOutcome:
         """Record an attempt under this claim that ended just now."""
-        return self.store.record(claim, answer, utc_now(), "worker-1")
+        return self.store.record(
+            claim, AttemptFacts(claim.token, answer, utc_now(), "worker-1", claim.manual_by, run_id)
+        )
 
     def attempt(self, delivery_id: UUID, *answers: Answer) -> AttemptOutcome:
         """Make one attempt per answer, each as soon as the row is free, whatever the schedule says."""

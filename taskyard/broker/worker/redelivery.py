@@ -4,7 +4,11 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from celery import Task
-from celery.exceptions import Retry
+from celery.exceptions import Ignore, Retry
+
+
+class CancelledRun(Ignore):
+    """Ends a run that did not do its work and is not to: recorded as cancelled, neither done nor failed."""
 
 
 class Redeliver(Retry):

@@ -100,7 +100,7 @@ def redeliver(  # noqa: PLR0913 - an option each
     sent = total
     if not dry_run:
         with announced("webhooks redeliver", reason=reason, facts=_plain(filters)) as row, open_session() as session:
-            sent = row.count = _send_batches(replay.reopen_failed(session, wanted), total)
+            sent = _send_batches(replay.reopen_failed(session, wanted, row.id), total)
     _report_many({"failed": sent}, dry_run=dry_run, as_json=as_json)
 
 
@@ -136,9 +136,9 @@ def recover(  # noqa: PLR0913 - an option each
             announced("webhooks recover", str(endpoint_id), reason=reason, facts=facts) as row,
             open_session() as session,
         ):
-            batches = [replay.reopen_failed(session, wanted)]
-            batches += [replay.add_missing(session, endpoint_id, since)] if missing else []
-            row.count = _send_batches(chain.from_iterable(batches), sum(counts.values()))
+            batches = [replay.reopen_failed(session, wanted, row.id)]
+            batches += [replay.add_missing(session, endpoint_id, since, row.id)] if missing else []
+            _send_batches(chain.from_iterable(batches), sum(counts.values()))
     _report_many(counts, dry_run=dry_run, as_json=as_json)
 
 

@@ -361,6 +361,13 @@ def _create_webhook_deliveries() -> None:
         sa.UniqueConstraint("event_id", "endpoint_id", name="uq_taskyard_webhook_deliveries_event_endpoint"),
     )
     op.create_index("ix_taskyard_webhook_deliveries_finished", "taskyard_webhook_deliveries", ["finished_at"])
+    op.create_index(
+        "ix_taskyard_webhook_deliveries_dead_letter",
+        "taskyard_webhook_deliveries",
+        ["state"],
+        sqlite_where=sa.text("exhausted_run_id IS NOT NULL"),
+        postgresql_where=sa.text("exhausted_run_id IS NOT NULL"),
+    )
     op.create_index("ix_taskyard_webhook_deliveries_due", "taskyard_webhook_deliveries", ["state", "next_attempt_at"])
     op.create_index(
         "ix_taskyard_webhook_deliveries_lane", "taskyard_webhook_deliveries", ["endpoint_id", "lease_until"]

@@ -11,13 +11,13 @@ from sqlmodel import Session, col
 
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
+from taskyard.webhooks.delivery.dead_letters import resolve_late
 from taskyard.webhooks.delivery.dispatch import DueDelivery, count_in_flight, release_waiting, take_lost, take_waiting
 from taskyard.webhooks.delivery.endpoints import active_secrets, open_headers, open_vault
 from taskyard.webhooks.delivery.group_commit import GroupCommitter
 from taskyard.webhooks.delivery.limits import EndpointLimiter, LimitWait
 from taskyard.webhooks.delivery.transitions import AttemptFacts, AttemptOutcome, LockedRows, settle_attempt
 from taskyard.webhooks.event_store import fan_out, pending_fan_outs
-from taskyard.webhooks.http.response import Answer
 from taskyard.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint, Event
 from taskyard.webhooks.signing.schemes import SigningSecret
 
@@ -101,7 +101,7 @@ class SqlDeliveryStore:
         """
         return self._claims.call(_ClaimRequest(delivery_id, manual_by, is_slow_lane))
 
-    def record(self, claim: Claim, answer: Answer, started_at: datetime, worker: str) -> AttemptOutcome:
+    def record(self, claim: Claim, facts: AttemptFacts) -> AttemptOutcome:
         """
         Write the attempt, what follows for the delivery, and the endpoint's health.
 
@@ -110,7 +110,6 @@ class SqlDeliveryStore:
         Raises:
             LookupError: The delivery was deleted meanwhile.
         """
-        facts = AttemptFacts(claim.token, answer, started_at, worker, claim.manual_by)
         outcome = self._records.call(_RecordRequest(claim.delivery.id, facts))
         if outcome is None:
             raise LookupError(f"webhook delivery {claim.delivery.id} was deleted while it was being sent")
@@ -179,6 +178,11 @@ class SqlDeliveryStore:
         with self._open_session() as session, session.begin():
             return take_waiting(session, self._settings, limit, utc_now())
 
+    def resolve_dead_letters(self) -> int:
+        """Discard dead letters that were stored after their delivery had succeeded; return how many."""
+        with self._open_session() as session, session.begin():
+            return resolve_late(session)
+
     def pending_fan_outs(self) -> list[str]:
         """Return the ids of events whose deliveries are not all made."""
         with self._open_session() as session:
@@ -202,6 +206,7 @@ class SqlDeliveryStore:
                 update(Delivery)
                 .where(col(Delivery.id) == delivery_id, col(Delivery.state) == "exhausted")
                 .values(state="retrying", failures=0, next_attempt_at=now, enqueued_at=now, finished_at=None)
+                .values(exhausted_run_id=None)
             )
 
     def _unsealed(

@@ -17,6 +17,7 @@ from taskyard.webhooks.delivery.classification import (
     parse_retry_after,
     pause_asked,
 )
+from taskyard.webhooks.delivery.dead_letters import resolve
 from taskyard.webhooks.delivery.dispatch import DueDelivery, requeue_waiting
 from taskyard.webhooks.delivery.endpoints import disable
 from taskyard.webhooks.delivery.limits import disable_reason, note_failure, note_speed, note_success
@@ -35,6 +36,7 @@ class AttemptFacts:
     started_at: datetime
     worker: str
     manual_by: str | None
+    run_id: str = ""  # of the task; its dead letter if this was the last attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +103,14 @@ def _move_on(locked: LockedRows, facts: AttemptFacts, now: datetime) -> timedelt
     result = classify(facts.answer, delivery.failures + 1, codes)
     if result is AttemptResult.SUCCESS:
         _deliver(delivery, now)
+        manual = f" by {facts.manual_by}" if facts.manual_by else ""
+        resolve(locked.session, [delivery], f"delivered at attempt {delivery.attempts}{manual}")
         note_success(endpoint, now, is_manual=facts.manual_by is not None)
         return None
     asked = pause_asked(facts.answer, now, settings.webhook_retry_after_cap)
     note_failure(endpoint, facts.started_at, now, settings, asked)
     if result is AttemptResult.GONE:
-        _exhaust(delivery, endpoint, now)
+        _exhaust(delivery, endpoint, facts, now)
         _disable(locked, "the receiver answered 410 Gone")
         return None
     if facts.manual_by is not None:  # an extra attempt: the schedule stays as it was
@@ -116,7 +120,7 @@ def _move_on(locked: LockedRows, facts: AttemptFacts, now: datetime) -> timedelt
         return None
     retry_in = None if result is AttemptResult.TERMINAL else _retry_delay(locked, facts.answer, result, now)
     if retry_in is None:
-        _exhaust(delivery, endpoint, now)
+        _exhaust(delivery, endpoint, facts, now)
     else:
         _retry(delivery, now + retry_in, stays_in_broker=retry_in <= settings.webhook_broker_wait)
     reason = disable_reason(endpoint, now, settings)
@@ -149,10 +153,12 @@ def _retry(delivery: Delivery, at: datetime, *, stays_in_broker: bool) -> None:
     delivery.enqueued_at = at if stays_in_broker else None  # None: the sweeper enqueues it when it is due
 
 
-def _exhaust(delivery: Delivery, endpoint: Endpoint, now: datetime) -> None:
+def _exhaust(delivery: Delivery, endpoint: Endpoint, facts: AttemptFacts, now: datetime) -> None:
     if delivery.state not in OPEN_STATES:
         return
     delivery.state, delivery.next_attempt_at, delivery.finished_at = "exhausted", None, now
+    if facts.manual_by is None:  # else the task makes no dead letter
+        delivery.exhausted_run_id = facts.run_id or None
     endpoint.consecutive_exhausted += 1
 
 

@@ -1,5 +1,6 @@
 """Send again at an operator's request: failed deliveries, or events that an endpoint missed."""
 
+import getpass
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,8 @@ from sqlalchemy import Select, exists, func, select, update
 from sqlmodel import Session, col
 
 from taskyard.database.columns import utc_now
+from taskyard.history.dead_letters import discard_dead_letters_of
+from taskyard.history.operator_log import add_to_count
 from taskyard.webhooks.delivery import endpoints
 from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.event_store import delivery_of
@@ -54,10 +57,13 @@ def count_failed(session: Session, wanted: FailedDeliveryFilter) -> int:
     return len(session.scalars(_failed(wanted)).all())
 
 
-def reopen_failed(session: Session, wanted: FailedDeliveryFilter) -> Iterator[list[DueDelivery]]:
+def reopen_failed(
+    session: Session, wanted: FailedDeliveryFilter, operation: UUID | None = None
+) -> Iterator[list[DueDelivery]]:
     """
     Give exhausted deliveries fresh attempts, in batches; each batch is committed before it is yielded.
 
+    Their open dead letters are discarded, and each batch is counted in its row of the operator log, in one transaction.
     Runs twice safely: a delivery that was reopened is not exhausted any more.
     """
     while batch := session.scalars(_failed(wanted).limit(BATCH)).all():
@@ -66,13 +72,18 @@ def reopen_failed(session: Session, wanted: FailedDeliveryFilter) -> Iterator[li
             update(Delivery)
             .where(col(Delivery.id).in_(batch), col(Delivery.state) == "exhausted")
             .values(state="retrying", failures=0, next_attempt_at=now, enqueued_at=now, finished_at=None)
-            .returning(col(Delivery.id), col(Delivery.endpoint_id))
+            .returning(col(Delivery.id), col(Delivery.endpoint_id), col(Delivery.exhausted_run_id))
         ).all()
+        run_ids = [row.exhausted_run_id for row in moved if row.exhausted_run_id is not None]
+        discard_dead_letters_of(session, run_ids, by=getpass.getuser(), reason="the delivery is sent again")
+        add_to_count(session, operation, len(moved))
         session.commit()
         yield [DueDelivery(row.id, row.endpoint_id) for row in moved]
 
 
-def add_missing(session: Session, endpoint_id: UUID, since: datetime) -> Iterator[list[DueDelivery]]:
+def add_missing(
+    session: Session, endpoint_id: UUID, since: datetime, operation: UUID | None = None
+) -> Iterator[list[DueDelivery]]:
     """
     Make deliveries for events that the endpoint wants and never got, as while it was disabled; in committed batches.
 
@@ -84,6 +95,7 @@ def add_missing(session: Session, endpoint_id: UUID, since: datetime) -> Iterato
     while events := session.scalars(_missed(endpoint_id, since, session).limit(BATCH)).all():
         rows = [delivery_of(event, endpoint_id) for event in events]
         session.add_all(rows)
+        add_to_count(session, operation, len(rows))
         session.commit()
         yield [DueDelivery(row.id, row.endpoint_id) for row in rows]
 
