@@ -3,7 +3,7 @@
 PY := .venv/bin/python
 JOBS ?= 4
 
-.PHONY: help setup demo test check chaos bench lock clean
+.PHONY: help setup demo test check chaos bench dist lock clean
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -28,8 +28,11 @@ chaos: setup  ## Long runs with random kills
 bench: setup  ## Measure, and print the machine and a table
 	@$(PY) -m bench $(ARGS)
 
+dist: setup  ## Build the wheel and the source distribution into dist/
+	@$(PY) -m hatchling build -d dist
+
 lock: setup  ## Pin all packages again (names, versions, hashes; no addresses)
 	@scripts/lock
 
 clean:  ## Remove what the targets made
-	rm -rf .venv .run build .mypy_cache .ruff_cache
+	rm -rf .venv .run build dist .mypy_cache .ruff_cache

@@ -1,9 +1,8 @@
 """What is wrong with this deployment, and how to mend it: more than readiness, for a person."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import SecretStr
 from redis import Redis, RedisError
@@ -14,6 +13,7 @@ from sqlmodel import Session
 
 from taskyard.beat.engine.leadership import current_leader
 from taskyard.broker.admin.queue_control import QueueControl
+from taskyard.findings import Finding
 from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
 from taskyard.history.queries.runs import RunFilter
 from taskyard.history.writer.event_writer import backlog
@@ -32,18 +32,6 @@ SKEW = timedelta(seconds=2)  # more between two clocks is told
 MASK = "***"
 MIB = 2**20
 NEARLY_FULL = 0.8  # of the broker's memory; as in dashboards/taskyard.rules.yml
-
-type Verdict = Literal["ok", "warning", "fault"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str
-    verdict: Verdict
-    note: str
-    fix: str = ""  # what to do; empty when it is in order
 
 
 def examine(client: Redis, engine: Engine, settings: Settings) -> list[Finding]:
@@ -82,6 +70,7 @@ def _looks(client: Redis, engine: Engine, settings: Settings) -> dict[str, Calla
         "settings": _settings,
         "audit": lambda: _audit(client, settings),
         "runs": lambda: _runs(client, engine, settings),
+        "domains": _domains,
     }
 
 
@@ -223,6 +212,12 @@ def _runs(client: Redis, engine: Engine, settings: Settings) -> Iterator[Finding
         )
     else:
         yield Finding("runs", "ok", "the newest unfinished ones are in the broker")
+
+
+def _domains() -> Iterator[Finding]:
+    for domain in current_app().domains:
+        if checks := domain.load("checks"):
+            yield from checks()
 
 
 def _clock(name: str, there: datetime) -> Finding:
