@@ -162,7 +162,7 @@ def test_the_owner_is_told_of_a_disabled_endpoint_by_an_event(stage: Stage) -> N
     assert notice.endpoint_id == operators
     assert str(broken).encode() in stage.body(notice.id)
     assert b"410 Gone" in stage.body(notice.id)
-    assert outcome.released == (DueDelivery(notice.id, operators),), "it is handed over with the attempt"
+    assert outcome.released == (DueDelivery(notice.id, operators, is_slow=True),), "it is handed over with the attempt"
 
 
 def test_so_many_exhausted_deliveries_in_a_row_disable_the_endpoint(stage: Stage) -> None:

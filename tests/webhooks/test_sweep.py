@@ -31,7 +31,7 @@ class TestSweep:
         (delivery,) = stage.emit()
         stage.change(Delivery, delivery, enqueued_at=utc_now() - GRACE - SECOND)
 
-        assert stage.store.lost(100, GRACE) == [DueDelivery(delivery, endpoint)]
+        assert stage.store.lost(100, GRACE) == [DueDelivery(delivery, endpoint, is_slow=True)]
         assert stage.store.lost(100, GRACE) == []
 
     def test_the_delivery_of_a_dead_worker_is_handed_over_when_its_lease_ends(self, stage: Stage) -> None:
@@ -43,7 +43,7 @@ class TestSweep:
 
         stage.lose_worker(delivery)
 
-        assert stage.store.lost(100, GRACE) == [DueDelivery(delivery, endpoint)]
+        assert stage.store.lost(100, GRACE) == [DueDelivery(delivery, endpoint, is_slow=True)]
 
     def test_of_a_thousand_waiting_it_takes_what_the_lane_holds(self, stage: Stage) -> None:
         slow, quick = stage.endpoint(("slow",), max_concurrency=3), stage.endpoint(("quick",))

@@ -11,7 +11,6 @@ LONGEST_BREAK = timedelta(minutes=30)
 SLOTS_SPAN = timedelta(seconds=1)  # deliveries are asked to come so far ahead; at least one interval
 FAST = timedelta(seconds=1)  # an attempt that takes longer is a slow one
 SEND_AHEAD = timedelta(milliseconds=50)  # a worker waits so long for its request's start, which is then exact
-CATCH_UP = timedelta(milliseconds=20)  # a start may come so much early when the one before came late
 
 
 class LimitWait(NamedTuple):
@@ -47,8 +46,7 @@ class EndpointLimiter:
         asked_to_come = now if delivery.slot_reserved else self.endpoint.next_slot_at or now
         if max(start, asked_to_come) - now > SEND_AHEAD:
             return LimitWait(self.reserve(now))
-        catch_up = min(self._interval, CATCH_UP)
-        self.endpoint.next_start_at = max(self.endpoint.next_start_at or start, start - catch_up) + self._interval
+        self.endpoint.next_start_at = start + self._interval
         self.endpoint.next_slot_at = max(self.endpoint.next_slot_at or start, self.endpoint.next_start_at)
         return start
 
