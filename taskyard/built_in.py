@@ -44,9 +44,9 @@ def records_timetable() -> Iterator[Entry[Any]]:
 
 
 def webhooks_timetable() -> Iterator[Entry[Any]]:
-    """How often deliveries that are due are looked for."""
-    from taskyard.webhooks.payloads import SweepWebhooks  # noqa: PLC0415 - only beat needs the tasks
-    from taskyard.webhooks.tasks import sweep  # noqa: PLC0415 - as above
+    """How often deliveries that are due are looked for, and when old ones are removed."""
+    from taskyard.webhooks.payloads import CleanUpWebhooks, SweepWebhooks  # noqa: PLC0415 - only beat needs the tasks
+    from taskyard.webhooks.tasks import cleanup, sweep  # noqa: PLC0415 - as above
 
     yield Entry(
         "webhooks.sweep",
@@ -55,4 +55,12 @@ def webhooks_timetable() -> Iterator[Entry[Any]]:
         every(current_settings().webhook_sweep_interval),
         misfire="skip",
         note="Enqueues deliveries that are due, and takes back leases that ran out",
+    )
+    yield Entry(
+        "webhooks.cleanup",
+        cleanup,
+        CleanUpWebhooks(),
+        cron("30 3 * * *"),
+        misfire="skip",
+        note="Deletes events, deliveries, attempts and excerpts that are older than WEBHOOK_..._RETENTION_DAYS",
     )

@@ -18,5 +18,9 @@ class FanOutEvent(Payload):
     event_id: str  # of a row in webhook_events
 
 
+class CleanUpWebhooks(Payload):
+    """Delete what is older than its retention."""
+
+
 class SweepWebhooks(Payload):
     """Enqueue what is due and has no live task."""

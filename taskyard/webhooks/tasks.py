@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from ssl import SSLError
 from typing import Any, cast
 
+from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.settings.group import SettingsError
 from taskyard.settings.loading import current_settings
@@ -25,7 +26,8 @@ from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.delivery.store import SqlDeliveryStore
 from taskyard.webhooks.http.resolver import tls_context
 from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient, ClientOptions
-from taskyard.webhooks.payloads import DeliverWebhook, FanOutEvent, SweepWebhooks
+from taskyard.webhooks.payloads import CleanUpWebhooks, DeliverWebhook, FanOutEvent, SweepWebhooks
+from taskyard.webhooks.retention import RemovedWebhooks, clean_up
 
 # The schedule of a delivery lives in SQL and ends it there; the attempts of its task only bound our own faults.
 DELIVERY = Policy(max_attempts=1000, backoff=Exponential(base=timedelta(seconds=2), cap=timedelta(minutes=5)))
@@ -65,6 +67,12 @@ def sweep(_payload: SweepWebhooks) -> handlers.SweepReport:
     open_store().resolve_dead_letters()
     enqueue_fan_outs(open_store().pending_fan_outs())
     return handlers.sweep(open_store(), enqueue_deliveries, current_settings())
+
+
+@task("webhooks.cleanup", CleanUpWebhooks, queue=MAINTENANCE)
+def cleanup(_payload: CleanUpWebhooks) -> RemovedWebhooks:
+    """Delete what is old; see :func:`taskyard.webhooks.retention.clean_up`."""
+    return clean_up(open_session, current_settings(), utc_now())
 
 
 def enqueue_fan_outs(event_ids: Sequence[str]) -> None:

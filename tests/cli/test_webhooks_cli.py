@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlmodel import col
 
+from taskyard.history.operator_log import Operation
 from taskyard.webhooks.models import Delivery, Endpoint, Event, Secret
 from tests.cli.webhook_cli import IN_ANSWER, IN_BODY, WebhookCli
 from tests.databases import Database
@@ -207,3 +208,56 @@ def test_an_ed25519_endpoint_prints_its_public_key_whenever_it_is_asked(cli: Web
     refused = cli.run("endpoints", "add", "https://example.com/x", "--event", "*", "--ed25519", "--no-standard")
     assert (refused.code, refused.out) == (2, "")
     assert "unsigned" in refused.err
+
+
+def test_an_endpoint_is_edited_and_the_operator_log_says_what_changed(cli: WebhookCli) -> None:
+    words = ("--event", "market.*", "--rate", "20", "--header", "X-Key: hush-hush")
+    endpoint = cli.run("endpoints", "add", "https://example.com/old", *words, "--json").json["id"]
+    new = ("--url", "https://example.com/new", "--event", "order.*", "--rate", "5", "--header", "X-Key: other-word")
+    edited = cli.run("endpoints", "edit", endpoint, *new, "--reason", "moved", "--json")
+    assert edited.code == 0, edited.err
+    shown = cli.run("endpoints", "show", endpoint, "--json").json
+    assert (shown["url"], shown["patterns"], shown["rate_per_second"]) == ("https://example.com/new", ["order.*"], 5.0)
+    with cli.database.session() as session:
+        row = session.scalars(select(Operation).where(col(Operation.verb) == "webhooks endpoints edit")).one()
+    assert (row.target, row.reason) == (endpoint, "moved")
+    assert row.filter == {
+        "url": ["https://example.com/old", "https://example.com/new"],
+        "patterns": [["market.*"], ["order.*"]],
+        "rate_per_second": [20.0, 5.0],
+        "header_names": [["X-Key"], ["X-Key"]],
+    }
+    assert edited.json["changed"] == row.filter
+    assert "hush" not in edited.out + str(row.filter)
+
+
+def test_what_an_edit_takes_away_or_refuses(cli: WebhookCli) -> None:
+    words = (
+        "--event",
+        "*",
+        "--rate",
+        "20",
+        "--max-concurrency",
+        "3",
+        "--header",
+        "X-Key: hush",
+        "--retry-delays",
+        "5s",
+    )
+    endpoint = cli.run("endpoints", "add", "https://example.com/hook", *words, "--json").json["id"]
+    for bad, says in {
+        ("--url", "ftp://example.com"): "https://",
+        ("--rate", "0"): "rate_per_second",
+        ("--no-standard", "--no-predictify"): "signature",
+        ("--event", "a..b"): "event type",
+        (): "nothing to change",
+    }.items():
+        refused = cli.run("endpoints", "edit", endpoint, *bad)
+        assert (refused.code, refused.out) == (2, ""), bad
+        assert says in refused.err
+    assert cli.run("endpoints", "edit", UNKNOWN, "--rate", "1").code == 3
+    nothing = ("--rate", "none", "--max-concurrency", "none", "--retry-delays", "none", "--no-headers")
+    assert cli.run("endpoints", "edit", endpoint, *nothing).code == 0
+    shown = cli.run("endpoints", "show", endpoint, "--json").json
+    names = ("rate_per_second", "max_concurrency", "retry_delays", "extra_headers", "patterns")
+    assert [shown[name] for name in names] == [None, None, None, [], ["*"]]

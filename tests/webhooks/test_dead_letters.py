@@ -1,6 +1,7 @@
 """A delivery that was sent after all has no open dead letter, and a replay's row counts what it did."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -27,10 +28,10 @@ def exhausted(stage: Stage, run_id: str) -> UUID:
 
 def bury(stage: Stage, run_id: str) -> None:
     """Store the dead letter, as its task does."""
-    facts = {"queue": "webhook-deliveries", "reason": "exhausted", "error_type": "E", "error_message": "m", "body": b""}
+    facts: dict[str, Any] = {"queue": "webhook-deliveries", "reason": "exhausted", "error_type": "E", "body": b""}
     with stage.database.session() as session, session.begin():
         session.add(
-            DeadLetter(run_id=run_id, attempt=1, error_signature="s", failed_at=utc_now(), state="open", **facts)
+            DeadLetter(run_id=run_id, attempt=1, error_signature="s", error_message="m", failed_at=utc_now(), **facts)
         )
 
 
@@ -107,7 +108,7 @@ def test_the_row_of_a_replay_that_is_killed_has_the_count_of_what_was_done(
         batches = reopen_failed(session, FailedDeliveryFilter(), operation)
         next(batches)
         next(batches)
-        batches.close()
+        del batches
 
     with stage.database.session() as session:
         row = session.get(Operation, operation)

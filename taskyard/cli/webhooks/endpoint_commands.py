@@ -2,13 +2,14 @@
 
 import sys
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import click
 
 from taskyard.cli.kit.durations import Spans
 from taskyard.cli.kit.options import check_consent, destructive_options, json_option, reason_option
+from taskyard.cli.kit.or_none import OrNone
 from taskyard.cli.kit.output import print_facts, print_json, print_table
 from taskyard.cli.webhooks.keys import print_with_key
 from taskyard.cli.webhooks.send_commands import enqueue_or_report
@@ -16,7 +17,8 @@ from taskyard.cli.webhooks.webhook_command import WebhookCommand
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
 from taskyard.settings.loading import current_settings
-from taskyard.webhooks.delivery import endpoints
+from taskyard.webhooks.delivery import endpoint_changes, endpoints
+from taskyard.webhooks.delivery.endpoint_changes import EndpointChanges
 from taskyard.webhooks.operators.queries import EndpointView, list_endpoints, public_keys, show_endpoint
 
 endpoint_argument = click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
@@ -24,7 +26,7 @@ endpoint_argument = click.argument("endpoint_id", metavar="ENDPOINT", type=click
 
 @click.group("endpoints")
 def group() -> None:
-    """Endpoints: list, add, show, enable, disable, remove."""
+    """Endpoints: list, add, show, edit, enable, disable, remove."""
 
 
 @group.command("ls", cls=WebhookCommand)
@@ -90,6 +92,42 @@ def add(  # noqa: PLR0913 - an option each
         record_operation(session, "webhooks endpoints add", str(endpoint.id), facts={"events": list(patterns)})
         facts: dict[str, Any] = {"id": endpoint.id, "url": endpoint.url, "events": list(patterns)}
     print_with_key(facts, key, as_json=as_json)
+
+
+@group.command("edit", cls=WebhookCommand)
+@endpoint_argument
+@click.option("--url", help="Another URL; clears pauses and failures.")
+@click.option("--event", "patterns", multiple=True, metavar="FILTER", help="Instead of the present filters.")
+@click.option("--description", metavar="TEXT", help="Free text.")
+@click.option("--max-concurrency", type=OrNone(click.INT), metavar="N", help="Most requests in flight; none: default.")
+@click.option("--rate", "rate_per_second", type=OrNone(click.FLOAT), metavar="N", help="Requests per second, or none.")
+@click.option("--retry-delays", type=OrNone(Spans()), metavar="5s,5m,2h", help="Waits between attempts; none: default.")
+@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Instead of the present ones.")
+@click.option("--no-headers", is_flag=True, help="Send no extra headers any more.")
+@click.option("--standard/--no-standard", "sends_standard", default=None, help="Standard Webhooks headers.")
+@click.option("--predictify/--no-predictify", "sends_predictify", default=None, help="X-Predictify headers.")
+@reason_option
+@json_option
+def edit(
+    *, endpoint_id: UUID, headers: tuple[str, ...], no_headers: bool, reason: str, as_json: bool, **plain: Any
+) -> None:
+    """Change an endpoint; what is not given stays."""
+    changes = {
+        name: None if value is OrNone.NONE else value for name, value in plain.items() if value not in {None, ()}
+    }
+    if headers and no_headers:
+        raise click.UsageError("--header and --no-headers exclude each other")
+    if headers or no_headers:
+        changes["extra_headers"] = _read_headers(headers)
+    if not changes:
+        raise click.UsageError("nothing to change was given")
+    with open_session() as session, session.begin():
+        changed = endpoint_changes.edit(session, current_settings(), endpoint_id, cast("EndpointChanges", changes))
+        record_operation(session, "webhooks endpoints edit", str(endpoint_id), reason=reason, facts=changed)
+    if as_json:
+        print_json({"id": endpoint_id, "changed": changed})
+    else:
+        click.echo(f"{endpoint_id} changed: {', '.join(changed) or 'nothing, the values were the same'}")
 
 
 @group.command("enable", cls=WebhookCommand)
