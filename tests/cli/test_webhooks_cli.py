@@ -244,7 +244,9 @@ def test_what_an_edit_takes_away_or_refuses(cli: WebhookCli) -> None:
         "--retry-delays",
         "5s",
     )
-    endpoint = cli.run("endpoints", "add", "https://example.com/hook", *words, "--json").json["id"]
+    endpoint = cli.run("endpoints", "add", "https://example.com/hook", *words, "--retry-delays", "5s", "--json").json[
+        "id"
+    ]
     for bad, says in {
         ("--url", "ftp://example.com"): "https://",
         ("--rate", "0"): "rate_per_second",

@@ -114,7 +114,7 @@ class Stage:
         with self.database.session() as session:
             return session.scalar(select(func.count()).select_from(table)) or 0
 
-    def change(self, table: type[SQLModel], row_id: UUID, **values: Any) -> None:
+    def change(self, table: type[SQLModel], row_id: UUID | str, **values: Any) -> None:
         """Set columns of a row, as time or an accident would."""
         with self.database.session() as session, session.begin():
             session.execute(update(table).filter_by(id=row_id).values(**values))

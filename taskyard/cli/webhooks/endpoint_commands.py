@@ -112,9 +112,8 @@ def edit(
     *, endpoint_id: UUID, headers: tuple[str, ...], no_headers: bool, reason: str, as_json: bool, **plain: Any
 ) -> None:
     """Change an endpoint; what is not given stays."""
-    changes = {
-        name: None if value is OrNone.NONE else value for name, value in plain.items() if value not in {None, ()}
-    }
+    given = {name: value for name, value in plain.items() if value is not None and value != ()}
+    changes = {name: None if value is OrNone.NONE else value for name, value in given.items()}
     if headers and no_headers:
         raise click.UsageError("--header and --no-headers exclude each other")
     if headers or no_headers:

@@ -55,17 +55,9 @@ def edit(session: Session, settings: Settings, endpoint_id: UUID, changes: Endpo
         nets = [ip_network(net) for net in settings.webhook_allow_nets]
         _move(endpoint, check_url(changes["url"], allow_http=settings.webhook_allow_http, allow_nets=nets))
     if "patterns" in changes:
-        _subscribe(
-            session, endpoint.id, [check_pattern(one, settings.webhook_event_types) for one in changes["patterns"]]
-        )
-    for name in OPTIONS:
-        if name in changes:
-            setattr(endpoint, name, changes[name])  # type: ignore[literal-required]  # a name of OPTIONS
-    if "retry_delays" in changes:
-        delays = changes["retry_delays"]
-        endpoint.retry_delays = [wait.total_seconds() for wait in delays] if delays else None
-    if "extra_headers" in changes:
-        seal_headers(vault, endpoint, changes["extra_headers"])
+        known = settings.webhook_event_types
+        _subscribe(session, endpoint.id, [check_pattern(pattern, known) for pattern in changes["patterns"]])
+    _set_options(vault, endpoint, changes)
     endpoint.updated_at = utc_now()  # tells the workers to read the headers again
     session.add(endpoint)
     session.flush()
