@@ -12,105 +12,105 @@ from taskyard.history.models import DeadLetter
 from taskyard.history.operator_log import Operation, record_operation
 from taskyard.webhooks.delivery.store import Claim
 from taskyard.webhooks.operators.replay import BATCH, FailedDeliveryFilter, reopen_failed
-from tests.webhooks.stage import Stage, status
+from tests.webhooks.webhook_rows import WebhookRows, status
 
 ONCE = (timedelta(seconds=1),)
 
 
-def exhausted(stage: Stage, run_id: str) -> UUID:
+def exhausted(webhook_rows: WebhookRows, run_id: str) -> UUID:
     """Make a delivery whose last attempt was made by this run."""
-    (delivery,) = stage.emit()
-    stage.attempt(delivery, status(500))
-    stage.change(type(stage.delivery(delivery)), delivery, next_attempt_at=utc_now())
-    assert stage.record(stage.claim(delivery), status(500), run_id).state == "exhausted"
+    (delivery,) = webhook_rows.emit()
+    webhook_rows.attempt(delivery, status(500))
+    webhook_rows.change(type(webhook_rows.delivery(delivery)), delivery, next_attempt_at=utc_now())
+    assert webhook_rows.record(webhook_rows.claim(delivery), status(500), run_id).state == "exhausted"
     return delivery
 
 
-def bury(stage: Stage, run_id: str) -> None:
+def bury(webhook_rows: WebhookRows, run_id: str) -> None:
     """Store the dead letter, as its task does."""
     facts: dict[str, Any] = {"queue": "webhook-deliveries", "reason": "exhausted", "error_type": "E", "body": b""}
-    with stage.database.session() as session, session.begin():
+    with webhook_rows.database.session() as session, session.begin():
         session.add(
             DeadLetter(run_id=run_id, attempt=1, error_signature="s", error_message="m", failed_at=utc_now(), **facts)
         )
 
 
-def dead_letters(stage: Stage) -> list[tuple[str, str | None]]:
-    with stage.database.session() as session:
+def dead_letters(webhook_rows: WebhookRows) -> list[tuple[str, str | None]]:
+    with webhook_rows.database.session() as session:
         return [(row.state, row.resolution) for row in session.exec(select(DeadLetter))]
 
 
-def send_by_hand(stage: Stage, delivery: UUID) -> None:
-    claim = stage.store.claim(delivery, manual_by="ann")
+def send_by_hand(webhook_rows: WebhookRows, delivery: UUID) -> None:
+    claim = webhook_rows.store.claim(delivery, manual_by="ann")
     assert isinstance(claim, Claim)
-    assert stage.record(claim, status(200)).state == "delivered"
+    assert webhook_rows.record(claim, status(200)).state == "delivered"
 
 
-def test_a_delivery_that_succeeds_by_hand_resolves_its_dead_letter_with_that_reason(stage: Stage) -> None:
-    stage.endpoint(retry_delays=ONCE)
-    delivery = exhausted(stage, "run-1")
-    bury(stage, "run-1")
+def test_a_delivery_that_succeeds_by_hand_resolves_its_dead_letter_with_that_reason(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint(retry_delays=ONCE)
+    delivery = exhausted(webhook_rows, "run-1")
+    bury(webhook_rows, "run-1")
 
-    send_by_hand(stage, delivery)
+    send_by_hand(webhook_rows, delivery)
 
-    assert dead_letters(stage) == [("discarded", "delivered at attempt 3 by ann")]
-
-
-def test_a_dead_letter_that_is_stored_later_than_the_success_is_resolved_by_the_sweeper(stage: Stage) -> None:
-    stage.endpoint(retry_delays=ONCE)
-    delivery = exhausted(stage, "run-1")
-    send_by_hand(stage, delivery)
-    assert stage.store.resolve_dead_letters() == 0
-    bury(stage, "run-1")
-
-    assert stage.store.resolve_dead_letters() == 1
-
-    assert dead_letters(stage) == [("discarded", "the delivery succeeded meanwhile")]
-    assert stage.store.resolve_dead_letters() == 0
+    assert dead_letters(webhook_rows) == [("discarded", "delivered at attempt 3 by ann")]
 
 
-def test_a_failure_by_hand_leaves_the_dead_letter_open(stage: Stage) -> None:
-    stage.endpoint(retry_delays=ONCE)
-    delivery = exhausted(stage, "run-1")
-    bury(stage, "run-1")
-    claim = stage.store.claim(delivery, manual_by="ann")
+def test_a_dead_letter_that_is_stored_later_than_the_success_is_resolved_by_the_sweeper(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint(retry_delays=ONCE)
+    delivery = exhausted(webhook_rows, "run-1")
+    send_by_hand(webhook_rows, delivery)
+    assert webhook_rows.store.resolve_dead_letters() == 0
+    bury(webhook_rows, "run-1")
+
+    assert webhook_rows.store.resolve_dead_letters() == 1
+
+    assert dead_letters(webhook_rows) == [("discarded", "the delivery succeeded meanwhile")]
+    assert webhook_rows.store.resolve_dead_letters() == 0
+
+
+def test_a_failure_by_hand_leaves_the_dead_letter_open(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint(retry_delays=ONCE)
+    delivery = exhausted(webhook_rows, "run-1")
+    bury(webhook_rows, "run-1")
+    claim = webhook_rows.store.claim(delivery, manual_by="ann")
     assert isinstance(claim, Claim)
 
-    stage.record(claim, status(500))
+    webhook_rows.record(claim, status(500))
 
-    assert dead_letters(stage) == [("open", None)]
+    assert dead_letters(webhook_rows) == [("open", None)]
 
 
-def test_a_replay_resolves_the_dead_letters_of_what_it_sends_again(stage: Stage) -> None:
-    stage.endpoint(retry_delays=ONCE)
+def test_a_replay_resolves_the_dead_letters_of_what_it_sends_again(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint(retry_delays=ONCE)
     for run_id in ("run-1", "run-2"):
-        exhausted(stage, run_id)
-        bury(stage, run_id)
+        exhausted(webhook_rows, run_id)
+        bury(webhook_rows, run_id)
 
-    with stage.database.session() as session:
+    with webhook_rows.database.session() as session:
         assert sum(len(batch) for batch in reopen_failed(session, FailedDeliveryFilter())) == 2
 
-    assert dead_letters(stage) == [("discarded", "the delivery is sent again")] * 2
+    assert dead_letters(webhook_rows) == [("discarded", "the delivery is sent again")] * 2
 
 
 def test_the_row_of_a_replay_that_is_killed_has_the_count_of_what_was_done(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    webhook_rows: WebhookRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of the process is left to write it at the end: each batch counts itself in its own transaction."""
     monkeypatch.setattr("taskyard.webhooks.operators.replay.BATCH", 2)
-    stage.endpoint(retry_delays=ONCE)
+    webhook_rows.endpoint(retry_delays=ONCE)
     for number in range(5):
-        exhausted(stage, f"run-{number}")
-    with stage.database.session() as session, session.begin():
+        exhausted(webhook_rows, f"run-{number}")
+    with webhook_rows.database.session() as session, session.begin():
         operation = record_operation(session, "webhooks redeliver", count=0).id
 
-    with stage.database.session() as session:
+    with webhook_rows.database.session() as session:
         batches = reopen_failed(session, FailedDeliveryFilter(), operation)
         next(batches)
         next(batches)
         del batches
 
-    with stage.database.session() as session:
+    with webhook_rows.database.session() as session:
         row = session.get(Operation, operation)
         assert row is not None
         assert row.count == 4

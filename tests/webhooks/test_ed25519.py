@@ -14,27 +14,27 @@ from taskyard.webhooks.payloads import DeliverWebhook
 from taskyard.webhooks.signing.schemes import new_private_key, new_secret
 from taskyard.webhooks.verify import WebhookVerificationError, verify
 from tests.webhooks.receivers import Receiver
-from tests.webhooks.stage import NOWHERE, Stage
+from tests.webhooks.webhook_rows import NOWHERE, WebhookRows
 
 
-def send(stage: Stage, client: AiohttpWebhookClient) -> DeliveryReport:
+def send(webhook_rows: WebhookRows, client: AiohttpWebhookClient) -> DeliveryReport:
     """Emit an event and make its first attempt."""
-    (delivery,) = stage.emit(data={"n": 1})
-    tools = DeliveryDependencies(stage.store, client, lambda _due: None, stage.settings, "worker-1")
+    (delivery,) = webhook_rows.emit(data={"n": 1})
+    tools = DeliveryDependencies(webhook_rows.store, client, lambda _due: None, webhook_rows.settings, "worker-1")
     return deliver(DeliverWebhook(delivery_id=delivery), tools)
 
 
-def added(stage: Stage, url: str, **options: Any) -> tuple[Endpoint, str]:
-    with stage.database.session() as session, session.begin():
-        return register(session, stage.settings, url, ["*"], EndpointOptions(**options))
+def added(webhook_rows: WebhookRows, url: str, **options: Any) -> tuple[Endpoint, str]:
+    with webhook_rows.database.session() as session, session.begin():
+        return register(session, webhook_rows.settings, url, ["*"], EndpointOptions(**options))
 
 
 def test_a_receiver_verifies_with_the_public_key_that_registration_returned(
-    stage: Stage, client: AiohttpWebhookClient, receiver: Receiver
+    webhook_rows: WebhookRows, client: AiohttpWebhookClient, receiver: Receiver
 ) -> None:
-    endpoint, key = added(stage, receiver.url, uses_ed25519=True)
+    endpoint, key = added(webhook_rows, receiver.url, uses_ed25519=True)
 
-    assert send(stage, client).state == "delivered"
+    assert send(webhook_rows, client).state == "delivered"
 
     (request,) = receiver.requests
     assert key.startswith("whpk_")
@@ -43,33 +43,33 @@ def test_a_receiver_verifies_with_the_public_key_that_registration_returned(
     with pytest.raises(WebhookVerificationError):
         verify(request.headers, request.body + b" ", key)
     assert "X-Predictify-Signature" not in request.headers, "an Ed25519 key cannot make it"
-    with stage.database.session() as session:
-        assert public_keys(session, stage.settings, endpoint.id) == [key]
+    with webhook_rows.database.session() as session:
+        assert public_keys(session, webhook_rows.settings, endpoint.id) == [key]
 
 
 def test_rotation_makes_another_ed25519_key_and_both_sign_meanwhile(
-    stage: Stage, client: AiohttpWebhookClient, receiver: Receiver
+    webhook_rows: WebhookRows, client: AiohttpWebhookClient, receiver: Receiver
 ) -> None:
-    endpoint, old = added(stage, receiver.url, secret=new_private_key().reveal())
-    with stage.database.session() as session, session.begin():
-        new = rotate_secret(session, stage.settings, endpoint.id, timedelta(hours=1))
+    endpoint, old = added(webhook_rows, receiver.url, secret=new_private_key().reveal())
+    with webhook_rows.database.session() as session, session.begin():
+        new = rotate_secret(session, webhook_rows.settings, endpoint.id, timedelta(hours=1))
 
-    send(stage, client)
+    send(webhook_rows, client)
 
     (request,) = receiver.requests
     assert new.startswith("whpk_")
     assert new != old
     for key in (old, new):
         assert verify(request.headers, request.body, key).id == request.webhook_id
-    with stage.database.session() as session:
-        assert public_keys(session, stage.settings, endpoint.id) == [new, old]
+    with webhook_rows.database.session() as session:
+        assert public_keys(session, webhook_rows.settings, endpoint.id) == [new, old]
 
 
-def test_a_shared_secret_rotates_to_a_shared_secret_and_has_no_public_key(quick_stage: Stage) -> None:
-    endpoint, _ = added(quick_stage, NOWHERE)
-    with quick_stage.database.session() as session, session.begin():
-        assert rotate_secret(session, quick_stage.settings, endpoint.id, timedelta(0)).startswith("whsec_")
-        assert public_keys(session, quick_stage.settings, endpoint.id) == []
+def test_a_shared_secret_rotates_to_a_shared_secret_and_has_no_public_key(sqlite_webhook_rows: WebhookRows) -> None:
+    endpoint, _ = added(sqlite_webhook_rows, NOWHERE)
+    with sqlite_webhook_rows.database.session() as session, session.begin():
+        assert rotate_secret(session, sqlite_webhook_rows.settings, endpoint.id, timedelta(0)).startswith("whsec_")
+        assert public_keys(session, sqlite_webhook_rows.settings, endpoint.id) == []
 
 
 @pytest.mark.parametrize(
@@ -84,26 +84,26 @@ def test_a_shared_secret_rotates_to_a_shared_secret_and_has_no_public_key(quick_
     ids=["no standard headers", "predictify", "given, predictify only", "given, no headers", "given another kind"],
 )
 def test_options_under_which_requests_would_be_unsigned_are_refused(
-    quick_stage: Stage, options: dict[str, Any]
+    sqlite_webhook_rows: WebhookRows, options: dict[str, Any]
 ) -> None:
     with pytest.raises(EndpointError):
-        quick_stage.endpoint(**options)
+        sqlite_webhook_rows.endpoint(**options)
 
-    assert quick_stage.count(Endpoint) == 0
+    assert sqlite_webhook_rows.count(Endpoint) == 0
 
 
 @pytest.mark.parametrize("headers", [{"sends_standard": False}, {"sends_standard": False, "sends_predictify": False}])
 def test_a_request_that_nothing_signs_is_not_sent(
-    quick_stage: Stage, client: AiohttpWebhookClient, receiver: Receiver, headers: dict[str, bool]
+    sqlite_webhook_rows: WebhookRows, client: AiohttpWebhookClient, receiver: Receiver, headers: dict[str, bool]
 ) -> None:
     """However the row came to be so; the attempt is in the books with its reason."""
-    endpoint, _ = added(quick_stage, receiver.url, uses_ed25519=True)
-    quick_stage.change(Endpoint, endpoint.id, **headers)
+    endpoint, _ = added(sqlite_webhook_rows, receiver.url, uses_ed25519=True)
+    sqlite_webhook_rows.change(Endpoint, endpoint.id, **headers)
 
     with pytest.raises(Exception, match="unsigned"):
-        send(quick_stage, client)
+        send(sqlite_webhook_rows, client)
 
     assert receiver.requests == ()
-    (delivery,) = quick_stage.deliveries()
-    assert [attempt.error for attempt in quick_stage.attempts(delivery.id)] == ["unsigned"]
+    (delivery,) = sqlite_webhook_rows.deliveries()
+    assert [attempt.error for attempt in sqlite_webhook_rows.attempts(delivery.id)] == ["unsigned"]
     assert delivery.state == "retrying"

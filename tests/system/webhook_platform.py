@@ -28,7 +28,7 @@ from tests.databases import Database
 from tests.nodes.nodes import Broker, WorkerNode, start_worker
 from tests.pointing import point_app_at
 from tests.waiting import wait_for
-from tests.webhooks.stage import ENVIRONMENT, Stage
+from tests.webhooks.webhook_rows import ENVIRONMENT, WebhookRows
 from tests.workers import MINIMAL, ROOT
 
 QUEUES = "webhook-deliveries,webhook-slow,maintenance,dead-letter"
@@ -47,14 +47,14 @@ LIMIT = 80  # seconds; workers start slowly on a busy machine
 SWEEP_EVERY = 25  # looks of `wait_for`: half a second
 
 
-class Site:
+class WebhookPlatform:
     """What a test needs of the platform; a context manager that ends all that it started."""
 
     def __init__(self, database: Database, broker: Broker, client: Any, folder: Path, **environ: str) -> None:
         self.database, self.broker, self.folder = database, broker, folder
         self._client = client
         tuning = {**FAST, **environ}
-        self.stage = Stage(database, **tuning)
+        self.webhook_rows = WebhookRows(database, **tuning)
         self.env = {
             **ENVIRONMENT,
             **tuning,

@@ -1,4 +1,4 @@
-"""A stage for tests of the webhook rows: endpoints, events and attempts in a few words, on a real database."""
+"""A webhook_rows for tests of the webhook rows: endpoints, events and attempts in a few words, on a real database."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -31,7 +31,7 @@ NOWHERE = "http://127.0.0.1:4999/hook"
 PAST = timedelta(hours=1)
 
 
-class Stage:
+class WebhookRows:
     """The store on one database, with settings of the test's choice."""
 
     def __init__(self, database: Database, **environ: str) -> None:
@@ -39,9 +39,9 @@ class Stage:
         self.settings: Settings = load_settings({**ENVIRONMENT, "DATABASE_URL": database.url, **environ})
         self.store = SqlDeliveryStore(database.session, self.settings)
 
-    def tuned(self, **environ: str) -> "Stage":
-        """A stage on the same database with these settings."""
-        return Stage(self.database, **environ)
+    def tuned(self, **environ: str) -> "WebhookRows":
+        """A webhook_rows on the same database with these settings."""
+        return WebhookRows(self.database, **environ)
 
     def endpoint(self, patterns: Sequence[str] = ("*",), url: str = NOWHERE, **options: Any) -> UUID:
         """Register an endpoint; return its id."""
@@ -147,4 +147,4 @@ def no_answer(error: ErrorCode = ErrorCode.CONNECTION_REFUSED) -> Answer:
     return Answer.failed(error)
 
 
-__all__ = ["ENVIRONMENT", "NOWHERE", "PAST", "SECRET_KEYS", "Event", "Stage", "no_answer", "status"]
+__all__ = ["ENVIRONMENT", "NOWHERE", "PAST", "SECRET_KEYS", "Event", "WebhookRows", "no_answer", "status"]

@@ -47,7 +47,7 @@ class Ended:
 
 
 @dataclass(slots=True)
-class WebhookCli:
+class WebhooksCommand:
     """Runs commands in a folder of the test, with these settings and no others."""
 
     database: Database
