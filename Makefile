@@ -13,6 +13,8 @@ setup:  ## Make .venv from the lock file (also makes its own uv)
 demo: setup  ## Run the main job on embedded servers; KEEP=1 leaves them up until Ctrl-C
 	@$(PY) -m scripts.demo $(if $(KEEP),--keep)
 
+# Tests start hundreds of processes: without its bytecode each would compile our sources anew, for a second or so.
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup  ## Run all tests on real Valkey, PostgreSQL and SQLite
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 

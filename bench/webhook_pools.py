@@ -17,7 +17,7 @@ import psutil
 
 from bench.machine import describe
 from bench.receivers import Receivers, receivers
-from bench.webhooks import ENDPOINTS, LIMIT, platform
+from bench.webhooks import ENDPOINTS, LIMIT, start_platform
 from tests.databases import KINDS, Kind
 from tests.system.webhook_platform import WebhookPlatform
 from tests.waiting import wait_for
@@ -66,7 +66,7 @@ def main(words: list[str] | None = None) -> None:
 
 def measure(pool: str, slots: int, outside: Receivers, deliveries: int, kind: Kind) -> Result:
     """Queue all deliveries, then let one worker send them; from the first arrival until all are recorded."""
-    with platform(kind, WEBHOOK_MAX_CONCURRENCY=LANE) as platform:
+    with start_platform(kind, WEBHOOK_MAX_CONCURRENCY=LANE) as platform:
         for url in outside.urls:
             platform.webhook_rows.endpoint(("all.things",), url)
         platform.emit_together(deliveries // ENDPOINTS, "all.things")

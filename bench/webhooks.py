@@ -56,7 +56,7 @@ def main(words: list[str] | None = None) -> None:
 
 def measure(kind: Kind, deliveries: int, seconds: int, workers: int) -> tuple[float, tuple[float, float]]:
     """Return deliveries per second, and the p50 and p99 in seconds."""
-    with receivers(ENDPOINTS) as outside, platform(kind) as platform:
+    with receivers(ENDPOINTS) as outside, start_platform(kind) as platform:
         for number, url in enumerate(outside.urls):
             platform.webhook_rows.endpoint(("all.things", f"one.n{number}"), url)
         platform.emit_together(deliveries // ENDPOINTS, "all.things")
@@ -92,7 +92,7 @@ def latencies(platform: WebhookPlatform, outside: Receivers, seconds: int) -> tu
 
 
 @contextmanager
-def platform(kind: Kind, **environ: str) -> Iterator[WebhookPlatform]:
+def start_platform(kind: Kind, **environ: str) -> Iterator[WebhookPlatform]:
     """Broker and database of our own, gone at the end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskyard-bench-")))

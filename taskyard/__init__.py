@@ -10,11 +10,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from taskyard.app import Taskyard
     from taskyard.domain import CommandGroup, Domain, Tables
+    from taskyard.flows.current import Pending, add_steps, failures_of, result_of, results_of
+    from taskyard.flows.definition import Flow, FlowRun, Poll
+    from taskyard.flows.steering import cancel_flow, resume_flow, signal_flow
     from taskyard.history.audit_policy import AuditPolicy
     from taskyard.settings.queues import DEFAULT, MAINTENANCE, Queue
     from taskyard.tasks.call_options import CallOptions, Run
     from taskyard.tasks.declaration import TypedTask, task
-    from taskyard.tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze, UnknownTaskError
+    from taskyard.tasks.errors import (
+        InvalidPayloadError,
+        PermanentError,
+        RetryAfter,
+        Snooze,
+        Superseded,
+        UnknownTaskError,
+    )
     from taskyard.tasks.payloads import Hidden, Payload, Secret
     from taskyard.tasks.policy import Exponential, Policy
     from taskyard.tasks.reporting import progress
@@ -25,11 +35,17 @@ if TYPE_CHECKING:
 _HOMES = {
     "taskyard.app": ("Taskyard",),
     "taskyard.domain": ("CommandGroup", "Domain", "Tables"),
+    "taskyard.flows.current": ("Pending", "add_steps", "failures_of", "result_of", "results_of"),
+    "taskyard.flows.definition": ("Flow", "FlowRun", "Poll"),
+    "taskyard.flows.steering": ("cancel_flow", "resume_flow", "signal_flow"),
     "taskyard.history.audit_policy": ("AuditPolicy",),
     "taskyard.settings.queues": ("DEFAULT", "MAINTENANCE", "Queue"),
     "taskyard.tasks.call_options": ("CallOptions", "Run"),
     "taskyard.tasks.declaration": ("TypedTask", "task"),
-    "taskyard.tasks.errors": ("InvalidPayloadError", "PermanentError", "RetryAfter", "Snooze", "UnknownTaskError"),
+    "taskyard.tasks.errors": (
+        *("InvalidPayloadError", "PermanentError", "RetryAfter"),
+        *("Snooze", "Superseded", "UnknownTaskError"),
+    ),
     "taskyard.tasks.payloads": ("Hidden", "Payload", "Secret"),
     "taskyard.tasks.policy": ("Exponential", "Policy"),
     "taskyard.tasks.reporting": ("progress",),
@@ -47,26 +63,38 @@ __all__ = [
     "CommandGroup",
     "Domain",
     "Exponential",
+    "Flow",
+    "FlowRun",
     "Hidden",
     "InvalidPayloadError",
     "Payload",
+    "Pending",
     "PermanentError",
     "Policy",
+    "Poll",
     "Queue",
     "RetryAfter",
     "Run",
     "Secret",
     "Snooze",
+    "Superseded",
     "Tables",
     "Taskyard",
     "TypedTask",
     "UnknownTaskError",
+    "add_steps",
     "before_work",
+    "cancel_flow",
     "emit",
     "enqueue_many",
+    "failures_of",
     "find_task",
     "progress",
+    "result_of",
+    "results_of",
+    "resume_flow",
     "send",
+    "signal_flow",
     "task",
 ]
 

@@ -25,7 +25,12 @@ WEBHOOKS_DOMAIN = Domain(
         CommandGroup("webhooks", "taskyard.cli.webhooks.commands", "Webhooks: endpoints, deliveries, send again."),
     ),
 )
-BUILT_IN = (RECORDS_DOMAIN, WEBHOOKS_DOMAIN)
+FLOWS_DOMAIN = Domain(
+    "flows",
+    tasks=("taskyard.flows.tasks",),
+    timetable="taskyard.built_in:flows_timetable",
+)
+BUILT_IN = (RECORDS_DOMAIN, WEBHOOKS_DOMAIN, FLOWS_DOMAIN)
 
 
 def records_timetable() -> Iterator[Entry[Any]]:
@@ -63,4 +68,19 @@ def webhooks_timetable() -> Iterator[Entry[Any]]:
         cron("30 3 * * *"),
         misfire="skip",
         note="Deletes events, deliveries, attempts and excerpts that are older than WEBHOOK_..._RETENTION_DAYS",
+    )
+
+
+def flows_timetable() -> Iterator[Entry[Any]]:
+    """How often flows are looked after."""
+    from taskyard.flows.payloads import SweepFlows  # noqa: PLC0415 - only beat needs the tasks
+    from taskyard.flows.tasks import sweep  # noqa: PLC0415 - as above
+
+    yield Entry(
+        "flows.sweep",
+        sweep,
+        SweepFlows(),
+        every(current_settings().flow_sweep_interval),
+        misfire="skip",
+        note="Sends lost steps of flows again, and ends those that are too late",
     )

@@ -20,9 +20,10 @@ from tasks.backups.profile.catalog import open_profiles
 from tasks.backups.profile.profile import Profile, find_profile
 from tasks.backups.queries import BackupFilter, find_backup, list_backups, newest_of_each
 from tasks.backups.tasks import enqueue, open_bench
+from taskyard.cli.kit.common_options import json_option, page_options, since_option, until_option
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
-from taskyard.cli.kit.options import json_option, page_options, since_option, until_option
-from taskyard.cli.kit.output import milliseconds, print_facts, print_json, print_table
+from taskyard.cli.kit.output import milliseconds, print_facts, print_json
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.logging import configure_logging
 from taskyard.settings import current_settings

@@ -12,7 +12,7 @@ from taskyard.beat.definitions import checked
 from taskyard.beat.errors import InvalidScheduleError
 from taskyard.beat.timing.cron import CronExpression
 from taskyard.beat.timing.describe import timing_text
-from tests.beat.desk import definition
+from tests.beat.simulation import definition
 
 MARCH = datetime(2027, 3, 1, tzinfo=UTC)
 

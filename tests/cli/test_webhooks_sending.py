@@ -8,7 +8,7 @@ import pytest
 from taskyard.webhooks.models import DeliveryAttempt
 from tests.cli.webhooks_command import NO_BROKER, WebhooksCommand
 from tests.databases import Database
-from tests.database_servers import Server
+from tests.servers import Server
 from tests.webhooks.receivers import Receiver
 from tests.workers import MINIMAL, Worker
 

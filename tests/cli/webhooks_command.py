@@ -33,7 +33,7 @@ IN_ANSWER = "marker-of-the-answer"
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class CommandResult:
     """How a command ended."""
 
     code: int
@@ -73,7 +73,7 @@ class WebhooksCommand:
         """The same settings for this process."""
         return load_settings(self.environment)
 
-    def run(self, *arguments: str, stdin: str = "") -> Ended:
+    def run(self, *arguments: str, stdin: str = "") -> CommandResult:
         """Run the command in this process, for what needs no broker: a hundred times faster than a process."""
         with pytest.MonkeyPatch.context() as patch, _own_engine():
             patch.chdir(self.folder)
@@ -84,9 +84,9 @@ class WebhooksCommand:
             ended = CliRunner().invoke(command_of("webhooks"), arguments, input=stdin)
         if ended.exception is not None and not isinstance(ended.exception, SystemExit):
             raise ended.exception
-        return Ended(ended.exit_code, ended.stdout, ended.stderr)
+        return CommandResult(ended.exit_code, ended.stdout, ended.stderr)
 
-    def process(self, *arguments: str) -> Ended:
+    def process(self, *arguments: str) -> CommandResult:
         """Run `celery -A tasks webhooks` with these words as a process."""
         ended = subprocess.run(
             [sys.executable, "-m", "celery", "-A", "tasks", "webhooks", *arguments],
@@ -98,7 +98,7 @@ class WebhooksCommand:
             timeout=LIMIT,
             check=False,
         )
-        return Ended(ended.returncode, ended.stdout, ended.stderr)
+        return CommandResult(ended.returncode, ended.stdout, ended.stderr)
 
     def endpoint(self, url: str = "https://example.com/hook", *patterns: str) -> UUID:
         """Register an endpoint, for all events unless patterns are given."""

@@ -10,7 +10,7 @@ from tasks.markets.models import OracleRefusal
 from tasks.markets.oracle import Rules, judge
 from tasks.markets.payloads import Quote
 from tests.databases import Database
-from tests.markets.world import EVENT_AT, World, resolved_event
+from tests.markets.market_rows import EVENT_AT, MarketRows, resolved_event
 
 RULES = Rules(sources=3, max_age=timedelta(minutes=5), skew=timedelta(seconds=30), deviation_bp=100, fallback=None)
 WITH_FALLBACK = Rules(
@@ -108,34 +108,34 @@ def test_the_fallback_is_not_asked_while_there_are_enough_sources() -> None:
 
 
 def test_a_refused_event_changes_nothing_but_leaves_its_reason(database: Database) -> None:
-    world = World(database, market_oracle_guard=True)
-    world.predict(("yes", 5), ("no", 5), market_id=world.market())
+    market_rows = MarketRows(database, market_oracle_guard=True)
+    market_rows.predict(("yes", 5), ("no", 5), market_id=market_rows.market())
 
-    verdicts = [world.markets().resolve(resolved_event(quotes=(quote("a"),))) for _ in range(2)]
+    verdicts = [market_rows.markets().resolve(resolved_event(quotes=(quote("a"),))) for _ in range(2)]
 
     assert [verdict.state for verdict in verdicts] == ["refused", "refused"]
-    assert (world.get_market().state, world.results()) == ("open", {None: 2})
-    assert world.events("market.resolved") == []
+    assert (market_rows.get_market().state, market_rows.results()) == ("open", {None: 2})
+    assert market_rows.events("market.resolved") == []
     with database.session() as session:
         refusal = session.scalars(select(OracleRefusal)).one()
     assert (refusal.reason, refusal.times_seen) == ("1 fresh sources of 3", 2)
 
 
 def test_an_accepted_event_records_that_it_needed_the_fallback(database: Database) -> None:
-    world = World(database, market_oracle_guard=True, market_oracle_fallback="chainlink")
-    world.predict(("yes", 5), market_id=world.market())
+    market_rows = MarketRows(database, market_oracle_guard=True, market_oracle_fallback="chainlink")
+    market_rows.predict(("yes", 5), market_id=market_rows.market())
 
-    world.markets().resolve(resolved_event(quotes=(quote("chainlink"),)))
+    market_rows.markets().resolve(resolved_event(quotes=(quote("chainlink"),)))
 
-    resolution = world.resolution()
+    resolution = market_rows.resolution()
     assert resolution is not None
     assert resolution.oracle_fallback
 
 
 def test_a_resolved_market_is_not_judged_again(database: Database) -> None:
     """A replay without quotes is still the same event, not a refusal."""
-    world = World(database, market_oracle_guard=True)
-    world.predict(("yes", 5), market_id=world.market())
-    world.markets().resolve(resolved_event(quotes=tuple(three())))
+    market_rows = MarketRows(database, market_oracle_guard=True)
+    market_rows.predict(("yes", 5), market_id=market_rows.market())
+    market_rows.markets().resolve(resolved_event(quotes=tuple(three())))
 
-    assert world.markets().resolve(resolved_event()).state == "already_resolved"
+    assert market_rows.markets().resolve(resolved_event()).state == "already_resolved"

@@ -7,12 +7,20 @@ from typing import Any
 
 import pytest
 
-from tests.databases import Database, Kind, DatabaseServers, database, lent, database_servers
+from tests.databases import Database, DatabaseServers, Kind, database, database_servers, lent
 from tests.nodes.nodes import Broker
 from tests.system.webhook_platform import WebhookPlatform
 from tests.webhooks.receivers import Receiver
 
-__all__ = ["database", "sqlite_platform", "make_sqlite_platform", "receiver", "make_postgres_platform", "database_servers", "platform"]
+__all__ = [
+    "database",
+    "database_servers",
+    "make_postgres_platform",
+    "make_sqlite_platform",
+    "platform",
+    "receiver",
+    "sqlite_platform",
+]
 
 type PlatformMaker = Callable[..., WebhookPlatform]
 

@@ -85,7 +85,9 @@ def test_a_worker_killed_after_the_answer_before_its_record(platform: WebhookPla
     assert_nothing_is_stuck(platform)
 
 
-def test_a_worker_killed_between_the_last_record_and_the_dead_letter(platform: WebhookPlatform, receiver: Receiver) -> None:
+def test_a_worker_killed_between_the_last_record_and_the_dead_letter(
+    platform: WebhookPlatform, receiver: Receiver
+) -> None:
     """The broker stands still when the delivery ends in SQL; the next worker must bury it, and not send again."""
     platform.webhook_rows.endpoint(url=receiver.url)
     receiver.answers(Reply(410, delay=1))
@@ -99,7 +101,7 @@ def test_a_worker_killed_between_the_last_record_and_the_dead_letter(platform: W
 
     platform.worker("second")
 
-    (letter,) = platform.wait_for_letters(1)
+    (letter,) = platform.wait_for_dead_letters(1)
     assert (letter.reason, letter.error_type) == ("exhausted", "DeliveryExhaustedError")
     assert len(receiver.requests) == 1
 
@@ -142,7 +144,9 @@ def test_a_broker_flushed_while_they_wait_for_their_retry(sqlite_platform: Webho
     assert len(receiver.requests) == 40
 
 
-def test_a_broker_that_takes_nothing_more_does_not_fail_the_apps_commit(platform: WebhookPlatform, receiver: Receiver) -> None:
+def test_a_broker_that_takes_nothing_more_does_not_fail_the_apps_commit(
+    platform: WebhookPlatform, receiver: Receiver
+) -> None:
     """Out of memory, it refuses each message; the rows are there, and the sweeper hands them over later."""
     platform.webhook_rows.endpoint(url=receiver.url)
     with Redis.from_url(platform.broker.url) as client:
@@ -189,7 +193,9 @@ def messages_in(platform: WebhookPlatform) -> int:
 
 def assert_each_arrived_once(platform: WebhookPlatform, receiver: Receiver, number: int) -> None:
     assert len(receiver.requests) == number
-    assert {request.webhook_id for request in receiver.requests} == {row.event_id for row in platform.webhook_rows.deliveries()}
+    assert {request.webhook_id for request in receiver.requests} == {
+        row.event_id for row in platform.webhook_rows.deliveries()
+    }
     assert_nothing_is_stuck(platform)
 
 

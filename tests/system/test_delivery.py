@@ -38,7 +38,9 @@ def test_500_500_200_is_delivered_on_the_third_attempt(platform: WebhookPlatform
         assert request.headers["X-Predictify-Delivery"] == str(delivery)
 
 
-def test_the_timestamp_and_signature_of_a_later_attempt_are_new(make_sqlite_platform: PlatformMaker, receiver: Receiver) -> None:
+def test_the_timestamp_and_signature_of_a_later_attempt_are_new(
+    make_sqlite_platform: PlatformMaker, receiver: Receiver
+) -> None:
     platform = make_sqlite_platform(WEBHOOK_RETRY_DELAYS="1.1")
     platform.webhook_rows.endpoint(url=receiver.url)
     receiver.answers(500)
@@ -60,7 +62,7 @@ def test_always_503_is_six_attempts_and_one_dead_letter_and_ten_redrives_deliver
 
     (event_id,) = platform.emit()
     platform.wait_for_states(exhausted=1)
-    (letter,) = platform.wait_for_letters(1)
+    (letter,) = platform.wait_for_dead_letters(1)
 
     assert len(receiver.requests) == 6
     assert [row.status for row in platform.webhook_rows.attempts(platform.delivery_of(event_id))] == [503] * 6
@@ -73,7 +75,7 @@ def test_always_503_is_six_attempts_and_one_dead_letter_and_ten_redrives_deliver
     assert len(set(runs)) == 1, "nine of ten operators get the run that is there"
     stays_true(lambda: len(receiver.requests) == 7, 1.5, "one request delivered it")
     assert {request.webhook_id for request in receiver.requests} == {event_id}
-    assert len(platform.letters()) == 1
+    assert len(platform.dead_letters()) == 1
 
 
 def test_a_second_message_of_an_exhausted_delivery_makes_no_second_dead_letter(
@@ -84,13 +86,13 @@ def test_a_second_message_of_an_exhausted_delivery_makes_no_second_dead_letter(
     receiver.answers(410)
     sqlite_platform.worker()
     (event_id,) = sqlite_platform.emit()
-    sqlite_platform.wait_for_letters(1)
+    sqlite_platform.wait_for_dead_letters(1)
 
     late = deliver.delay(delivery_id=sqlite_platform.delivery_of(event_id))
 
     with sqlite_platform.database.session() as session:
         wait_for(lambda: _state(session, late.id) == "succeeded", LIMIT, "the late message has run")
-    assert len(sqlite_platform.letters()) == 1
+    assert len(sqlite_platform.dead_letters()) == 1
     assert len(receiver.requests) == 1
 
 
@@ -99,11 +101,13 @@ def test_an_unknown_delivery_is_a_dead_letter_at_once(sqlite_platform: WebhookPl
 
     sqlite_platform.send_by_hand(uuid4())
 
-    (letter,) = sqlite_platform.wait_for_letters(1)
+    (letter,) = sqlite_platform.wait_for_dead_letters(1)
     assert (letter.reason, letter.error_type, letter.attempt) == ("permanent", "UnknownDeliveryError", 1)
 
 
-def test_410_disables_the_endpoint_and_enabling_it_sends_what_was_parked(sqlite_platform: WebhookPlatform, receiver: Receiver) -> None:
+def test_410_disables_the_endpoint_and_enabling_it_sends_what_was_parked(
+    sqlite_platform: WebhookPlatform, receiver: Receiver
+) -> None:
     endpoint = sqlite_platform.webhook_rows.endpoint(url=receiver.url, max_concurrency=1)
     receiver.answers(Reply(410, delay=0.5))
     sqlite_platform.worker()
@@ -119,7 +123,9 @@ def test_410_disables_the_endpoint_and_enabling_it_sends_what_was_parked(sqlite_
     assert len(receiver.requests) == 3
 
 
-def test_a_receiver_that_asks_for_a_pause_is_left_alone_until_it_is_over(make_sqlite_platform: PlatformMaker, receiver: Receiver) -> None:
+def test_a_receiver_that_asks_for_a_pause_is_left_alone_until_it_is_over(
+    make_sqlite_platform: PlatformMaker, receiver: Receiver
+) -> None:
     platform = make_sqlite_platform(WEBHOOK_RETRY_DELAYS="0.1,0.1,0.1")
     platform.webhook_rows.endpoint(url=receiver.url, max_concurrency=1)
     receiver.answers(Reply(429, headers={"Retry-After": "3"}))
@@ -133,7 +139,9 @@ def test_a_receiver_that_asks_for_a_pause_is_left_alone_until_it_is_over(make_sq
     assert all(request.monotonic_at - first.monotonic_at >= 2.9 for request in others)
 
 
-def test_both_secrets_sign_while_they_overlap_and_one_after(sqlite_platform: WebhookPlatform, receiver: Receiver) -> None:
+def test_both_secrets_sign_while_they_overlap_and_one_after(
+    sqlite_platform: WebhookPlatform, receiver: Receiver
+) -> None:
     with sqlite_platform.database.session() as session, session.begin():
         endpoint, old = register(session, sqlite_platform.webhook_rows.settings, receiver.url, ["*"])
     with sqlite_platform.database.session() as session, session.begin():
@@ -189,8 +197,11 @@ def test_an_attempt_by_hand_is_one_attempt(sqlite_platform: WebhookPlatform, rec
     receiver.wait_for(2, LIMIT)
 
     stays_true(lambda: len(receiver.requests) == 2, 1, "there is no chain of retries")
-    assert [row.trigger for row in sqlite_platform.webhook_rows.attempts(sqlite_platform.delivery_of(event_id))] == ["schedule", "manual"]
-    assert sqlite_platform.letters() == []
+    assert [row.trigger for row in sqlite_platform.webhook_rows.attempts(sqlite_platform.delivery_of(event_id))] == [
+        "schedule",
+        "manual",
+    ]
+    assert sqlite_platform.dead_letters() == []
 
 
 def _state(session: Session, run_id: str) -> str | None:

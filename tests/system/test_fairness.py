@@ -51,7 +51,9 @@ def test_healthy_endpoints_get_all_while_a_thousand_deliveries_hang(make_postgre
 
 
 @pytest.mark.chaos
-def test_a_hanging_endpoint_with_a_thousand_deliveries_does_not_slow_ten_healthy_ones(make_postgres_platform: PlatformMaker) -> None:
+def test_a_hanging_endpoint_with_a_thousand_deliveries_does_not_slow_ten_healthy_ones(
+    make_postgres_platform: PlatformMaker,
+) -> None:
     """
     Rounds without and with the hanging endpoint's thousand take turns, in one run on the same processes.
 

@@ -20,8 +20,8 @@ from taskyard.settings.queues import SLOW_WEBHOOKS, WEBHOOKS
 from taskyard.webhooks.models import Delivery, Endpoint
 from taskyard.webhooks.tasks import sweep
 from tests.system.conftest import PlatformMaker
-from tests.system.webhook_platform import LIMIT, WebhookPlatform
 from tests.system.test_fairness import emitted_at
+from tests.system.webhook_platform import LIMIT, WebhookPlatform
 from tests.waiting import wait_for
 from tests.webhooks.receivers import Hostile, Receiver, Reply, never_answers
 
@@ -61,7 +61,9 @@ def test_slow_endpoints_share_two_slots_and_the_healthy_get_all(make_postgres_pl
         assert max(waits) < 5, "a bad endpoint would have held the slot for ten seconds"
 
 
-def test_the_limits_of_the_queues_follow_the_slots_and_leave_operators_their_own(make_sqlite_platform: PlatformMaker) -> None:
+def test_the_limits_of_the_queues_follow_the_slots_and_leave_operators_their_own(
+    make_sqlite_platform: PlatformMaker,
+) -> None:
     platform = make_sqlite_platform()
     with redis.Redis.from_url(platform.broker.url) as client:
         control = QueueControl(client)

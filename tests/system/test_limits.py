@@ -17,7 +17,9 @@ WORKERS = 3
 THINKING = 0.2  # seconds that the receiver takes
 
 
-def test_no_more_requests_are_in_flight_than_the_endpoint_allows(make_postgres_platform: PlatformMaker, receiver: Receiver) -> None:
+def test_no_more_requests_are_in_flight_than_the_endpoint_allows(
+    make_postgres_platform: PlatformMaker, receiver: Receiver
+) -> None:
     platform = make_postgres_platform()
     platform.webhook_rows.endpoint(url=receiver.url, max_concurrency=4)
     receiver.decides(lambda _: Reply(200, delay=THINKING))
@@ -73,7 +75,9 @@ def test_the_breaker_spares_a_failing_receiver_and_all_arrives_when_it_is_mended
     assert platform.webhook_rows.lane(endpoint).breaker_openings == 0
 
 
-def test_a_thousand_deliveries_through_a_narrow_lane_need_few_claims(sqlite_platform: WebhookPlatform, receiver: Receiver) -> None:
+def test_a_thousand_deliveries_through_a_narrow_lane_need_few_claims(
+    sqlite_platform: WebhookPlatform, receiver: Receiver
+) -> None:
     """Nobody polls: a delivery that finds the lane full waits in SQL until it is released."""
     sqlite_platform.webhook_rows.endpoint(url=receiver.url, max_concurrency=1, retry_delays=(timedelta(seconds=60),))
     receiver.decides(lambda _: Reply(200, delay=0.02))
@@ -93,7 +97,9 @@ def start_workers(platform: WebhookPlatform) -> list[WorkerNode]:
 def wait_until_probed(platform: WebhookPlatform, receiver: Receiver, opened: int) -> None:
     """Let time pass until a probe has gone out, as the sweeper sends one after the pause."""
     wait_for(
-        lambda: platform.sweep_now_and_then() and len(receiver.requests) > opened, LIMIT, "a probe went out after the pause"
+        lambda: platform.sweep_now_and_then() and len(receiver.requests) > opened,
+        LIMIT,
+        "a probe went out after the pause",
     )
 
 

@@ -43,12 +43,12 @@ def test_secrets_and_bodies_are_in_no_message_log_event_listing_or_foreign_table
         worker = platform.worker()
         (spent,) = platform.emit(data={"note": IN_BODY})
         platform.wait_for_states(exhausted=1)
-        (letter,) = platform.wait_for_letters(1)
+        (letter,) = platform.wait_for_dead_letters(1)
         platform.redrive(letter.id, times=1)
         platform.wait_for_states(delivered=1)
         (gone,) = platform.emit(data={"note": IN_BODY})
         platform.wait_for_states(delivered=1, exhausted=1)
-        platform.wait_for_letters(2)
+        platform.wait_for_dead_letters(2)
         wait_for(lambda: runs_in(platform) >= 3, LIMIT, "the audit has the runs")
         listings = output_of_all_commands(platform, [spent, gone], str(endpoint.id))
         worker.stop()
@@ -135,7 +135,7 @@ def runs_in(platform: WebhookPlatform) -> int:
 
 def output_of_all_commands(platform: WebhookPlatform, events: list[str], endpoint: str) -> str:
     deliveries = [str(platform.delivery_of(event)) for event in events]
-    letters = platform.letters()
+    letters = platform.dead_letters()
     calls: list[tuple[Any, list[str]]] = [
         (command_of("webhooks"), ["endpoints", "ls"]),
         (command_of("webhooks"), ["endpoints", "show", endpoint]),

@@ -79,7 +79,7 @@ def test_old_and_new_workers_share_the_work_and_the_old_one_ends_in_the_middle(
         assert client.xlen(f"{stream_key('taskyard:')}:refused") == 0, "each writer can write what both tell"
     assert set(endings(platform)) == {("succeeded", 2)}
     assert Counter(request.webhook_id for request in receiver.requests) == dict.fromkeys(by_old + by_new, 2)
-    assert platform.letters() == []
+    assert platform.dead_letters() == []
     pairs = who_ran_whose(platform, old_ones={platform.delivery_of(event_id) for event_id in by_old})
     assert pairs == {("old", "old@test"), ("old", "new@test"), ("new", "old@test"), ("new", "new@test")}
 

@@ -18,15 +18,15 @@ from sqlmodel import col
 
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.models import DeadLetter
-from taskyard.launch.programs import ASYNCIO_POOL, CELERYS_NAMES
+from taskyard.launch.programs import ASYNCIO_POOL, CELERY_POOL_NAMES
 from taskyard.settings.loading import current_settings
 from taskyard.tasks.dead_letters.redrive import redrive
 from taskyard.webhooks.models import Delivery
 from taskyard.webhooks.outbox import emit
 from taskyard.webhooks.tasks import deliver, sweep
+from tests.app_broker import use_broker
 from tests.databases import Database
 from tests.nodes.nodes import Broker, WorkerNode, start_worker
-from tests.pointing import point_app_at
 from tests.waiting import wait_for
 from tests.webhooks.webhook_rows import ENVIRONMENT, WebhookRows
 from tests.workers import MINIMAL, ROOT
@@ -71,7 +71,7 @@ class WebhookPlatform:
             patch.setenv(name, value)
         self._open.callback(_forget_settings)
         _forget_settings()
-        point_app_at(self.broker.url)
+        use_broker(self.broker.url)
         return self
 
     def __exit__(
@@ -82,7 +82,7 @@ class WebhookPlatform:
     def worker(self, name: str = "worker", slots: int = 8, pool: str = "threads", *, root: Path = ROOT) -> WorkerNode:
         """Start a worker for all our queues, on the code in `root`; it takes its first task in a few seconds."""
         words = ["-A", "tasks", "worker", "-n", f"{name}@test", "-l", "INFO", *MINIMAL]
-        words += ["-P", CELERYS_NAMES.get(pool, pool), "-Q", QUEUES, "-c", str(slots)]
+        words += ["-P", CELERY_POOL_NAMES.get(pool, pool), "-Q", QUEUES, "-c", str(slots)]
         env = {**self.env, "CELERY_CUSTOM_WORKER_POOL": ASYNCIO_POOL}
         worker = start_worker(self._client, words, env, root)
         self._open.callback(self._end, worker, name)
@@ -141,12 +141,12 @@ class WebhookPlatform:
             f"deliveries are {wanted}",
         )
 
-    def wait_for_letters(self, number: int, limit_seconds: float = LIMIT) -> list[DeadLetter]:
+    def wait_for_dead_letters(self, number: int, limit_seconds: float = LIMIT) -> list[DeadLetter]:
         """Wait until there are so many dead letters."""
-        wait_for(lambda: len(self.letters()) >= number, limit_seconds, f"{number} dead letters")
-        return self.letters()
+        wait_for(lambda: len(self.dead_letters()) >= number, limit_seconds, f"{number} dead letters")
+        return self.dead_letters()
 
-    def letters(self) -> list[DeadLetter]:
+    def dead_letters(self) -> list[DeadLetter]:
         """Read the dead letters, oldest first."""
         with self.database.session() as session:
             return list(session.scalars(select(DeadLetter).order_by(col(DeadLetter.failed_at))))

@@ -1,4 +1,4 @@
-"""Fixtures for webhooks: a client that may reach loopback, a well-behaved receiver, and a webhook_rows of rows."""
+"""Fixtures for webhooks: a client that may reach loopback, a well-behaved receiver, and rows of webhooks."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from tests.webhooks.posting import LOCAL
 from tests.webhooks.receivers import Receiver
 from tests.webhooks.webhook_rows import WebhookRows
 
-__all__ = ["client", "database", "sqlite_webhook_rows", "receiver", "database_servers", "webhook_rows"]
+__all__ = ["client", "database", "database_servers", "receiver", "sqlite_webhook_rows", "webhook_rows"]
 
 # Hypothesis would fail an example that took over 200 ms, as any does on a busy machine.
 settings.register_profile("any machine", deadline=None)
@@ -34,13 +34,13 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def webhook_rows(database: Database) -> WebhookRows:
-    """A webhook_rows on a database of each kind in turn."""
+    """Webhook rows on a database of each kind in turn."""
     return WebhookRows(database)
 
 
 @pytest.fixture
 def sqlite_webhook_rows(database_servers: DatabaseServers) -> Iterator[WebhookRows]:
-    """A webhook_rows on SQLite, for many cases of what no database decides."""
+    """Webhook rows on SQLite, for many cases of what no database decides."""
     url = database_servers.make("sqlite")
     engine = open_engine(url)
     yield WebhookRows(Database("sqlite", url, engine))

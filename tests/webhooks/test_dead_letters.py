@@ -56,7 +56,9 @@ def test_a_delivery_that_succeeds_by_hand_resolves_its_dead_letter_with_that_rea
     assert dead_letters(webhook_rows) == [("discarded", "delivered at attempt 3 by ann")]
 
 
-def test_a_dead_letter_that_is_stored_later_than_the_success_is_resolved_by_the_sweeper(webhook_rows: WebhookRows) -> None:
+def test_a_dead_letter_that_is_stored_later_than_the_success_is_resolved_by_the_sweeper(
+    webhook_rows: WebhookRows,
+) -> None:
     webhook_rows.endpoint(retry_delays=ONCE)
     delivery = exhausted(webhook_rows, "run-1")
     send_by_hand(webhook_rows, delivery)

@@ -92,7 +92,9 @@ def test_a_session_closed_without_a_commit_hands_nothing_over_with_its_next_tran
     assert broker.ids == [kept.id]
 
 
-def test_a_savepoint_that_is_released_is_not_a_commit(webhook_rows: WebhookRows, broker: Broker, session: Session) -> None:
+def test_a_savepoint_that_is_released_is_not_a_commit(
+    webhook_rows: WebhookRows, broker: Broker, session: Session
+) -> None:
     webhook_rows.endpoint()
     with session.begin_nested(), session.begin_nested():
         emit(session, "market.resolved", {})
@@ -105,7 +107,9 @@ def test_a_savepoint_that_is_released_is_not_a_commit(webhook_rows: WebhookRows,
     assert webhook_rows.count(Delivery) == 0
 
 
-def test_a_savepoint_that_is_rolled_back_takes_only_its_own(webhook_rows: WebhookRows, broker: Broker, session: Session) -> None:
+def test_a_savepoint_that_is_rolled_back_takes_only_its_own(
+    webhook_rows: WebhookRows, broker: Broker, session: Session
+) -> None:
     webhook_rows.endpoint()
     emit(session, "kept.before", {})
     with session.begin_nested() as savepoint:
@@ -120,7 +124,9 @@ def test_a_savepoint_that_is_rolled_back_takes_only_its_own(webhook_rows: Webhoo
     assert sorted(map(str, broker.ids)) == sorted(str(row.id) for row in webhook_rows.deliveries())
 
 
-def test_a_session_may_emit_in_one_transaction_after_another(webhook_rows: WebhookRows, broker: Broker, session: Session) -> None:
+def test_a_session_may_emit_in_one_transaction_after_another(
+    webhook_rows: WebhookRows, broker: Broker, session: Session
+) -> None:
     webhook_rows.endpoint()
     for count in range(3):
         emit(session, "market.resolved", {"n": count})
@@ -157,7 +163,9 @@ def test_each_endpoint_gets_one_delivery_however_many_of_its_filters_match(webho
     assert [row.endpoint_id for row in webhook_rows.deliveries()] == [both]
 
 
-def test_an_idempotency_key_returns_the_first_event(webhook_rows: WebhookRows, broker: Broker, session: Session) -> None:
+def test_an_idempotency_key_returns_the_first_event(
+    webhook_rows: WebhookRows, broker: Broker, session: Session
+) -> None:
     webhook_rows.endpoint()
     first = emit(session, "market.resolved", {"n": 1}, idempotency_key="order-7")
     again = emit(session, "market.resolved", {"n": 1}, idempotency_key="order-7")
@@ -201,7 +209,9 @@ def test_ten_transactions_with_one_key_at_once_make_one_event(webhook_rows: Webh
         assert webhook_rows.count(Event) == webhook_rows.count(Delivery) == len(broker.ids) == round_number + 1
 
 
-def test_a_key_of_a_rolled_back_event_is_free_again(webhook_rows: WebhookRows, broker: Broker, session: Session) -> None:
+def test_a_key_of_a_rolled_back_event_is_free_again(
+    webhook_rows: WebhookRows, broker: Broker, session: Session
+) -> None:
     webhook_rows.endpoint()
     lost = emit(session, "market.resolved", {}, idempotency_key="k")
     session.rollback()

@@ -66,7 +66,11 @@ def test_what_a_joined_outer_transaction_commits_is_enqueued_by_the_next_sweep(
         session.commit()
 
     assert enqueued == [], "a message may not come before its row is committed, and nobody says when it is"
-    assert [due.delivery_id for due in webhook_rows.store.waiting(10)] == [row.id for row in webhook_rows.deliveries()] != []
+    assert (
+        [due.delivery_id for due in webhook_rows.store.waiting(10)]
+        == [row.id for row in webhook_rows.deliveries()]
+        != []
+    )
 
 
 def test_a_core_connection_is_refused_with_what_to_do(webhook_rows: WebhookRows, connection: Connection) -> None:
@@ -84,7 +88,9 @@ def test_an_async_session_is_refused_with_what_to_do(webhook_rows: WebhookRows) 
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_an_async_session_emits_by_run_sync(webhook_rows: WebhookRows, enqueued: list[object], database: Database) -> None:
+def test_an_async_session_emits_by_run_sync(
+    webhook_rows: WebhookRows, enqueued: list[object], database: Database
+) -> None:
     webhook_rows.endpoint()
 
     async def scenario() -> str:

@@ -161,7 +161,9 @@ def test_an_outage_of_the_workers_is_not_followed_by_a_burst(webhook_rows: Webho
     for row in rows:
         webhook_rows.store.claim(row)
     for row in rows:
-        webhook_rows.change(Delivery, row, next_attempt_at=utc_now() - timedelta(hours=1), lease_until=None, lease_token=None)
+        webhook_rows.change(
+            Delivery, row, next_attempt_at=utc_now() - timedelta(hours=1), lease_until=None, lease_token=None
+        )
 
     started = [row for row in rows if isinstance(webhook_rows.store.claim(row), Claim)]
 
@@ -169,7 +171,9 @@ def test_an_outage_of_the_workers_is_not_followed_by_a_burst(webhook_rows: Webho
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [("120", 120), ("999999999", 86_400)])
-def test_a_receiver_that_asks_for_a_pause_gets_it_for_its_whole_lane(webhook_rows: WebhookRows, asked: str, seconds: int) -> None:
+def test_a_receiver_that_asks_for_a_pause_gets_it_for_its_whole_lane(
+    webhook_rows: WebhookRows, asked: str, seconds: int
+) -> None:
     endpoint = webhook_rows.endpoint()
     first, second = webhook_rows.emit_many(2)
 
@@ -197,7 +201,9 @@ def test_a_retry_after_that_says_nothing_pauses_nothing(sqlite_webhook_rows: Web
     assert outcome.retry_in == timedelta(seconds=60), "the floor after a 503"
 
 
-def test_a_success_that_was_under_way_does_not_end_a_pause_that_another_answer_asked_for(webhook_rows: WebhookRows) -> None:
+def test_a_success_that_was_under_way_does_not_end_a_pause_that_another_answer_asked_for(
+    webhook_rows: WebhookRows,
+) -> None:
     endpoint = webhook_rows.endpoint()
     asked, under_way = (webhook_rows.claim(row) for row in webhook_rows.emit_many(2))
     webhook_rows.record(asked, status(429, retry_after="600"))

@@ -60,7 +60,9 @@ def test_an_event_of_200_kb_to_2000_endpoints_keeps_the_callers_transaction_shor
     assert {row.event_id for row in webhook_rows.deliveries()} == {ids[0]}
 
 
-def test_a_fan_out_that_was_broken_off_goes_on_where_it_was_and_ends_once(webhook_rows: WebhookRows, enqueued: list[str]) -> None:
+def test_a_fan_out_that_was_broken_off_goes_on_where_it_was_and_ends_once(
+    webhook_rows: WebhookRows, enqueued: list[str]
+) -> None:
     subscribe(webhook_rows, FAN_OUT_BATCH + 10)
     with webhook_rows.database.session() as session, session.begin():
         event_id = emit(session, "market.resolved", {})

@@ -53,7 +53,11 @@ def test_all_that_failed_gets_fresh_attempts(webhook_rows: WebhookRows) -> None:
 
 def test_the_filters_hold(webhook_rows: WebhookRows) -> None:
     webhook_rows.endpoint()
-    old, new, other = exhausted(webhook_rows, 1), exhausted(webhook_rows, 1), exhausted(webhook_rows, 1, "market.opened")
+    old, new, other = (
+        exhausted(webhook_rows, 1),
+        exhausted(webhook_rows, 1),
+        exhausted(webhook_rows, 1, "market.opened"),
+    )
     webhook_rows.change(Delivery, old[0], created_at=utc_now() - PAST)
     half_an_hour_ago = utc_now() - PAST / 2
 

@@ -71,7 +71,11 @@ def test_a_bad_registration_is_refused_with_the_documented_error_and_nothing_is_
 
 def test_without_a_master_key_no_endpoint_is_registered(sqlite_webhook_rows: WebhookRows) -> None:
     settings = sqlite_webhook_rows.settings.model_copy(update={"webhook_secret_keys": None})
-    with sqlite_webhook_rows.database.session() as session, session.begin(), pytest.raises(EndpointError, match="new-key"):
+    with (
+        sqlite_webhook_rows.database.session() as session,
+        session.begin(),
+        pytest.raises(EndpointError, match="new-key"),
+    ):
         register(session, settings, NOWHERE, ["*"], EndpointOptions())
 
     assert nothing_is_registered(sqlite_webhook_rows)

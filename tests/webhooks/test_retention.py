@@ -39,7 +39,9 @@ def age(webhook_rows: WebhookRows, delivery: UUID, by: timedelta) -> None:
             attempt.started_at, attempt.excerpt = moment, "said the receiver"
 
 
-def test_after_thirty_days_events_deliveries_and_attempts_are_gone_and_the_rest_stays(webhook_rows: WebhookRows) -> None:
+def test_after_thirty_days_events_deliveries_and_attempts_are_gone_and_the_rest_stays(
+    webhook_rows: WebhookRows,
+) -> None:
     webhook_rows.endpoint()
     old, young = delivered(webhook_rows, 5), delivered(webhook_rows, 2)
     for row in old:

@@ -237,7 +237,9 @@ def test_claims_and_records_of_many_threads_share_their_transactions(webhook_row
     webhook_rows.endpoint(max_concurrency=1000)
     rows = webhook_rows.emit_many(20)
     taken: list[int] = []  # connections, one for each transaction
-    event.listen(webhook_rows.database.engine, "checkout", lambda *_: taken.append(1))  # before SQLite waits for its lock
+    event.listen(
+        webhook_rows.database.engine, "checkout", lambda *_: taken.append(1)
+    )  # before SQLite waits for its lock
 
     with ThreadPoolExecutor(20) as pool:
         with webhook_rows.database.session() as session, session.begin():

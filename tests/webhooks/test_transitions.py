@@ -71,7 +71,9 @@ def test_a_wait_beyond_the_brokers_stays_in_sql(webhook_rows: WebhookRows) -> No
     assert webhook_rows.delivery(delivery).enqueued_at is None
 
 
-def test_a_connection_that_closed_after_the_request_is_an_attempt_and_the_next_one_comes_at_once(webhook_rows: WebhookRows) -> None:
+def test_a_connection_that_closed_after_the_request_is_an_attempt_and_the_next_one_comes_at_once(
+    webhook_rows: WebhookRows,
+) -> None:
     webhook_rows.endpoint()
     (delivery,) = webhook_rows.emit()
     closed = replace(no_answer(ErrorCode.CONNECTION_RESET), is_stale=True)
@@ -99,7 +101,9 @@ def test_a_throttled_delivery_waits_for_the_longest_of_schedule_floor_and_reques
     sqlite_webhook_rows.endpoint(retry_delays=SHORT)
     (delivery,) = sqlite_webhook_rows.emit()
 
-    assert sqlite_webhook_rows.attempt(delivery, status(429, retry_after=retry_after)).retry_in == timedelta(seconds=expected)
+    assert sqlite_webhook_rows.attempt(delivery, status(429, retry_after=retry_after)).retry_in == timedelta(
+        seconds=expected
+    )
 
 
 def test_a_retry_after_may_be_a_date(webhook_rows: WebhookRows) -> None:
@@ -216,7 +220,10 @@ class TestManual:
         after = webhook_rows.delivery(delivery)
         assert (outcome.state, outcome.retry_in) == ("retrying", None)
         assert (after.failures, after.next_attempt_at) == (before.failures, before.next_attempt_at)
-        assert [(row.trigger, row.by) for row in webhook_rows.attempts(delivery)] == [("schedule", None), ("manual", "ann")]
+        assert [(row.trigger, row.by) for row in webhook_rows.attempts(delivery)] == [
+            ("schedule", None),
+            ("manual", "ann"),
+        ]
 
     def test_its_success_delivers_what_was_exhausted(self, webhook_rows: WebhookRows) -> None:
         webhook_rows.endpoint(retry_delays=(timedelta(seconds=1),))
@@ -252,7 +259,9 @@ def by_hand(webhook_rows: WebhookRows, delivery: UUID) -> Claim:
 def test_no_transition_leaves_a_lease_or_a_finished_row_with_an_attempt_to_come(webhook_rows: WebhookRows) -> None:
     """The table of all answers, walked to each delivery's end."""
     webhook_rows.endpoint(retry_delays=SHORT)
-    webhook_rows = webhook_rows.tuned(WEBHOOK_TERMINAL_CODES="422", WEBHOOK_DISABLE_EXHAUSTED="100", WEBHOOK_BREAKER_FAILURES="1000")
+    webhook_rows = webhook_rows.tuned(
+        WEBHOOK_TERMINAL_CODES="422", WEBHOOK_DISABLE_EXHAUSTED="100", WEBHOOK_BREAKER_FAILURES="1000"
+    )
     answers = [*(status(code) for code in (100, 204, 302, 400, 404, 422, 429, 500, 503)), *map(no_answer, ErrorCode)]
     for answer in answers:
         (delivery,) = webhook_rows.emit()

@@ -5,9 +5,9 @@ from uuid import UUID
 
 import click
 
-from taskyard.cli.kit.durations import Span
+from taskyard.cli.kit.common_options import json_option, reason_option
+from taskyard.cli.kit.durations import DurationParam
 from taskyard.cli.kit.exit_codes import OperatorCommand
-from taskyard.cli.kit.options import json_option, reason_option
 from taskyard.cli.webhooks import delivery_commands, endpoint_commands, send_commands
 from taskyard.cli.webhooks.keys import print_with_key
 from taskyard.cli.webhooks.webhook_command import WebhookCommand
@@ -35,7 +35,7 @@ group.add_command(send_commands.recover)
 @click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
 @click.option(
     "--overlap",
-    type=Span(),
+    type=DurationParam(),
     default="24h",
     show_default=True,
     help="How long the old secret also signs; at most 7d.",

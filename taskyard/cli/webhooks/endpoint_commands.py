@@ -7,10 +7,11 @@ from uuid import UUID
 
 import click
 
-from taskyard.cli.kit.durations import Spans
-from taskyard.cli.kit.options import check_consent, destructive_options, json_option, reason_option
+from taskyard.cli.kit.common_options import check_confirmed, destructive_options, json_option, reason_option
+from taskyard.cli.kit.durations import DurationListParam
 from taskyard.cli.kit.or_none import OrNone
-from taskyard.cli.kit.output import print_facts, print_json, print_table
+from taskyard.cli.kit.output import print_facts, print_json
+from taskyard.cli.kit.tables import print_table
 from taskyard.cli.webhooks.keys import print_with_key
 from taskyard.cli.webhooks.send_commands import enqueue_or_report
 from taskyard.cli.webhooks.webhook_command import WebhookCommand
@@ -63,7 +64,7 @@ def show(*, endpoint_id: UUID, as_json: bool) -> None:
 @click.option("--description", default="", metavar="TEXT", help="Free text.")
 @click.option("--max-concurrency", type=int, metavar="N", help="Most requests in flight, 1-1000.")
 @click.option("--rate", "rate_per_second", type=float, metavar="N", help="Most requests per second.")
-@click.option("--retry-delays", type=Spans(), metavar="5s,5m,2h", help="Waits between attempts.")
+@click.option("--retry-delays", type=DurationListParam(), metavar="5s,5m,2h", help="Waits between attempts.")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with each request.")
 @click.option("--standard/--no-standard", "sends_standard", default=True, help="Standard Webhooks headers.")
 @click.option("--predictify/--no-predictify", "sends_predictify", default=None, help="X-Predictify headers.")
@@ -101,7 +102,12 @@ def add(  # noqa: PLR0913 - an option each
 @click.option("--description", metavar="TEXT", help="Free text.")
 @click.option("--max-concurrency", type=OrNone(click.INT), metavar="N", help="Most requests in flight; none: default.")
 @click.option("--rate", "rate_per_second", type=OrNone(click.FLOAT), metavar="N", help="Requests per second, or none.")
-@click.option("--retry-delays", type=OrNone(Spans()), metavar="5s,5m,2h", help="Waits between attempts; none: default.")
+@click.option(
+    "--retry-delays",
+    type=OrNone(DurationListParam()),
+    metavar="5s,5m,2h",
+    help="Between attempts, or none.",
+)
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Instead of the present ones.")
 @click.option("--no-headers", is_flag=True, help="Send no extra headers any more.")
 @click.option("--standard/--no-standard", "sends_standard", default=None, help="Standard Webhooks headers.")
@@ -150,7 +156,7 @@ def enable(*, endpoint_id: UUID, reason: str, as_json: bool) -> None:
 @json_option
 def disable(*, endpoint_id: UUID, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
     """Stop sending to an endpoint; its open deliveries are parked until it is enabled."""
-    check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
+    check_confirmed(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
     with open_session() as session, session.begin():
         endpoint = endpoints.find(session, endpoint_id)
         if dry_run:
@@ -169,7 +175,7 @@ def disable(*, endpoint_id: UUID, yes: bool, dry_run: bool, reason: str, as_json
 @json_option
 def rm(*, endpoint_id: UUID, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
     """Remove an endpoint without deliveries; one with deliveries can only be disabled."""
-    check_consent(yes=yes, dry_run=dry_run)
+    check_confirmed(yes=yes, dry_run=dry_run)
     with open_session() as session:
         endpoints.remove(session, endpoint_id)
         if not dry_run:
