@@ -65,7 +65,7 @@ class TestSweep:
 
         webhook_rows.change(Delivery, delivery, next_attempt_at=utc_now())
 
-        assert webhook_rows.store.waiting(100) == [DueDelivery(delivery, endpoint, has_task=False)]
+        assert webhook_rows.store.waiting(100) == [DueDelivery(delivery, endpoint, is_slow=True, has_task=False)]
 
     def test_two_sweepers_at_once_share_the_work(self, webhook_rows: WebhookRows) -> None:
         webhook_rows.endpoint()
