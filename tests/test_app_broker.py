@@ -14,4 +14,4 @@ def test_a_result_that_was_awaited_on_a_stopped_server_hinders_nothing(valkey: S
     use_broker(valkey.url)
     run = app.send_task("of.this.test", queue="now", ignore_result=False)
     with valkey.client() as client:
-        assert client.pubsub_channels() == [f"celery-task-meta-{run.id}"]
+        assert client.pubsub_channels() == [f"taskyard:celery-task-meta-{run.id}"]

@@ -1,4 +1,4 @@
-"""`celery -A tasks markets`: resolve a market on an operator's word, see how markets stand, and see conflicts."""
+"""`celery -A tasks markets`: resolve markets by hand, and list markets and conflicts."""
 
 from datetime import datetime
 from typing import Any
@@ -28,7 +28,9 @@ def group() -> None:
 
 @group.command("resolve", cls=OperatorCommand)
 @market_argument
-@click.option("--outcome", required=True, metavar="OUTCOME", help="The winner, letter by letter; VOID refunds all.")
+@click.option(
+    "--outcome", required=True, metavar="OUTCOME", help="Winning outcome, exactly as stored; VOID refunds all."
+)
 @click.option("--ledger", type=click.IntRange(0), required=True, metavar="N", help="Block or ledger of the event.")
 @click.option("--at", "event_at", type=TimeParam(), metavar="WHEN", help="Time of the event; default: now.")
 @destructive_options(needs_reason=True)
@@ -116,7 +118,7 @@ def _find(market_id: str) -> queries.MarketDetails:
     try:
         with open_session() as session:
             return queries.show_market(session, market_id)
-    except queries.UnknownMarketIdError as error:
+    except queries.MarketNotFoundError as error:
         raise NotFoundError(str(error)) from error
 
 

@@ -7,11 +7,10 @@ from uuid import UUID, uuid4
 
 import click
 
-from tasks.markets.positions import has_market
 from tasks.reconciliation import queries
-from tasks.reconciliation.diff import ALERTING
+from tasks.reconciliation.comparison import ALERTING
 from tasks.reconciliation.payloads import Reconcile
-from tasks.reconciliation.tasks import reconcile, report_id_of
+from tasks.reconciliation.tasks import open_store, reconcile, report_id_of
 from taskyard import InvalidPayloadError
 from taskyard.cli.kit.common_options import WaitSecondsParam, json_option, page_options
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand, PartlyDoneError
@@ -51,10 +50,8 @@ def run(*, market_id: str | None, wait_seconds: float, as_json: bool) -> None:
         payload = _request(market_id, correlation_id)
     except InvalidPayloadError as error:
         raise click.UsageError(str(error)) from error
-    if market_id is not None:
-        with open_session() as session:
-            if not has_market(session, market_id.strip()):
-                raise NotFoundError(f"no market {market_id!r}")
+    if payload.market_id is not None and not open_store().has_market(payload.market_id):
+        raise NotFoundError(f"no market {payload.market_id!r}")
     with logged_change("recon run", market_id or "", facts={"correlation_id": correlation_id}):
         sent = reconcile.enqueue(payload)
     report_id = report_id_of(sent.id)

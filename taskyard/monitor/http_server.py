@@ -1,14 +1,15 @@
 """
 The HTTP server of a process group: `/metrics`, `/healthz`, `/readyz` on `METRICS_ADDRESS` and `METRICS_PORT`.
 
-Processes of a host with the same port and `TASKYARD_DATA` are one group: the first to bind the port answers for all,
-and when it exits, another binds it within a second.
+Processes of a host with the same port, `TASKYARD_DATA` and `TASKYARD_KEY_PREFIX` are one group: the first to bind the
+port answers for all, and when it exits, another binds it within a second.
 """
 
 import hmac
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -42,7 +43,7 @@ class Monitor:
     def start(self) -> None:
         """Start; does nothing without a port."""
         if self._port is not None:
-            self._snapshots = Snapshots(self._settings.taskyard_data / "metrics" / str(self._port))
+            self._snapshots = Snapshots(metrics_folder(self._settings))
             self._thread.start()
 
     def stop(self) -> None:
@@ -112,6 +113,11 @@ class Monitor:
         self._server = server
         threading.Thread(target=server.serve_forever, name="metrics server", daemon=True).start()
         log.info("metrics.listening", address=self._settings.metrics_address, port=self._port)
+
+
+def metrics_folder(settings: Settings) -> Path:
+    """Return where the processes of one platform and port share their numbers."""
+    return settings.taskyard_data / "metrics" / f"{settings.taskyard_key_prefix}{settings.metrics_port}"
 
 
 class _Server(ThreadingHTTPServer):

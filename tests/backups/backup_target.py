@@ -11,16 +11,18 @@ from uuid import UUID, uuid4
 
 from sqlmodel import Session, col, select
 
-from tasks.backups.checks.results import Finished
-from tasks.backups.dumps.manifests import write_manifest
-from tasks.backups.dumps.search import find_dumps
-from tasks.backups.handlers import Bench, Verified, verify
+from tasks.backups.checks.verification_report import FinishedVerification
+from tasks.backups.dependencies import VerifyDependencies
+from tasks.backups.dumps.checksums import write_manifest
+from tasks.backups.dumps.dump_search import find_dumps
+from tasks.backups.handlers import VerificationResult, verify
 from tasks.backups.models import BackupRun
 from tasks.backups.payloads import VerifyBackup
-from tasks.backups.profile.profile import Profile, load_profile
-from tasks.backups.restore.addresses import Address, parse_address
-from tasks.backups.restore.programs import Programs
-from tasks.backups.store import Announce, BackupStore
+from tasks.backups.profile.loading import load_profile
+from tasks.backups.profile.schema import BackupProfile
+from tasks.backups.restore.postgres_programs import PostgresPrograms
+from tasks.backups.restore.server_address import ServerAddress, parse_address
+from tasks.backups.store import AnnounceRun, BackupStore
 from tests.backups.shop_server import ShopServer
 from tests.databases import BINARIES, Database
 
@@ -29,6 +31,7 @@ SHOP_PROFILE = """
 kind = "postgresql"
 folder = "dumps"
 pattern = "shop*"
+stable_for = "0s"
 
 [revision]
 expected = ["0007"]
@@ -58,14 +61,14 @@ class BackupTarget:
         self.dumps.mkdir()
         self.server = server
         self.lease_time = timedelta(seconds=30)
-        self.announce: Announce = lambda _session, _finished: None
-        self.programs = Programs(BINARIES)
-        self.live: list[Address] = []
+        self.announce: AnnounceRun = lambda _session, _finished: None
+        self.programs = PostgresPrograms(BINARIES)
+        self.live: list[ServerAddress] = []
         self.live_files: list[Path] = []
         self.scratch_url = server.url_of() if server else None
         self.write_profile(SHOP_PROFILE)
 
-    def write_profile(self, text: str, **replaced: str) -> Profile:
+    def write_profile(self, text: str, **replaced: str) -> BackupProfile:
         """Write the profile; `replaced` gives whole lines of the top level instead of those with the same key."""
         lines = [line for line in text.strip().splitlines() if line.split(" = ")[0] not in replaced]
         lines = [f"{key} = {value}" for key, value in replaced.items()] + lines
@@ -73,7 +76,7 @@ class BackupTarget:
         path.write_text("\n".join(lines))
         return load_profile(path)
 
-    def profile(self) -> Profile:
+    def profile(self) -> BackupProfile:
         """The profile as it is written now."""
         return load_profile(self.folder / "shop.toml")
 
@@ -85,10 +88,10 @@ class BackupTarget:
         """A store on the platform's database."""
         return BackupStore(self.database.session, self.announce, self.lease_time)
 
-    def bench(self) -> Bench:
+    def dependencies(self) -> VerifyDependencies:
         """What the handler works with."""
         address = parse_address(self.scratch_url, "BACKUP_EPHEMERAL_DB_URL") if self.scratch_url else None
-        return Bench(
+        return VerifyDependencies(
             store=self.store(),
             profiles={"shop": self.profile()},
             programs=self.programs,
@@ -98,10 +101,10 @@ class BackupTarget:
             worker="worker-1",
         )
 
-    def verify(self, *, holder: str = "", is_new_baseline: bool = False) -> Verified:
+    def verify(self, *, holder: str = "", is_new_baseline: bool = False) -> VerificationResult:
         """Verify the target."""
         payload = VerifyBackup(target="shop", is_new_baseline=is_new_baseline)
-        return verify(payload, self.bench(), holder or uuid4().hex)
+        return verify(payload, self.dependencies(), holder or uuid4().hex)
 
     def runs(self) -> list[BackupRun]:
         """All runs, the first one first."""
@@ -112,11 +115,11 @@ class BackupTarget:
         """One run."""
         return next(run for run in self.runs() if run.id == UUID(run_id))
 
-    def failed_checks(self, result: Verified) -> dict[str, str]:
+    def failed_checks(self, result: VerificationResult) -> dict[str, str]:
         """Name and detail of the checks that failed."""
         return {check["name"]: check["detail"] for check in self.run(result.run_id).checks if not check["passed"]}
 
-    def keep(self, finished: list[Finished]) -> None:
+    def keep(self, finished: list[FinishedVerification]) -> None:
         """Collect what would be announced."""
         self.announce = lambda _session, run: finished.append(run)
 

@@ -11,8 +11,8 @@ from sqlmodel import Session, col, select
 
 from config.settings import BackupSettings
 from scripts.standins.receiver import Receiver
-from tasks.backups.checks.results import Finished, Report
-from tasks.backups.notices import announcer, slack_body
+from tasks.backups.checks.verification_report import FinishedVerification, VerificationReport
+from tasks.backups.notices import make_announcer, slack_body
 from taskyard.database.columns import utc_now
 from taskyard.settings.loading import load_settings
 from taskyard.settings.platform import Settings
@@ -50,7 +50,7 @@ def announce_to(backup_target: BackupTarget, slack_url: str | None, **more: str)
     def emit(session: Session, event_type: str, data: object, key: str | None) -> str:
         return add_event(session, settings, event_type, data, key)[0]
 
-    backup_target.announce = announcer(
+    backup_target.announce = make_announcer(
         load_settings(given, group=BackupSettings), settings, {"shop": backup_target.profile()}, emit
     )
     return settings
@@ -192,11 +192,11 @@ def test_all_attempts_of_a_task_that_could_not_verify_make_one_notice(notes: Bac
 
 
 def test_a_message_stays_within_slacks_bounds() -> None:
-    report = Report(dump="<shop>.dump", error="no <server> & no hope")
+    report = VerificationReport(dump="<shop>.dump", error="no <server> & no hope")
     for number in range(500):
         report.add(f"rows table_{number}", "0, at least 1 expected <" + "x" * 200, passed=False)
     now = utc_now()
-    body = slack_body(Finished("id", "shop", "error", report, now - timedelta(seconds=2), now, "me"))
+    body = slack_body(FinishedVerification("id", "shop", "error", report, now - timedelta(seconds=2), now, "me"))
     assert len(body["blocks"]) <= 50
     assert all(len(block["text"]["text"]) <= 3000 for block in body["blocks"] if "text" in block)
     assert "no &lt;server&gt; &amp; no hope" in body["blocks"][2]["text"]["text"]

@@ -9,8 +9,7 @@ from config.settings import BackupSettings
 from tasks.backups.errors import BackupConfigError, UnknownTargetError
 from tasks.backups.handlers import verify
 from tasks.backups.payloads import VerifyBackup
-from tasks.backups.profile.catalog import open_profiles
-from tasks.backups.profile.profile import find_profile, load_profile, load_profiles
+from tasks.backups.profile.loading import find_profile, load_profile, load_profiles, open_profiles
 from taskyard.settings.group import SettingsError
 from taskyard.settings.loading import load_settings
 from taskyard.tasks.errors import InvalidPayloadError
@@ -86,7 +85,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_target_is_refused_with_the_names_that_are_known(backup_target: BackupTarget) -> None:
     with pytest.raises(UnknownTargetError, match="no backup profile 'other'; known: shop"):
-        verify(VerifyBackup(target="other"), backup_target.bench(), "me")
+        verify(VerifyBackup(target="other"), backup_target.dependencies(), "me")
     assert backup_target.runs() == []
 
 

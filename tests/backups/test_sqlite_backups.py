@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.backups.checks.inspectors import QueryError
-from tasks.backups.checks.sqlite import inspect_sqlite
+from tasks.backups.checks.database_inspector import QueryError
+from tasks.backups.checks.sqlite_inspector import inspect_sqlite
 from tasks.backups.errors import ScratchRefusedError
 from tests.backups.backup_target import BackupTarget
 

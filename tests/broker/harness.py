@@ -119,7 +119,7 @@ class BrokerHarness:
     def keys(self) -> list[str]:
         """The keys of messages and queues."""
         names = (str(name) for name in self.broker.scan_iter(f"{self.prefix}*", count=1000))
-        kept = tuple(self.prefix + name for name in ("events", "consumers:", "_kombu."))
+        kept = tuple(self.prefix + name for name in ("events", "consumers:", "_kombu.", "celery-task-meta-"))
         return [name for name in names if not name.startswith(kept)]
 
     def events(self, run_id: str | None = None) -> list[dict[str, str]]:

@@ -83,7 +83,7 @@ class Side:
     def _seen_of(self, run: str) -> dict[str, Any]:
         harness = self.harness
         events = [{**event, "d": json.loads(event["d"] or "{}"), "at": ""} for event in harness.events(run)]
-        meta = harness.broker.get(f"celery-task-meta-{run}")
+        meta = harness.broker.get(f"{harness.prefix}celery-task-meta-{run}")
         said = [line for line in self.worker.log.read_text().splitlines() if run in line and BURY_TASK not in line]
         found = {
             "events": events,

@@ -12,7 +12,7 @@ from sqlmodel import Session, col
 from config.settings import MarketSettings
 from tasks.markets.confirmations import ConfirmationStore
 from tasks.markets.models import IndexerEvent, Market, Prediction, Resolution, User
-from tasks.markets.payloads import Quote, ResolveMarket
+from tasks.markets.payloads import PriceQuote, ResolveMarket
 from tasks.markets.store import MarketStore
 from taskyard.settings.platform import Settings
 from taskyard.webhooks.event_store import add_event
@@ -150,7 +150,7 @@ class MarketRows:
 
 
 def resolved_event(
-    winning_outcome: str = "yes", market_id: str = "m", ledger: int = 42, quotes: tuple[Quote, ...] = ()
+    winning_outcome: str = "yes", market_id: str = "m", ledger: int = 42, quotes: tuple[PriceQuote, ...] = ()
 ) -> ResolveMarket:
     """The event that a market is decided."""
     return ResolveMarket(

@@ -17,7 +17,7 @@ from tests.markets.market_rows import MarketRows, resolved_event
 AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def confirm(market_rows: MarketRows) -> handlers.Confirmed:
+def confirm(market_rows: MarketRows) -> handlers.ConfirmResult:
     return handlers.confirm(market_rows.confirmations())
 
 
@@ -56,7 +56,7 @@ def test_a_second_tick_announces_nothing_again(market_rows: MarketRows) -> None:
     confirm(market_rows)
     again = confirm(market_rows)
 
-    assert again == handlers.Confirmed(confirmed=0, rejected=0, waiting=0, failed=0)
+    assert again == handlers.ConfirmResult(confirmed=0, rejected=0, waiting=0, failed=0)
     assert len(market_rows.events("prediction.confirmed")) == 1
 
 

@@ -11,12 +11,12 @@ from sqlmodel import col
 
 from tasks.markets import handlers
 from tasks.markets.models import Conflict, Market
-from tasks.markets.store import Verdict
+from tasks.markets.store import ResolutionVerdict
 from taskyard.tasks.errors import PermanentError, Snooze
 from tests.markets.market_rows import MarketRows, resolved_event
 
 
-def resolve(market_rows: MarketRows, **event: Any) -> handlers.Resolved:
+def resolve(market_rows: MarketRows, **event: Any) -> handlers.ResolveResult:
     return handlers.resolve(resolved_event(**event), market_rows.markets(), market_rows.settings)
 
 
@@ -176,7 +176,7 @@ def test_ten_identical_events_at_once_settle_ten_thousand_predictions_once(marke
     market_rows.predict(*bets)
     market_rows.predict(("yes", 5), ("no", 5), state="pending")
 
-    def once(_: int) -> Verdict:
+    def once(_: int) -> ResolutionVerdict:
         return market_rows.markets().resolve(resolved_event())
 
     with ThreadPoolExecutor(10) as pool:

@@ -1,5 +1,6 @@
 """One broker, one database and the workers that a test starts on them."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +10,7 @@ import redis
 from sqlmodel import select
 
 from taskyard.broker.admin.queue_control import QueueControl
-from taskyard.history.models import DeadLetter
+from taskyard.history.models import DeadLetter, Run
 from taskyard.launch.programs import CELERY_POOL_NAMES
 from tests.databases import Database
 from tests.servers import Server
@@ -68,6 +69,17 @@ class PoolPlatform:
         with self._database.session() as session:
             rows = session.exec(select(DeadLetter)).all()
             return [(row.run_id, row.reason) for row in rows]
+
+    def buried(self) -> Sequence[DeadLetter]:
+        """The dead letters."""
+        with self._database.session() as session:
+            return session.exec(select(DeadLetter)).all()
+
+    def failures(self) -> dict[str, tuple[str, str]]:
+        """Class and text of the errors of all runs that the history has as failed."""
+        with self._database.session() as session:
+            rows = session.exec(select(Run).where(Run.state == "failed")).all()
+            return {run.id: (run.error_type or "", run.error_message or "") for run in rows}
 
     def wait_dead_letters(self, count: int) -> None:
         """Wait for so many dead letters."""

@@ -45,4 +45,4 @@ def node() -> Iterator[StandinNode]:
 def reconciler(database: Database, node: StandinNode) -> Reconciler:
     """Reconciles the markets of an empty database of each kind in turn with the stand-in."""
     settings = {"chain_provider": "soroban", "chain_rpc_url": node.url, "chain_contract": CONTRACT, "chain_tries": 1}
-    return Reconciler(MarketRows(database, **settings))
+    return Reconciler(MarketRows(database), **settings)

@@ -16,7 +16,7 @@ from tests.reconciliation.reconciler import Reconciler
 @pytest.fixture
 def reconciler(platform: MarketPlatform, node: StandinNode) -> Reconciler:
     chain = {"chain_provider": "soroban", "chain_rpc_url": node.url, "chain_contract": CONTRACT, "chain_tries": 1}
-    return Reconciler(MarketRows(platform.database, **chain))
+    return Reconciler(MarketRows(platform.database), **chain)
 
 
 def test_run_enqueues_and_names_the_report_to_come(platform: MarketPlatform) -> None:

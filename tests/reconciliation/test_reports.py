@@ -149,7 +149,7 @@ def test_drift_above_the_tolerance_is_announced_once(reconciler: Reconciler, nod
 
 def test_drift_within_the_tolerance_is_reported_but_not_announced(database: Database, node: StandinNode) -> None:
     chain = {"chain_provider": "soroban", "chain_rpc_url": node.url, "chain_contract": CONTRACT}
-    reconciler = Reconciler(MarketRows(database, **chain, reconciliation_tolerance=5))
+    reconciler = Reconciler(MarketRows(database), **chain, reconciliation_tolerance=5)
     reconciler.market_rows.market()
     reconciler.market_rows.predict(("yes", 10), address=ALICE)
     node.put("m", [(ALICE, "yes", 5)])

@@ -21,6 +21,7 @@ from taskyard.broker.protocol.outcomes import (
     Outcome,
     Rescheduled,
     Stalled,
+    cancellation_detail,
     detail,
     success_detail,
 )
@@ -29,10 +30,12 @@ from taskyard.broker.transport.qos import is_withdrawn, lease_of
 from taskyard.broker.untyped import CeleryRequest, ExceptionWithTraceback
 from taskyard.broker.worker import fallback
 from taskyard.broker.worker.observers import TaskExecution, execution_observers, result_of
+from taskyard.broker.worker.portable_errors import dead_letter_reason, error_name, error_text, use_portable_errors
 from taskyard.broker.worker.redelivery import CancelledRun, Redeliver
 from taskyard.pools.asyncio_job import info_of
 
 log = logging.getLogger(__name__)
+use_portable_errors()
 
 LONGEST_TEXT = 8192  # characters of an error's message or traceback in an event
 CELERYS_HEADERS = frozenset(Context.__dict__) | {"lang", "task", "argsrepr", "kwargsrepr", "compression"}
@@ -144,7 +147,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         if not isinstance(error, (Retry, Reject, Terminated)):
             self._decide(self._ending_of_failure(error, exc_info))
         if isinstance(error, MemoryError):  # Celery would end the worker, and then the next one: it comes back
-            exc_info = info_of(OutOfMemoryError(str(error)))
+            exc_info = info_of(OutOfMemoryError(error_text(error)))
         answer = super().on_failure(exc_info, send_failed_event, return_ok)
         if self._already_cancelled and not self.acknowledged:
             self.reject(requeue=True)
@@ -168,7 +171,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         return bool(super().revoked())
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's
-        cancelled = self._facts.get("cancelled") or detail(by="expiry" if expired else "revoke", reason=reason)
+        cancelled = self._facts.get("cancelled") or cancellation_detail(reason, expired=expired)
         self._decide(Completed("cancelled", cancelled))
         super()._announce_revoked(reason, terminated, signum, expired)
 
@@ -216,7 +219,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         if error.uses_attempt:
             facts = self._failure_detail(exc_info, delay=error.delay)
         else:
-            facts = detail(delay=error.delay, runtime=self._runtime, reason=str(_reason(error)))
+            facts = detail(delay=error.delay, runtime=self._runtime, reason=error_text(_reason(error)))
         if self._lease is None or self.acknowledged:
             fallback.send_copy(self, error.delay, uses_attempt=error.uses_attempt)
         self._decide(Rescheduled(round(error.delay * 1000), kind, error.uses_attempt, facts))
@@ -231,7 +234,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         if isinstance(error, (WorkerLostError, SystemExit)):
             return self._bury("worker_lost", self._failure_detail(exc_info))
         if self.buries_failures:
-            return self._bury(getattr(error, "dead_letter_reason", "exhausted"), self._failure_detail(exc_info))
+            return self._bury(dead_letter_reason(error), self._failure_detail(exc_info))
         return Completed("failed", self._failure_detail(exc_info))
 
     def _bury(self, reason: str, facts: str) -> Outcome:
@@ -243,8 +246,8 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         cause = _cause(exc_info)
         error: BaseException = _reason(cause) if isinstance(cause, Retry) else cause
         return detail(
-            error=type(error).__name__,
-            message=str(error)[:LONGEST_TEXT],
+            error=error_name(error),
+            message=error_text(error)[:LONGEST_TEXT],
             traceback=str(exc_info.traceback)[-LONGEST_TEXT:],
             runtime=self._runtime,
             **more,

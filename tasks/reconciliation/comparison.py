@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-type Key = tuple[str, str]  # address, outcome
-type Positions = Mapping[Key, int]
-type Kind = Literal["match", "mismatch", "missing_on_chain", "missing_in_db"]
+type PositionKey = tuple[str, str]  # address, outcome
+type Positions = Mapping[PositionKey, int]
+type DifferenceKind = Literal["match", "mismatch", "missing_on_chain", "missing_in_db"]
 type Severity = Literal["none", "tolerated", "warning", "critical"]
 
 SEVERITIES: tuple[Severity, ...] = ("none", "tolerated", "warning", "critical")
@@ -14,12 +14,12 @@ ALERTING: tuple[Severity, ...] = ("warning", "critical")
 FULL = 10_000  # basis points
 
 
-class Row(NamedTuple):
+class ComparedPosition(NamedTuple):
     """One position; amounts in smallest units."""
 
     address: str
     outcome: str
-    kind: Kind
+    kind: DifferenceKind
     db_amount: int  # 0 when it is missing there
     chain_amount: int | None  # None when it is missing there
     difference: int | None  # database - chain; None unless both have it
@@ -27,13 +27,13 @@ class Row(NamedTuple):
 
     @property
     def drift(self) -> int:
-        """How far the sides are apart; a missing position counts in full."""
+        """Absolute difference of the two sides; a missing position counts in full."""
         return abs(self.db_amount - (self.chain_amount or 0))
 
 
 @dataclass(frozen=True, slots=True)
-class Thresholds:
-    """From when on a difference matters."""
+class DriftThresholds:
+    """How large a difference must be to matter."""
 
     tolerance: int  # smallest units by which one position may differ
     critical_bp: int  # of the larger side's total, in 1/10000
@@ -48,7 +48,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class PositionTotals:
     """The sums over many positions; amounts in smallest units."""
 
     keys: int = 0
@@ -67,8 +67,8 @@ class Totals:
         larger = max(self.db_total, self.chain_total)
         return self.drift * FULL // larger if larger else 0
 
-    def __add__(self, other: "Totals") -> "Totals":
-        return Totals(
+    def __add__(self, other: "PositionTotals") -> "PositionTotals":
+        return PositionTotals(
             keys=self.keys + other.keys,
             matches=self.matches + other.matches,
             mismatches=self.mismatches + other.mismatches,
@@ -81,7 +81,9 @@ class Totals:
         )
 
 
-def compare(db: Positions, chain: Positions, thresholds: Thresholds) -> tuple[list[Row], Totals]:
+def compare(
+    db: Positions, chain: Positions, thresholds: DriftThresholds
+) -> tuple[list[ComparedPosition], PositionTotals]:
     """
     Compare over the union of keys; rows come sorted by address and outcome.
 
@@ -96,7 +98,7 @@ def compare(db: Positions, chain: Positions, thresholds: Thresholds) -> tuple[li
     kinds = [row.kind for row in rows]
     untolerated = sum(row.drift for row in rows if row.severity in ALERTING)
     floor = worst(row.severity for row in rows)
-    totals = Totals(
+    totals = PositionTotals(
         keys=len(rows),
         matches=kinds.count("match"),
         mismatches=kinds.count("mismatch"),
@@ -110,9 +112,9 @@ def compare(db: Positions, chain: Positions, thresholds: Thresholds) -> tuple[li
     return rows, totals
 
 
-def with_addresses(side: Positions, normal: Callable[[str], str]) -> dict[Key, int]:
-    """Write all addresses in one way, and sum what becomes the same key."""
-    sums: dict[Key, int] = {}
+def with_addresses(side: Positions, normal: Callable[[str], str]) -> dict[PositionKey, int]:
+    """Normalize all addresses, and sum positions that then share a key."""
+    sums: dict[PositionKey, int] = {}
     for (address, outcome), amount in side.items():
         key = (normal(address), outcome)
         sums[key] = sums.get(key, 0) + amount
@@ -120,15 +122,17 @@ def with_addresses(side: Positions, normal: Callable[[str], str]) -> dict[Key, i
 
 
 def worst(severities: Iterable[Severity]) -> Severity:
-    """Return the gravest; none for none."""
+    """Return the most severe one; ``none`` for an empty iterable."""
     return max(severities, key=SEVERITIES.index, default="none")
 
 
-def _row(key: Key, db: int | None, chain: int | None, thresholds: Thresholds, larger: int) -> Row:
+def _row(
+    key: PositionKey, db: int | None, chain: int | None, thresholds: DriftThresholds, larger: int
+) -> ComparedPosition:
     address, outcome = key
     severity = thresholds.severity(abs((db or 0) - (chain or 0)), larger)
     if db is None:
-        return Row(address, outcome, "missing_in_db", 0, chain, None, severity)
+        return ComparedPosition(address, outcome, "missing_in_db", 0, chain, None, severity)
     if chain is None:
-        return Row(address, outcome, "missing_on_chain", db, None, None, severity)
-    return Row(address, outcome, "match" if db == chain else "mismatch", db, chain, db - chain, severity)
+        return ComparedPosition(address, outcome, "missing_on_chain", db, None, None, severity)
+    return ComparedPosition(address, outcome, "match" if db == chain else "mismatch", db, chain, db - chain, severity)

@@ -1,4 +1,4 @@
-"""The oracle guard: may a market be resolved on these price quotes? A pure function that fails closed."""
+"""The oracle guard: may a market be resolved on these price quotes? Pure, and closed on failure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from fractions import Fraction
 from statistics import median
 
 from config.settings import MarketSettings
-from tasks.markets.payloads import Quote
+from tasks.markets.payloads import PriceQuote
 
 FULL = 10_000  # basis points
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class OracleRules:
     """What the guard asks for."""
 
     sources: int  # fresh ones, each counted once
@@ -23,7 +23,7 @@ class Rules:
     fallback: str | None  # a source that suffices alone when there are too few
 
     @classmethod
-    def of(cls, settings: MarketSettings) -> "Rules":
+    def of(cls, settings: MarketSettings) -> "OracleRules":
         """Read the rules from the settings."""
         return cls(
             sources=settings.market_oracle_sources,
@@ -35,7 +35,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class OracleDecision:
     """Whether the guard lets an event through, and why."""
 
     is_accepted: bool
@@ -43,7 +43,7 @@ class Decision:
     used_fallback: bool = False
 
 
-def judge(quotes: Sequence[Quote], event_at: datetime, now: datetime, rules: Rules) -> Decision:
+def judge(quotes: Sequence[PriceQuote], event_at: datetime, now: datetime, rules: OracleRules) -> OracleDecision:
     """
     Decide on the quotes of one event.
 
@@ -52,24 +52,26 @@ def judge(quotes: Sequence[Quote], event_at: datetime, now: datetime, rules: Rul
     then, it only stands in for sources that are missing.
     """
     if event_at > now + rules.skew:
-        return Decision(is_accepted=False, reason=f"the event is dated {event_at - now} in the future")
+        return OracleDecision(is_accepted=False, reason=f"the event is dated {event_at - now} in the future")
     prices = _usable(quotes, event_at, rules)
     if len(prices) >= rules.sources:
         return _agreement(prices, rules)
     missing = f"{len(prices)} fresh sources of {rules.sources}"
     if rules.fallback is None:
-        return Decision(is_accepted=False, reason=missing)
+        return OracleDecision(is_accepted=False, reason=missing)
     if rules.fallback not in prices:
-        return Decision(is_accepted=False, reason=f"{missing}, and no fresh quote of the fallback {rules.fallback}")
+        return OracleDecision(
+            is_accepted=False, reason=f"{missing}, and no fresh quote of the fallback {rules.fallback}"
+        )
     agreement = _agreement(prices, rules)
     if not agreement.is_accepted:
         return agreement
-    return Decision(is_accepted=True, reason=f"{missing}; fallback {rules.fallback}", used_fallback=True)
+    return OracleDecision(is_accepted=True, reason=f"{missing}; fallback {rules.fallback}", used_fallback=True)
 
 
-def _usable(quotes: Iterable[Quote], event_at: datetime, rules: Rules) -> dict[str, Fraction]:
+def _usable(quotes: Iterable[PriceQuote], event_at: datetime, rules: OracleRules) -> dict[str, Fraction]:
     """Return each source's newest fresh price; a source that names two prices for one moment does not count."""
-    newest: dict[str, Quote] = {}
+    newest: dict[str, PriceQuote] = {}
     contradicting: set[str] = set()
     for quote in quotes:
         is_fresh = event_at - rules.max_age <= quote.observed_at <= event_at + rules.skew
@@ -84,13 +86,13 @@ def _usable(quotes: Iterable[Quote], event_at: datetime, rules: Rules) -> dict[s
     return {source: Fraction(quote.price) for source, quote in newest.items() if source not in contradicting}
 
 
-def _agreement(prices: dict[str, Fraction], rules: Rules) -> Decision:
+def _agreement(prices: dict[str, Fraction], rules: OracleRules) -> OracleDecision:
     middle: Fraction = median(prices.values())
     source, price = max(prices.items(), key=lambda item: abs(item[1] - middle))
     deviation = abs(price - middle) * FULL / middle
     if deviation > rules.deviation_bp:
-        return Decision(
+        return OracleDecision(
             is_accepted=False,
             reason=f"{source} is {float(deviation):.1f} bp from the median, at most {rules.deviation_bp} may be",
         )
-    return Decision(is_accepted=True, reason=f"{len(prices)} sources within {rules.deviation_bp} bp")
+    return OracleDecision(is_accepted=True, reason=f"{len(prices)} sources within {rules.deviation_bp} bp")

@@ -1,6 +1,7 @@
-"""Run a program of PostgreSQL under a deadline, so that it never outlives its run and tells no secret."""
+"""Run PostgreSQL's programs with a deadline and without secrets in their arguments."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,30 +16,32 @@ from typing import IO
 
 from tasks.backups.errors import BackupConfigError
 
-LOOK_EVERY = 0.2  # seconds, at whether the run is still wanted
+POLL_INTERVAL = 0.2  # seconds between two looks at whether the run is still wanted
+VERSION_LIMIT = 10  # seconds
 TERM_LIMIT = 5  # seconds between SIGTERM and SIGKILL
 MOST_OUTPUT = 65_536  # bytes of its error output that are read
 LONGEST_FAULT = 300  # characters
 _FAULT_WORDS = ("error:", "ERROR:", "FATAL:", "restore: warning:")  # a warning of the server's own is none
-# Variables that a program needs of ours; anything else, DATABASE_URL for one, is none of its business.
+# Variables that are passed on; all others, DATABASE_URL for one, are withheld.
 _KEPT = ("PATH", "HOME", "LD_LIBRARY_PATH", "TMPDIR", "PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY")
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ProgramExit:
     """How a program ended."""
 
     exit_code: int  # negative: by that signal
     fault: str  # what it said of its error, without rows of data; empty: it succeeded and warned of nothing
     is_late: bool  # it was ended at its deadline
+    output: str = ""  # its whole error output, bounded; it can quote rows, so it is for the operator's terminal only
 
 
 @dataclass(frozen=True, slots=True)
-class Programs:
+class PostgresPrograms:
     """Finds and runs the programs."""
 
     folder: Path | None = None  # None: those of PATH
-    launcher: Sequence[str] = ()  # put before the command, to tie its life to ours
+    launcher: Sequence[str] = ()  # prefix of every command; ends the program when this process dies
 
     def path(self, name: str) -> str:
         """
@@ -52,6 +55,13 @@ class Programs:
             raise BackupConfigError(f"{name} not found; install PostgreSQL's client or set BACKUP_PG_BIN to its folder")
         return found
 
+    def version(self, name: str) -> str:
+        """Return the program's name and version, such as "pg_restore 18.6"."""
+        command = [self.path(name), "--version"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=VERSION_LIMIT).stdout  # noqa: S603 - programs of PostgreSQL, no shell
+        found = re.search(r"\d+(\.\d+)*", said)
+        return f"{name} {found[0] if found else '?'}"
+
     def run(
         self,
         command: Sequence[str],
@@ -60,15 +70,15 @@ class Programs:
         limit: float,
         wanted: Callable[[], bool],
         feed: Iterable[bytes] | None = None,
-    ) -> Ended:
+    ) -> ProgramExit:
         """
         Run a command to its end.
 
         Args:
             command: The program's name and its arguments; no secret may be in them.
-            env: Variables beside the few that are passed on.
+            env: Variables in addition to the few that are passed on.
             limit: Seconds; then it is ended.
-            wanted: Asked now and then; when it says no, the command is ended.
+            wanted: Polled; when it returns False, the command is ended.
             feed: What it reads from its standard input; an error of this iterator ends the command and is raised.
         """
         argv = [*self.launcher, self.path(command[0]), *command[1:]]
@@ -82,7 +92,7 @@ class Programs:
                 env={**kept, "LC_ALL": "C", **env},
                 start_new_session=True,  # its own children end with it
             )
-            feeder = _Feeder(process, feed or ())
+            feeder = _InputFeeder(process, feed or ())
             try:
                 is_late = _wait(process, limit, lambda: wanted() and feeder.error is None)
             finally:
@@ -90,10 +100,11 @@ class Programs:
                 feeder.join()
             if feeder.error is not None and not is_late:
                 raise feeder.error
-            return Ended(process.returncode, _fault(errors, process.returncode), is_late)
+            output = _read(errors)
+            return ProgramExit(process.returncode, _fault(output, process.returncode), is_late, output)
 
 
-class _Feeder:
+class _InputFeeder:
     """Writes to a program's standard input from a thread, so that its deadline holds while it does not read."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", feed: Iterable[bytes]) -> None:
@@ -127,7 +138,7 @@ def _wait(process: "subprocess.Popen[bytes]", limit: float, wanted: Callable[[],
         if left <= 0:
             return True
         try:
-            process.wait(min(left, LOOK_EVERY))
+            process.wait(min(left, POLL_INTERVAL))
         except subprocess.TimeoutExpired:
             continue
         return False
@@ -146,10 +157,14 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def _fault(errors: IO[bytes], exit_code: int) -> str:
-    """Return the first line that names an error; DETAIL, CONTEXT and the statements after it can hold rows."""
+def _read(errors: IO[bytes]) -> str:
     errors.seek(0)
-    lines = errors.read(MOST_OUTPUT).decode(errors="replace").splitlines()
+    return errors.read(MOST_OUTPUT).decode(errors="replace")
+
+
+def _fault(output: str, exit_code: int) -> str:
+    """Return the first line that names an error; DETAIL, CONTEXT and the statements after it can hold rows."""
+    lines = output.splitlines()
     for word in _FAULT_WORDS:
         found = next((line for line in lines if word in line), None)
         if found is not None:

@@ -1,25 +1,27 @@
-"""The checks of a restored database: what the profile expects against what is there and what was there last time."""
+"""Check a restored database against its profile and the last good run."""
 
 from datetime import UTC, date, datetime, time, timedelta
 
-from tasks.backups.checks.inspectors import Inspector, QueryError, Scalar
-from tasks.backups.checks.results import Facts, Report
-from tasks.backups.profile.profile import Assertion, Profile, TableRules
+from tasks.backups.checks.database_inspector import ColumnValue, DatabaseInspector, QueryError
+from tasks.backups.checks.verification_report import BackupFacts, VerificationReport
+from tasks.backups.profile.schema import Assertion, BackupProfile, TableRules
 
 MOST_NAMES = 5  # in a detail
 LONGEST_VALUE = 100  # characters of an assertion's answer
 CLOCK_TOLERANCE = timedelta(minutes=10)  # a row may be so far in the future
 
 
-def check_database(profile: Profile, inspector: Inspector, last_good: Facts | None, report: Report) -> None:
+def check_database(
+    profile: BackupProfile, inspector: DatabaseInspector, last_good: BackupFacts | None, report: VerificationReport
+) -> None:
     """
-    Ask everything that the profile expects; a question that fails is a failed check, and the next one follows.
+    Run every check of the profile; a query that fails is a failed check, and the next one follows.
 
     Args:
         profile: What is expected.
         inspector: The restored database.
-        last_good: The facts of the last good run; None: there is none, or it does not count any more.
-        report: Takes the checks and this run's facts.
+        last_good: The facts of the last good run; None: there is none, or it is not to be compared with.
+        report: Collects the checks and this run's facts.
     """
     try:
         report.facts.tables = inspector.tables()
@@ -38,7 +40,9 @@ def check_database(profile: Profile, inspector: Inspector, last_good: Facts | No
         _check_assertion(assertion, inspector, report)
 
 
-def _check_presence(profile: Profile, inspector: Inspector, last_good: Facts | None, report: Report) -> None:
+def _check_presence(
+    profile: BackupProfile, inspector: DatabaseInspector, last_good: BackupFacts | None, report: VerificationReport
+) -> None:
     expected = {inspector.full_name(rules.name) for rules in profile.tables}
     found = set(report.facts.tables)
     missing = sorted(expected - found)
@@ -50,7 +54,7 @@ def _check_presence(profile: Profile, inspector: Inspector, last_good: Facts | N
             report.add("tables since last", detail, passed=not gone)
 
 
-def _rules(profile: Profile, inspector: Inspector, found: list[str]) -> list[TableRules]:
+def _rules(profile: BackupProfile, inspector: DatabaseInspector, found: list[str]) -> list[TableRules]:
     """Return the rules of each table that is there; a missing one has failed already."""
     own = {inspector.full_name(rules.name): rules for rules in profile.tables}
     rest = profile.every_table
@@ -60,7 +64,9 @@ def _rules(profile: Profile, inspector: Inspector, found: list[str]) -> list[Tab
     return [own[name].model_copy(update={"name": name}) for name in sorted(own.keys() & set(found))]
 
 
-def _check_table(rules: TableRules, inspector: Inspector, last_good: Facts | None, report: Report) -> None:
+def _check_table(
+    rules: TableRules, inspector: DatabaseInspector, last_good: BackupFacts | None, report: VerificationReport
+) -> None:
     name = f"rows {rules.name}"
     try:
         rows = inspector.count(rules.name)
@@ -85,7 +91,9 @@ def _fault_of_count(rows: int, rules: TableRules, before: int | None) -> str | N
     return None
 
 
-def _check_freshness(table: str, column: str, max_age: timedelta, inspector: Inspector, report: Report) -> None:
+def _check_freshness(
+    table: str, column: str, max_age: timedelta, inspector: DatabaseInspector, report: VerificationReport
+) -> None:
     name = f"newest {table}.{column}"
     try:
         value = inspector.newest(table, column)
@@ -103,7 +111,7 @@ def _check_freshness(table: str, column: str, max_age: timedelta, inspector: Ins
     report.add(name, f"{_shown(age)} old, at most {_shown(max_age)}", passed=age <= max_age)
 
 
-def _moment(value: Scalar) -> datetime | None:
+def _moment(value: ColumnValue) -> datetime | None:
     """
     Read a column's value as a moment: a time, a date, ISO 8601 text or seconds since 1970; without a zone in UTC.
 
@@ -115,7 +123,7 @@ def _moment(value: Scalar) -> datetime | None:
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         value = datetime.fromtimestamp(value, UTC)
     elif isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime.combine(value, time.max)  # some time of that day
+        value = datetime.combine(value, time.max)  # the end of that day, or now
         value = min(value.replace(tzinfo=UTC), datetime.now(UTC))
     if value is None:
         return None
@@ -124,7 +132,7 @@ def _moment(value: Scalar) -> datetime | None:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
 
-def _check_revision(profile: Profile, inspector: Inspector, report: Report) -> None:
+def _check_revision(profile: BackupProfile, inspector: DatabaseInspector, report: VerificationReport) -> None:
     if profile.revision is None:
         return
     rules = profile.revision
@@ -138,7 +146,9 @@ def _check_revision(profile: Profile, inspector: Inspector, report: Report) -> N
     report.add("revision", f"{_some(found) or 'none'}, expected {' or '.join(rules.expected)}", passed=passed)
 
 
-def _check_schema(profile: Profile, inspector: Inspector, last_good: Facts | None, report: Report) -> None:
+def _check_schema(
+    profile: BackupProfile, inspector: DatabaseInspector, last_good: BackupFacts | None, report: VerificationReport
+) -> None:
     rules, facts = profile.db_schema, report.facts
     try:
         facts.constraints, facts.indexes = inspector.constraints(), inspector.indexes()
@@ -146,7 +156,7 @@ def _check_schema(profile: Profile, inspector: Inspector, last_good: Facts | Non
         report.add("schema", f"cannot be read: {error}", passed=False)
         return
     comparable = last_good if rules.same_as_last_good and last_good and last_good.revision == facts.revision else None
-    before = comparable or Facts()
+    before = comparable or BackupFacts()
     _check_names("constraints", facts.constraints, rules.constraints, before.constraints, report)
     _check_names("indexes", facts.indexes, rules.indexes, before.indexes, report)
     for what, found, least in (
@@ -157,14 +167,14 @@ def _check_schema(profile: Profile, inspector: Inspector, last_good: Facts | Non
             report.add(f"number of {what}", f"{len(found)}, at least {least} expected", passed=len(found) >= least)
 
 
-def _check_names(what: str, found: list[str], named: list[str], before: list[str], report: Report) -> None:
+def _check_names(what: str, found: list[str], named: list[str], before: list[str], report: VerificationReport) -> None:
     """A name in the profile may leave the schema out: ``orders.orders_pkey`` is ``public.orders.orders_pkey``."""
     endings = {full for name in found for full in (name, name.partition(".")[2])}
     missing = sorted({name for name in named if name not in endings} | (set(before) - set(found)))
     report.add(what, f"missing: {_some(missing)}" if missing else f"{len(found)} found", passed=not missing)
 
 
-def _check_assertion(assertion: Assertion, inspector: Inspector, report: Report) -> None:
+def _check_assertion(assertion: Assertion, inspector: DatabaseInspector, report: VerificationReport) -> None:
     name = f"assertion {assertion.name}"
     try:
         answer = inspector.scalar(assertion.sql)

@@ -1,16 +1,16 @@
-"""What the checks ask of a restored database, and the errors of asking."""
+"""The queries that checks run on a restored database, as a Protocol."""
 
 from typing import Protocol
 
-type Scalar = object  # whatever one column can hold; None for NULL
+type ColumnValue = object  # whatever one column can hold; None for NULL
 
 
 class QueryError(Exception):
-    """The database refused a question or took too long for it; the text is one line."""
+    """The database refused a query or took too long for it; the text is one line."""
 
 
-class Inspector(Protocol):
-    """A restored database that answers questions, each within the profile's limit, and lets nothing be changed."""
+class DatabaseInspector(Protocol):
+    """Read-only queries on a restored database, each within the profile's timeout."""
 
     def tables(self) -> list[str]:
         """Return all tables, each by its full name, sorted."""
@@ -21,7 +21,7 @@ class Inspector(Protocol):
     def count(self, table: str) -> int:
         """Return how many rows the table has."""
 
-    def newest(self, table: str, column: str) -> Scalar:
+    def newest(self, table: str, column: str) -> ColumnValue:
         """Return the greatest value of a column; None for an empty table."""
 
     def revision(self, table: str, column: str) -> list[str]:
@@ -33,5 +33,5 @@ class Inspector(Protocol):
     def indexes(self) -> list[str]:
         """Return ``table.name`` of all indexes, sorted."""
 
-    def scalar(self, statement: str) -> Scalar:
+    def scalar(self, statement: str) -> ColumnValue:
         """Return the one value that a statement answers."""

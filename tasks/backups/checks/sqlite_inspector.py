@@ -1,4 +1,4 @@
-"""Questions to an SQLite backup, which is opened where it lies and cannot be changed through us."""
+"""Read-only queries on an SQLite backup, opened in place."""
 
 import sqlite3
 import time
@@ -8,9 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
-from tasks.backups.checks.inspectors import QueryError, Scalar
-from tasks.backups.checks.results import Report
-from tasks.backups.dumps.search import Dump
+from tasks.backups.checks.database_inspector import ColumnValue, QueryError
+from tasks.backups.checks.verification_report import VerificationReport
+from tasks.backups.dumps.dump_search import Dump
 from tasks.backups.errors import InfrastructureError
 
 STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine, at the clock
@@ -27,7 +27,7 @@ def inspect_sqlite(path: Path, limit: timedelta) -> Iterator["SqliteInspector"]:
         yield SqliteInspector(connection, limit)
 
 
-def check_leftovers(dump: Dump, report: Report) -> None:
+def check_leftovers(dump: Dump, report: VerificationReport) -> None:
     """Check that no write-ahead log or journal lies beside the backup: it would be a copy of a file in use."""
     for suffix, what in _LEFTOVERS.items():
         beside = dump.path.with_name(dump.name + suffix)
@@ -43,8 +43,8 @@ def check_leftovers(dump: Dump, report: Report) -> None:
     report.add("leftovers", "no write-ahead log or journal beside it", passed=True)
 
 
-def check_integrity(inspector: "SqliteInspector", report: Report) -> bool:
-    """Check every page and index, and every foreign key; return whether the file can be asked further."""
+def check_integrity(inspector: "SqliteInspector", report: VerificationReport) -> bool:
+    """Check every page and index, and every foreign key; return whether the file can be queried further."""
     try:
         faults = inspector.integrity_faults()
     except QueryError as error:
@@ -59,7 +59,7 @@ def check_integrity(inspector: "SqliteInspector", report: Report) -> bool:
 
 
 class SqliteInspector:
-    """See :class:`tasks.backups.checks.inspectors.Inspector`."""
+    """See :class:`tasks.backups.checks.database_inspector.DatabaseInspector`."""
 
     def __init__(self, connection: sqlite3.Connection, limit: timedelta) -> None:
         self._connection = connection
@@ -68,7 +68,7 @@ class SqliteInspector:
         connection.set_progress_handler(lambda: time.monotonic() > self._deadline, STEPS_BETWEEN_LOOKS)
 
     def integrity_faults(self) -> list[str]:
-        """Return what ``PRAGMA integrity_check`` complains of."""
+        """Return the faults that ``PRAGMA integrity_check`` finds."""
         lines = [str(row[0]) for row in self._all("PRAGMA integrity_check(100)")]
         return [] if lines == ["ok"] else lines
 
@@ -90,7 +90,7 @@ class SqliteInspector:
         """Return the number of rows, counted."""
         return int(str(self._all(f"SELECT count(*) FROM {self._quoted(table)}")[0][0]))  # noqa: S608 - quoted names
 
-    def newest(self, table: str, column: str) -> Scalar:
+    def newest(self, table: str, column: str) -> ColumnValue:
         """Return ``max(column)``."""
         return self._all(f"SELECT max({self._quoted(column)}) FROM {self._quoted(table)}")[0][0]  # noqa: S608 - quoted
 
@@ -117,7 +117,7 @@ class SqliteInspector:
         rows = self._all("SELECT tbl_name || '.' || name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL")
         return sorted(str(row[0]) for row in rows)
 
-    def scalar(self, statement: str) -> Scalar:
+    def scalar(self, statement: str) -> ColumnValue:
         """Return the value; a second statement, row or column is refused."""
         rows = self._all(statement)
         if len(rows) != 1 or len(rows[0]) != 1:
@@ -127,7 +127,7 @@ class SqliteInspector:
     def _quoted(self, name: str) -> str:
         return '"' + self.full_name(name).replace('"', '""') + '"'
 
-    def _all(self, query: str) -> list[tuple[Scalar, ...]]:
+    def _all(self, query: str) -> list[tuple[ColumnValue, ...]]:
         self._deadline = time.monotonic() + self._limit.total_seconds()
         try:
             return self._connection.execute(query).fetchall()

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.backups.dumps.search import CHECKSUM_LIST, Dump
+from tasks.backups.dumps.dump_search import CHECKSUM_LIST, Dump
 from tasks.backups.errors import InfrastructureError
 
 _LINE = re.compile(r"\\?([0-9a-fA-F]{64})(?: [ *](.+))?")
@@ -16,14 +16,14 @@ class ManifestError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class DumpChecksums:
     """The SHA-256 of a dump's files, and one for all of them together."""
 
     by_name: dict[str, str]  # name below the dump's folder -> 64 hex digits
     whole: str  # of the file; of a directory dump: of its sorted list of sums
 
 
-def compute(dump: Dump) -> Sums:
+def compute(dump: Dump) -> DumpChecksums:
     """
     Read the whole dump and return its sums.
 
@@ -37,7 +37,7 @@ def compute(dump: Dump) -> Sums:
                 by_name[_name(dump, path)] = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InfrastructureError(f"{dump.name} cannot be read: {error.strerror}") from error
-    return Sums(by_name, by_name.get(dump.name) or hashlib.sha256(_text(by_name).encode()).hexdigest())
+    return DumpChecksums(by_name, by_name.get(dump.name) or hashlib.sha256(_text(by_name).encode()).hexdigest())
 
 
 def read_manifest(dump: Dump) -> dict[str, str] | None:
@@ -74,7 +74,7 @@ def read_manifest(dump: Dump) -> dict[str, str] | None:
     return sums
 
 
-def compare(expected: dict[str, str], sums: Sums) -> str | None:
+def compare(expected: dict[str, str], sums: DumpChecksums) -> str | None:
     """Return what differs, or None."""
     wrong = [name for name, value in expected.items() if sums.by_name.get(name, value) != value]
     if wrong:

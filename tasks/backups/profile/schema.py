@@ -1,14 +1,12 @@
-"""Profiles: what is expected of each database's backups, declared in TOML and checked before use."""
+"""The schema of a profile: what is expected of one database's backups."""
 
 import re
-import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from tasks.backups.errors import BackupConfigError, UnknownTargetError
 from tasks.backups.payloads import TARGET_PATTERN
 
 LONGEST_RESTORE = timedelta(hours=4)  # below the task's own hard limit
@@ -38,13 +36,13 @@ type Share = Annotated[float, Field(ge=0, le=1)]
 type Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Section(BaseModel):
+class ProfileSection(BaseModel):
     """Base of all parts of a profile: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class TableRules(Section):
+class TableRules(ProfileSection):
     """What one table must hold."""
 
     name: Name  # "schema.table"; without a schema: public (PostgreSQL) or main (SQLite)
@@ -61,14 +59,14 @@ class TableRules(Section):
         return self
 
 
-class EveryTable(Section):
+class DefaultTableRules(ProfileSection):
     """What each table must hold that has no rules of its own."""
 
     min_rows: int = Field(0, ge=0)
     min_ratio: Share = 0.5
 
 
-class Revision(Section):
+class RevisionRules(ProfileSection):
     """Where the schema's revision is stored, and which ones are right."""
 
     table: Name = "alembic_version"
@@ -76,7 +74,7 @@ class Revision(Section):
     expected: list[str] = Field(min_length=1)
 
 
-class Schema(Section):
+class SchemaRules(ProfileSection):
     """Constraints and indexes that must be there."""
 
     min_constraints: int = Field(0, ge=0)  # primary and foreign keys, unique, check, exclusion
@@ -86,7 +84,7 @@ class Schema(Section):
     same_as_last_good: bool = True  # nothing that the last good run had may be gone, unless the revision changed
 
 
-class Assertion(Section):
+class Assertion(ProfileSection):
     """A question in SQL whose answer is known."""
 
     name: Name
@@ -94,7 +92,7 @@ class Assertion(Section):
     expected: bool | int | str = True
 
 
-class Profile(Section):
+class BackupProfile(ProfileSection):
     """All that is expected of one target's backups."""
 
     target: Annotated[str, Field(pattern=TARGET_PATTERN)]  # the file's name
@@ -103,21 +101,26 @@ class Profile(Section):
     pattern: Name  # of the dumps' names in it, such as "shop-*.dump"
     name_time: Name | None = None  # strptime format of a dump's name, in UTC; None: the file's own time counts
     max_age: Duration = timedelta(hours=26)
+    stable_for: Duration = timedelta(seconds=5)  # a dump that changed more recently is still being written
+    stable_within: Duration = timedelta(minutes=10)  # how long such a dump is waited for
     min_bytes: int = Field(1, ge=1)
     min_size_ratio: Share = 0.5  # of the last good dump, or else of the dump before
     manifest: Literal["required", "if_present", "off"] = "required"
     restore_timeout: Duration = timedelta(minutes=30)
+    database: Name | None = None  # of a plain dump of several (pg_dumpall)
+    template: Name | None = None  # database that scratch databases are copied from; None: template0
+    leave_out: list[Name] = []  # objects not to restore, beside those that always are: "kind" or "kind schema.name"
     restore_jobs: int = Field(1, ge=1, le=64)  # connections of pg_restore; plain dumps use one
     query_timeout: Duration | None = None  # of each check; None: the setting BACKUP_SMOKE_TIMEOUT_MS
     notify: Literal["always", "failures"] = "always"
     tables: list[TableRules] = []
-    every_table: EveryTable | None = None  # None: only the tables above are counted
-    revision: Revision | None = None
-    db_schema: Schema = Field(Schema(), alias="schema")
+    every_table: DefaultTableRules | None = None  # None: only the tables above are counted
+    revision: RevisionRules | None = None
+    db_schema: SchemaRules = Field(SchemaRules(), alias="schema")
     assertions: list[Assertion] = []
 
     @model_validator(mode="after")
-    def _ask_for_sense(self) -> "Profile":
+    def _ask_for_sense(self) -> "BackupProfile":
         if not (self.tables or self.every_table):
             raise ValueError("declare [[tables]] or [every_table]: a restore alone proves little")
         if not timedelta(0) < self.restore_timeout <= LONGEST_RESTORE:
@@ -134,62 +137,6 @@ class Profile(Section):
         return self
 
 
-def load_profiles(folder: Path) -> dict[str, Profile]:
-    """
-    Read every ``*.toml`` of a folder; the file's name is the target's.
-
-    Raises:
-        BackupConfigError: There is no such folder or no profile in it, or a profile is wrong; one line per fault.
-    """
-    files = sorted(folder.glob("*.toml"))
-    if not files:
-        raise BackupConfigError(f"BACKUP_PROFILES: no *.toml in {folder}")
-    profiles: dict[str, Profile] = {}
-    faults: list[str] = []
-    for file in files:
-        try:
-            profiles[file.stem] = load_profile(file)
-        except BackupConfigError as error:
-            faults.append(str(error))
-    if faults:
-        raise BackupConfigError("\n".join(faults))
-    return profiles
-
-
-def load_profile(file: Path) -> Profile:
-    """
-    Read one profile.
-
-    Raises:
-        BackupConfigError: It cannot be read, is not TOML, or a value is wrong; one line per fault, with its place.
-    """
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BackupConfigError(f"{file.name}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise BackupConfigError(f"{file.name}: not TOML: {error}") from error
-    if "target" in values:
-        raise BackupConfigError(f"{file.name}: target: the file's name says it already")
-    try:
-        profile = TypeAdapter(Profile).validate_python({**values, "target": file.stem})
-    except ValidationError as error:
-        raise BackupConfigError("\n".join(f"{file.name}: {line}" for line in _faults(error))) from None
-    return profile.model_copy(update={"folder": (file.parent / profile.folder).absolute()})
-
-
-def find_profile(profiles: dict[str, Profile], target: str) -> Profile:
-    """
-    Return the profile of a target.
-
-    Raises:
-        UnknownTargetError: There is none.
-    """
-    if target not in profiles:
-        raise UnknownTargetError(f"no backup profile {target!r}; known: {', '.join(sorted(profiles)) or 'none'}")
-    return profiles[target]
-
-
 def _has_date(name_format: str) -> bool:
     sample = datetime(2001, 2, 3, tzinfo=UTC)
     if "%Y" not in name_format:
@@ -199,12 +146,3 @@ def _has_date(name_format: str) -> bool:
     except ValueError:
         return False
     return read.date() == sample.date()
-
-
-def _faults(error: ValidationError) -> list[str]:
-    lines = []
-    for fault in error.errors(include_url=False):
-        place = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
-        lines.append(f"{place}: {message}" if place else message)
-    return lines

@@ -7,22 +7,24 @@ import pytest
 from sqlalchemy import select
 
 from tasks.markets.models import OracleRefusal
-from tasks.markets.oracle import Rules, judge
-from tasks.markets.payloads import Quote
+from tasks.markets.oracle_guard import OracleRules, judge
+from tasks.markets.payloads import PriceQuote
 from tests.databases import Database
 from tests.markets.market_rows import EVENT_AT, MarketRows, resolved_event
 
-RULES = Rules(sources=3, max_age=timedelta(minutes=5), skew=timedelta(seconds=30), deviation_bp=100, fallback=None)
-WITH_FALLBACK = Rules(
+RULES = OracleRules(
+    sources=3, max_age=timedelta(minutes=5), skew=timedelta(seconds=30), deviation_bp=100, fallback=None
+)
+WITH_FALLBACK = OracleRules(
     sources=3, max_age=timedelta(minutes=5), skew=timedelta(seconds=30), deviation_bp=100, fallback="chainlink"
 )
 
 
-def quote(source: str, price: str = "100", age_seconds: float = 10) -> Quote:
-    return Quote(source=source, price=Decimal(price), observed_at=EVENT_AT - timedelta(seconds=age_seconds))
+def quote(source: str, price: str = "100", age_seconds: float = 10) -> PriceQuote:
+    return PriceQuote(source=source, price=Decimal(price), observed_at=EVENT_AT - timedelta(seconds=age_seconds))
 
 
-def three(*more: Quote) -> list[Quote]:
+def three(*more: PriceQuote) -> list[PriceQuote]:
     return [quote("a"), quote("b"), quote("c"), *more]
 
 
@@ -38,7 +40,7 @@ def three(*more: Quote) -> list[Quote]:
         three(quote("c", "250", age_seconds=60)),  # of one source, the newest counts
     ],
 )
-def test_three_fresh_sources_that_agree_are_accepted(quotes: list[Quote]) -> None:
+def test_three_fresh_sources_that_agree_are_accepted(quotes: list[PriceQuote]) -> None:
     decision = judge(quotes, EVENT_AT, EVENT_AT, RULES)
 
     assert (decision.is_accepted, decision.used_fallback) == (True, False)
@@ -57,7 +59,7 @@ def test_three_fresh_sources_that_agree_are_accepted(quotes: list[Quote]) -> Non
         ([quote("a", "100"), quote("b", "100"), quote("c", "98.99")], "c is 101.0 bp from the median"),
     ],
 )
-def test_quotes_that_are_too_few_or_disagree_are_refused(quotes: list[Quote], reason: str) -> None:
+def test_quotes_that_are_too_few_or_disagree_are_refused(quotes: list[PriceQuote], reason: str) -> None:
     decision = judge(quotes, EVENT_AT, EVENT_AT, RULES)
 
     assert not decision.is_accepted
@@ -95,7 +97,7 @@ def test_an_event_that_waited_is_judged_as_when_it_was_new() -> None:
         ([quote("chainlink"), quote("a"), quote("b", "150")], False),
     ],
 )
-def test_the_named_fallback_suffices_only_when_others_are_missing(quotes: list[Quote], is_accepted: bool) -> None:  # noqa: FBT001 - a column of the table
+def test_the_named_fallback_suffices_only_when_others_are_missing(quotes: list[PriceQuote], is_accepted: bool) -> None:  # noqa: FBT001 - a column of the table
     decision = judge(quotes, EVENT_AT, EVENT_AT, WITH_FALLBACK)
 
     assert (decision.is_accepted, decision.used_fallback) == (is_accepted, is_accepted)

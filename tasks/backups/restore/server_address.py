@@ -1,4 +1,4 @@
-"""The address of a PostgreSQL server: its URL taken apart, so that the password travels in no argument."""
+"""The address of a PostgreSQL server, parsed so that its password is never in an argument."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +12,13 @@ from tasks.backups.errors import BackupConfigError, InfrastructureError
 CONNECT_LIMIT = 10  # seconds
 # A holder that vanished with its host is noticed within a minute, not within hours.
 KEEPALIVES = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
-# The server's words for faults that no second attempt heals; the protocol gives no code before the log-in.
+# Messages of faults that no retry heals; the protocol gives no code before authentication.
 _FINAL_FAULTS = ("password authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Where a database is and who enters it; shown without its password."""
+class ServerAddress:
+    """Where a database is and how to log in; its repr omits the password."""
 
     setting: str  # the variable it came from, for messages
     parts: dict[str, str] = field(repr=False)  # libpq's keywords
@@ -72,7 +72,7 @@ class Address:
         return env | {"PGCONNECT_TIMEOUT": str(CONNECT_LIMIT)}
 
 
-def parse_address(url: str, setting: str) -> Address:
+def parse_address(url: str, setting: str) -> ServerAddress:
     """
     Read ``postgresql://user:password@host:port/database?options``; SQLAlchemy's ``postgresql+psycopg`` is taken too.
 
@@ -88,7 +88,7 @@ def parse_address(url: str, setting: str) -> Address:
         raise BackupConfigError(f"{setting}: malformed PostgreSQL URL") from None
     if not str(parts.get("port", "5432")).replace(",", "").isdigit():
         raise BackupConfigError(f"{setting}: the port is not a number")
-    return Address(setting, {key: str(value) for key, value in parts.items()})
+    return ServerAddress(setting, {key: str(value) for key, value in parts.items()})
 
 
 def _last_line(error: psycopg.Error) -> str:

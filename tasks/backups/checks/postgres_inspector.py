@@ -1,4 +1,4 @@
-"""Questions to a database that was restored on PostgreSQL."""
+"""Read-only queries on a restored PostgreSQL database."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ from typing import LiteralString
 import psycopg
 from psycopg import sql
 
-from tasks.backups.checks.inspectors import QueryError, Scalar
+from tasks.backups.checks.database_inspector import ColumnValue, QueryError
 from tasks.backups.errors import InfrastructureError
-from tasks.backups.restore.scratch_database import Scratch
+from tasks.backups.restore.scratch_database import ScratchDatabase
 
 _TABLES: LiteralString = (
     "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -30,9 +30,9 @@ _OURS: LiteralString = "n.nspname NOT IN ('pg_catalog', 'information_schema') AN
 
 
 @contextmanager
-def inspect_postgres(scratch: Scratch, limit: timedelta) -> Iterator["PostgresInspector"]:
+def inspect_postgres(scratch: ScratchDatabase, limit: timedelta) -> Iterator["PostgresInspector"]:
     """
-    Open an inspector; every question has ``limit``, and no question can write.
+    Open an inspector; every query has ``limit``, and none can write.
 
     Raises:
         InfrastructureError: The scratch database cannot be reached.
@@ -45,7 +45,7 @@ def inspect_postgres(scratch: Scratch, limit: timedelta) -> Iterator["PostgresIn
 
 
 class PostgresInspector:
-    """See :class:`tasks.backups.checks.inspectors.Inspector`."""
+    """See :class:`tasks.backups.checks.database_inspector.DatabaseInspector`."""
 
     def __init__(self, connection: psycopg.Connection, limit: timedelta) -> None:
         self._connection = connection
@@ -63,7 +63,7 @@ class PostgresInspector:
         """Return the number of rows, counted."""
         return int(str(self._one(sql.SQL("SELECT count(*) FROM {}").format(self._table(table)))))
 
-    def newest(self, table: str, column: str) -> Scalar:
+    def newest(self, table: str, column: str) -> ColumnValue:
         """Return ``max(column)``."""
         return self._one(sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(column), self._table(table)))
 
@@ -80,7 +80,7 @@ class PostgresInspector:
         """Return ``schema.table.index``."""
         return self._names(_INDEXES)
 
-    def scalar(self, statement: str) -> Scalar:
+    def scalar(self, statement: str) -> ColumnValue:
         """Return the value; a second statement, row or column is refused."""
         rows = self._all(statement.encode())
         if len(rows) != 1 or len(rows[0]) != 1:
@@ -93,12 +93,12 @@ class PostgresInspector:
     def _names(self, query: LiteralString) -> list[str]:
         return sorted(str(name) for (name,) in self._all(sql.SQL(query).format(ours=sql.SQL(_OURS))))
 
-    def _one(self, query: sql.Composed) -> Scalar:
+    def _one(self, query: sql.Composed) -> ColumnValue:
         return self._all(query)[0][0]
 
-    def _all(self, query: sql.Composed | bytes) -> Sequence[tuple[Scalar, ...]]:
+    def _all(self, query: sql.Composed | bytes) -> Sequence[tuple[ColumnValue, ...]]:
         try:  # prepared: the protocol then takes a single statement
-            rows: Sequence[tuple[Scalar, ...]] = self._connection.execute(query, prepare=True).fetchall()
+            rows: Sequence[tuple[ColumnValue, ...]] = self._connection.execute(query, prepare=True).fetchall()
         except psycopg.errors.QueryCanceled as error:
             raise QueryError(f"no answer within {self._limit.total_seconds():g} s") from error
         except psycopg.OperationalError as error:

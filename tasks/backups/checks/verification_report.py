@@ -1,4 +1,4 @@
-"""What a verification found: single checks, the facts for the next comparison, and their sum."""
+"""The result of a verification: its checks, and the facts that the next run is compared with."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,16 +9,16 @@ LONGEST_REASON = 2000  # characters
 MOST_CHECKS_KEPT = 500  # in a history row; failed ones are kept first
 
 
-class Check(BaseModel):
-    """One question with its answer; the detail holds counts and names, never rows."""
+class BackupCheck(BaseModel):
+    """One check and its result; the detail holds counts and names, never rows."""
 
     name: str  # such as "checksum" or "rows public.users"
     passed: bool
     detail: str
 
 
-class Facts(BaseModel):
-    """What a good run leaves for the next one to be compared with."""
+class BackupFacts(BaseModel):
+    """What the next run is compared with."""
 
     rows: dict[str, int] = {}  # of each table that was counted
     tables: list[str] = []  # all of them, counted or not
@@ -28,7 +28,7 @@ class Facts(BaseModel):
 
 
 @dataclass(slots=True)
-class Report:
+class VerificationReport:
     """The growing result of one run."""
 
     dump: str | None = None
@@ -37,13 +37,13 @@ class Report:
     dump_bytes: int | None = None
     dump_sha256: str | None = None
     restore_ms: int | None = None
-    checks: list[Check] = field(default_factory=list)
-    facts: Facts = field(default_factory=Facts)
+    checks: list[BackupCheck] = field(default_factory=list)
+    facts: BackupFacts = field(default_factory=BackupFacts)
     error: str | None = None  # why the verification itself could not be made
 
     def add(self, name: str, detail: str, *, passed: bool) -> bool:
-        """Note a check; return whether it passed."""
-        self.checks.append(Check(name=name, passed=passed, detail=detail))
+        """Add a check; return whether it passed."""
+        self.checks.append(BackupCheck(name=name, passed=passed, detail=detail))
         return passed
 
     @property
@@ -54,7 +54,7 @@ class Report:
         return "passed" if self.checks and all(check.passed for check in self.checks) else "failed"
 
     @property
-    def failures(self) -> list[Check]:
+    def failures(self) -> list[BackupCheck]:
         """The checks that failed."""
         return [check for check in self.checks if not check.passed]
 
@@ -74,13 +74,13 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedVerification:
     """A run that is over, as listings and notices show it."""
 
     run_id: str
     target: str
     state: str  # passed, failed or error
-    report: Report
+    report: VerificationReport
     started_at: datetime
     finished_at: datetime
     holder: str
