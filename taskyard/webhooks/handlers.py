@@ -14,6 +14,7 @@ from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
 from taskyard.tasks.errors import PermanentError, RetryAfter, Snooze, Superseded
 from taskyard.webhooks.delivery.dispatch import DueDelivery
+from taskyard.webhooks.delivery.limits import LATE
 from taskyard.webhooks.delivery.store import Claim, Refusal
 from taskyard.webhooks.delivery.transitions import AttemptFacts, AttemptOutcome
 from taskyard.webhooks.http.response import Answer, ErrorCode, Timeouts, mask_echoes
@@ -24,6 +25,7 @@ from taskyard.webhooks.signing.schemes import SymmetricSecret, predictify_header
 USER_AGENT = "Taskyard-Webhooks/1"
 SWEEP_BATCH = 500
 SWEEP_LIMIT = 20_000  # deliveries in one sweep; the next one takes the rest
+STARTS = 4  # that a worker takes for one request before it sends, late or not
 EARLY_LIMIT = timedelta(seconds=30)  # a message this much ahead of its delivery is obsolete
 
 log = structlog.stdlib.get_logger(__name__)
@@ -65,6 +67,9 @@ class DeliveryStore(Protocol):
 
     def claim(self, delivery_id: UUID, manual_by: str | None = None, *, is_slow_lane: bool = True) -> Claim | Refusal:
         """Take the lease on a delivery, or return why not."""
+
+    def take_start(self, claim: Claim) -> datetime:
+        """Take another start under the endpoint's rate limit."""
 
     def record(self, claim: Claim, facts: AttemptFacts) -> AttemptOutcome:
         """Write the attempt and what follows from it."""
@@ -113,8 +118,7 @@ def deliver(payload: DeliverWebhook, dependencies: DeliveryDependencies) -> Deli
     claim = dependencies.store.claim(payload.delivery_id, payload.manual_by, is_slow_lane=dependencies.is_slow_lane)
     if isinstance(claim, Refusal):
         _refused(payload.delivery_id, claim, dependencies)
-    sleep(max(0.0, (claim.starts_at - utc_now()).total_seconds()))  # at most SEND_AHEAD
-    started_at = utc_now()
+    started_at = _wait_for_start(claim, dependencies.store)
     timeouts = Timeouts(connect=settings.webhook_connect_timeout, total=settings.webhook_total_timeout)
     headers = _signed_headers(claim, started_at)
     if headers is None:
@@ -170,6 +174,17 @@ def sweep(store: DeliveryStore, enqueue: Callable[[Iterable[DueDelivery]], None]
     if total:
         log.info("webhook.swept", enqueued=total)
     return SweepReport(enqueued=total)
+
+
+def _wait_for_start(claim: Claim, store: DeliveryStore) -> datetime:
+    """Wait until the request may start, at most SEND_AHEAD; a busy worker that misses it takes another start."""
+    starts_at = claim.starts_at
+    for _ in range(STARTS):
+        sleep(max(0.0, (starts_at - utc_now()).total_seconds()))
+        if claim.endpoint.rate_per_second is None or utc_now() - starts_at <= LATE:
+            break
+        starts_at = store.take_start(claim)
+    return utc_now()
 
 
 def _refused(delivery_id: UUID, refusal: Refusal, dependencies: DeliveryDependencies) -> NoReturn:

@@ -10,7 +10,7 @@ from taskyard.database.columns import utc_now
 from taskyard.settings.loading import load_settings
 from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.delivery.endpoints import disable, enable, find
-from taskyard.webhooks.delivery.limits import EndpointLimiter, LimitWait
+from taskyard.webhooks.delivery.limits import LEAD, EndpointLimiter, LimitWait
 from taskyard.webhooks.delivery.store import Claim, Refusal
 from taskyard.webhooks.models import Delivery, Endpoint
 from tests.webhooks.webhook_rows import ENVIRONMENT, WebhookRows, status
@@ -95,8 +95,8 @@ def test_under_a_rate_limit_deliveries_are_asked_to_come_an_interval_apart_and_o
 
     answers = [limiter.admit(Delivery(event_id="", endpoint_id=uuid4(), event_type=""), now) for _ in range(8)]
 
-    ahead = [LimitWait(now + timedelta(seconds=seconds)) for seconds in (0.25, 0.5, 0.75, 1.0)]
-    assert answers == [now, *ahead, LimitWait(None), LimitWait(None), LimitWait(None)]
+    ahead = [LimitWait(now + LEAD + timedelta(seconds=seconds)) for seconds in (0.25, 0.5, 0.75, 1.0)]
+    assert answers == [now + LEAD, *ahead, *[LimitWait(None)] * 3]
 
 
 def test_starts_lie_an_interval_apart_however_late_the_deliveries_come() -> None:
@@ -109,8 +109,7 @@ def test_starts_lie_an_interval_apart_however_late_the_deliveries_come() -> None
 
     starts = [limiter.admit(reserved, late) for _ in range(20)]
 
-    assert starts[0] == late
-    assert starts[1] == late + timedelta(milliseconds=50)
+    assert starts[:2] == [late + LEAD, late + LEAD + timedelta(milliseconds=50)]
     assert all(isinstance(start, LimitWait) for start in starts[2:])
 
 
@@ -150,7 +149,7 @@ def test_who_finishes_under_a_rate_limit_calls_the_next_to_its_slot(webhook_rows
     (released,) = webhook_rows.record(webhook_rows.claim(second), status(200)).released
 
     assert released.delivery_id == third
-    assert 4 * SECOND < released.wait <= 5 * SECOND
+    assert 4 * SECOND < released.wait <= 5 * SECOND + LEAD
     assert webhook_rows.refusal(third).retry_at is not None, "its slot"
 
 

@@ -10,7 +10,9 @@ from taskyard.webhooks.models import SLOW_AFTER, Delivery, Endpoint
 LONGEST_BREAK = timedelta(minutes=30)
 SLOTS_SPAN = timedelta(seconds=1)  # deliveries are asked to come so far ahead; at least one interval
 FAST = timedelta(seconds=1)  # an attempt that takes longer is a slow one
-SEND_AHEAD = timedelta(milliseconds=50)  # a worker waits so long for its request's start, which is then exact
+LEAD = timedelta(milliseconds=100)  # under a rate limit, from the claim to the start: longer than a commit takes
+SEND_AHEAD = timedelta(milliseconds=150)  # a worker waits at most so long for its request's start, which is then exact
+LATE = timedelta(milliseconds=50)  # a worker that is late by more takes another start: two would be too close together
 
 
 class LimitWait(NamedTuple):
@@ -42,10 +44,14 @@ class EndpointLimiter:
             return LimitWait(None)
         if self.endpoint.rate_per_second is None:
             return now
-        start = max(now, self.endpoint.next_start_at or now)
         asked_to_come = now if delivery.slot_reserved else self.endpoint.next_slot_at or now
-        if max(start, asked_to_come) - now > SEND_AHEAD:
+        if max(self.endpoint.next_start_at or now, asked_to_come) - now > SEND_AHEAD:
             return LimitWait(self.reserve(now))
+        return self.take_start(now)
+
+    def take_start(self, now: datetime) -> datetime:
+        """Take the next start under the endpoint's rate limit, whoever else waits; at least LEAD from now."""
+        start = max(now + LEAD, self.endpoint.next_start_at or now)
         self.endpoint.next_start_at = start + self._interval
         self.endpoint.next_slot_at = max(self.endpoint.next_slot_at or start, self.endpoint.next_start_at)
         return start
@@ -79,7 +85,7 @@ class EndpointLimiter:
 
     @property
     def _slots_span(self) -> timedelta:
-        return max(SLOTS_SPAN, self._interval)
+        return LEAD + max(SLOTS_SPAN, self._interval)
 
 
 def note_speed(endpoint: Endpoint, took: timedelta, *, is_success: bool) -> bool:

@@ -101,6 +101,12 @@ class SqlDeliveryStore:
         """
         return self._claims.call(_ClaimRequest(delivery_id, manual_by, is_slow_lane))
 
+    def take_start(self, claim: Claim) -> datetime:
+        """Take another start under the endpoint's rate limit, for a request that missed its own."""
+        with self._open_session() as session, session.begin():
+            endpoint = session.get_one(Endpoint, claim.endpoint.id, with_for_update={"key_share": True})
+            return EndpointLimiter(endpoint, 0, self._settings).take_start(utc_now())
+
     def record(self, claim: Claim, facts: AttemptFacts) -> AttemptOutcome:
         """
         Write the attempt, what follows for the delivery, and the endpoint's health.
