@@ -49,7 +49,7 @@ def test_no_more_requests_start_than_the_rate_allows(make_postgres_platform: Pla
     assert len(receiver.requests) == len(times) == number
     assert most_within(times, 1.0) <= rate + 1
     assert most_within(times, 10.0) <= rate * 10 * 1.02
-    assert times[-1] <= 2 * number / rate, "a limit is no standstill"
+    assert times[-1] <= 4 * number / rate, "a limit is no standstill, on a busy machine either"
 
 
 def test_the_breaker_spares_a_failing_receiver_and_all_arrives_when_it_is_mended(
