@@ -29,6 +29,13 @@ FLOWS_DOMAIN = Domain(
     "flows",
     tasks=("taskyard.flows.tasks",),
     timetable="taskyard.built_in:flows_timetable",
+    gauges="taskyard.flows.metrics:figures",
+    checks="taskyard.flows.checks:findings",
+    commands=(
+        CommandGroup(
+            "flows", "taskyard.cli.flows.commands", "Flows: list, show, resume, retry, skip, approve, cancel."
+        ),
+    ),
 )
 BUILT_IN = (RECORDS_DOMAIN, WEBHOOKS_DOMAIN, FLOWS_DOMAIN)
 
