@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from taskyard.flows.steering import cancel_flow, resume_flow, signal_flow
     from taskyard.history.audit_policy import AuditPolicy
     from taskyard.settings.queues import DEFAULT, MAINTENANCE, Queue
-    from taskyard.tasks.call_options import CallOptions, Run
+    from taskyard.tasks.call_options import CallOptions, RunHandle
     from taskyard.tasks.declaration import TypedTask, task
     from taskyard.tasks.errors import (
         InvalidPayloadError,
@@ -42,7 +42,7 @@ _HOMES = {
     "taskyard.flows.steering": ("cancel_flow", "resume_flow", "signal_flow"),
     "taskyard.history.audit_policy": ("AuditPolicy",),
     "taskyard.settings.queues": ("DEFAULT", "MAINTENANCE", "Queue"),
-    "taskyard.tasks.call_options": ("CallOptions", "Run"),
+    "taskyard.tasks.call_options": ("CallOptions", "RunHandle"),
     "taskyard.tasks.declaration": ("TypedTask", "task"),
     "taskyard.tasks.errors": (
         *("InvalidPayloadError", "PermanentError", "RetryAfter"),
@@ -76,7 +76,7 @@ __all__ = [
     "Poll",
     "Queue",
     "RetryAfter",
-    "Run",
+    "RunHandle",
     "Secret",
     "Snooze",
     "Superseded",
