@@ -29,6 +29,7 @@ from taskyard.cli.kit.output import (
 from taskyard.cli.kit.recorded_changes import logged_change, queue_control
 from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
+from taskyard.flows.queries import flow_of_run
 from taskyard.history.dead_letters import dead_letters_of_run
 from taskyard.history.models import Attempt
 from taskyard.history.queries.runs import RunFilter, attempts_of, children_of, find_run, list_runs
@@ -102,7 +103,7 @@ def show(*, run_id: str, as_json: bool) -> None:
         if run is None:
             raise NotFoundError(f"no run {run_id}")
         attempts, children = attempts_of(session, run_id), children_of(session, run_id)
-        origin = origin_of(session, run_id)
+        origin = {**origin_of(session, run_id), **flow_of_run(session, run_id, run.root_id)}
         letters = dead_letters_of_run(session, run_id)
     if as_json:
         listed = [attempt_facts(attempt) for attempt in attempts]
