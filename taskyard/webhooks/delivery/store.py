@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cache, partial
 from uuid import UUID, uuid4
 
 from sqlalchemy import bindparam, select, update
@@ -20,7 +20,6 @@ from taskyard.webhooks.delivery.limits import EndpointLimiter, LimitWait
 from taskyard.webhooks.delivery.transitions import AttemptFacts, AttemptOutcome, LockedRows, settle_attempt
 from taskyard.webhooks.event_store import fan_out, pending_fan_outs
 from taskyard.webhooks.models import OPEN_STATES, Delivery, DeliveryAttempt, Endpoint, Event
-from taskyard.webhooks.signing.key_vault import Vault
 from taskyard.webhooks.signing.schemes import SigningSecret
 
 SECRET_CACHE_SIZE = 10_000  # endpoints whose decrypted secrets a process caches
@@ -88,14 +87,10 @@ class SqlDeliveryStore:
     def __init__(self, open_session: Callable[[], Session], settings: Settings) -> None:
         self._open_session = open_session
         self._settings = settings
+        self._vault = cache(partial(open_vault, settings))  # only sending needs the keys; sweeps run without
         self._known: dict[UUID, _CachedSecrets] = {}
         self._claims = GroupCommitter(self._claim_all)
         self._records = GroupCommitter(self._record_all)
-
-    @cached_property
-    def _vault(self) -> Vault:
-        """Only sending needs the keys: a platform without webhooks has none, and its sweeps find nothing to do."""
-        return open_vault(self._settings)
 
     def claim(self, delivery_id: UUID, manual_by: str | None = None, *, is_slow_lane: bool = True) -> Claim | Refusal:
         """
@@ -229,9 +224,9 @@ class SqlDeliveryStore:
         if known is None or known.version != endpoint.updated_at:
             if len(self._known) >= SECRET_CACHE_SIZE:
                 self._known.clear()
-            secrets = active_secrets(session, self._vault, endpoint.id, now)
+            secrets = active_secrets(session, self._vault(), endpoint.id, now)
             known = self._known[endpoint.id] = _CachedSecrets(
-                endpoint.updated_at, secrets, open_headers(self._vault, endpoint)
+                endpoint.updated_at, secrets, open_headers(self._vault(), endpoint)
             )
         active = [secret for secret, expires_at in known.secrets if expires_at is None or expires_at > now]
         return active, known.extra_headers
