@@ -18,7 +18,7 @@ from taskyard.flows.outcomes import Outcome
 from taskyard.flows.states import ENDED_FLOWS
 from taskyard.flows.steprefs import StepRef
 from taskyard.flows.store import FlowStore, Start
-from taskyard.flows.sweeping import Sweeper, Swept
+from taskyard.flows.sweeping import FlowsSwept, Sweeper
 from taskyard.history.models import DeadLetter
 from taskyard.tasks.dead_letters.redrive import redrive
 from tests.databases import Database
@@ -104,7 +104,7 @@ class FlowStage:
         with self.session() as session, session.begin():
             session.execute(update(StepRow).where(col(StepRow.check_at).is_not(None)).values(check_at=utc_now()))
 
-    def sweep(self) -> Swept:
+    def sweep(self) -> FlowsSwept:
         """Look for what is due."""
         with Redis.from_url(self.valkey.url) as client:
             return Sweeper(self.session, lambda runs: find_live_runs(client, PREFIX, runs)).sweep()
