@@ -3,7 +3,7 @@
 PY := .venv/bin/python
 JOBS ?= 4
 
-.PHONY: help setup demo test check chaos bench lock clean
+.PHONY: help setup demo test check chaos bench dist lock clean
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -13,6 +13,8 @@ setup:  ## Make .venv from the lock file (also makes its own uv)
 demo: setup  ## Run the main job on embedded servers; KEEP=1 leaves them up until Ctrl-C
 	@$(PY) -m scripts.demo $(if $(KEEP),--keep)
 
+# Tests start hundreds of processes: without its bytecode each would compile our sources anew, for a second or so.
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup  ## Run all tests on real Valkey, PostgreSQL and SQLite
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
@@ -28,8 +30,11 @@ chaos: setup  ## Long runs with random kills
 bench: setup  ## Measure, and print the machine and a table
 	@$(PY) -m bench $(ARGS)
 
+dist: setup  ## Build the wheel and the source distribution into dist/
+	@$(PY) -m hatchling build -d dist
+
 lock: setup  ## Pin all packages again (names, versions, hashes; no addresses)
 	@scripts/lock
 
 clean:  ## Remove what the targets made
-	rm -rf .venv .run build .mypy_cache .ruff_cache
+	rm -rf .venv .run build dist .mypy_cache .ruff_cache

@@ -21,7 +21,7 @@ from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.launch.programs import ASYNCIO_POOL
 from taskyard.settings.queues import WEBHOOKS
 from taskyard.tasks.sending import enqueue_many
-from tests.pointing import point_app_at
+from tests.app_broker import use_broker
 from tests.servers import Server
 from tests.waiting import wait_for
 from tests.workers import MINIMAL, Worker
@@ -57,7 +57,7 @@ def measure(pool: str, tasks: int, slots: int) -> tuple[float, float, float]:
         worker = stack.enter_context(
             Worker("bench.soak_tasks", folder, arguments=arguments, env=env).start(wait_ready=False)
         )
-        point_app_at(valkey.url)
+        use_broker(valkey.url)
         client = stack.enter_context(redis.Redis.from_url(valkey.url))
         control = QueueControl(client)
         wait_for(lambda: control.counts(WEBHOOKS.name).consumers, LIMIT, "the worker listens")

@@ -29,9 +29,9 @@ from taskyard.history.models import Run
 from taskyard.history.queries.runs import RunFilter, attempts_of, children_of, find_run, list_runs
 from taskyard.history.writer.event_writer import backlog
 from taskyard.tasks.sending import enqueue_many
-from tests.audit import records_app
+from tests.app_broker import use_broker
 from tests.databases import Database
-from tests.pointing import point_app_at
+from tests.history import records_app
 from tests.servers import Server
 from tests.waiting import wait_for
 from tests.workers import MINIMAL, Worker
@@ -89,7 +89,7 @@ def servers() -> Iterator[tuple[Database, Server, Path]]:
 
 def throughput(database: Database, valkey: Server, folder: Path, tasks: int, rounds: int) -> None:
     """Drain no-op tasks with and without audit, in turn, and print the ratio."""
-    point_app_at(valkey.url)
+    use_broker(valkey.url)
     rates: dict[bool, list[float]] = {True: [], False: []}
     waiting: list[int] = []
     for number in range(rounds):
@@ -116,7 +116,7 @@ def drain(database: Database, valkey: Server, folder: Path, tasks: int, *, is_on
     env |= {"LOG_LEVEL": "warning", "TASKYARD_DATA": str(folder)}
     env |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode")}  # as when installed
     arguments = ("-P", "threads", "-c", str(SLOTS), "-Q", "celery", *MINIMAL)
-    worker = Worker("tests.audit.records_app", folder, arguments=arguments, env=env)
+    worker = Worker("tests.history.records_app", folder, arguments=arguments, env=env)
     with redis.Redis.from_url(valkey.url) as client:
         control = QueueControl(client)
 

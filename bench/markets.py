@@ -17,10 +17,10 @@ from bench.databases import durable_database
 from scripts.standins.soroban_node import CONTRACT, StandinNode, account
 from tasks.markets.models import Market, Prediction
 from tasks.reconciliation.models import MarketLine, Report
+from tests.app_broker import use_broker
 from tests.databases import Database, Kind
-from tests.markets.platform import Platform, environment
-from tests.markets.world import World, resolved_event
-from tests.pointing import point_app_at
+from tests.markets.market_platform import MarketPlatform, environment
+from tests.markets.market_rows import MarketRows, resolved_event
 from tests.servers import Server
 from tests.waiting import wait_for
 
@@ -49,17 +49,17 @@ def main(words: list[str] | None = None) -> None:
 def resolution(kind: Kind, predictions: int) -> tuple[float, float]:
     """Return the seconds of one resolution, committed, and this process's seconds of CPU in it."""
     with _database(kind) as database:
-        world, random = World(database), Random(5)  # noqa: S311 - a sample
-        world.market(fee_bp=100)
+        market_rows, random = MarketRows(database), Random(5)  # noqa: S311 - a sample
+        market_rows.market(fee_bp=100)
         bets = [(random.choice(["yes", "no"]), random.randrange(1, 10**20)) for _ in range(predictions)]
         for start in range(0, predictions, BATCH):
-            world.predict(*bets[start : start + BATCH])
-        store = world.markets()
+            market_rows.predict(*bets[start : start + BATCH])
+        store = market_rows.markets()
         begin, idle = monotonic(), process_time()
         verdict = store.resolve(resolved_event())
         took, busy = monotonic() - begin, process_time() - idle
         settled = verdict.resolution
-        if settled is None or world.paid() + settled.fee != sum(amount for _, amount in bets):
+        if settled is None or market_rows.paid() + settled.fee != sum(amount for _, amount in bets):
             raise RuntimeError("the payouts are not the pool")
         return took, busy
 
@@ -67,7 +67,7 @@ def resolution(kind: Kind, predictions: int) -> tuple[float, float]:
 def reconciliation(markets: int, workers: int) -> float:
     """Return the seconds from the first compared market to the report, on PostgreSQL, with the workers running."""
     with _database("postgresql") as database, _platform(database) as (platform, node):
-        _fill(World(database), node, markets)
+        _fill(MarketRows(database), node, markets)
         for number in range(workers):
             platform.worker(f"worker{number}")
         platform.send("reconciliation.reconcile", {"type": "global"})
@@ -80,12 +80,12 @@ def reconciliation(markets: int, workers: int) -> float:
         return took
 
 
-def _fill(world: World, node: StandinNode, markets: int) -> None:
-    users = {number: world.user(account(number)) for number in range(POSITIONS)}
+def _fill(market_rows: MarketRows, node: StandinNode, markets: int) -> None:
+    users = {number: market_rows.user(account(number)) for number in range(POSITIONS)}
     names = [f"m{number:05}" for number in range(markets)]
-    with world.database.session() as session, session.begin():
+    with market_rows.database.session() as session, session.begin():
         session.add_all(Market(id=name) for name in names)
-    with world.database.session() as session, session.begin():
+    with market_rows.database.session() as session, session.begin():
         session.add_all(
             Prediction(
                 market_id=name,
@@ -103,15 +103,15 @@ def _fill(world: World, node: StandinNode, markets: int) -> None:
 
 
 @contextmanager
-def _platform(database: Database) -> Iterator[tuple[Platform, StandinNode]]:
+def _platform(database: Database) -> Iterator[tuple[MarketPlatform, StandinNode]]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         node = stack.enter_context(StandinNode())
         valkey = stack.enter_context(Server(folder / "valkey", appendfsync="everysec"))
         chain = {"CHAIN_PROVIDER": "soroban", "CHAIN_RPC_URL": node.url, "CHAIN_CONTRACT": CONTRACT}
         calm = {"WORKER_QUEUE_STALLED_INTERVAL": "30000"}
-        point_app_at(valkey.url)
-        platform = Platform(valkey, database, folder, {**environment(valkey, database, folder), **chain, **calm})
+        use_broker(valkey.url)
+        platform = MarketPlatform(valkey, database, folder, {**environment(valkey, database, folder), **chain, **calm})
         stack.callback(platform.stop)
         yield platform, node
 

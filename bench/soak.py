@@ -32,8 +32,8 @@ from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.launch.programs import ASYNCIO_POOL
 from taskyard.settings.queues import DEFAULT, WEBHOOKS
 from taskyard.tasks.sending import enqueue_many
+from tests.app_broker import use_broker
 from tests.databases import Database
-from tests.pointing import point_app_at
 from tests.servers import Server
 from tests.waiting import wait_for
 from tests.workers import ROOT, Worker
@@ -171,7 +171,7 @@ def platform() -> Iterator[Site]:
             for name, words in POOLS.items()
         }
         beat = stack.enter_context(started_beat(logs, env))
-        point_app_at(valkey.url)
+        use_broker(valkey.url)
         control = QueueControl(stack.enter_context(redis.Redis.from_url(valkey.url)))
         wait_for(lambda: all(control.counts(queue).consumers for queue in QUEUES), LIMIT, "all queues are served")
         pids = {f"worker, {name}": worker.pid for name, worker in workers.items()}

@@ -17,9 +17,9 @@ import psutil
 
 from bench.machine import describe
 from bench.receivers import Receivers, receivers
-from bench.webhooks import ENDPOINTS, LIMIT, platform
+from bench.webhooks import ENDPOINTS, LIMIT, start_platform
 from tests.databases import KINDS, Kind
-from tests.system.site import Site
+from tests.system.webhook_platform import WebhookPlatform
 from tests.waiting import wait_for
 
 SLOTS = {"threads": 400, "asyncio": 400}  # of the same memory
@@ -66,11 +66,11 @@ def main(words: list[str] | None = None) -> None:
 
 def measure(pool: str, slots: int, outside: Receivers, deliveries: int, kind: Kind) -> Result:
     """Queue all deliveries, then let one worker send them; from the first arrival until all are recorded."""
-    with platform(kind, WEBHOOK_MAX_CONCURRENCY=LANE) as site:
+    with start_platform(kind, WEBHOOK_MAX_CONCURRENCY=LANE) as platform:
         for url in outside.urls:
-            site.stage.endpoint(("all.things",), url)
-        site.emit_together(deliveries // ENDPOINTS, "all.things")
-        process = psutil.Process(site.worker(slots=slots, pool=pool).pid)
+            platform.webhook_rows.endpoint(("all.things",), url)
+        platform.emit_together(deliveries // ENDPOINTS, "all.things")
+        process = psutil.Process(platform.worker(slots=slots, pool=pool).pid)
         peak = 0
 
         def has_arrived(number: int) -> bool:
@@ -81,16 +81,16 @@ def measure(pool: str, slots: int, outside: Receivers, deliveries: int, kind: Ki
         wait_for(lambda: has_arrived(1), LIMIT, "the first arrives")
         began, used, used_by_all = monotonic(), processor_time([process]), processor_time(everybody())
         wait_for(lambda: has_arrived(deliveries), LIMIT, "all arrive")
-        wait_for(lambda: is_recorded(site, deliveries), LIMIT, "all are recorded")
+        wait_for(lambda: is_recorded(platform, deliveries), LIMIT, "all are recorded")
         took = monotonic() - began
         used = processor_time([process]) - used
         others = processor_time(everybody()) - used_by_all - used
         return Result(deliveries / took, peak / 2**20, used / deliveries * 1000, others / deliveries * 1000)
 
 
-def is_recorded(site: Site, deliveries: int) -> bool:
+def is_recorded(platform: WebhookPlatform, deliveries: int) -> bool:
     """Whether all are delivered."""
-    return site.states() == {"delivered": deliveries}
+    return platform.states() == {"delivered": deliveries}
 
 
 def everybody() -> list[psutil.Process]:

@@ -23,7 +23,7 @@ from bench.receivers import Receivers, receivers
 from tests.databases import Kind
 from tests.nodes.nodes import start_broker
 from tests.nodes.processes import ProcessClient
-from tests.system.site import Site
+from tests.system.webhook_platform import WebhookPlatform
 from tests.waiting import wait_for
 
 ENDPOINTS = 10
@@ -56,29 +56,29 @@ def main(words: list[str] | None = None) -> None:
 
 def measure(kind: Kind, deliveries: int, seconds: int, workers: int) -> tuple[float, tuple[float, float]]:
     """Return deliveries per second, and the p50 and p99 in seconds."""
-    with receivers(ENDPOINTS) as outside, platform(kind) as site:
+    with receivers(ENDPOINTS) as outside, start_platform(kind) as platform:
         for number, url in enumerate(outside.urls):
-            site.stage.endpoint(("all.things", f"one.n{number}"), url)
-        site.emit_together(deliveries // ENDPOINTS, "all.things")
+            platform.webhook_rows.endpoint(("all.things", f"one.n{number}"), url)
+        platform.emit_together(deliveries // ENDPOINTS, "all.things")
         for number in range(workers):
-            site.worker(f"worker-{number}", slots=SLOTS)
+            platform.worker(f"worker-{number}", slots=SLOTS)
         wait_for(lambda: outside.count > 0, LIMIT, "the first arrives")
         started = monotonic()
         wait_for(lambda: outside.count >= deliveries, LIMIT, "all arrive")
-        wait_for(lambda: site.states() == {"delivered": deliveries}, LIMIT, "all are recorded")
+        wait_for(lambda: platform.states() == {"delivered": deliveries}, LIMIT, "all are recorded")
         rate = deliveries / (monotonic() - started)
         outside.take()
-        return rate, latencies(site, outside, seconds)
+        return rate, latencies(platform, outside, seconds)
 
 
-def latencies(site: Site, outside: Receivers, seconds: int) -> tuple[float, float]:
+def latencies(platform: WebhookPlatform, outside: Receivers, seconds: int) -> tuple[float, float]:
     """Emit events at an even pace, each for one endpoint, from the threads of one app."""
     pacer, started, turn = Event(), monotonic(), count()
 
     def serve_requests() -> None:
         while (number := next(turn)) < seconds * PER_SECOND:
             pacer.wait(max(0.0, started + number / PER_SECOND - monotonic()))
-            site.emit(event_type=f"one.n{number % ENDPOINTS}")
+            platform.emit(event_type=f"one.n{number % ENDPOINTS}")
 
     with ThreadPoolExecutor(APP_THREADS) as app:
         for thread in [app.submit(serve_requests) for _ in range(APP_THREADS)]:
@@ -92,7 +92,7 @@ def latencies(site: Site, outside: Receivers, seconds: int) -> tuple[float, floa
 
 
 @contextmanager
-def platform(kind: Kind, **environ: str) -> Iterator[Site]:
+def start_platform(kind: Kind, **environ: str) -> Iterator[WebhookPlatform]:
     """Broker and database of our own, gone at the end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskyard-bench-")))
@@ -100,7 +100,7 @@ def platform(kind: Kind, **environ: str) -> Iterator[Site]:
         broker = start_broker(client, appendfsync="everysec")
         stack.callback(broker.teardown)
         database = stack.enter_context(durable_database(kind, folder))
-        yield stack.enter_context(Site(database, broker, client, folder, **SETTINGS | environ))
+        yield stack.enter_context(WebhookPlatform(database, broker, client, folder, **SETTINGS | environ))
 
 
 if __name__ == "__main__":

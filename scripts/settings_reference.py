@@ -22,8 +22,9 @@ TABLE_HEAD = """\
 # Settings
 
 Taskyard reads its settings once, from the environment and from a `.env` file in the working directory; the
-environment wins. A wrong value, or an unknown name that starts like one of ours, stops the process with one line per
-error and the list of known names. An empty value means the default.
+environment wins. A wrong value, or a name that is almost one of these, stops the process with one line per error and
+the list of known names; variables of other programs, such as `WORKER_TIMEOUT`, do not. An empty value means the
+default.
 
 Files, folders and settings that belong together are looked at by those that need them: a worker that takes from the
 queue of their tasks, `up` before it starts anything, and `doctor`. Dumps and profiles may still come; other hosts are

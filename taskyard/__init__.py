@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from taskyard.app import Taskyard
     from taskyard.domain import CommandGroup, Domain, Tables
+    from taskyard.flows.current import Pending, add_steps, failures_of, result_of, results_of
+    from taskyard.flows.definition import Flow, FlowRun, Poll
+    from taskyard.flows.steering import cancel_flow, resume_flow, signal_flow
     from taskyard.history.audit_policy import AuditPolicy
     from taskyard.settings.queues import DEFAULT, MAINTENANCE, Queue
     from taskyard.tasks.call_options import CallOptions, Run
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "taskyard.app": ("Taskyard",),
     "taskyard.domain": ("CommandGroup", "Domain", "Tables"),
+    "taskyard.flows.current": ("Pending", "add_steps", "failures_of", "result_of", "results_of"),
+    "taskyard.flows.definition": ("Flow", "FlowRun", "Poll"),
+    "taskyard.flows.steering": ("cancel_flow", "resume_flow", "signal_flow"),
     "taskyard.history.audit_policy": ("AuditPolicy",),
     "taskyard.settings.queues": ("DEFAULT", "MAINTENANCE", "Queue"),
     "taskyard.tasks.call_options": ("CallOptions", "Run"),
@@ -47,11 +53,15 @@ __all__ = [
     "CommandGroup",
     "Domain",
     "Exponential",
+    "Flow",
+    "FlowRun",
     "Hidden",
     "InvalidPayloadError",
     "Payload",
+    "Pending",
     "PermanentError",
     "Policy",
+    "Poll",
     "Queue",
     "RetryAfter",
     "Run",
@@ -61,12 +71,19 @@ __all__ = [
     "Taskyard",
     "TypedTask",
     "UnknownTaskError",
+    "add_steps",
     "before_work",
+    "cancel_flow",
     "emit",
     "enqueue_many",
+    "failures_of",
     "find_task",
     "progress",
+    "result_of",
+    "results_of",
+    "resume_flow",
     "send",
+    "signal_flow",
     "task",
 ]
 

@@ -69,12 +69,14 @@ class Taskyard(PlatformApp):
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's name
         """Celery's worker with our steps, which only a worker's process imports."""
+        from taskyard.broker.worker.portable_errors import use_portable_errors  # noqa: PLC0415 - as above
         from taskyard.broker.worker.signal_handlers import SoftSignals  # noqa: PLC0415 - as above
         from taskyard.history.writer.bootstep import AuditWriter  # noqa: PLC0415 - as above
         from taskyard.monitor.in_worker import WorkerMonitor  # noqa: PLC0415 - as above
         from taskyard.tasks.start_checks import StartCheck  # noqa: PLC0415 - as above
 
         self.steps["worker"].update({AuditWriter, SoftSignals, WorkerMonitor, StartCheck})
+        use_portable_errors()  # before the pool makes its processes
         return super().Worker
 
     def _configuration(self) -> dict[str, Any]:

@@ -25,7 +25,12 @@ WEBHOOKS_DOMAIN = Domain(
         CommandGroup("webhooks", "taskyard.cli.webhooks.commands", "Webhooks: endpoints, deliveries, send again."),
     ),
 )
-BUILT_IN = (RECORDS_DOMAIN, WEBHOOKS_DOMAIN)
+FLOWS_DOMAIN = Domain(
+    "flows",
+    tasks=("taskyard.flows.tasks",),
+    timetable="taskyard.built_in:flows_timetable",
+)
+BUILT_IN = (RECORDS_DOMAIN, WEBHOOKS_DOMAIN, FLOWS_DOMAIN)
 
 
 def records_timetable() -> Iterator[Entry[Any]]:
@@ -55,4 +60,19 @@ def webhooks_timetable() -> Iterator[Entry[Any]]:
         every(current_settings().webhook_sweep_interval),
         misfire="skip",
         note="Enqueues deliveries that are due, and takes back leases that ran out",
+    )
+
+
+def flows_timetable() -> Iterator[Entry[Any]]:
+    """How often flows are looked after."""
+    from taskyard.flows.payloads import SweepFlows  # noqa: PLC0415 - only beat needs the tasks
+    from taskyard.flows.tasks import sweep  # noqa: PLC0415 - as above
+
+    yield Entry(
+        "flows.sweep",
+        sweep,
+        SweepFlows(),
+        every(current_settings().flow_sweep_interval),
+        misfire="skip",
+        note="Sends lost steps of flows again, and ends those that are too late",
     )

@@ -1,4 +1,4 @@
-"""One number about the state of things, as Prometheus knows it; each domain gives its own."""
+"""Gauge samples that domains export to Prometheus."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ from taskyard.database.columns import utc_now
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A gauge's value."""
+class GaugeSample:
+    """One value of a gauge."""
 
     name: str
     help: str
@@ -18,11 +18,11 @@ class Figure:
 
 
 def age_seconds(since: datetime | None) -> float:
-    """Return how long ago a moment was, 0 for None and for the future."""
+    """Return the age of a time, 0 for None and for the future."""
     return max((utc_now() - since).total_seconds(), 0.0) if since else 0.0
 
 
-def counted(name: str, explained: str, label: str, counts: Iterable[tuple[str, int]]) -> Iterator[Figure]:
-    """Give one figure for each value of a label."""
+def gauges_by_label(name: str, explained: str, label: str, counts: Iterable[tuple[str, int]]) -> Iterator[GaugeSample]:
+    """Yield one sample for each value of a label."""
     for value, count in counts:
-        yield Figure(name, explained, float(count), {label: value})
+        yield GaugeSample(name, explained, float(count), {label: value})

@@ -6,7 +6,7 @@ from typing import Any
 import docker
 import pytest
 
-from tests.engine import require_engine
+from tests.docker_engine import require_engine
 from tests.nodes.nodes import IN_CONTAINERS, Broker, start_broker
 from tests.nodes.processes import ProcessClient
 from tests.servers import Kind, Server, make_server

@@ -1,7 +1,7 @@
 """
 Real databases for tests: a PostgreSQL of our own or the one of DATABASE_URL, and SQLite files; one per test.
 
-A conftest that needs them imports the fixtures: `from tests.databases import database, empty_database, servers`.
+A conftest that needs them imports the fixtures `database`, `empty_database` and `database_servers`.
 """
 
 import atexit
@@ -130,7 +130,7 @@ class Database:
             engine.dispose()
 
 
-class Servers:
+class DatabaseServers:
     """Makes a database for each test: PostgreSQL clones a migrated template, SQLite copies a migrated file."""
 
     def __init__(self) -> None:
@@ -197,28 +197,28 @@ class Servers:
 
 
 @cache
-def _servers() -> Servers:
-    made = Servers()
+def _servers() -> DatabaseServers:
+    made = DatabaseServers()
     atexit.register(made.close)
     return made
 
 
 @pytest.fixture(scope="session")
-def servers() -> Servers:
+def database_servers() -> DatabaseServers:
     """The makers of databases of this test process."""
     return _servers()
 
 
 @pytest.fixture(params=KINDS)
-def database(request: Any, servers: Servers) -> Iterator[Database]:
+def database(request: Any, database_servers: DatabaseServers) -> Iterator[Database]:
     """A migrated database of each kind in turn."""
-    yield from lent(request.param, servers, migrated=True)
+    yield from lent(request.param, database_servers, migrated=True)
 
 
 @pytest.fixture(params=KINDS)
-def empty_database(request: Any, servers: Servers) -> Iterator[Database]:
+def empty_database(request: Any, database_servers: DatabaseServers) -> Iterator[Database]:
     """A database without tables, of each kind in turn."""
-    yield from lent(request.param, servers, migrated=False)
+    yield from lent(request.param, database_servers, migrated=False)
 
 
 def migrate(url: str) -> None:
@@ -228,13 +228,13 @@ def migrate(url: str) -> None:
     engine.dispose()  # SQLite: folds the write-ahead log into the file; PostgreSQL: frees the template
 
 
-def lent(kind: Kind, servers: Servers, *, migrated: bool) -> Iterator[Database]:
+def lent(kind: Kind, database_servers: DatabaseServers, *, migrated: bool) -> Iterator[Database]:
     """Lend a database of that kind, for a fixture: removed when the test is over."""
-    url = servers.make(kind, migrated=migrated)
+    url = database_servers.make(kind, migrated=migrated)
     engine = open_engine(url)
     yield Database(kind, url, engine)
     engine.dispose()
-    servers.drop(url)
+    database_servers.drop(url)
 
 
 def _plain(url: URL) -> str:

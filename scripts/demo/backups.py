@@ -14,14 +14,14 @@ from uuid import uuid4
 from pydantic import SecretStr
 
 from config.settings import BackupSettings
-from tasks.backups.dumps.manifests import write_manifest
-from tasks.backups.dumps.search import find_dumps
+from tasks.backups.dumps.checksums import write_manifest
+from tasks.backups.dumps.dump_search import find_dumps
 from tasks.backups.handlers import verify
 from tasks.backups.payloads import VerifyBackup
-from tasks.backups.profile.catalog import open_profiles
-from tasks.backups.restore.addresses import Address, parse_address
-from tasks.backups.restore.programs import Programs
-from tasks.backups.tasks import open_bench
+from tasks.backups.profile.loading import open_profiles
+from tasks.backups.restore.postgres_programs import PostgresPrograms
+from tasks.backups.restore.server_address import ServerAddress, parse_address
+from tasks.backups.tasks import open_dependencies
 from taskyard.settings.loading import current_settings
 
 PREDICTIONS = 2000
@@ -83,7 +83,7 @@ def demo_backups(folder: Path, server_url: str | None = None, programs: Path | N
     settings = current_settings(BackupSettings).model_copy(update={**changes, "backup_ephemeral_db_url": url})
     yield from _sqlite_acts(folder, settings)
     if server_url is not None:
-        yield from _postgres_acts(folder, settings, parse_address(server_url, "server_url"), Programs(programs))
+        yield from _postgres_acts(folder, settings, parse_address(server_url, "server_url"), PostgresPrograms(programs))
 
 
 def _sqlite_acts(folder: Path, settings: BackupSettings) -> Iterator[Act]:
@@ -106,7 +106,9 @@ def _sqlite_acts(folder: Path, settings: BackupSettings) -> Iterator[Act]:
     yield _verify(settings, "market-sqlite", "SQLite: the same, four bytes flipped", "failed")
 
 
-def _postgres_acts(folder: Path, settings: BackupSettings, server: Address, programs: Programs) -> Iterator[Act]:
+def _postgres_acts(
+    folder: Path, settings: BackupSettings, server: ServerAddress, programs: PostgresPrograms
+) -> Iterator[Act]:
     backups = _prepare(folder, "postgresql")
     database = f"demo_market_{uuid4().hex[:8]}"
     with server.connect() as administration:
@@ -142,7 +144,7 @@ def _predictions() -> Iterator[tuple[int, int, str, str]]:
     return ((number, 1 + number % 2, str(100 + number), now) for number in range(PREDICTIONS))
 
 
-def _dump(server: Address, database: str, path: Path, programs: Programs) -> None:
+def _dump(server: ServerAddress, database: str, path: Path, programs: PostgresPrograms) -> None:
     """Dump as an operator would; the password is in a passfile."""
     env = server.environment(database, path.with_suffix(".pgpass"))
     command = [programs.path("pg_dump"), "--format=custom", f"--file={path}"]
@@ -165,5 +167,5 @@ def _flip_four_bytes(path: Path) -> None:
 
 
 def _verify(settings: BackupSettings, target: str, title: str, expected: str) -> Act:
-    result = verify(VerifyBackup(target=target), open_bench(settings), holder=f"demo:{uuid4().hex[:8]}")
+    result = verify(VerifyBackup(target=target), open_dependencies(settings), holder=f"demo:{uuid4().hex[:8]}")
     return Act(title, expected, result.state, result.reason)

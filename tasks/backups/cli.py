@@ -1,4 +1,4 @@
-"""`celery -A tasks backups`: verify backups, and what was found before."""
+"""`celery -A tasks backups`: verify backups, and read the results of earlier runs."""
 
 import os
 import socket
@@ -10,19 +10,21 @@ from uuid import UUID, uuid4
 import click
 
 from config.settings import BackupSettings
+from tasks.backups.dependencies import VerifyDependencies
 from tasks.backups.errors import BackupConfigError, InfrastructureError, UnknownTargetError
-from tasks.backups.handlers import Bench, Verified
+from tasks.backups.handlers import VerificationResult
 from tasks.backups.handlers import verify as verify_one
 from tasks.backups.metrics import as_prometheus, figures
 from tasks.backups.models import STATES, BackupRun
 from tasks.backups.payloads import VerifyBackup
-from tasks.backups.profile.catalog import open_profiles
-from tasks.backups.profile.profile import Profile, find_profile
+from tasks.backups.profile.loading import find_profile, open_profiles
+from tasks.backups.profile.schema import BackupProfile
 from tasks.backups.queries import BackupFilter, find_backup, list_backups, newest_of_each
-from tasks.backups.tasks import enqueue, open_bench
+from tasks.backups.tasks import enqueue, open_dependencies
+from taskyard.cli.kit.common_options import json_option, page_options, since_option, until_option
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
-from taskyard.cli.kit.options import json_option, page_options, since_option, until_option
-from taskyard.cli.kit.output import milliseconds, print_facts, print_json, print_table
+from taskyard.cli.kit.output import milliseconds, print_facts, print_json
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.logging import configure_logging
 from taskyard.settings import current_settings
@@ -37,28 +39,32 @@ def group() -> None:
 
 @group.command("verify", cls=OperatorCommand)
 @click.argument("targets", nargs=-1)
-@click.option("--new-baseline", is_flag=True, help="Do not compare with the last good run: the data shrank on purpose.")
-@click.option("--enqueue", "is_queued", is_flag=True, help="Let a worker do it; do not wait.")
+@click.option(
+    "--new-baseline", is_flag=True, help="Do not compare with the last good run, for data that shrank on purpose."
+)
+@click.option("--enqueue", "is_queued", is_flag=True, help="Enqueue it for a worker instead of running it here.")
 @json_option
 def verify(*, targets: tuple[str, ...], new_baseline: bool, is_queued: bool, as_json: bool) -> None:
     """
     Verify the newest backup of each TARGET, or of all profiles.
 
-    It works here, in this process, and needs no worker. Exit code 0: all passed; 1: one did not, or could not be
-    verified; 2: a setting or profile is wrong; 3: there is no such target.
+    Runs in this process and needs no worker. Exit code 0: all passed; 1: one failed or could not be
+    verified; 2: a setting or profile is wrong; 3: no such target.
     """
     settings = current_settings(BackupSettings)
     configure_logging(current_settings())  # to stderr: stdout is for the answer
     with _clear_errors():
-        bench = open_bench(settings)
-        names = [find_profile(dict(bench.profiles), name).target for name in targets] or sorted(bench.profiles)
+        dependencies = open_dependencies(settings)
+        names = [find_profile(dict(dependencies.profiles), name).target for name in targets] or sorted(
+            dependencies.profiles
+        )
     payloads = [VerifyBackup(target=name, is_new_baseline=new_baseline) for name in dict.fromkeys(names)]
     if is_queued:
         runs = [{"target": payload.target, "task_id": enqueue(payload)} for payload in payloads]
         _print(runs, as_json=as_json)
         return
     holder = f"cli:{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-    found = [_verify(payload, bench, holder) for payload in payloads]
+    found = [_verify(payload, dependencies, holder) for payload in payloads]
     _print([result.model_dump() for result in found], as_json=as_json)
     bad = [result for result in found if result.state != "passed"]
     if bad:
@@ -67,13 +73,13 @@ def verify(*, targets: tuple[str, ...], new_baseline: bool, is_queued: bool, as_
 
 @group.command("history", cls=OperatorCommand)
 @click.argument("target", required=False)
-@click.option("--state", type=click.Choice(STATES), help="In this state.")
+@click.option("--state", type=click.Choice(STATES), help="Only runs in this state.")
 @since_option
 @until_option
 @page_options
 @json_option
 def history(*, limit: int, after: str | None, as_json: bool, **filters: Any) -> None:
-    """List the runs, of one TARGET or of all, the newest first."""
+    """List runs, newest first, of one TARGET or of all."""
     with open_session() as session:
         page = list_backups(session, BackupFilter(**filters), limit=limit, after=after)
     if as_json:
@@ -106,7 +112,7 @@ def show(*, run_id: UUID, as_json: bool) -> None:
 @group.command("profiles", cls=OperatorCommand)
 @json_option
 def profiles(*, as_json: bool) -> None:
-    """Check all profiles and list them, each with its newest run."""
+    """Validate all profiles and list them, each with its newest run."""
     with _clear_errors():
         known = open_profiles(current_settings(BackupSettings))
     with open_session() as session:
@@ -126,14 +132,14 @@ def profiles(*, as_json: bool) -> None:
 
 @group.command("metrics", cls=OperatorCommand)
 def metrics() -> None:
-    """Print figures in Prometheus' text format, as for a textfile collector."""
+    """Print metrics in Prometheus' text format, for a textfile collector."""
     with open_session() as session:
         click.echo(as_prometheus(figures(session)), nl=False)
 
 
 @contextmanager
 def _clear_errors() -> Iterator[None]:
-    """Turn what a person must correct into its exit code."""
+    """Turn configuration errors into their exit codes."""
     try:
         yield
     except UnknownTargetError as error:
@@ -142,12 +148,12 @@ def _clear_errors() -> Iterator[None]:
         raise click.UsageError(str(error)) from error
 
 
-def _verify(payload: VerifyBackup, bench: Bench, holder: str) -> Verified:
-    """Verify one target; what keeps us from looking at it must not keep us from the others."""
+def _verify(payload: VerifyBackup, dependencies: VerifyDependencies, holder: str) -> VerificationResult:
+    """Verify one target; an error becomes a result, so that the other targets are still verified."""
     try:
-        return verify_one(payload, bench, holder)
+        return verify_one(payload, dependencies, holder)
     except (BackupConfigError, InfrastructureError) as error:
-        return Verified(target=str(payload.target), state="error", reason=str(error))
+        return VerificationResult(target=str(payload.target), state="error", reason=str(error))
 
 
 def _print(items: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -166,6 +172,6 @@ def _row(row: BackupRun) -> tuple[Any, ...]:
     return (row.id, row.target, row.state, row.started_at, took, row.dump, row.dump_bytes, row.reason)
 
 
-def _profile(profile: Profile, last: BackupRun | None) -> dict[str, Any]:
+def _profile(profile: BackupProfile, last: BackupRun | None) -> dict[str, Any]:
     shown = profile.model_dump(mode="json", by_alias=True)
     return {**shown, "newest_run": _facts(last, ("id", "state", "started_at", "reason")) if last else None}

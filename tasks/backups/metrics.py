@@ -5,30 +5,30 @@ from collections.abc import Iterable, Iterator
 from sqlmodel import Session
 
 from tasks.backups.queries import newest_of_each
-from taskyard.gauges import Figure
+from taskyard.gauges import GaugeSample
 
 
-def figures(session: Session) -> Iterator[Figure]:
+def figures(session: Session) -> Iterator[GaugeSample]:
     """Give the figures of every target that was verified at least once."""
     for target, row in sorted(newest_of_each(session).items()):
         label = {"target": target}
         passed = float(row.state == "passed")
-        yield Figure("taskyard_backup_passed", "1 if the newest run passed", passed, label)
+        yield GaugeSample("taskyard_backup_passed", "1 if the newest run passed", passed, label)
         started_at = row.started_at.timestamp()
-        yield Figure("taskyard_backup_last_run_seconds", "When it started (Unix)", started_at, label)
+        yield GaugeSample("taskyard_backup_last_run_seconds", "When it started (Unix)", started_at, label)
         if row.duration_ms is not None:
-            yield Figure("taskyard_backup_duration_seconds", "How long it took", row.duration_ms / 1000, label)
+            yield GaugeSample("taskyard_backup_duration_seconds", "How long it took", row.duration_ms / 1000, label)
         if row.dump_bytes is not None:
-            yield Figure("taskyard_backup_dump_bytes", "Size of the dump", float(row.dump_bytes), label)
+            yield GaugeSample("taskyard_backup_dump_bytes", "Size of the dump", float(row.dump_bytes), label)
     for target, row in sorted(newest_of_each(session, "passed").items()):
         good_at = row.started_at.timestamp()
         help_text = "When the last good run started (Unix)"
-        yield Figure("taskyard_backup_last_good_seconds", help_text, good_at, {"target": target})
+        yield GaugeSample("taskyard_backup_last_good_seconds", help_text, good_at, {"target": target})
 
 
-def as_prometheus(values: Iterable[Figure]) -> str:
+def as_prometheus(values: Iterable[GaugeSample]) -> str:
     """Return the figures in Prometheus' text format, grouped by name. Source: Prometheus, "Text format"."""
-    groups: dict[str, list[Figure]] = {}
+    groups: dict[str, list[GaugeSample]] = {}
     for figure in values:
         groups.setdefault(figure.name, []).append(figure)
     lines = []

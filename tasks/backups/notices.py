@@ -1,4 +1,4 @@
-"""Who hears of a run: subscribers of the events `backup.passed`, `.failed`, `.error`, and a Slack channel."""
+"""Notices of a run: the events `backup.passed`, `.failed`, `.error`, and a Slack message."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,10 +8,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from config.settings import BackupSettings
-from tasks.backups.checks.results import Finished
+from tasks.backups.checks.verification_report import FinishedVerification
 from tasks.backups.errors import BackupConfigError
-from tasks.backups.profile.profile import Profile
-from tasks.backups.store import Announce
+from tasks.backups.profile.schema import BackupProfile
+from tasks.backups.store import AnnounceRun
 from taskyard.settings import Settings
 from taskyard.webhooks.operators.direct_notices import Notice, check_receiver, post_notice
 
@@ -20,21 +20,23 @@ MOST_FAILURES = 20  # in one notice
 LONGEST_TEXT = 2900  # characters; a section takes 3000. Source: Slack's reference of Block Kit
 _TITLES = {"passed": "PASSED", "failed": "FAILED", "error": "NOT POSSIBLE"}
 
-type Emit = Callable[[Session, str, Any, str | None], str]
+type EmitEvent = Callable[[Session, str, Any, str | None], str]
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-def announcer(settings: BackupSettings, platform: Settings, profiles: Mapping[str, Profile], emit: Emit) -> Announce:
+def make_announcer(
+    settings: BackupSettings, platform: Settings, profiles: Mapping[str, BackupProfile], emit: EmitEvent
+) -> AnnounceRun:
     """
     Return the function that writes a run's notices into the transaction that ends the run.
 
-    What is wrong with a notice is logged and changes nothing else: a savepoint keeps it apart from the result. All
-    executions of one task that could not verify make one notice.
+    A faulty notice is logged and rolled back to a savepoint; the result stands. All failed executions of one task share
+    one notice.
     """
     slack = settings.backup_slack_webhook_url
 
-    def announce(session: Session, finished: Finished) -> None:
+    def announce(session: Session, finished: FinishedVerification) -> None:
         profile = profiles.get(finished.target)
         if profile is not None and profile.notify == "failures" and finished.state == "passed":
             return
@@ -59,7 +61,7 @@ def announcer(settings: BackupSettings, platform: Settings, profiles: Mapping[st
 
 def check_notices(settings: BackupSettings, platform: Settings) -> None:
     """
-    Check that a notice could be posted: what is wrong with one later is only logged.
+    Check that a notice could be posted; a fault found later is only logged.
 
     Raises:
         BackupConfigError: The URL may not be called, or there is no key for the secret of its endpoint.
@@ -73,8 +75,8 @@ def check_notices(settings: BackupSettings, platform: Settings) -> None:
         raise BackupConfigError(f"BACKUP_SLACK_WEBHOOK_URL: {error}") from None
 
 
-def event_data(finished: Finished) -> dict[str, Any]:
-    """Return the event's data: what was verified, what came of it, and the checks that failed."""
+def event_data(finished: FinishedVerification) -> dict[str, Any]:
+    """Return the event's data: the dump, the result, and the checks that failed."""
     report = finished.report
     return {
         "target": finished.target,
@@ -92,7 +94,7 @@ def event_data(finished: Finished) -> dict[str, Any]:
     }
 
 
-def slack_body(finished: Finished) -> dict[str, Any]:
+def slack_body(finished: FinishedVerification) -> dict[str, Any]:
     """
     Return the message in Slack's format: a text for notifications, and blocks.
 

@@ -14,7 +14,7 @@ from taskyard.database.paging import PAGE, Page, read_cursor, write_cursor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupFilter:
-    """Which runs are wanted; None: any."""
+    """Which runs to list; None: any."""
 
     target: str | None = None
     state: str | None = None  # one of tasks.backups.models.STATES

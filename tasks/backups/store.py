@@ -10,17 +10,17 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
-from tasks.backups.checks.results import Facts, Finished, Report
+from tasks.backups.checks.verification_report import BackupFacts, FinishedVerification, VerificationReport
 from tasks.backups.models import BackupLease, BackupRun
 from taskyard.database.columns import utc_now
 
-# Writes the notice of a run into the transaction that ends it; never raises for what concerns the notice alone.
-type Announce = Callable[[Session, Finished], None]
+# Writes the notice of a run into the transaction that ends it; a fault of the notice alone never raises.
+type AnnounceRun = Callable[[Session, FinishedVerification], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to verify a target."""
+class TargetLease:
+    """The right to verify a target, held by one run."""
 
     target: str
     token: UUID
@@ -28,31 +28,31 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Somebody else has the right, until then at least."""
+class LeaseRefusal:
+    """The lease is taken, at least until then."""
 
     holder: str
     until: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class LastGood:
+class LastGoodRun:
     """The newest run that passed."""
 
     started_at: datetime
     dump_bytes: int | None
-    facts: Facts
+    facts: BackupFacts
 
 
 class BackupStore:
     """Reads and writes the tables; every method is one transaction."""
 
-    def __init__(self, open_session: Callable[[], Session], announce: Announce, lease_time: timedelta) -> None:
+    def __init__(self, open_session: Callable[[], Session], announce: AnnounceRun, lease_time: timedelta) -> None:
         self._open_session = open_session
         self._announce = announce
         self.lease_time = lease_time
 
-    def take_lease(self, target: str, holder: str) -> Lease | Held:
+    def take_lease(self, target: str, holder: str) -> TargetLease | LeaseRefusal:
         """Take the lease if it is free or has run out: one statement, so that of two callers one gets it."""
         now = utc_now()
         values: dict[str, Any] = {"token": uuid4(), "holder": holder, "until": now + self.lease_time}
@@ -65,22 +65,22 @@ class BackupStore:
                 ).returning(col(BackupLease.token))
             ).scalar_one_or_none()
             if taken is not None:
-                return Lease(target, values["token"], holder)
+                return TargetLease(target, values["token"], holder)
             row = session.get(BackupLease, target)
-            return Held(row.holder, row.until) if row else Held("another run", now)
+            return LeaseRefusal(row.holder, row.until) if row else LeaseRefusal("another run", now)
 
-    def renew(self, lease: Lease) -> bool:
-        """Lengthen the lease; return False when it was lost."""
+    def renew(self, lease: TargetLease) -> bool:
+        """Extend the lease; return False when it was lost."""
         return self._change_lease(
             lease, update(BackupLease).values(until=utc_now() + self.lease_time), must_be_valid=True
         )
 
-    def release(self, lease: Lease) -> None:
-        """Give the lease back; one that was lost is left to its new holder."""
+    def release(self, lease: TargetLease) -> None:
+        """Release the lease; one that was lost is left to its new holder."""
         self._change_lease(lease, delete(BackupLease), must_be_valid=False)
 
     def start(self, run_id: UUID, target: str, holder: str, worker: str) -> datetime:
-        """Write the row of a run that begins; runs of the target that still seem to run have lost their worker."""
+        """Insert the row of a run that starts; older runs of the target still marked running have lost their worker."""
         now = utc_now()
         with self._open_session() as session, session.begin():
             session.execute(
@@ -91,13 +91,13 @@ class BackupStore:
             session.add(BackupRun(id=run_id, target=target, holder=holder, worker=worker, started_at=now))
         return now
 
-    def finish(self, run_id: UUID, report: Report) -> Finished:
-        """Write what came of the run, and its notice, in one transaction."""
+    def finish(self, run_id: UUID, report: VerificationReport) -> FinishedVerification:
+        """Record the result of the run, and its notice, in one transaction."""
         now = utc_now()
         with self._open_session() as session, session.begin():
             row = session.get_one(BackupRun, run_id)
             _fill(row, report, now)
-            finished = Finished(
+            finished = FinishedVerification(
                 run_id=str(run_id),
                 target=row.target,
                 state=row.state,
@@ -110,7 +110,7 @@ class BackupStore:
             self._announce(session, finished)
         return finished
 
-    def last_good(self, target: str) -> LastGood | None:
+    def last_good(self, target: str) -> LastGoodRun | None:
         """Return the newest run that passed."""
         with self._open_session() as session:
             row = session.scalars(
@@ -121,9 +121,9 @@ class BackupStore:
             ).first()
             if row is None:
                 return None
-            return LastGood(row.started_at, row.dump_bytes, Facts.model_validate(row.facts or {}))
+            return LastGoodRun(row.started_at, row.dump_bytes, BackupFacts.model_validate(row.facts or {}))
 
-    def _change_lease(self, lease: Lease, statement: Any, *, must_be_valid: bool) -> bool:
+    def _change_lease(self, lease: TargetLease, statement: Any, *, must_be_valid: bool) -> bool:
         mine = [col(BackupLease.target) == lease.target, col(BackupLease.token) == lease.token]
         if must_be_valid:
             mine.append(col(BackupLease.until) >= utc_now())
@@ -132,7 +132,7 @@ class BackupStore:
             return changed.scalar_one_or_none() is not None
 
 
-def _fill(row: BackupRun, report: Report, now: datetime) -> None:
+def _fill(row: BackupRun, report: VerificationReport, now: datetime) -> None:
     row.state, row.reason, row.finished_at = report.state, report.reason, now
     row.duration_ms = round((now - row.started_at) / timedelta(milliseconds=1))
     row.restore_ms = report.restore_ms

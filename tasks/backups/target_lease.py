@@ -1,4 +1,4 @@
-"""Keep a lease while the work goes on, and notice when it is lost."""
+"""Renew a lease during the work, and notice when it is lost."""
 
 import threading
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from tasks.backups.store import Lease
+from tasks.backups.store import TargetLease
 
 RENEWALS = 3  # in the time of one lease
 STOP_LIMIT = 5  # seconds that the end of the work waits for a renewal under way
@@ -16,34 +16,34 @@ STOP_LIMIT = 5  # seconds that the end of the work waits for a renewal under way
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Renewer(Protocol):
-    """What keeping a lease needs of the store."""
+class LeaseRenewer(Protocol):
+    """What renewing a lease needs of the store."""
 
-    def renew(self, lease: Lease) -> bool:
-        """Lengthen the lease; return False when it was lost."""
+    def renew(self, lease: TargetLease) -> bool:
+        """Extend the lease; return False when it was lost."""
 
-    def release(self, lease: Lease) -> None:
-        """Give the lease back."""
+    def release(self, lease: TargetLease) -> None:
+        """Release the lease."""
 
 
-class Keeper:
-    """Tells whether a lease still holds."""
+class LeaseGuard:
+    """Tells whether the lease is still ours."""
 
     def __init__(self) -> None:
         self._is_lost = threading.Event()
         self.ends = threading.Event()
 
     def holds(self) -> bool:
-        """Whether nobody else may do the work."""
+        """Return whether the lease is still ours."""
         return not self._is_lost.is_set()
 
     def lose(self) -> None:
-        """Note that it is lost."""
+        """Mark the lease as lost."""
         self._is_lost.set()
 
 
 @contextmanager
-def keeping(store: Renewer, lease: Lease, length: float) -> Iterator[Keeper]:
+def renewing_lease(store: LeaseRenewer, lease: TargetLease, length: float) -> Iterator[LeaseGuard]:
     """
     Renew the lease from a thread until the block ends, then give it back.
 
@@ -55,13 +55,13 @@ def keeping(store: Renewer, lease: Lease, length: float) -> Iterator[Keeper]:
         lease: What was taken.
         length: Seconds that the lease holds after each renewal.
     """
-    keeper = Keeper()
+    guard = LeaseGuard()
 
     def renew() -> None:
-        while keeper.holds() and not keeper.ends.wait(length / RENEWALS):
+        while guard.holds() and not guard.ends.wait(length / RENEWALS):
             try:
                 if not store.renew(lease):
-                    keeper.lose()
+                    guard.lose()
                     log.warning("backup.lease_lost", target=lease.target)
             except SQLAlchemyError as error:
                 log.warning("backup.lease_not_renewed", target=lease.target, error=type(error).__name__)
@@ -69,9 +69,9 @@ def keeping(store: Renewer, lease: Lease, length: float) -> Iterator[Keeper]:
     thread = threading.Thread(target=renew, name=f"backup-lease-{lease.target}", daemon=True)
     thread.start()
     try:
-        yield keeper
+        yield guard
     finally:
-        keeper.ends.set()
+        guard.ends.set()
         thread.join(STOP_LIMIT)
         try:
             store.release(lease)

@@ -1,4 +1,4 @@
-"""The backup task: one line of work, and the tools that it hands to its handler."""
+"""The backup task: one line of work, and the dependencies that it gives its handler."""
 
 import socket
 from datetime import timedelta
@@ -11,12 +11,13 @@ from sqlalchemy.exc import ArgumentError
 from config.queues import BACKUPS
 from config.settings import BackupSettings
 from tasks.backups import handlers
+from tasks.backups.dependencies import VerifyDependencies
 from tasks.backups.errors import BackupConfigError
-from tasks.backups.notices import announcer, check_notices
+from tasks.backups.notices import check_notices, make_announcer
 from tasks.backups.payloads import VerifyBackup
-from tasks.backups.profile.catalog import open_profiles
-from tasks.backups.restore.addresses import Address, parse_address
-from tasks.backups.restore.programs import Programs
+from tasks.backups.profile.loading import open_profiles
+from tasks.backups.restore.postgres_programs import PostgresPrograms
+from tasks.backups.restore.server_address import ServerAddress, parse_address
 from tasks.backups.store import BackupStore
 from taskyard import Exponential, Policy, before_work, emit, task
 from taskyard.database.engine import open_session
@@ -33,12 +34,12 @@ VERIFICATION = Policy(
 
 
 @task("backups.verify", VerifyBackup, queue=BACKUPS, policy=VERIFICATION)
-def verify(payload: VerifyBackup) -> handlers.Verified | handlers.Spread:
+def verify(payload: VerifyBackup) -> handlers.VerificationResult | handlers.EnqueuedVerifications:
     """Verify the newest backup of one target, or enqueue that for each; see :mod:`tasks.backups.handlers`."""
-    bench = open_bench(current_settings(BackupSettings))
+    dependencies = open_dependencies(current_settings(BackupSettings))
     if payload.target is None:
-        return handlers.spread(payload, bench.profiles, enqueue)
-    return handlers.verify(payload, bench, holder=str(current_task.request.id))
+        return handlers.enqueue_all(payload, dependencies.profiles, enqueue)
+    return handlers.verify(payload, dependencies, holder=str(current_task.request.id))
 
 
 def enqueue(payload: VerifyBackup) -> str:
@@ -49,15 +50,15 @@ def enqueue(payload: VerifyBackup) -> str:
 @before_work(BACKUPS, BackupSettings)
 def check_settings(settings: BackupSettings) -> None:
     """
-    Look at what does not change without a restart; dumps and profiles may still come.
+    Check the settings that only change with a restart; dumps and profiles may still appear.
 
     Raises:
-        SettingsError: A URL has no meaning, or a folder is not there.
+        SettingsError: A URL is malformed, or a folder does not exist.
     """
     for name in ("backup_profiles", "backup_pg_bin"):
         folder: Path | None = getattr(settings, name)
         if folder is not None and not folder.is_dir():
-            raise SettingsError(f"{name.upper()}: {folder} is no folder")
+            raise SettingsError(f"{name.upper()}: {folder} is not a folder")
     scratch = settings.backup_ephemeral_db_url
     try:
         if scratch is not None:
@@ -69,19 +70,21 @@ def check_settings(settings: BackupSettings) -> None:
         raise SettingsError(str(error)) from error
 
 
-def open_bench(settings: BackupSettings) -> handlers.Bench:
+def open_dependencies(settings: BackupSettings) -> VerifyDependencies:
     """
-    Return what the work is done with, read anew for each run: profiles change without a restart.
+    Return what a verification works with; profiles are read for each run, so that a change needs no restart.
 
     Raises:
         BackupConfigError: A profile or a setting is missing or wrong.
     """
     profiles = open_profiles(settings)
     scratch = settings.backup_ephemeral_db_url
-    return handlers.Bench(
-        store=BackupStore(open_session, announcer(settings, current_settings(), profiles, emit), settings.backup_lease),
+    return VerifyDependencies(
+        store=BackupStore(
+            open_session, make_announcer(settings, current_settings(), profiles, emit), settings.backup_lease
+        ),
         profiles=profiles,
-        programs=Programs(settings.backup_pg_bin, tied_to_parent()),
+        programs=PostgresPrograms(settings.backup_pg_bin, tied_to_parent()),
         scratch_server=parse_address(scratch.get_secret_value(), "BACKUP_EPHEMERAL_DB_URL") if scratch else None,
         live=_live_servers(settings),
         live_files=_live_files(settings),
@@ -96,7 +99,7 @@ def _live_urls(settings: BackupSettings) -> list[tuple[str, str]]:
     return [("DATABASE_URL", current_settings().database_url), *(("BACKUP_LIVE_DB_URLS", url) for url in urls)]
 
 
-def _live_servers(settings: BackupSettings) -> list[Address]:
+def _live_servers(settings: BackupSettings) -> list[ServerAddress]:
     return [parse_address(url, setting) for setting, url in _live_urls(settings) if not url.startswith("sqlite")]
 
 

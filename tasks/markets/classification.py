@@ -18,8 +18,8 @@ BATCH = 50_000  # winners in one statement
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """How many predictions of a market came to which result."""
+class ResultCounts:
+    """Number of predictions of a market by result."""
 
     won: int
     lost: int
@@ -27,7 +27,7 @@ class Counts:
     rejected: int
 
 
-def classify(session: Session, market_id: str, settlement: Settlement) -> Counts:
+def classify(session: Session, market_id: str, settlement: Settlement) -> ResultCounts:
     """
     Give each prediction of the market its result; the caller holds the market's lock.
 
@@ -38,10 +38,10 @@ def classify(session: Session, market_id: str, settlement: Settlement) -> Counts
     rejected = _write(session, unclassified & (col(Prediction.state) != "confirmed"), result="rejected")
     if settlement.kind != "shared":
         refunded = _write(session, confirmed, result="refunded", payout=col(Prediction.amount))
-        return Counts(won=0, lost=0, refunded=refunded, rejected=rejected)
+        return ResultCounts(won=0, lost=0, refunded=refunded, rejected=rejected)
     _write_winners(session, list(settlement.payouts.items()))
     lost = _write(session, confirmed, result="lost", payout=0)
-    return Counts(won=len(settlement.payouts), lost=lost, refunded=0, rejected=rejected)
+    return ResultCounts(won=len(settlement.payouts), lost=lost, refunded=0, rejected=rejected)
 
 
 def _write(session: Session, which: ColumnElement[bool], **values: Any) -> int:

@@ -1,4 +1,4 @@
-"""`celery -A tasks markets`: resolve a market on an operator's word, see how markets stand, and see conflicts."""
+"""`celery -A tasks markets`: resolve markets by hand, and list markets and conflicts."""
 
 from datetime import datetime
 from typing import Any
@@ -10,10 +10,11 @@ from tasks.markets.models import MARKET_STATES
 from tasks.markets.payloads import ResolveMarket
 from tasks.markets.tasks import resolve
 from taskyard import InvalidPayloadError
+from taskyard.cli.kit.common_options import TimeParam, check_confirmed, destructive_options, json_option, page_options
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
-from taskyard.cli.kit.operator_log import logged
-from taskyard.cli.kit.options import Moment, check_consent, destructive_options, json_option, page_options
-from taskyard.cli.kit.output import print_facts, print_json, print_table
+from taskyard.cli.kit.output import print_facts, print_json
+from taskyard.cli.kit.recorded_changes import logged_change
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 
@@ -27,9 +28,11 @@ def group() -> None:
 
 @group.command("resolve", cls=OperatorCommand)
 @market_argument
-@click.option("--outcome", required=True, metavar="OUTCOME", help="The winner, letter by letter; VOID refunds all.")
+@click.option(
+    "--outcome", required=True, metavar="OUTCOME", help="Winning outcome, exactly as stored; VOID refunds all."
+)
 @click.option("--ledger", type=click.IntRange(0), required=True, metavar="N", help="Block or ledger of the event.")
-@click.option("--at", "event_at", type=Moment(), metavar="WHEN", help="Time of the event; default: now.")
+@click.option("--at", "event_at", type=TimeParam(), metavar="WHEN", help="Time of the event; default: now.")
 @destructive_options(needs_reason=True)
 @json_option
 def resolve_command(  # noqa: PLR0913 - an option each
@@ -44,7 +47,7 @@ def resolve_command(  # noqa: PLR0913 - an option each
     as_json: bool,
 ) -> None:
     """Enqueue the resolution of a market, as the indexer does."""
-    check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
+    check_confirmed(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
     fields: dict[str, Any] = {"market_id": market_id, "winning_outcome": outcome, "ledger": ledger}
     try:
         payload = ResolveMarket.checked(**fields, timestamp=event_at or utc_now())
@@ -59,7 +62,7 @@ def resolve_command(  # noqa: PLR0913 - an option each
     if dry_run:
         _say(facts | {"dry_run": True}, f"would resolve {market_id} as {outcome}", as_json=as_json)
         return
-    with logged("markets resolve", market_id, reason=reason, facts=fields):
+    with logged_change("markets resolve", market_id, reason=reason, facts=fields):
         run = resolve.enqueue(payload)
     _say(facts | {"dry_run": False, "run_id": run.id}, f"{market_id} as {outcome}: run {run.id}", as_json=as_json)
 
@@ -115,7 +118,7 @@ def _find(market_id: str) -> queries.MarketDetails:
     try:
         with open_session() as session:
             return queries.show_market(session, market_id)
-    except queries.UnknownMarketIdError as error:
+    except queries.MarketNotFoundError as error:
         raise NotFoundError(str(error)) from error
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, case, exists, func, select, update
 from sqlmodel import Session, col
 
 from config.settings import MarketSettings
-from tasks.markets.clients import Emit
+from tasks.markets.clients import EmitEvent
 from tasks.markets.models import IndexerEvent, Market, Prediction
 from taskyard.database.columns import utc_now
 
@@ -19,8 +19,8 @@ HEALING_TIME = timedelta(days=7)  # a failed prediction is confirmed if its tran
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
-    """What one batch came to."""
+class ConfirmationBatch:
+    """Counts of one batch of predictions."""
 
     confirmed: int = 0
     rejected: int = 0  # their market was resolved before
@@ -36,36 +36,35 @@ class Tick:
 class ConfirmationStore:
     """Confirms predictions; every batch is one transaction."""
 
-    def __init__(self, open_session: Callable[[], Session], settings: MarketSettings, emit: Emit) -> None:
+    def __init__(self, open_session: Callable[[], Session], settings: MarketSettings, emit: EmitEvent) -> None:
         self._open_session = open_session
         self._settings = settings
         self._emit = emit
 
-    def confirm(self, limit: int) -> Tick:
+    def confirm(self, limit: int) -> ConfirmationBatch:
         """Confirm predictions whose transaction was seen, and emit `prediction.confirmed` for each."""
         now = utc_now()
         with self._open_session() as session, session.begin():
             batch = self._lock(session, _is_seen() & _is_young(now), limit)
             rejected = _reject(session, batch)
             confirmed = confirm_seen(session, self._emit, col(Prediction.id).in_(batch), now)
-            return Tick(confirmed=confirmed, rejected=rejected)
+            return ConfirmationBatch(confirmed=confirmed, rejected=rejected)
 
-    def note_missing(self, limit: int) -> Tick:
-        """Count a look for those that are due and not seen; after the last look a prediction has failed."""
+    def note_missing(self, limit: int) -> ConfirmationBatch:
+        """Count an attempt for those that are due and not seen; after the last one a prediction is failed."""
         now = utc_now()
         with self._open_session() as session, session.begin():
             is_due = (col(Prediction.state) == "pending") & (col(Prediction.next_look_at) <= now) & ~_is_seen()
             batch = self._lock(session, is_due, limit)
             rejected = _reject(session, batch)
             states = self._postpone(session, batch, now)
-            return Tick(rejected=rejected, failed=states.count("failed"), waiting=states.count("pending"))
+            return ConfirmationBatch(rejected=rejected, failed=states.count("failed"), waiting=states.count("pending"))
 
     def _lock(self, session: Session, which: ColumnElement[bool], limit: int) -> list[UUID]:
         """
         Choose predictions and lock their markets, in the order of the ids.
 
-        A resolution locks its market too, so none can classify these predictions meanwhile; and nobody waits in a
-        circle.
+        A resolution locks its market too, so none can classify these predictions meanwhile. The order avoids deadlock.
         """
         rows = session.execute(
             select(col(Prediction.id), col(Prediction.market_id))
@@ -104,7 +103,7 @@ class ConfirmationStore:
         return list(session.scalars(statement))
 
 
-def confirm_seen(session: Session, emit: Emit, which: ColumnElement[bool], now: datetime) -> int:
+def confirm_seen(session: Session, emit: EmitEvent, which: ColumnElement[bool], now: datetime) -> int:
     """
     Confirm those of the chosen predictions whose transaction was seen, and emit an event for each.
 

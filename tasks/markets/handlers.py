@@ -7,13 +7,13 @@ import structlog
 from pydantic import BaseModel
 
 from config.settings import MarketSettings
-from tasks.markets.confirmations import Tick
+from tasks.markets.confirmations import ConfirmationBatch
 from tasks.markets.payloads import ResolveMarket
-from tasks.markets.store import Verdict
+from tasks.markets.store import ResolutionVerdict
 from taskyard import PermanentError, Snooze
 
 CONFIRM_BATCH = 500
-CONFIRM_MOST = 20_000  # of one tick; the next one goes on
+MAX_CONFIRMATIONS = 20_000  # in one run; the next one continues
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -30,8 +30,8 @@ class OracleRefusedError(PermanentError):
     """The oracle guard did not let the event through; the quotes in it will not get better."""
 
 
-class Resolved(BaseModel):
-    """What one event came to; amounts are smallest units as text."""
+class ResolveResult(BaseModel):
+    """The result of one event; amounts are smallest units as text."""
 
     state: str  # resolved, already_resolved or conflict
     kind: str | None = None  # shared, void or no_winner
@@ -44,8 +44,8 @@ class Resolved(BaseModel):
     event_id: str | None = None  # of `market.resolved`
 
 
-class Confirmed(BaseModel):
-    """What one tick of the confirmer did; counts of predictions."""
+class ConfirmResult(BaseModel):
+    """What one run of the confirmer did; counts of predictions."""
 
     confirmed: int
     rejected: int
@@ -53,24 +53,24 @@ class Confirmed(BaseModel):
     failed: int
 
 
-class Resolver(Protocol):
+class MarketResolver(Protocol):
     """What :func:`resolve` needs of SQL; see :class:`tasks.markets.store.MarketStore`."""
 
-    def resolve(self, event: ResolveMarket) -> Verdict:
+    def resolve(self, event: ResolveMarket) -> ResolutionVerdict:
         """Settle the market, or say why nothing was changed."""
 
 
-class Confirmer(Protocol):
+class PredictionConfirmer(Protocol):
     """What :func:`confirm` needs of SQL; see :class:`tasks.markets.confirmations.ConfirmationStore`."""
 
-    def confirm(self, limit: int) -> Tick:
+    def confirm(self, limit: int) -> ConfirmationBatch:
         """Confirm predictions whose transaction was seen."""
 
-    def note_missing(self, limit: int) -> Tick:
-        """Count a look for those that are due and not seen."""
+    def note_missing(self, limit: int) -> ConfirmationBatch:
+        """Count an attempt for those that are due and not seen."""
 
 
-def resolve(payload: ResolveMarket, store: Resolver, settings: MarketSettings) -> Resolved:
+def resolve(payload: ResolveMarket, store: MarketResolver, settings: MarketSettings) -> ResolveResult:
     """
     Settle the market, once and for all.
 
@@ -96,14 +96,14 @@ def resolve(payload: ResolveMarket, store: Resolver, settings: MarketSettings) -
     return _settled(payload, verdict)
 
 
-def confirm(store: Confirmer) -> Confirmed:
+def confirm(store: PredictionConfirmer) -> ConfirmResult:
     """
     Look once for the transaction of every prediction that waits for it.
 
     Runs twice safely, and beside itself: a prediction changes only from a state that it is still in.
     """
     ticks = [*_batches(store.confirm), *_batches(store.note_missing)]
-    done = Confirmed(
+    done = ConfirmResult(
         confirmed=sum(tick.confirmed for tick in ticks),
         rejected=sum(tick.rejected for tick in ticks),
         waiting=sum(tick.waiting for tick in ticks),
@@ -114,14 +114,14 @@ def confirm(store: Confirmer) -> Confirmed:
     return done
 
 
-def _settled(payload: ResolveMarket, verdict: Verdict) -> Resolved:
+def _settled(payload: ResolveMarket, verdict: ResolutionVerdict) -> ResolveResult:
     facts = {"market_id": payload.market_id, "winning_outcome": payload.winning_outcome, "ledger": payload.ledger}
     if verdict.state == "conflict":
         log.error("market.conflict", **facts, reason=verdict.reason)
     row = verdict.resolution
     if row is None:
-        return Resolved(state=verdict.state)
-    done = Resolved(
+        return ResolveResult(state=verdict.state)
+    done = ResolveResult(
         state=verdict.state,
         kind=row.kind,
         won=row.won,
@@ -136,9 +136,9 @@ def _settled(payload: ResolveMarket, verdict: Verdict) -> Resolved:
     return done
 
 
-def _batches(step: Callable[[int], Tick]) -> list[Tick]:
-    """Repeat a step while it finds work, up to what one tick may do."""
-    ticks: list[Tick] = []
-    while sum(tick.total for tick in ticks) < CONFIRM_MOST and (tick := step(CONFIRM_BATCH)).total:
+def _batches(step: Callable[[int], ConfirmationBatch]) -> list[ConfirmationBatch]:
+    """Repeat a step while it finds work, up to the limit of one run."""
+    ticks: list[ConfirmationBatch] = []
+    while sum(tick.total for tick in ticks) < MAX_CONFIRMATIONS and (tick := step(CONFIRM_BATCH)).total:
         ticks.append(tick)
     return ticks

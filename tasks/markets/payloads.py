@@ -11,7 +11,7 @@ MarketId = Annotated[str, StringConstraints(min_length=1, max_length=255, patter
 Outcome = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
 
 
-class Quote(BaseModel):
+class PriceQuote(BaseModel):
     """What one price source said, and when."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
@@ -28,7 +28,7 @@ class ResolveMarket(Payload):
     winning_outcome: Outcome  # exactly as predicted, or VOID
     ledger: Annotated[int, Field(ge=0, lt=2**63)]  # block or ledger number of the event
     timestamp: AwareDatetime  # of the event
-    quotes: Annotated[tuple[Quote, ...], Field(max_length=100)] = ()  # for the oracle guard
+    quotes: Annotated[tuple[PriceQuote, ...], Field(max_length=100)] = ()  # for the oracle guard
 
 
 class ConfirmPredictions(Payload):

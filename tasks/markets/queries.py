@@ -12,7 +12,7 @@ from taskyard.database.columns import UtcDateTime
 from taskyard.database.paging import PAGE, BadCursorError, Page, read_cursor, write_cursor
 
 
-class UnknownMarketIdError(LookupError):
+class MarketNotFoundError(LookupError):
     """There is no market with this id."""
 
 
@@ -88,7 +88,7 @@ def show_market(session: Session, market_id: str) -> MarketDetails:
     """
     market = session.get(Market, market_id)
     if market is None:
-        raise UnknownMarketIdError(f"no market {market_id!r}")
+        raise MarketNotFoundError(f"no market {market_id!r}")
     resolution = session.get(Resolution, market_id)
     settled = {}
     if resolution is not None:

@@ -11,10 +11,10 @@ from sqlmodel import Session, col
 
 from config.settings import MarketSettings
 from tasks.markets.classification import classify
-from tasks.markets.clients import Emit
+from tasks.markets.clients import EmitEvent
 from tasks.markets.confirmations import confirm_seen
 from tasks.markets.models import VOID, Conflict, Market, OracleRefusal, Prediction, Resolution
-from tasks.markets.oracle import Decision, Rules, judge
+from tasks.markets.oracle_guard import OracleDecision, OracleRules, judge
 from tasks.markets.payloads import ResolveMarket
 from tasks.markets.payouts import Settlement, Stake, settle_pool
 from taskyard.database.columns import utc_now
@@ -22,14 +22,16 @@ from taskyard.database.columns import utc_now
 CONFLICT_EVENT = "market.resolution_conflict"
 RESOLVED_EVENT = "market.resolved"
 
-type State = Literal["resolved", "already_resolved", "conflict", "disputed", "unknown", "unknown_outcome", "refused"]
+type VerdictState = Literal[
+    "resolved", "already_resolved", "conflict", "disputed", "unknown", "unknown_outcome", "refused"
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of one event."""
+class ResolutionVerdict:
+    """The decision on one event."""
 
-    state: State
+    state: VerdictState
     reason: str = ""
     resolution: Resolution | None = None
 
@@ -37,12 +39,12 @@ class Verdict:
 class MarketStore:
     """Resolves markets; a resolution is one transaction."""
 
-    def __init__(self, open_session: Callable[[], Session], settings: MarketSettings, emit: Emit) -> None:
+    def __init__(self, open_session: Callable[[], Session], settings: MarketSettings, emit: EmitEvent) -> None:
         self._open_session = open_session
         self._settings = settings
         self._emit = emit
 
-    def resolve(self, event: ResolveMarket) -> Verdict:
+    def resolve(self, event: ResolveMarket) -> ResolutionVerdict:
         """
         Settle the market, or say why nothing was changed.
 
@@ -52,26 +54,26 @@ class MarketStore:
         with self._open_session() as session, session.begin():
             market = session.scalar(select(Market).where(col(Market.id) == event.market_id).with_for_update())
             if market is None:
-                return Verdict("unknown")
+                return ResolutionVerdict("unknown")
             if market.state == "resolved":
                 return self._compare(session, market, event, now)
             if market.state == "disputed":
-                return Verdict("disputed")
+                return ResolutionVerdict("disputed")
             if market.outcomes and event.winning_outcome not in (*market.outcomes, VOID):
-                return Verdict("unknown_outcome", f"its outcomes are {', '.join(map(repr, market.outcomes))}")
+                return ResolutionVerdict("unknown_outcome", f"its outcomes are {', '.join(map(repr, market.outcomes))}")
             decision = self._judge(event, now)
             if not decision.is_accepted:
                 _note_refusal(session, event, decision.reason, now)
-                return Verdict("refused", decision.reason)
-            return Verdict("resolved", resolution=self._settle(session, market, event, now, decision))
+                return ResolutionVerdict("refused", decision.reason)
+            return ResolutionVerdict("resolved", resolution=self._settle(session, market, event, now, decision))
 
-    def _judge(self, event: ResolveMarket, now: datetime) -> Decision:
+    def _judge(self, event: ResolveMarket, now: datetime) -> OracleDecision:
         if not self._settings.market_oracle_guard:
-            return Decision(is_accepted=True, reason="the guard is off")
-        return judge(event.quotes, event.timestamp, now, Rules.of(self._settings))
+            return OracleDecision(is_accepted=True, reason="the guard is off")
+        return judge(event.quotes, event.timestamp, now, OracleRules.of(self._settings))
 
     def _settle(
-        self, session: Session, market: Market, event: ResolveMarket, now: datetime, decision: Decision
+        self, session: Session, market: Market, event: ResolveMarket, now: datetime, decision: OracleDecision
     ) -> Resolution:
         # The indexer may have seen a transaction that the confirmer's next tick would have found: it is in the pool.
         confirm_seen(session, self._emit, col(Prediction.market_id) == market.id, now)
@@ -112,10 +114,10 @@ class MarketStore:
         }
         return self._emit(session, RESOLVED_EVENT, data, _key(RESOLVED_EVENT, event.market_id))
 
-    def _compare(self, session: Session, market: Market, event: ResolveMarket, now: datetime) -> Verdict:
-        """The market is resolved: the same outcome is the same news, another one is for a person to judge."""
+    def _compare(self, session: Session, market: Market, event: ResolveMarket, now: datetime) -> ResolutionVerdict:
+        """Compare with the resolution: the same outcome is a repetition, another one is a conflict."""
         if market.winning_outcome == event.winning_outcome:
-            return Verdict("already_resolved")
+            return ResolutionVerdict("already_resolved")
         same_claim = select(Conflict).where(
             col(Conflict.market_id) == market.id,
             col(Conflict.claimed_outcome) == event.winning_outcome,
@@ -124,7 +126,7 @@ class MarketStore:
         conflict = session.scalar(same_claim)
         if conflict is not None:
             conflict.times_seen, conflict.last_seen_at = conflict.times_seen + 1, now
-            return Verdict("conflict", f"it was resolved as {market.winning_outcome!r}")
+            return ResolutionVerdict("conflict", f"it was resolved as {market.winning_outcome!r}")
         conflict = Conflict(
             market_id=market.id,
             resolved_outcome=market.winning_outcome or "",
@@ -141,7 +143,7 @@ class MarketStore:
             "timestamp": event.timestamp,
         }
         self._emit(session, CONFLICT_EVENT, data, _key(CONFLICT_EVENT, str(conflict.id)))
-        return Verdict("conflict", f"it was resolved as {market.winning_outcome!r}")
+        return ResolutionVerdict("conflict", f"it was resolved as {market.winning_outcome!r}")
 
 
 def _key(event_type: str, subject: str) -> str:
@@ -161,7 +163,7 @@ def _stakes(session: Session, market_id: str) -> list[Stake]:
 
 
 def _note_refusal(session: Session, event: ResolveMarket, reason: str, now: datetime) -> None:
-    """Keep the reason; the same event refused again, as after a redrive, only counts."""
+    """Record the refusal; the same event refused again, as after a redrive, only raises its count."""
     known = session.scalar(
         select(OracleRefusal).where(
             col(OracleRefusal.market_id) == event.market_id,

@@ -1,4 +1,4 @@
-"""The market tasks: one line of work each, and the tools that they hand to their handlers."""
+"""The market tasks: one line of work each, and the dependencies of their handlers."""
 
 from datetime import timedelta
 from functools import lru_cache
@@ -19,13 +19,13 @@ CONFIRMATION = Policy(max_attempts=1)  # the next one comes on schedule
 
 
 @task("markets.resolve", ResolveMarket, queue=MARKET_RESOLUTION, policy=RESOLUTION)
-def resolve(payload: ResolveMarket) -> handlers.Resolved:
+def resolve(payload: ResolveMarket) -> handlers.ResolveResult:
     """Settle a market; see :func:`tasks.markets.handlers.resolve`."""
     return handlers.resolve(payload, open_store(), current_settings(MarketSettings))
 
 
 @task("markets.confirm", ConfirmPredictions, queue=MAINTENANCE, policy=CONFIRMATION)
-def confirm(_payload: ConfirmPredictions) -> handlers.Confirmed:
+def confirm(_payload: ConfirmPredictions) -> handlers.ConfirmResult:
     """Confirm predictions; see :func:`tasks.markets.handlers.confirm`."""
     return handlers.confirm(ConfirmationStore(open_session, current_settings(MarketSettings), emit))
 

@@ -7,19 +7,19 @@ from uuid import UUID, uuid4
 
 import click
 
-from tasks.markets.positions import has_market
 from tasks.reconciliation import queries
-from tasks.reconciliation.diff import ALERTING
+from tasks.reconciliation.comparison import ALERTING
 from tasks.reconciliation.payloads import Reconcile
-from tasks.reconciliation.tasks import reconcile, report_id_of
+from tasks.reconciliation.tasks import open_store, reconcile, report_id_of
 from taskyard import InvalidPayloadError
+from taskyard.cli.kit.common_options import WaitSecondsParam, json_option, page_options
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand, PartlyDoneError
-from taskyard.cli.kit.operator_log import logged
-from taskyard.cli.kit.options import Wait, json_option, page_options
-from taskyard.cli.kit.output import print_facts, print_json, print_table
+from taskyard.cli.kit.output import print_facts, print_json
+from taskyard.cli.kit.recorded_changes import logged_change
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 
-LOOK_EVERY = 0.2  # seconds between two looks at SQL, which tells nobody when it changes
+POLL_INTERVAL = 0.2  # seconds between two looks at SQL, which tells nobody when it changes
 LINES = 50  # of a report, without --all
 
 
@@ -33,7 +33,7 @@ def group() -> None:
 @click.option(
     "--wait",
     "wait_seconds",
-    type=Wait(0, 86_400),
+    type=WaitSecondsParam(0, 86_400),
     default=0,
     show_default=True,
     help="Seconds to wait for the report; its outcome is then the exit code.",
@@ -50,11 +50,9 @@ def run(*, market_id: str | None, wait_seconds: float, as_json: bool) -> None:
         payload = _request(market_id, correlation_id)
     except InvalidPayloadError as error:
         raise click.UsageError(str(error)) from error
-    if market_id is not None:
-        with open_session() as session:
-            if not has_market(session, market_id.strip()):
-                raise NotFoundError(f"no market {market_id!r}")
-    with logged("recon run", market_id or "", facts={"correlation_id": correlation_id}):
+    if payload.market_id is not None and not open_store().has_market(payload.market_id):
+        raise NotFoundError(f"no market {payload.market_id!r}")
+    with logged_change("recon run", market_id or "", facts={"correlation_id": correlation_id}):
         sent = reconcile.enqueue(payload)
     report_id = report_id_of(sent.id)
     if not wait_seconds:
@@ -114,7 +112,7 @@ def _wait(report_id: UUID, seconds: float) -> queries.ReportView:
         report = _look(report_id)
         if report is not None and report.state == "completed":
             return report
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_INTERVAL)
     raise FailedError(f"no complete report {report_id} within {seconds:g} s; look again with: recon report {report_id}")
 
 

@@ -1,11 +1,11 @@
-"""The outside world of a reconciliation behind Protocols: the chain, and our own record of it."""
+"""The outside world of a reconciliation behind Protocols: the chain, and the database's positions."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sqlmodel import Session
 
-from tasks.reconciliation.diff import Key, Positions
+from tasks.reconciliation.comparison import PositionKey, Positions
 
 
 class ChainUnavailableError(Exception):
@@ -13,7 +13,7 @@ class ChainUnavailableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class ChainSnapshot:
     """A state of the chain that can be named."""
 
     source: str  # evm or soroban
@@ -22,17 +22,17 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MarketReading:
     """The positions of one market, and the state of the chain they belong to."""
 
-    at: Snapshot
-    positions: dict[Key, int]
+    at: ChainSnapshot
+    positions: dict[PositionKey, int]
 
 
-class ChainSide(Protocol):
-    """The chain's side of a reconciliation."""
+class ChainReader(Protocol):
+    """Reads a contract's positions from the chain."""
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> ChainSnapshot:
         """
         Return a final state to read at, the same for all markets of a run.
 
@@ -40,7 +40,7 @@ class ChainSide(Protocol):
             ChainUnavailableError: The node does not answer, or there is no such contract.
         """
 
-    def positions(self, market_id: str, at: Snapshot) -> Reading:
+    def positions(self, market_id: str, at: ChainSnapshot) -> MarketReading:
         """
         Read all positions of a market, at the snapshot or, where nodes keep no history, at a later one.
 
@@ -52,8 +52,8 @@ class ChainSide(Protocol):
         """Return the one way of writing this address."""
 
 
-class DatabaseSide(Protocol):
-    """Our side of a reconciliation; see :mod:`tasks.markets.positions`."""
+class PositionsBook(Protocol):
+    """Reads positions from the database; see :mod:`tasks.markets.positions`."""
 
     def market_ids(self, session: Session, /) -> list[str]:
         """Return the ids of all markets."""
@@ -65,22 +65,22 @@ class DatabaseSide(Protocol):
         """Sum the confirmed positions, in smallest units."""
 
 
-class Emit(Protocol):
+class EmitEvent(Protocol):
     """Write a webhook event in an open transaction; see :func:`taskyard.webhooks.outbox.emit`."""
 
     def __call__(self, session: Session, event_type: str, data: Any, idempotency_key: str | None = None) -> str:
         """Return the event's id."""
 
 
-class NoChain:
+class NoChainReader:
     """No chain is configured: every market is `partial`."""
 
-    def snapshot(self) -> Snapshot:
-        """Say so."""
+    def snapshot(self) -> ChainSnapshot:
+        """Raise: there is no chain."""
         raise ChainUnavailableError("no chain is configured: set CHAIN_PROVIDER")
 
-    def positions(self, market_id: str, at: Snapshot) -> Reading:
-        """Say so."""
+    def positions(self, market_id: str, at: ChainSnapshot) -> MarketReading:
+        """Raise: there is no chain."""
         raise ChainUnavailableError(f"no chain is configured to read {market_id!r} at {at.block}")
 
     def normal_address(self, address: str) -> str:

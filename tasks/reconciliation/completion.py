@@ -7,15 +7,15 @@ from typing import Any, cast
 from sqlalchemy import select, update
 from sqlmodel import Session, col
 
-from tasks.reconciliation.clients import Emit
-from tasks.reconciliation.diff import ALERTING, SEVERITIES, Severity, Totals
+from tasks.reconciliation.clients import EmitEvent
+from tasks.reconciliation.comparison import ALERTING, SEVERITIES, PositionTotals, Severity
 from tasks.reconciliation.models import MarketLine, Report
 
 DRIFT_EVENT = "reconciliation.drift"
 NAMED_MARKETS = 20  # in the event, the worst first; the report has all
 
 
-def complete(session: Session, report: Report, emit: Emit, now: datetime) -> None:
+def complete(session: Session, report: Report, emit: EmitEvent, now: datetime) -> None:
     """
     Fill the report from its lines and mark it completed; the caller holds its lock.
 
@@ -33,15 +33,15 @@ def complete(session: Session, report: Report, emit: Emit, now: datetime) -> Non
     statuses = [line.status for line in lines]
     report.markets_ok, report.markets_partial = statuses.count("ok"), statuses.count("partial")
     report.markets_failed = statuses.count("failed")
-    _fill_totals(report, sum(map(_totals, lines), Totals()))
+    _fill_totals(report, sum(map(_totals, lines), PositionTotals()))
     report.state, report.completed_at = "completed", now
     report.status = "ok" if report.markets_ok == len(lines) else "partial"
     if report.severity in ALERTING:
         report.event_id = emit(session, DRIFT_EVENT, _drift(report, lines), f"{DRIFT_EVENT}:{report.id}")
 
 
-def _totals(line: MarketLine) -> Totals:
-    return Totals(
+def _totals(line: MarketLine) -> PositionTotals:
+    return PositionTotals(
         keys=line.keys,
         matches=line.matches,
         mismatches=line.mismatches,
@@ -54,7 +54,7 @@ def _totals(line: MarketLine) -> Totals:
     )
 
 
-def _fill_totals(report: Report, totals: Totals) -> None:
+def _fill_totals(report: Report, totals: PositionTotals) -> None:
     report.keys, report.matches, report.mismatches = totals.keys, totals.matches, totals.mismatches
     report.missing_on_chain, report.missing_in_db = totals.missing_on_chain, totals.missing_in_db
     report.db_total, report.chain_total = totals.db_total, totals.chain_total

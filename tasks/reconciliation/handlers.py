@@ -1,4 +1,4 @@
-"""The work of the reconciliation tasks: compare markets, complete reports, look after what was lost."""
+"""The work of the reconciliation tasks: compare markets, complete reports, recover lost markets."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
@@ -7,16 +7,16 @@ from uuid import UUID
 import structlog
 from pydantic import BaseModel
 
-from tasks.reconciliation.clients import ChainSide, ChainUnavailableError, Reading, Snapshot
+from tasks.reconciliation.clients import ChainReader, ChainSnapshot, ChainUnavailableError, MarketReading
 from tasks.reconciliation.models import MarketLine, Report
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile
-from tasks.reconciliation.recovery import Lost
-from tasks.reconciliation.store import Opened
+from tasks.reconciliation.recovery import LostMarket
+from tasks.reconciliation.store import OpenedReport
 from taskyard import PermanentError
 
 SWEEP_BATCH = 500
 
-type Dispatch = Callable[[UUID, Sequence[str]], None]  # the report and its markets, as one chord
+type SendMarkets = Callable[[UUID, Sequence[str]], None]  # the report and its markets, as one chord
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -31,8 +31,8 @@ class ReportNotFoundError(PermanentError):
     """There is no such report: it was removed while its tasks were waiting."""
 
 
-class Reported(BaseModel):
-    """How a report stands; amounts are smallest units as text."""
+class ReportSummary(BaseModel):
+    """State and totals of a report; amounts are smallest units as text."""
 
     report_id: UUID
     state: str  # running or completed
@@ -42,15 +42,15 @@ class Reported(BaseModel):
     drift: str = "0"
 
 
-class Checked(BaseModel):
-    """What became of one market of a global run."""
+class MarketCheckResult(BaseModel):
+    """The result of one market of a global run."""
 
     market_id: str
     status: str  # ok, partial, or already_done
     severity: str = "none"
 
 
-class Swept(BaseModel):
+class SweepResult(BaseModel):
     """What one sweep did."""
 
     completed: int  # reports
@@ -58,10 +58,10 @@ class Swept(BaseModel):
     pruned: int  # reports
 
 
-class Reports(Protocol):
+class ReportBooks(Protocol):
     """What the handlers need of SQL; see :class:`tasks.reconciliation.store.ReportStore`."""
 
-    def find(self, report_id: UUID) -> Opened | None:
+    def find(self, report_id: UUID) -> OpenedReport | None:
         """Return the report and its pending markets."""
 
     def pending_line(self, report_id: UUID, market_id: str) -> tuple[Report | None, bool]:
@@ -70,33 +70,37 @@ class Reports(Protocol):
     def has_market(self, market_id: str) -> bool:
         """Return whether there is such a market."""
 
-    def open_global(self, report_id: UUID, request: Reconcile, at: Snapshot | None, error: str | None) -> Opened:
+    def open_global(
+        self, report_id: UUID, request: Reconcile, at: ChainSnapshot | None, error: str | None
+    ) -> OpenedReport:
         """Write a report with a line for every market."""
 
-    def record(self, report_id: UUID, market_id: str, outcome: Reading | str) -> MarketLine | None:
+    def record(self, report_id: UUID, market_id: str, outcome: MarketReading | str) -> MarketLine | None:
         """Write a market's comparison."""
 
-    def record_market(self, report_id: UUID, request: Reconcile, outcome: Reading | str) -> Report:
+    def record_market(self, report_id: UUID, request: Reconcile, outcome: MarketReading | str) -> Report:
         """Write a whole report of one market."""
 
     def complete(self, report_id: UUID) -> Report | None:
         """Complete the report if nothing is pending."""
 
 
-class Upkeep(Protocol):
-    """What :func:`sweep` needs of SQL; see :class:`tasks.reconciliation.recovery.UpkeepStore`."""
+class ReportRecovery(Protocol):
+    """What :func:`sweep` needs of SQL; see :class:`tasks.reconciliation.recovery.RecoveryStore`."""
 
     def running(self) -> list[UUID]:
         """Return the reports that are not completed."""
 
-    def lost(self, limit: int) -> list[Lost]:
+    def lost(self, limit: int) -> list[LostMarket]:
         """Return markets whose task seems lost."""
 
     def prune(self) -> int:
         """Remove old reports."""
 
 
-def reconcile(payload: Reconcile, report_id: UUID, store: Reports, chain: ChainSide, dispatch: Dispatch) -> Reported:
+def reconcile(
+    payload: Reconcile, report_id: UUID, store: ReportBooks, chain: ChainReader, dispatch: SendMarkets
+) -> ReportSummary:
     """
     Compare one market at once, or start a run over all of them.
 
@@ -108,7 +112,7 @@ def reconcile(payload: Reconcile, report_id: UUID, store: Reports, chain: ChainS
     """
     known = store.find(report_id)
     if payload.type == "market":
-        return reported(known.report if known else _reconcile_market(payload, report_id, store, chain))
+        return summarize(known.report if known else _reconcile_market(payload, report_id, store, chain))
     if known is None:
         try:
             known = store.open_global(report_id, payload, chain.snapshot(), None)
@@ -117,11 +121,11 @@ def reconcile(payload: Reconcile, report_id: UUID, store: Reports, chain: ChainS
             known = store.open_global(report_id, payload, None, str(error))
     if known.report.state == "running" and known.pending:
         dispatch(report_id, known.pending)
-        return reported(known.report)
+        return summarize(known.report)
     return finish(FinishReport(report_id=report_id), store)
 
 
-def check_market(payload: CheckMarket, store: Reports, chain: ChainSide) -> Checked:
+def check_market(payload: CheckMarket, store: ReportBooks, chain: ChainReader) -> MarketCheckResult:
     """
     Compare one market of a global run; one that cannot be read is a ``partial`` line, not the run's end.
 
@@ -134,16 +138,16 @@ def check_market(payload: CheckMarket, store: Reports, chain: ChainSide) -> Chec
     if report is None:
         raise ReportNotFoundError(f"no reconciliation report {payload.report_id}")
     if not is_pending:
-        return Checked(market_id=payload.market_id, status="already_done")
-    at = Snapshot(report.source or "", report.block or 0, report.block_hash or "")
+        return MarketCheckResult(market_id=payload.market_id, status="already_done")
+    at = ChainSnapshot(report.source or "", report.block or 0, report.block_hash or "")
     line = store.record(payload.report_id, payload.market_id, _read(payload.market_id, chain, at))
     if line is None:
-        return Checked(market_id=payload.market_id, status="already_done")
+        return MarketCheckResult(market_id=payload.market_id, status="already_done")
     log.info("reconciliation.compared", report_id=str(report.id), market_id=line.market_id, status=line.status)
-    return Checked(market_id=line.market_id, status=line.status or "", severity=line.severity)
+    return MarketCheckResult(market_id=line.market_id, status=line.status or "", severity=line.severity)
 
 
-def finish(payload: FinishReport, store: Reports) -> Reported:
+def finish(payload: FinishReport, store: ReportBooks) -> ReportSummary:
     """
     Complete a report whose markets are done; one with pending markets is left to the sweeper.
 
@@ -155,12 +159,12 @@ def finish(payload: FinishReport, store: Reports) -> Reported:
     report = store.complete(payload.report_id)
     if report is None:
         raise ReportNotFoundError(f"no reconciliation report {payload.report_id}")
-    done = reported(report)
+    done = summarize(report)
     log.info("reconciliation.reported", **done.model_dump(mode="json"))
     return done
 
 
-def sweep(store: Reports, upkeep: Upkeep, send: Callable[[Iterable[Lost]], None]) -> Swept:
+def sweep(store: ReportBooks, upkeep: ReportRecovery, send: Callable[[Iterable[LostMarket]], None]) -> SweepResult:
     """
     Complete the runs whose last step was lost, send lost markets again, remove old reports.
 
@@ -170,7 +174,7 @@ def sweep(store: Reports, upkeep: Upkeep, send: Callable[[Iterable[Lost]], None]
     if lost:
         send(lost)
     completed = [store.complete(report_id) for report_id in upkeep.running()]
-    done = Swept(
+    done = SweepResult(
         completed=sum(report is not None and report.state == "completed" for report in completed),
         sent=len(lost),
         pruned=upkeep.prune(),
@@ -180,9 +184,9 @@ def sweep(store: Reports, upkeep: Upkeep, send: Callable[[Iterable[Lost]], None]
     return done
 
 
-def reported(report: Report) -> Reported:
-    """Say how a report stands."""
-    return Reported(
+def summarize(report: Report) -> ReportSummary:
+    """Return the state and totals of a report."""
+    return ReportSummary(
         report_id=report.id,
         state=report.state,
         status=report.status,
@@ -192,7 +196,7 @@ def reported(report: Report) -> Reported:
     )
 
 
-def _reconcile_market(payload: Reconcile, report_id: UUID, store: Reports, chain: ChainSide) -> Report:
+def _reconcile_market(payload: Reconcile, report_id: UUID, store: ReportBooks, chain: ChainReader) -> Report:
     market_id = payload.market_id or ""
     if not store.has_market(market_id):
         raise MarketNotFoundError(f"no market {market_id!r}")
@@ -203,7 +207,7 @@ def _reconcile_market(payload: Reconcile, report_id: UUID, store: Reports, chain
     return store.record_market(report_id, payload, outcome)
 
 
-def _read(market_id: str, chain: ChainSide, at: Snapshot) -> Reading | str:
+def _read(market_id: str, chain: ChainReader, at: ChainSnapshot) -> MarketReading | str:
     """Return the chain's side, or why it could not be read."""
     try:
         return chain.positions(market_id, at)

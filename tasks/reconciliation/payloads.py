@@ -53,4 +53,4 @@ class FinishReport(Payload):
 
 
 class SweepReconciliations(Payload):
-    """Look after runs that lost a worker, and remove old reports."""
+    """Recover runs that lost a worker, and remove old reports."""

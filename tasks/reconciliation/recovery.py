@@ -1,4 +1,4 @@
-"""The SQL of looking after global runs: what has to be sent again, what can be completed, what is old."""
+"""The SQL of recovering global runs: lost markets, reports to complete, old reports."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,19 +12,19 @@ from config.settings import ReconciliationSettings
 from tasks.reconciliation.models import MarketLine, Report
 from taskyard.database.columns import utc_now
 
-MOST_SENDS = 3  # of one market; then it waits for the report's deadline
+MAX_SENDS = 3  # of one market; then it waits for the report's deadline
 PRUNE_BATCH = 50  # reports, with all their rows
 
 
-class Lost(NamedTuple):
+class LostMarket(NamedTuple):
     """A market of a running report whose task seems lost."""
 
     report_id: UUID
     market_id: str
 
 
-class UpkeepStore:
-    """Finds what a lost worker or a lost broker left behind; every method is one transaction."""
+class RecoveryStore:
+    """Finds what a lost worker or broker left unfinished; every method is one transaction."""
 
     def __init__(self, open_session: Callable[[], Session], settings: ReconciliationSettings) -> None:
         self._open_session, self._settings = open_session, settings
@@ -34,7 +34,7 @@ class UpkeepStore:
         with self._open_session() as session:
             return list(session.scalars(select(col(Report.id)).where(col(Report.state) == "running")))
 
-    def lost(self, limit: int) -> list[Lost]:
+    def lost(self, limit: int) -> list[LostMarket]:
         """Return markets without an answer since they were last sent, and mark them as sent now."""
         now = utc_now()
         with self._open_session() as session, session.begin():
@@ -44,7 +44,7 @@ class UpkeepStore:
                 .where(
                     col(Report.state) == "running",
                     col(MarketLine.state) == "pending",
-                    col(MarketLine.sends) < MOST_SENDS,
+                    col(MarketLine.sends) < MAX_SENDS,
                     col(MarketLine.sent_at) <= now - self._settings.reconciliation_member_timeout,
                 )
                 .order_by(col(MarketLine.sent_at))
@@ -57,7 +57,7 @@ class UpkeepStore:
                     .where(col(MarketLine.report_id) == row.report_id, col(MarketLine.market_id) == row.market_id)
                     .values(sent_at=now, sends=col(MarketLine.sends) + 1)
                 )
-            return [Lost(row.report_id, row.market_id) for row in rows]
+            return [LostMarket(row.report_id, row.market_id) for row in rows]
 
     def prune(self) -> int:
         """Remove reports that are older than the retention, with their lines and positions; return how many."""

@@ -11,9 +11,9 @@ from sqlmodel import Session, col
 
 from audit.models import AdminAction
 from config.settings import ReconciliationSettings
-from tasks.reconciliation.clients import DatabaseSide, Emit, Reading, Snapshot
+from tasks.reconciliation.clients import ChainSnapshot, EmitEvent, MarketReading, PositionsBook
+from tasks.reconciliation.comparison import ComparedPosition, DriftThresholds, PositionTotals, compare, with_addresses
 from tasks.reconciliation.completion import complete
-from tasks.reconciliation.diff import Row, Thresholds, Totals, compare, with_addresses
 from tasks.reconciliation.models import MarketLine, PositionRow, Report
 from tasks.reconciliation.payloads import Reconcile
 from taskyard.database.columns import utc_now
@@ -23,8 +23,8 @@ RUN_GLOBAL = "admin.reconciliation.global.run"
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A report that exists now, and what is left to do for it."""
+class OpenedReport:
+    """An existing report and its pending markets."""
 
     report: Report
     pending: list[str]  # market ids
@@ -37,20 +37,20 @@ class ReportStore:
         self,
         open_session: Callable[[], Session],
         settings: ReconciliationSettings,
-        database: DatabaseSide,
-        emit: Emit,
+        database: PositionsBook,
+        emit: EmitEvent,
         normal_address: Callable[[str], str],
     ) -> None:
         self._open_session, self._settings = open_session, settings
         self._database, self._emit = database, emit
         self._normal_address = normal_address
-        self._thresholds = Thresholds(settings.reconciliation_tolerance, settings.reconciliation_critical_bp)
+        self._thresholds = DriftThresholds(settings.reconciliation_tolerance, settings.reconciliation_critical_bp)
 
-    def find(self, report_id: UUID) -> Opened | None:
+    def find(self, report_id: UUID) -> OpenedReport | None:
         """Return the report and its markets that are still pending; None: there is none yet."""
         with self._open_session() as session:
             report = session.get(Report, report_id)
-            return None if report is None else Opened(report, _pending(session, report_id))
+            return None if report is None else OpenedReport(report, _pending(session, report_id))
 
     def pending_line(self, report_id: UUID, market_id: str) -> tuple[Report | None, bool]:
         """Return the report, if there is one, and whether this market of it is still pending."""
@@ -63,7 +63,9 @@ class ReportStore:
         with self._open_session() as session:
             return self._database.has_market(session, market_id)
 
-    def open_global(self, report_id: UUID, request: Reconcile, at: Snapshot | None, error: str | None) -> Opened:
+    def open_global(
+        self, report_id: UUID, request: Reconcile, at: ChainSnapshot | None, error: str | None
+    ) -> OpenedReport:
         """
         Write the report with a line for every market, and who asked.
 
@@ -80,9 +82,9 @@ class ReportStore:
             lines = [{"report_id": report_id, "market_id": market_id, **done} for market_id in markets]
             if lines:
                 session.execute(insert(MarketLine), lines)
-            return Opened(report, [] if done else markets)
+            return OpenedReport(report, [] if done else markets)
 
-    def record(self, report_id: UUID, market_id: str, outcome: Reading | str) -> MarketLine | None:
+    def record(self, report_id: UUID, market_id: str, outcome: MarketReading | str) -> MarketLine | None:
         """
         Write a market's comparison, or the reason why the chain could not be read; None: it was done before.
 
@@ -99,10 +101,10 @@ class ReportStore:
             self._fill(session, line, outcome)
             return line
 
-    def record_market(self, report_id: UUID, request: Reconcile, outcome: Reading | str) -> Report:
+    def record_market(self, report_id: UUID, request: Reconcile, outcome: MarketReading | str) -> Report:
         """Write a whole report of one market, who asked, and the alert if there is one, in one transaction."""
         now = utc_now()
-        at = outcome.at if isinstance(outcome, Reading) else None
+        at = outcome.at if isinstance(outcome, MarketReading) else None
         with self._open_session() as session, session.begin():
             report = _new_report(report_id, request, at, now, 1)
             session.add(report)
@@ -131,7 +133,7 @@ class ReportStore:
                 complete(session, report, self._emit, now)
             return report
 
-    def _fill(self, session: Session, line: MarketLine, outcome: Reading | str) -> None:
+    def _fill(self, session: Session, line: MarketLine, outcome: MarketReading | str) -> None:
         if isinstance(outcome, str):
             _mark_partial(line, outcome)
             return
@@ -147,7 +149,7 @@ def _mark_partial(line: MarketLine, error: str) -> None:
     line.state, line.status, line.error, line.done_at = "done", "partial", error, utc_now()
 
 
-def _mark_compared(line: MarketLine, totals: Totals, at: Snapshot) -> None:
+def _mark_compared(line: MarketLine, totals: PositionTotals, at: ChainSnapshot) -> None:
     line.state, line.status, line.block, line.done_at = "done", "ok", at.block, utc_now()
     line.keys, line.matches, line.mismatches = totals.keys, totals.matches, totals.mismatches
     line.missing_on_chain, line.missing_in_db = totals.missing_on_chain, totals.missing_in_db
@@ -166,7 +168,7 @@ def _pending(session: Session, report_id: UUID) -> list[str]:
     )
 
 
-def _new_report(report_id: UUID, request: Reconcile, at: Snapshot | None, now: datetime, markets: int) -> Report:
+def _new_report(report_id: UUID, request: Reconcile, at: ChainSnapshot | None, now: datetime, markets: int) -> Report:
     return Report(
         id=report_id,
         scope=request.type,
@@ -189,5 +191,5 @@ def _action(name: str, request: Reconcile, target: str | None) -> AdminAction:
     )
 
 
-def _columns(line: MarketLine, row: Row) -> dict[str, Any]:
+def _columns(line: MarketLine, row: ComparedPosition) -> dict[str, Any]:
     return {"report_id": line.report_id, "market_id": line.market_id, **row._asdict()}

@@ -1,4 +1,4 @@
-"""The reconciliation tasks: one line of work each, and the tools that they hand to their handlers."""
+"""The reconciliation tasks: one line of work each, and the dependencies of their handlers."""
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -13,9 +13,9 @@ from config.settings import ReconciliationSettings
 from tasks.markets import positions
 from tasks.reconciliation import handlers
 from tasks.reconciliation.chain.readers import open_chain
-from tasks.reconciliation.clients import ChainSide
+from tasks.reconciliation.clients import ChainReader
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile, SweepReconciliations
-from tasks.reconciliation.recovery import Lost, UpkeepStore
+from tasks.reconciliation.recovery import LostMarket, RecoveryStore
 from tasks.reconciliation.store import ReportStore
 from taskyard import CallOptions, Exponential, Policy, before_work, emit, enqueue_many, task
 from taskyard.database.engine import open_session
@@ -28,27 +28,29 @@ SWEEP = Policy(max_attempts=1)  # the next one comes on schedule
 
 
 @task("reconciliation.reconcile", Reconcile, queue=RECONCILIATION, policy=RECONCILIATION_POLICY)
-def reconcile(payload: Reconcile) -> handlers.Reported:
+def reconcile(payload: Reconcile) -> handlers.ReportSummary:
     """Compare one market or all; see :func:`tasks.reconciliation.handlers.reconcile`."""
     return handlers.reconcile(payload, _report_id(), open_store(), chain_side(), send_chord)
 
 
 @task("reconciliation.check_market", CheckMarket, queue=RECONCILIATION, policy=RECONCILIATION_POLICY)
-def check_market(payload: CheckMarket) -> handlers.Checked:
+def check_market(payload: CheckMarket) -> handlers.MarketCheckResult:
     """Compare one market of a global run; see :func:`tasks.reconciliation.handlers.check_market`."""
     return handlers.check_market(payload, open_store(), chain_side())
 
 
 @task("reconciliation.finish", FinishReport, queue=RECONCILIATION, policy=RECONCILIATION_POLICY)
-def finish(payload: FinishReport) -> handlers.Reported:
+def finish(payload: FinishReport) -> handlers.ReportSummary:
     """Complete a global run; see :func:`tasks.reconciliation.handlers.finish`."""
     return handlers.finish(payload, open_store())
 
 
 @task("reconciliation.sweep", SweepReconciliations, queue=MAINTENANCE, policy=SWEEP)
-def sweep(_payload: SweepReconciliations) -> handlers.Swept:
+def sweep(_payload: SweepReconciliations) -> handlers.SweepResult:
     """Look after global runs; see :func:`tasks.reconciliation.handlers.sweep`."""
-    return handlers.sweep(open_store(), UpkeepStore(open_session, current_settings(ReconciliationSettings)), send_again)
+    return handlers.sweep(
+        open_store(), RecoveryStore(open_session, current_settings(ReconciliationSettings)), send_again
+    )
 
 
 def send_chord(report_id: UUID, market_ids: Sequence[str]) -> None:
@@ -67,7 +69,7 @@ def send_chord(report_id: UUID, market_ids: Sequence[str]) -> None:
     chord(header)(body.si(**FinishReport(report_id=report_id).to_wire()))
 
 
-def send_again(lost: Iterable[Lost]) -> None:
+def send_again(lost: Iterable[LostMarket]) -> None:
     """Hand markets to the broker again, outside of any chord."""
 
     def options(payload: CheckMarket) -> CallOptions:
@@ -96,7 +98,7 @@ def check_settings(settings: ReconciliationSettings) -> None:
 
 
 @lru_cache(maxsize=1)
-def chain_side() -> ChainSide:
+def chain_side() -> ChainReader:
     """Return this process's reader of the chain; it connects with the first call, also after a fork."""
     return open_chain(current_settings(ReconciliationSettings))
 

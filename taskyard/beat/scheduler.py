@@ -116,7 +116,9 @@ def build_engine(app: Any, settings: Settings, clock: Clock, pace: Pace) -> Engi
     They give up early: an answer that comes after the lease is worth nothing, and a process that waits for one learns
     late that its servers are back.
     """
-    database = open_engine(settings.database_url, CONNECTIONS, max(pace.lease, SHORTEST_PATIENCE))
+    database = open_engine(
+        settings.database_url, CONNECTIONS, max(pace.lease, SHORTEST_PATIENCE), schema=settings.taskyard_schema
+    )
     store, metrics = BeatStore(database), BeatMetrics()
     patience = max(pace.lease.total_seconds() / 2, 0.2)
     client = open_client(settings.redis_url, socket_timeout=patience, socket_connect_timeout=patience)

@@ -1,4 +1,4 @@
-"""`celery -A tasks audit`: the records as a whole."""
+"""`celery -A tasks audit`: statistics, export and retention of runs, and the operator log."""
 
 import signal
 import sys
@@ -9,19 +9,20 @@ from typing import Any
 import click
 
 from taskyard.broker.server.client import shared_client
-from taskyard.cli.jobs.forms import attempt_facts, run_facts, run_filter_options
-from taskyard.cli.kit.durations import Span
-from taskyard.cli.kit.exit_codes import FailedError, OperatorCommand
-from taskyard.cli.kit.operator_log import announced
-from taskyard.cli.kit.options import (
-    check_consent,
+from taskyard.cli.jobs.run_fields import attempt_facts, run_facts, run_filter_options
+from taskyard.cli.kit.common_options import (
+    check_confirmed,
     destructive_options,
     json_option,
     page_options,
     since_option,
     until_option,
 )
-from taskyard.cli.kit.output import json_text, milliseconds, print_json, print_table
+from taskyard.cli.kit.durations import DurationParam
+from taskyard.cli.kit.exit_codes import FailedError, OperatorCommand
+from taskyard.cli.kit.output import json_text, milliseconds, print_json
+from taskyard.cli.kit.recorded_changes import logged_bulk_change
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.operator_log import Operation, OperationFilter, list_operations
@@ -36,19 +37,19 @@ DAY = timedelta(days=1)
 
 @click.group("audit")
 def group() -> None:
-    """Records: write, stats, export, prune, and what operators changed."""
+    """Audit: run statistics, export, retention, and the log of operator actions."""
 
 
 @group.command("ls", cls=OperatorCommand)
-@click.option("--who", metavar="USER", help="Done by this OS user.")
-@click.option("--verb", metavar="TEXT", help="That begins so: queues, 'dlq discard' ...")
-@click.option("--target", metavar="TEXT", help="Done to this name or id.")
+@click.option("--who", metavar="USER", help="Actions of this OS user.")
+@click.option("--verb", metavar="TEXT", help="Commands that start with this: queues, 'dlq discard' ...")
+@click.option("--target", metavar="TEXT", help="Actions on this name or id.")
 @since_option
 @until_option
 @page_options
 @json_option
 def ls(*, limit: int, after: str | None, as_json: bool, **filters: Any) -> None:
-    """List what operators changed, the newest first: who, what, when, why, how many."""
+    """List operator actions, newest first: who, what, when, why, how many."""
     with open_session() as session:
         page = list_operations(session, OperationFilter(**filters), limit=limit, after=after)
     if as_json:
@@ -61,16 +62,16 @@ def ls(*, limit: int, after: str | None, as_json: bool, **filters: Any) -> None:
 
 
 @group.command("stats", cls=OperatorCommand)
-@click.option("--by", type=click.Choice(("task", "queue", "both")), default="both", show_default=True, help="Groups.")
+@click.option("--by", type=click.Choice(("task", "queue", "both")), default="both", show_default=True, help="Group by.")
 @since_option
 @until_option
 @json_option
 def stats_command(*, by: Any, since: datetime | None, until: datetime | None, as_json: bool) -> None:
-    """Say how many runs ended, how well, and how long they waited and ran; by default those of the last day."""
+    """Show counts, success rate, wait and run times of finished runs; by default of the last 24 hours."""
     end = until or utc_now()
     begin = since or end - DAY
     if begin >= end:
-        raise click.UsageError("--since must lie before --until")
+        raise click.UsageError("--since must be before --until")
     with open_session() as session:
         found = stats(session, begin, end, by)
     if as_json:
@@ -84,7 +85,7 @@ def stats_command(*, by: Any, since: datetime | None, until: datetime | None, as
 @group.command("export", cls=OperatorCommand)
 @run_filter_options
 def export(**filters: Any) -> None:
-    """Print runs with their attempts as JSON lines, the newest first; hidden fields are masked."""
+    """Print runs with their attempts as JSON lines, newest first; hidden fields are masked."""
     with open_session() as session:
         for run, attempts in each_run(session, RunFilter(**filters)):
             facts = {**run_facts(run), "attempt_list": [attempt_facts(attempt) for attempt in attempts]}
@@ -92,28 +93,30 @@ def export(**filters: Any) -> None:
 
 
 @group.command("prune", cls=OperatorCommand)
-@click.option("--older-than", type=Span(), metavar="TIME", help="Ended so long ago; default: AUDIT_LOG_RETENTION_DAYS.")
+@click.option(
+    "--older-than", type=DurationParam(), metavar="TIME", help="Minimum age; default: AUDIT_LOG_RETENTION_DAYS."
+)
 @destructive_options(needs_reason=False)
 @json_option
 def prune_command(*, older_than: timedelta | None, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
-    """Delete old records now; open dead letters, their runs, and runs that have not ended stay."""
-    check_consent(yes=yes, dry_run=dry_run)
+    """Delete old records now; keeps open dead letters, their runs, and unfinished runs."""
+    check_confirmed(yes=yes, dry_run=dry_run)
     span = timedelta(days=current_settings().audit_log_retention_days) if older_than is None else older_than
     if not span:
-        raise click.UsageError("nothing was done: a retention of 0 keeps everything; give --older-than 90d")
+        raise click.UsageError("nothing was deleted: AUDIT_LOG_RETENTION_DAYS=0 keeps everything; use --older-than 90d")
     before = utc_now() - span
     if dry_run:
         with open_session() as session:
             counts = count_prunable(session, before)
     else:
-        with announced("audit prune", reason=reason, facts={"before": before.isoformat()}) as row:
+        with logged_bulk_change("audit prune", reason=reason, facts={"before": before.isoformat()}) as row:
 
-            def heard(done: Pruned) -> None:
+            def show_progress(done: Pruned) -> None:
                 row.count = sum(asdict(done).values())
                 if sys.stderr.isatty():
                     click.echo(f"\r{row.count} rows deleted", nl=False, err=True)
 
-            counts = prune(open_session, before, on_batch=heard)
+            counts = prune(open_session, before, on_batch=show_progress)
     if as_json:
         print_json({**asdict(counts), "before": before, "dry_run": dry_run})
         return
@@ -123,14 +126,14 @@ def prune_command(*, older_than: timedelta | None, yes: bool, dry_run: bool, rea
 
 @group.command("write", cls=OperatorCommand)
 def write() -> None:
-    """Write events into SQL in a process of its own, until it is told to stop; workers do so beside their work."""
+    """Run a dedicated audit writer (events to SQL) until SIGTERM; workers also write in the background."""
     settings = current_settings()
     if not settings.audit_enabled:
-        raise FailedError("AUDIT_ENABLED is false: there are no events to write")
+        raise FailedError("AUDIT_ENABLED is false: no events are recorded")
     writer = EventWriter(shared_client(settings.redis_url), current_engine(), settings.taskyard_key_prefix)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: writer.stop())
-    click.echo("the audit writer runs; it stops at SIGTERM or Ctrl-C", err=True)
+    click.echo("audit writer running; stop it with SIGTERM or Ctrl-C", err=True)
     writer.run()
 
 

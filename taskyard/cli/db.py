@@ -1,9 +1,9 @@
-"""`celery -A tasks db`: the database's schema."""
+"""`celery -A tasks db`: the database schema."""
 
 import click
 
+from taskyard.cli.kit.common_options import json_option
 from taskyard.cli.kit.exit_codes import OperatorCommand
-from taskyard.cli.kit.options import json_option
 from taskyard.cli.kit.output import print_json
 from taskyard.database.engine import current_engine
 from taskyard.migrations import schema
@@ -11,13 +11,13 @@ from taskyard.migrations import schema
 
 @click.group("db")
 def group() -> None:
-    """The database's schema: upgrade, current."""
+    """Database schema: upgrade, current."""
 
 
 @group.command("upgrade", cls=OperatorCommand)
 @json_option
 def upgrade(*, as_json: bool) -> None:
-    """Bring all tables to their newest revisions, all or nothing."""
+    """Migrate all tables to their latest revisions, in one transaction."""
     before = schema.upgrade(current_engine())
     if as_json:
         print_json([{"owner": seen.owner, "from": seen.current, "to": seen.head} for seen in before])

@@ -22,7 +22,9 @@ READ_ONLY = "25006"  # read_only_sql_transaction in PostgreSQL's table of error 
 MS = timedelta(milliseconds=1)
 
 
-def open_engine(url: str, pool_size: int = 20, patience: timedelta | None = None) -> Engine:
+def open_engine(
+    url: str, pool_size: int = 20, patience: timedelta | None = None, *, schema: str | None = None
+) -> Engine:
     """
     Open an engine for PostgreSQL (psycopg) or SQLite.
 
@@ -31,6 +33,8 @@ def open_engine(url: str, pool_size: int = 20, patience: timedelta | None = None
 
     With a `patience`, a server that cannot be reached and a lock that is held for longer are errors; and PostgreSQL
     itself rolls back what a process of ours began when that process is silent for longer, suspended or cut off.
+
+    With a `schema`, PostgreSQL looks for tables there first, and makes new ones there.
 
     Raises:
         SettingsError: The URL is not one of these.
@@ -46,7 +50,10 @@ def open_engine(url: str, pool_size: int = 20, patience: timedelta | None = None
     options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": pool_size}
     options["hide_parameters"] = True  # values of rows belong into no traceback
     if parsed.drivername == "postgresql+psycopg":
-        return _open_postgresql(parsed, options, patience)
+        engine = _open_postgresql(parsed, options, patience)
+        if schema is not None:
+            event.listen(engine, "connect", partial(_search_first, schema))
+        return engine
     busy_ms = SQLITE_BUSY_MS if patience is None else patience // MS
     engine = create_engine(parsed, connect_args={"timeout": busy_ms / 1000}, **options)
     event.listen(engine, "connect", partial(_prepare_sqlite, busy_ms))
@@ -57,7 +64,8 @@ def open_engine(url: str, pool_size: int = 20, patience: timedelta | None = None
 @lru_cache(maxsize=1)
 def current_engine() -> Engine:
     """Return this process's engine; a forked child gets its own."""
-    return open_engine(current_settings().database_url)
+    settings = current_settings()
+    return open_engine(settings.database_url, schema=settings.taskyard_schema)
 
 
 def open_session() -> Session:
@@ -120,6 +128,14 @@ def _limit_locks(limit_ms: int, connection: Any, _record: Any) -> None:
     with connection.cursor() as cursor:
         for name in ("idle_in_transaction_session_timeout", "lock_timeout"):
             cursor.execute(f"SET {name} = {limit_ms:d}")
+    connection.commit()
+
+
+def _search_first(schema: str, connection: Any, _record: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('search_path', %s || ', ' || current_setting('search_path'), false)", (schema,)
+        )
     connection.commit()
 
 

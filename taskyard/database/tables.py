@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import MetaData
-from sqlalchemy.orm import registry
+from sqlalchemy import MetaData, event
+from sqlalchemy.orm import Mapper, registry
 from sqlmodel import SQLModel
+
+from taskyard.settings.loading import current_settings
 
 PREFIX = "taskyard_"
 METADATA = MetaData()
@@ -15,23 +17,24 @@ class TaskyardTable(SQLModel, registry=registry(metadata=METADATA)):
     """Base of the library's tables; those of an app are in another MetaData and never collide with them."""
 
 
-def use_schema(schema: str | None) -> None:
+@event.listens_for(Mapper, "before_configured")
+def use_schema() -> None:
     """
-    Say in which PostgreSQL schema the library's tables are; None: where the connection's search path leads.
+    Put the tables into the schema that TASKYARD_SCHEMA names, before the first statement is made.
 
-    The tables carry it, so that an app's own session and engine find them. Called when the settings are read, before
-    the first statement.
+    They carry it, so that an app's own session and engine find them, whatever its search path is.
     """
     for table in METADATA.tables.values():
-        table.schema = schema
+        table.schema = current_settings().taskyard_schema
 
 
 @contextmanager
 def without_schema() -> Iterator[None]:
     """Compare and migrate on the search path, as the revisions are written."""
     before = {table: table.schema for table in METADATA.tables.values()}
-    use_schema(None)
     try:
+        for table in before:
+            table.schema = None
         yield
     finally:
         for table, schema in before.items():

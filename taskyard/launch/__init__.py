@@ -1,1 +1,1 @@
-"""`celery -A app up`: starts all processes of the platform, keeps them running, and ends them in order."""
+"""`celery -A app up`: starts all processes of the platform, restarts them, and stops them in order."""

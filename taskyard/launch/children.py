@@ -1,4 +1,4 @@
-"""The processes that `up` keeps: Celery's programs, and the embedded Valkey."""
+"""The processes that `up` supervises: Celery programs, and the embedded Valkey."""
 
 import asyncio
 import os
@@ -11,15 +11,15 @@ from enum import IntEnum
 from typing import Protocol
 
 from taskyard.broker.server.valkey import EmbeddedValkey
-from taskyard.launch.printing import Printer
+from taskyard.launch.log_prefixes import LogPrefixer
 from taskyard.parent_death_signal import tied_to_parent
 
-LOOK_EVERY = 0.1  # seconds between two looks at whether it lives
+POLL_INTERVAL = 0.1  # seconds between two checks whether it is running
 READ_AT_ONCE = 65_536  # bytes
 
 
-class Stage(IntEnum):
-    """When it is ended: first who makes work, then who does it, at last what they need."""
+class ShutdownStage(IntEnum):
+    """Order of shutdown: producers first, then workers, then what they depend on."""
 
     BEAT = 1
     WORKERS = 2
@@ -29,22 +29,22 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run, and how it is treated."""
+    """A command line, and how its process is supervised."""
 
     name: str
     command: tuple[str, ...]
-    stage: Stage
+    stage: ShutdownStage
     stop_seconds: float  # from SIGTERM to SIGKILL
     environment: Mapping[str, str] = field(default_factory=dict)
-    is_vital: bool = True  # False: the others go on without it, and it does not matter how it ends
-    orphan_signal: signal.Signals = signal.SIGTERM  # what the kernel sends it when `up` is killed
+    is_vital: bool = True  # False: the others run without it, and its exit code does not count
+    orphan_signal: signal.Signals = signal.SIGTERM  # sent by the kernel when `up` is killed
 
 
-class Child(Protocol):
-    """A process that is kept; all calls come from the main thread, whose end is the signal for its processes to end."""
+class ManagedProcess(Protocol):
+    """A supervised process; start it from the main thread, whose death signals its children."""
 
     name: str
-    stage: Stage
+    stage: ShutdownStage
     stop_seconds: float
     is_vital: bool
 
@@ -54,30 +54,30 @@ class Child(Protocol):
 
     @property
     def is_running(self) -> bool:
-        """Whether it lives."""
+        """Whether it is running."""
 
     def start(self) -> None:
         """
         Start it.
 
         Raises:
-            OSError: It could not be started.
+            OSError: It cannot be started.
         """
 
-    async def ended(self) -> str:
-        """Wait for its end, clean up what it left, and say how it ended."""
+    async def wait_exited(self) -> str:
+        """Wait until it exits, kill its remaining children, and describe how it exited."""
 
-    def ask_to_end(self) -> None:
-        """Send SIGTERM, if it lives."""
+    def terminate(self) -> None:
+        """Send SIGTERM, if it is running."""
 
     def kill(self) -> None:
-        """Send SIGKILL to it and to all that it started."""
+        """Send SIGKILL to it and its children."""
 
 
-class ProgramChild:
-    """One of Celery's programs, in a session of its own: Ctrl-C in the terminal is for `up` alone."""
+class CeleryProcess:
+    """A Celery program in a session of its own, so that Ctrl-C in the terminal reaches only `up`."""
 
-    def __init__(self, program: Program, printer: Printer) -> None:
+    def __init__(self, program: Program, printer: LogPrefixer) -> None:
         self.name, self.stage, self.is_vital = program.name, program.stage, program.is_vital
         self.stop_seconds = program.stop_seconds
         self._program, self._printer = program, printer
@@ -91,17 +91,17 @@ class ProgramChild:
 
     @property
     def is_running(self) -> bool:
-        """Whether it lives."""
+        """Whether it is running."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start it and print what it writes."""
+        """Start it and forward its output."""
         reads, writes = os.pipe()
         os.set_blocking(reads, False)
-        tied = tied_to_parent(self._program.orphan_signal)
+        wrapper = tied_to_parent(self._program.orphan_signal)
         try:
             self._process = subprocess.Popen(  # noqa: S603 - a fixed program, no shell
-                [*tied, *self._program.command],
+                [*wrapper, *self._program.command],
                 stdin=subprocess.DEVNULL,
                 stdout=writes,
                 stderr=writes,
@@ -114,20 +114,20 @@ class ProgramChild:
         finally:
             os.close(writes)
         self._reads = reads
-        asyncio.get_running_loop().add_reader(self._reads, self._read)
+        asyncio.get_running_loop().add_reader(self._reads, self._forward)
 
-    async def ended(self) -> str:
-        """Wait for its end, kill what it left behind, and say how it ended."""
+    async def wait_exited(self) -> str:
+        """Wait until it exits, kill its remaining children, and describe how it exited."""
         assert self._process is not None  # noqa: S101 - it was started
         while (code := self._process.poll()) is None:
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(POLL_INTERVAL)
         self.kill()  # the processes of its pool
-        self._read()
+        self._forward()
         self._stop_reading()
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
-    def ask_to_end(self) -> None:
-        """Send SIGTERM, if it lives."""
+    def terminate(self) -> None:
+        """Send SIGTERM, if it is running."""
         if self._process is not None and self.is_running:
             self._process.terminate()
 
@@ -137,7 +137,7 @@ class ProgramChild:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _read(self) -> None:
+    def _forward(self) -> None:
         if self._reads is None:
             return
         with suppress(BlockingIOError):
@@ -153,11 +153,11 @@ class ProgramChild:
             self._printer.end(self.name)
 
 
-class ValkeyChild:
-    """The embedded Valkey; it runs before the others are made, since they need its URL."""
+class ValkeyProcess:
+    """The embedded Valkey; already running when the others are created, since they need its URL."""
 
     name = "valkey"
-    stage = Stage.SERVERS
+    stage = ShutdownStage.SERVERS
     stop_seconds = 20.0
     is_vital = True
 
@@ -171,22 +171,22 @@ class ValkeyChild:
 
     @property
     def is_running(self) -> bool:
-        """Whether it lives."""
+        """Whether it is running."""
         return self._valkey.is_running
 
     def start(self) -> None:
-        """Start it on the same port and data; an answer takes a while, and the workers wait for it anyway."""
+        """Start it on the same port and data; returns before it accepts connections, since workers retry."""
         if not self._valkey.is_running:
             self._valkey.spawn()
 
-    async def ended(self) -> str:
-        """Wait for its end."""
+    async def wait_exited(self) -> str:
+        """Wait until it exits."""
         while self._valkey.is_running:
-            await asyncio.sleep(LOOK_EVERY)
-        return f"ended, see {self._valkey.log}"
+            await asyncio.sleep(POLL_INTERVAL)
+        return f"exited, see {self._valkey.log}"
 
-    def ask_to_end(self) -> None:
-        """Send SIGTERM: it writes its data and ends."""
+    def terminate(self) -> None:
+        """Send SIGTERM: it saves its data and exits."""
         if self._valkey.is_running:
             os.kill(self._valkey.pid, signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""The embedded Valkey of `up`: one per folder, on the usual port when nobody has it."""
+"""The embedded Valkey of `up`: one per folder, on the default port if that is free."""
 
 import fcntl
 import socket
@@ -10,12 +10,12 @@ from typing import TextIO
 
 from taskyard.broker.server.valkey import EmbeddedValkey
 
-USUAL_PORT = 6379  # where every command looks when REDIS_URL is not set
-PATIENCE = 5.0  # seconds for the server before us to end
+DEFAULT_PORT = 6379  # where commands connect when REDIS_URL is not set
+LOCK_TIMEOUT = 5.0  # seconds for a previous server to exit
 
 
 class FolderInUseError(RuntimeError):
-    """Another `up` keeps its server in this folder."""
+    """Another `up` uses this folder."""
 
 
 @contextmanager
@@ -24,32 +24,30 @@ def embedded_valkey(folder: Path) -> Iterator[EmbeddedValkey]:
     Run a Valkey server whose data is in `folder`.
 
     Raises:
-        FolderInUseError: Another process does so; two servers would destroy the data.
+        FolderInUseError: Another server uses it; two would corrupt the data.
         ServerStartError: It did not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
-        if not _becomes_ours(lock):
-            raise FolderInUseError(
-                f"another `up` keeps its Valkey in {folder}: end it, or give this one its own TASKYARD_DATA"
-            )
-        port = USUAL_PORT if _is_free(USUAL_PORT) else 0
+        if not _acquire_lock(lock):
+            raise FolderInUseError(f"another `up` runs a Valkey in {folder}: stop it, or set a different TASKYARD_DATA")
+        port = DEFAULT_PORT if _is_free(DEFAULT_PORT) else 0
         valkey = EmbeddedValkey(folder, port)
         valkey.holds = [lock.fileno()]
         with valkey:
             yield valkey
 
 
-def _becomes_ours(lock: TextIO) -> bool:
-    """Wait a while: the server of an `up` that was killed has the lock until its data is on disk."""
-    deadline = time.monotonic() + PATIENCE
+def _acquire_lock(lock: TextIO) -> bool:
+    """Wait a while: the server of a killed `up` holds the lock until it has saved its data."""
+    deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             if time.monotonic() > deadline:
                 return False
-            time.sleep(0.05)  # a lock that comes free tells nobody, and waiting inside flock has no limit
+            time.sleep(0.05)  # flock itself has no timeout
         else:
             return True
 

@@ -10,13 +10,20 @@ from sqlalchemy import MetaData
 from taskyard.beat import models as beat_models
 from taskyard.database.tables import METADATA
 from taskyard.domain import Domain
+from taskyard.flows import models as flow_models
 from taskyard.history import models as history_models
 from taskyard.history import operator_log
 from taskyard.tasks.current_app import current_app
 from taskyard.webhooks import models as webhook_models
 
 LIBRARY = "taskyard"
-LIBRARY_MODELS = (beat_models, history_models, operator_log, webhook_models)  # their import declares the tables
+LIBRARY_MODELS = (
+    beat_models,
+    flow_models,
+    history_models,
+    operator_log,
+    webhook_models,
+)  # their import declares the tables
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,11 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.schema import CreateSchema
 
 from taskyard.database.tables import without_schema
 from taskyard.migrations.owners import TableOwner, table_owners
+from taskyard.settings.loading import current_settings
 
 FOLDER = Path(__file__).parent
 UPGRADE_LOCK = 7_236_514_201  # of PostgreSQL's advisory locks: one upgrade at a time
@@ -43,6 +45,8 @@ def upgrade(engine: Engine, owners: Sequence[TableOwner] | None = None) -> list[
     with engine.begin() as connection, without_schema():  # SQLite: takes the write lock, so a second upgrade waits here
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": UPGRADE_LOCK})
+            if schema := current_settings().taskyard_schema:
+                connection.execute(CreateSchema(schema, if_not_exists=True))
         return [_upgrade_one(connection, owner) for owner in (table_owners() if owners is None else owners)]
 
 

@@ -1,9 +1,8 @@
-"""What is wrong with this deployment, and how to mend it: more than readiness, for a person."""
+"""Problems of a deployment and how to fix them; more than readiness, for people."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import SecretStr
 from redis import Redis, RedisError
@@ -14,6 +13,7 @@ from sqlmodel import Session
 
 from taskyard.beat.engine.leadership import current_leader
 from taskyard.broker.admin.queue_control import QueueControl
+from taskyard.findings import Finding
 from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
 from taskyard.history.queries.runs import RunFilter
 from taskyard.history.writer.event_writer import backlog
@@ -28,33 +28,21 @@ from taskyard.tasks.current_app import current_app
 from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.start_checks import check_settings
 
-SKEW = timedelta(seconds=2)  # more between two clocks is told
+SKEW = timedelta(seconds=2)  # tolerated difference between two clocks
 MASK = "***"
 MIB = 2**20
 NEARLY_FULL = 0.8  # of the broker's memory; as in dashboards/taskyard.rules.yml
 
-type Verdict = Literal["ok", "warning", "fault"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str
-    verdict: Verdict
-    note: str
-    fix: str = ""  # what to do; empty when it is in order
-
 
 def examine(client: Redis, engine: Engine, settings: Settings) -> list[Finding]:
-    """Look at everything; a server that does not answer is a finding, not an error."""
+    """Run all checks; a server that does not answer is a finding, not an error."""
     found: list[Finding] = []
-    for name, look in _looks(client, engine, settings).items():
+    for name, check in _examinations(client, engine, settings).items():
         try:
-            found += look()
+            found += check()
         except (RedisError, SQLAlchemyError, OSError) as error:
             reason = str(error).strip().partition("\n")[0]
-            fix = "is DATABASE_URL right, does the server run?" if isinstance(error, SQLAlchemyError) else _BROKER_FIX
+            fix = "check DATABASE_URL, and that the server runs" if isinstance(error, SQLAlchemyError) else _BROKER_FIX
             found.append(Finding(name, "fault", f"no answer: {reason}", fix))
     return found
 
@@ -65,15 +53,15 @@ def shown_settings() -> dict[str, Any]:
     return {name.upper(): _masked(getattr(group, name)) for group in groups for name in type(group).model_fields}
 
 
-_BROKER_FIX = "is REDIS_URL right, does the server run?"
+_BROKER_FIX = "check REDIS_URL, and that the server runs"
 
 
-def _looks(client: Redis, engine: Engine, settings: Settings) -> dict[str, Callable[[], Iterator[Finding]]]:
+def _examinations(client: Redis, engine: Engine, settings: Settings) -> dict[str, Callable[[], Iterator[Finding]]]:
     prefix = settings.taskyard_key_prefix
     control = QueueControl(client, prefix)
     return {
         "broker": lambda: _broker(client),
-        "broker's clock": lambda: _broker_clock(client),
+        "broker clock": lambda: _broker_clock(client),
         "database": lambda: _database(engine),
         "schema": lambda: _schema(engine),
         "scheduler": lambda: _scheduler(client, prefix),
@@ -82,6 +70,7 @@ def _looks(client: Redis, engine: Engine, settings: Settings) -> dict[str, Calla
         "settings": _settings,
         "audit": lambda: _audit(client, settings),
         "runs": lambda: _runs(client, engine, settings),
+        "domains": _domains,
     }
 
 
@@ -96,7 +85,7 @@ def _broker(client: Any) -> Iterator[Finding]:
         yield Finding("append-only file", "fault", "off", fix)
     policy = client.info("memory").get("maxmemory_policy", "unknown")
     if policy == "noeviction":
-        yield Finding("eviction", "ok", "never")
+        yield Finding("eviction", "ok", "noeviction")
     else:
         fix = "set maxmemory-policy noeviction: any other one deletes messages when memory is short"
         yield Finding("eviction", "fault", policy, fix)
@@ -107,9 +96,7 @@ def _memory(used: int, limit: int) -> Finding:
     if not limit:
         return Finding("memory", "ok", f"{used / MIB:.0f} MiB, no limit (maxmemory 0)")
     note = f"{used / MIB:.0f} of {limit / MIB:.0f} MiB, {used / limit:.0%}"
-    fix = (
-        "add workers (queues ls), see whether the audit is behind, or raise maxmemory: once full, it takes no new task"
-    )
+    fix = "add workers, check the audit backlog, or raise maxmemory: a full broker refuses new tasks"
     if used >= limit:
         return Finding("memory", "fault", note, fix)
     return Finding("memory", "warning", note, fix) if used > NEARLY_FULL * limit else Finding("memory", "ok", note)
@@ -117,7 +104,7 @@ def _memory(used: int, limit: int) -> Finding:
 
 def _broker_clock(client: Any) -> Iterator[Finding]:
     seconds, micros = client.time()
-    yield _clock("broker's clock", datetime.fromtimestamp(seconds + micros / 1_000_000, UTC))
+    yield _clock("broker clock", datetime.fromtimestamp(seconds + micros / 1_000_000, UTC))
 
 
 def _database(engine: Engine) -> Iterator[Finding]:
@@ -127,56 +114,56 @@ def _database(engine: Engine) -> Iterator[Finding]:
             yield Finding("database", "ok", f"SQLite {version}; for production use PostgreSQL")
             return
         yield Finding("database", "ok", f"PostgreSQL {connection.execute(text('SHOW server_version')).scalar_one()}")
-        yield _clock("database's clock", connection.execute(text("SELECT clock_timestamp()")).scalar_one())
+        yield _clock("database clock", connection.execute(text("SELECT clock_timestamp()")).scalar_one())
         has_trigrams = connection.execute(text("SELECT 1 FROM pg_extension WHERE extname = 'pg_trgm'")).scalar()
         if has_trigrams:
-            yield Finding("text search", "ok", "pg_trgm is there")
+            yield Finding("text search", "ok", "pg_trgm installed")
         else:
-            fix = "let a superuser run CREATE EXTENSION pg_trgm, then the two indexes of migration 0007"
-            yield Finding("text search", "warning", "jobs ls --text reads all rows: pg_trgm is missing", fix)
+            fix = "as a superuser: CREATE EXTENSION pg_trgm; then create the trigram indexes of the migrations"
+            yield Finding("text search", "warning", "pg_trgm is missing: jobs ls --text scans all rows", fix)
 
 
 def _schema(engine: Engine) -> Iterator[Finding]:
     for seen in schema.standings(engine):
         if seen.is_current:
-            yield Finding(f"schema of {seen.owner}", "ok", f"at {seen.current}")
+            yield Finding(f"schema of {seen.owner}", "ok", f"{seen.current} (head)")
         else:
-            note = f"at {seen.current}, head is {seen.head}" if seen.current else f"not migrated; head is {seen.head}"
+            note = f"{seen.current}; head is {seen.head}" if seen.current else f"not migrated; head is {seen.head}"
             yield Finding(f"schema of {seen.owner}", "fault", note, "celery -A tasks db upgrade")
 
 
 def _scheduler(client: Redis, prefix: str) -> Iterator[Finding]:
     leader = current_leader(client, prefix)
     if leader is None:
-        yield Finding("scheduler", "fault", "no beat process leads", "start celery -A tasks beat")
+        yield Finding("scheduler", "fault", "no beat process is leader", "start celery -A tasks beat")
     else:
-        yield Finding("scheduler", "ok", f"{leader.owner} leads")
+        yield Finding("scheduler", "ok", f"leader is {leader.owner}")
 
 
 def _queues(control: QueueControl, settings: Settings) -> Iterator[Finding]:
     if settings.taskyard_transport == "redis":
-        yield Finding("queues", "warning", "stock kombu does not say who listens", "unset TASKYARD_TRANSPORT")
+        yield Finding("queues", "warning", "stock kombu does not track consumers", "unset TASKYARD_TRANSPORT")
         return
     for queue in QUEUES:
         counts = control.counts(queue.name)
         name = f"queue {queue.name}"
         if not counts.consumers:
             fix = f"celery -A tasks worker -Q {queue.name}"
-            yield Finding(name, "fault", f"no worker takes from it, {counts.waiting} wait", fix)
+            yield Finding(name, "fault", f"no consumer, {counts.waiting} waiting", fix)
         elif counts.is_paused:
-            fix = f"celery -A tasks queues resume {queue.name}, when the reason is over"
+            fix = f"celery -A tasks queues resume {queue.name}"
             yield Finding(name, "warning", f"paused: {counts.limits.pause_reason or 'no reason given'}", fix)
         else:
-            yield Finding(name, "ok", f"{counts.consumers} processes take from it, {counts.waiting} wait")
+            yield Finding(name, "ok", f"{_count(counts.consumers, 'consumer')}, {counts.waiting} waiting")
 
 
 def _tasks() -> Iterator[Finding]:
     current_app().loader.import_default_modules()
     ours = [task for task in current_app().tasks.values() if isinstance(task, PlatformTask)]
-    yield Finding("tasks", "ok", f"{len(ours)}, each with a declared queue")
+    yield Finding("tasks", "ok", f"{len(ours)} tasks, each with a declared queue")
     if endless := sorted(task.name for task in ours if not _keeps_its_limits(task)):
         fix = "docs/outcomes.md, Time limits: a queue of another profile, or a time-out in the handler"
-        yield Finding("time limits", "warning", f"not kept by the pool of their queue: {', '.join(endless)}", fix)
+        yield Finding("time limits", "warning", f"not enforced by the pool of their queue: {', '.join(endless)}", fix)
 
 
 def _settings() -> Iterator[Finding]:
@@ -185,9 +172,9 @@ def _settings() -> Iterator[Finding]:
         check_settings()
     except SettingsError as error:
         for line in error.message.splitlines():
-            yield Finding("settings", "fault", line, "no worker of the tasks that need it starts")
+            yield Finding("settings", "fault", line, "workers of the tasks that need it do not start")
     else:
-        yield Finding("settings", "ok", "the tasks of all queues can use them")
+        yield Finding("settings", "ok", "valid for the tasks of all queues")
 
 
 def _keeps_its_limits(task: PlatformTask) -> bool:
@@ -199,14 +186,14 @@ def _keeps_its_limits(task: PlatformTask) -> bool:
 
 def _audit(client: Redis, settings: Settings) -> Iterator[Finding]:
     if not settings.audit_enabled:
-        yield Finding("audit", "warning", "off: nothing is recorded", "unset AUDIT_ENABLED")
+        yield Finding("audit", "warning", "disabled: nothing is recorded", "unset AUDIT_ENABLED")
         return
     waiting = backlog(client, settings.taskyard_key_prefix)
     if waiting > settings.audit_backlog_limit:
-        fix = "is the database up, does a worker or celery -A tasks audit write run?"
-        yield Finding("audit", "fault", f"{waiting} events are not in SQL yet", fix)
+        fix = "check that the database is up, and that a worker or celery -A tasks audit write is running"
+        yield Finding("audit", "fault", f"{waiting} events not written yet", fix)
     else:
-        yield Finding("audit", "ok", f"{waiting} events are not in SQL yet")
+        yield Finding("audit", "ok", f"{waiting} events not written yet")
 
 
 def _runs(client: Redis, engine: Engine, settings: Settings) -> Iterator[Finding]:
@@ -219,17 +206,32 @@ def _runs(client: Redis, engine: Engine, settings: Settings) -> Iterator[Finding
         return
     if lost:
         yield Finding(
-            "runs", "warning", f"{lost} of the newest have no message in the broker", "celery -A tasks jobs lost"
+            "runs",
+            "warning",
+            f"{lost} recent unfinished runs have no message in the broker",
+            "celery -A tasks jobs lost",
         )
     else:
-        yield Finding("runs", "ok", "the newest unfinished ones are in the broker")
+        yield Finding("runs", "ok", "recent unfinished runs are in the broker")
+
+
+def _domains() -> Iterator[Finding]:
+    for domain in current_app().domains:
+        if checks := domain.load("checks"):
+            yield from checks()
 
 
 def _clock(name: str, there: datetime) -> Finding:
     skew = abs(datetime.now(UTC) - there.astimezone(UTC))
     if skew <= SKEW:
-        return Finding(name, "ok", "agrees with ours")
-    return Finding(name, "warning", f"differs from ours by {skew.total_seconds():.1f} s", "let both hosts use NTP")
+        return Finding(name, "ok", "in sync with this host")
+    return Finding(
+        name, "warning", f"differs from this host by {skew.total_seconds():.1f} s", "synchronize both hosts with NTP"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _without_password(url: str) -> str:

@@ -1,8 +1,12 @@
-"""Can this deployment work? Broker, database, migrations, a consumer for each queue, the audit's backlog."""
+"""
+Readiness: broker, database, migrations, a consumer for each queue, the audit backlog.
 
+Checks run in the background, each in a thread of its own: a report never waits for a server.
+"""
+
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as TooLateError
 from dataclasses import dataclass
 
 from redis import Redis
@@ -14,42 +18,72 @@ from taskyard.migrations import schema
 from taskyard.settings.platform import Settings
 from taskyard.settings.queues import QUEUES
 
-LIMIT = 3.0  # seconds for all checks
+CHECK_EVERY = 1.0  # seconds between two runs of a check
+MIGRATIONS_EVERY = 10.0  # seconds; this check reads the revision files
+GRACE = 4.0  # seconds that a check may take before it counts as hanging
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that must hold."""
+class ReadinessCheck:
+    """One condition of readiness."""
 
     name: str
     is_ok: bool
     note: str  # one line, without addresses
 
 
-def check_all(client: Redis, engine: Engine, settings: Settings) -> list[Check]:
-    """Make all checks at once; one that does not come back in time has failed."""
-    checks: dict[str, Callable[[], str]] = {
-        "broker": lambda: _ping(client),
-        "database": lambda: _select(engine),
-        "migrations": lambda: _standing(engine),
-        "consumers": lambda: _consumers(client, settings),
-        "audit": lambda: _backlog(client, settings),
-    }
-    pool = ThreadPoolExecutor(len(checks), thread_name_prefix="readiness")
-    try:
-        waiting = {name: pool.submit(check) for name, check in checks.items()}
-        found = []
-        for name, future in waiting.items():
+class Readiness:
+    """Runs the checks again and again, and reports their last results."""
+
+    def __init__(self, client: Redis, engine: Engine, settings: Settings) -> None:
+        """Start the checks."""
+        self._checks = (
+            _BackgroundCheck("broker", lambda: _ping(client)),
+            _BackgroundCheck("database", lambda: _select(engine)),
+            _BackgroundCheck("migrations", lambda: _pending_migrations(engine), MIGRATIONS_EVERY),
+            _BackgroundCheck("consumers", lambda: _consumers(client, settings)),
+            _BackgroundCheck("audit", lambda: _backlog(client, settings)),
+        )
+
+    def report(self) -> list[ReadinessCheck]:
+        """Return the last result of each check, at once."""
+        return [check.result() for check in self._checks]
+
+    def stop(self) -> None:
+        """Stop the checks soon."""
+        for check in self._checks:
+            check.stop()
+
+
+class _BackgroundCheck:
+    """One check in a thread of its own; one that does not return in time has failed."""
+
+    def __init__(self, name: str, check: Callable[[], str], every: float = CHECK_EVERY) -> None:
+        """`check` returns what is wrong, empty if nothing is."""
+        self._name, self._check, self._every = name, check, every
+        self._fault = "not checked yet"
+        self._checked_at = time.monotonic()
+        self._stop = threading.Event()
+        threading.Thread(target=self._run, name=f"readiness: {name}", daemon=True).start()
+
+    def result(self) -> ReadinessCheck:
+        """Return the last result."""
+        age = time.monotonic() - self._checked_at
+        fault = f"no answer for {age:.0f} s" if age > self._every + GRACE else self._fault
+        return ReadinessCheck(self._name, not fault, fault or "ok")
+
+    def stop(self) -> None:
+        """Stop soon."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
             try:
-                fault = future.result(LIMIT)
-            except TooLateError:
-                fault = f"no answer within {LIMIT:g} s"
-            except Exception as error:  # noqa: BLE001 - each server has errors of its own; all mean: not ready
-                fault = type(error).__name__
-            found.append(Check(name, not fault, fault or "ok"))
-        return found
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+                self._fault = self._check()
+            except Exception as error:  # noqa: BLE001 - each server has its own errors; all mean: not ready
+                self._fault = type(error).__name__
+            self._checked_at = time.monotonic()
+            self._stop.wait(self._every)
 
 
 def _ping(client: Redis) -> str:
@@ -62,23 +96,21 @@ def _select(engine: Engine) -> str:
     return ""
 
 
-def _standing(engine: Engine) -> str:
+def _pending_migrations(engine: Engine) -> str:
     behind = [seen.owner for seen in schema.standings(engine) if not seen.is_current]
-    return f"the schema of {', '.join(behind)} is not at its head: celery -A tasks db upgrade" if behind else ""
+    return f"pending migrations of {', '.join(behind)}; run: celery -A tasks db upgrade" if behind else ""
 
 
 def _consumers(client: Redis, settings: Settings) -> str:
-    if settings.taskyard_transport == "redis":  # stock kombu does not say who listens
+    if settings.taskyard_transport == "redis":  # stock kombu does not track consumers
         return ""
     control = QueueControl(client, settings.taskyard_key_prefix)
-    lonely = [queue.name for queue in QUEUES if not control.counts(queue.name).consumers]
-    return f"no worker takes from {', '.join(lonely)}" if lonely else ""
+    unserved = [queue.name for queue in QUEUES if not control.counts(queue.name).consumers]
+    return f"no consumer: {', '.join(unserved)}" if unserved else ""
 
 
 def _backlog(client: Redis, settings: Settings) -> str:
     waiting = backlog(client, settings.taskyard_key_prefix)
     if waiting <= settings.audit_backlog_limit:
         return ""
-    return (
-        f"{waiting} events are not in SQL yet, more than AUDIT_BACKLOG_LIMIT: is the database up, is a writer running?"
-    )
+    return f"audit backlog of {waiting} events exceeds AUDIT_BACKLOG_LIMIT: is the database up, is a writer running?"

@@ -1,4 +1,4 @@
-"""The monitor inside `celery -A tasks beat`: tells what the scheduler counts."""
+"""Metrics of `celery -A tasks beat`."""
 
 import atexit
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from taskyard.settings.loading import current_settings
 
 
 class BeatCollector(Collector):
-    """The scheduler's own counters, as they are now."""
+    """Exports the counters of the scheduler."""
 
     def __init__(self, scheduler: Any) -> None:
         """`scheduler` has `metrics`, None before its first tick."""
@@ -27,7 +27,7 @@ class BeatCollector(Collector):
 
 
 def start(service: Any) -> None:
-    """Begin to answer, if a port is set; called when beat starts."""
+    """Serve metrics, if a port is set; called when beat starts."""
     settings = current_settings()
     if settings.metrics_port is None:
         return

@@ -1,4 +1,4 @@
-"""The monitor inside a Celery worker: counts what its tasks do, and answers scrapes."""
+"""Metrics of a Celery worker: counts its tasks, and serves scrapes."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ class WorkerMonitor(bootsteps.StartStopStep):
         self._monitor: Monitor | None = None
 
     def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
-        """Begin to count and to answer."""
+        """Start counting and serving."""
         registry = CollectorRegistry()
         self._meters = TaskMeters(registry)
         execution_observers.append(self._meters)
@@ -31,7 +31,7 @@ class WorkerMonitor(bootsteps.StartStopStep):
         self._monitor.start()
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
-        """Leave the last numbers to the others."""
+        """Write the last values and stop serving."""
         if self._monitor is not None and self._meters is not None:
             self._monitor.stop()
             execution_observers.remove(self._meters)

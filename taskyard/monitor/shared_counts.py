@@ -1,9 +1,9 @@
 """
-Numbers of several processes on one host, added up: each writes its own to a file, one answers for all.
+Metrics of several processes on one host, added up: each writes its own file, one process answers for all.
 
-A process holds a lock on a file of its own while it lives. What a process counted stays in the sums after its end, for
-a counter must not fall; its gauges go with it. Files of the dead are folded into one, which names what it holds, so
-that a fold that is broken off counts nothing twice.
+A process holds a lock on its file while it runs. Its counters stay in the sums after its exit, since a counter must not
+decrease; its gauges are removed. Files of exited processes are merged into one that lists its sources, so that an
+interrupted merge counts nothing twice.
 """
 
 import fcntl
@@ -67,7 +67,7 @@ class Snapshots:
             return
         texts = [old, *((self._folder / f"{name}.prom").read_text() for name in gone)]
         families = [family for text in texts for family in text_string_to_metric_families(text)]
-        sums = generate_latest(_Fixed(merge(family for family in families if family.type in GROWING)))
+        sums = generate_latest(_FixedRegistry(merge(family for family in families if family.type in GROWING)))
         _replace(whole, f"{HOLDS}{' '.join(gone)}\n".encode() + sums)
         for name in gone:
             self._forget(name)
@@ -108,7 +108,7 @@ def merge(families: Iterable[Metric]) -> list[Metric]:
     return list(merged.values())
 
 
-class _Fixed(CollectorRegistry):
+class _FixedRegistry(CollectorRegistry):
     """A registry that holds these families."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
@@ -124,7 +124,7 @@ class _Fixed(CollectorRegistry):
 
 def exposition(families: Iterable[Metric]) -> bytes:
     """Return families in Prometheus' text format."""
-    return generate_latest(_Fixed(families))
+    return generate_latest(_FixedRegistry(families))
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What the tasks of one process do, counted as they end; in the main process of a worker, whatever its pool."""
+"""Counts finished tasks in the main process of a worker, whatever its pool."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -7,25 +7,23 @@ from taskyard.settings.queues import QUEUES
 
 DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)  # seconds
 WAITS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21_600)  # seconds
-MOST_TASKS = 500  # names; what a foreign client invents beyond is counted as `other`
-OTHER = "other"
+MAX_TASK_LABELS = 500  # task names; further ones, invented by foreign clients, count as `other`
+OTHER_LABEL = "other"
 
 
 class TaskMeters(ExecutionObserver):
-    """Counts executions by task and queue; labels are bounded, whatever the messages say."""
+    """Counts executions by task and queue, with a bounded number of labels."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register the meters."""
         labels = ("task", "queue")
-        self._total = Counter(
-            "taskyard_tasks", "Executions, by how they ended", (*labels, "outcome"), registry=registry
-        )
+        self._total = Counter("taskyard_tasks", "Executions by outcome", (*labels, "outcome"), registry=registry)
         self._durations = Histogram(
             "taskyard_task_duration_seconds", "Run time of an execution", labels, buckets=DURATIONS, registry=registry
         )
         self._waits = Histogram(
             "taskyard_task_wait_seconds",
-            "From put, due or taken back to the start of an execution",
+            "From enqueued, due or recovered to the start of an execution",
             labels,
             buckets=WAITS,
             registry=registry,
@@ -46,7 +44,7 @@ class TaskMeters(ExecutionObserver):
             self._durations.labels(*labels).observe(execution.runtime)
 
     def _labels(self, execution: TaskExecution) -> tuple[str, str]:
-        if len(self._tasks) < MOST_TASKS:
+        if len(self._tasks) < MAX_TASK_LABELS:
             self._tasks.add(execution.task)
-        task = execution.task if execution.task in self._tasks else OTHER
-        return task, execution.queue if execution.queue in self._queues else OTHER
+        task = execution.task if execution.task in self._tasks else OTHER_LABEL
+        return task, execution.queue if execution.queue in self._queues else OTHER_LABEL

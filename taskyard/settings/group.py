@@ -17,7 +17,7 @@ class SettingsGroup(BaseModel):
     Settings that belong together: the library's, or those of one domain.
 
     A field's name in upper case is its environment variable, its description is its documentation. A variable that
-    begins with one of the prefixes and is no field of any group stops the process.
+    begins with one of the prefixes and is almost a field of a group stops the process.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -1,7 +1,7 @@
 """Read all groups of settings once from the environment, check them together, and hand them out."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, overload
@@ -10,6 +10,7 @@ from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from taskyard.settings.group import SettingsError, SettingsGroup
+from taskyard.settings.near_misses import OURS_ALONE, near_miss
 from taskyard.settings.platform import Settings
 
 LONGEST_TEXT = 300  # characters of what is said of one value
@@ -67,17 +68,14 @@ def load_settings(environ: Mapping[str, str], dotenv: Path | None = None, *, gro
         group: Whose settings; what is wrong in any group is an error.
 
     Raises:
-        SettingsError: One line for each wrong value or unknown name, then the names that are known.
+        SettingsError: One line for each wrong value or mistyped name, then the names that are known.
     """
     given = {**(dotenv_values(dotenv) if dotenv else {}), **environ}
     wanted = [*_groups, *(() if group in _groups else (group,))]
     known = {name.upper() for each in wanted for name in each.model_fields}
     prefixes = tuple(prefix for each in wanted for prefix in each.prefixes)
-    errors = [
-        f"{name}: not a setting of Taskyard"
-        for name in sorted(given)
-        if name.startswith(prefixes) and name not in known and name not in FOREIGN_NAMES
-    ]
+    unknown = [name for name in sorted(given) if name.startswith(prefixes) and name not in known]
+    errors = [line for name in unknown if name not in FOREIGN_NAMES and (line := _unknown_line(name, known))]
     loaded: dict[Group, SettingsGroup] = {}
     for each in wanted:
         try:
@@ -120,6 +118,13 @@ def _read(group: Group, given: Mapping[str, str | None]) -> SettingsGroup:
         name: value for name in group.model_fields if (value := given.get(name.upper())) and value.strip()
     }
     return group(**values)
+
+
+def _unknown_line(name: str, known: Collection[str]) -> str | None:
+    """Return the error of an unknown name; None: it is a variable of another program."""
+    if meant := near_miss(name, known):
+        return f"{name}: not a setting of Taskyard; did you mean {meant}?"
+    return f"{name}: not a setting of Taskyard" if name.startswith(OURS_ALONE) else None
 
 
 def _line(error: Any) -> str:

@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 BROKER_SCHEMES = frozenset({"redis", "rediss", "unix", "sentinel"})
-DATABASE_SCHEMES = frozenset({"sqlite", "sqlite+pysqlite", "postgresql+psycopg"})
+POSTGRES_SCHEMES = frozenset({"postgresql", "postgres"})  # as other programs write them, without a driver
+POSTGRES_DRIVER = "postgresql+psycopg"
+DATABASE_SCHEMES = frozenset({"sqlite", "sqlite+pysqlite", POSTGRES_DRIVER})
 MASTER_KEY_BYTES = 32
 LONGEST = timedelta(days=36_500)  # what is added to or taken from today stays a date
 EVENT_TYPE = re.compile(r"[a-zA-Z0-9_]+(\.[a-zA-Z0-9_]+)*")
@@ -90,11 +92,13 @@ def broker_url(value: str) -> str:
 
 
 def database_url(value: str) -> str:
-    """Check what is known without a look at the server; the text may hold a password, so it is not repeated."""
+    """Check what is known without the server, and name the driver; the text may hold a password: not repeated."""
     scheme, colon, rest = value.partition("://")
+    if scheme in POSTGRES_SCHEMES:
+        scheme, value = POSTGRES_DRIVER, f"{POSTGRES_DRIVER}://{rest}"
     is_file = scheme.startswith("sqlite")
     if scheme not in DATABASE_SCHEMES or not colon or (is_file and rest and not rest.startswith("/")):
-        raise ValueError("not a database's URL; use sqlite:///file or postgresql+psycopg://user:password@host/database")
+        raise ValueError("not a database's URL; use sqlite:///file or postgresql://user:password@host/database")
     return value
 
 
@@ -109,6 +113,11 @@ def http_url(value: SecretStr) -> SecretStr:
     if not is_url or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("not a URL; use https://host/path, or http")
     return value
+
+
+def lower_case(value: Any) -> Any:
+    """Read a word in any case."""
+    return value.lower() if isinstance(value, str) else value
 
 
 def worker_count(value: Any) -> Any:

@@ -16,6 +16,8 @@ from taskyard.settings.types import (
     EventTypes,
     HttpCodes,
     Interval,
+    LogFormat,
+    LogLevel,
     MasterKeys,
     Milliseconds,
     Networks,
@@ -35,7 +37,7 @@ class Settings(SettingsGroup):
     redis_url: BrokerUrl = Field(
         "redis://localhost:6379/0", description="Broker, results, locks: redis, rediss, unix or sentinel URL"
     )
-    database_url: DatabaseUrl = Field("sqlite:///taskyard.db", description="postgresql+psycopg://... in production")
+    database_url: DatabaseUrl = Field("sqlite:///taskyard.db", description="postgresql://... in production")
     worker_count: WorkerCount = Field(
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,
@@ -59,7 +61,10 @@ class Settings(SettingsGroup):
         timedelta(seconds=1), description="up: pause before a process that died starts again; doubles up to a minute"
     )
     worker_restart_limit: int = Field(
-        5, ge=0, le=1000, description="up: starts again in a row, each lived less than a minute, before all is ended"
+        5,
+        ge=0,
+        le=1000,
+        description="up: restarts in a row, each soon after the last, before a process is restarted only every minute",
     )
     audit_log_retention_days: int = Field(30, ge=0, le=36_500, description="Days that runs are kept; 0 keeps all")
     audit_enabled: bool = Field(default=True, description="Record runs and attempts; off only to measure its cost")
@@ -76,9 +81,12 @@ class Settings(SettingsGroup):
         timedelta(seconds=60), description="Misfire policy skip: a last slot that is late by this still counts"
     )
     beat_fires_retention_days: int = Field(7, ge=0, le=36_500, description="Days that fires are kept; 0 keeps all")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
-    log_format: Literal["json", "console", "auto"] = Field("auto", description="auto: console on a terminal, else json")
+    log_level: LogLevel = Field("info", description="Lowest level that is logged: debug, info, warning, error")
+    log_format: LogFormat = Field("auto", description="auto: console on a terminal, else json")
     metrics_port: int | None = Field(None, ge=1, le=65_535, description="Prometheus text on this port; unset: off")
+    metrics_address: str = Field(
+        "127.0.0.1", description="Address of METRICS_PORT; 0.0.0.0 or :: for scrapers and probes from other hosts"
+    )
     metrics_auth_token: Token | None = Field(None, description="Bearer token that /metrics asks for")
     taskyard_transport: Literal["taskyard", "redis"] = Field(
         "taskyard", description="redis: stock kombu, for comparison and emergencies"
@@ -88,6 +96,11 @@ class Settings(SettingsGroup):
         max_length=64,
         pattern=r"^[A-Za-z0-9_.:-]*(\{[A-Za-z0-9_.:-]+\})?[A-Za-z0-9_.:-]*$",
         description="Put before every key in Redis; on a cluster with one hash tag, such as {taskyard}:",
+    )
+    taskyard_schema: str | None = Field(
+        None,
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="PostgreSQL schema of the library's tables; unset: where the search path leads",
     )
     taskyard_data: Path = Field(Path(".run"), description="Folder of the embedded servers and of small files")
     webhook_secret_keys: MasterKeys | None = Field(
@@ -136,4 +149,7 @@ class Settings(SettingsGroup):
         timedelta(seconds=30), description="First pause of an open breaker; doubles up to 30 minutes"
     )
     webhook_sweep_interval: Interval = Field(timedelta(seconds=30), description="How often the sweeper looks")
+    flow_sweep_interval: Interval = Field(
+        timedelta(minutes=1), description="How often lost steps and deadlines of flows are looked for"
+    )
     webhook_max_body: int = Field(262_144, ge=1, le=16_777_216, description="Bytes of one event's body at most")

@@ -1,7 +1,7 @@
 """Types of settings: each reads the text of an environment variable and refuses what has no meaning."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
@@ -14,6 +14,7 @@ from taskyard.settings.parsing import (
     event_types,
     http_codes,
     http_url,
+    lower_case,
     master_keys,
     milliseconds,
     networks,
@@ -30,6 +31,8 @@ type BeatLease = Annotated[Seconds, Field(ge=timedelta(milliseconds=200), le=tim
 type BeatAhead = Annotated[Seconds, Field(le=timedelta(seconds=60))]
 type Milliseconds = Annotated[timedelta, BeforeValidator(milliseconds)]
 type SecondsList = Annotated[tuple[timedelta, ...], BeforeValidator(csv_seconds), Field(min_length=1)]
+type LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower_case)]
+type LogFormat = Annotated[Literal["json", "console", "auto"], BeforeValidator(lower_case)]
 type WorkerCount = Annotated[int, BeforeValidator(worker_count)]
 type Words = Annotated[tuple[str, ...], BeforeValidator(csv_words)]
 type HttpCodes = Annotated[tuple[str, ...], BeforeValidator(csv_words), AfterValidator(http_codes)]

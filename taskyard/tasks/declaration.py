@@ -1,7 +1,8 @@
 """Declare a task: `@task` makes of a function a Celery task whose calls are checked by mypy and by its payload."""
 
+import re
 from collections.abc import Callable, Mapping
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, isfunction
 from typing import Any, Protocol, Unpack, cast
 
 from celery.local import Proxy
@@ -13,6 +14,8 @@ from taskyard.tasks.payloads import Payload
 from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.policy import Policy
 from taskyard.tasks.settle import settle
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}")
 
 
 class TypedTask[**P, M: Payload](Protocol):
@@ -55,14 +58,20 @@ def task[**P, M: Payload](
         on_redrive: Called in the operator's process before a dead letter of this task is sent again.
 
     Raises:
-        ValueError: The name is taken, or the queue cannot be.
+        ValueError: The name is taken or invalid, or the queue cannot be.
+        TypeError: What is decorated is no function, or the payload is no payload model.
     """
+    _check_name(name)
+    if not (isinstance(payload, type) and issubclass(payload, Payload)):
+        raise TypeError(f"task {name!r}: its payload {payload!r:.80} is not a subclass of Payload")
     if is_declared(name):
         raise ValueError(f"task {name!r} is declared twice")
     declare(queue)
     granted = policy or Policy()
 
     def register(handler: Callable[[M], Any]) -> TypedTask[P, M]:
+        _check_handler(name, handler)
+
         def run(self: PlatformTask, *args: Any, **kwargs: Any) -> Any:
             return settle(self, args, kwargs)
 
@@ -82,3 +91,17 @@ def task[**P, M: Payload](
         return cast("TypedTask[P, M]", Proxy(lambda: current_app().tasks[name]))
 
     return register
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"task {name!r:.140}: use 1-255 letters, digits, '_', '.', ':' and '-', a letter or digit first"
+        )
+
+
+def _check_handler(name: str, handler: Any) -> None:
+    """Refuse what has no name of its own: logs, tracebacks and documentation would show none."""
+    if not isfunction(handler) or handler.__name__ == "<lambda>":
+        what = "a lambda" if isfunction(handler) else f"{handler!r:.80}"
+        raise TypeError(f"task {name!r}: its handler is a function made by def or async def, not {what}")

@@ -1,6 +1,7 @@
 """Exceptions by which a handler chooses the outcome; any other exception means: try again."""
 
 from datetime import timedelta
+from typing import Any
 
 
 class TaskError(Exception):
@@ -23,12 +24,16 @@ class UnknownTaskError(TaskError, LookupError):
     """No task of this name is registered, so nothing was sent."""
 
 
-class RetryAfter(TaskError):  # noqa: N818 - it names an outcome, as Snooze does
-    """Try again after this time instead of the policy's backoff; uses an attempt."""
+class InvalidDelayError(PermanentError, ValueError):
+    """A handler gave a delay that is none: trying again would give the same one."""
 
-    def __init__(self, delay: timedelta, reason: str = "") -> None:
+
+class RetryAfter(TaskError):  # noqa: N818 - it names an outcome, as Snooze does
+    """Try again after this time (a timedelta, or seconds) instead of the policy's backoff; uses an attempt."""
+
+    def __init__(self, delay: timedelta | float, reason: str = "") -> None:
         super().__init__(delay, reason)
-        self.delay = _checked(delay)
+        self.delay = _checked("RetryAfter", delay)
         self.reason = reason
 
     def __str__(self) -> str:
@@ -36,18 +41,25 @@ class RetryAfter(TaskError):  # noqa: N818 - it names an outcome, as Snooze does
 
 
 class Snooze(TaskError):  # noqa: N818 - it names an outcome, not a fault
-    """Not yet: the task comes back after this time without using an attempt."""
+    """Not yet: the task comes back after this time (a timedelta, or seconds) without using an attempt."""
 
-    def __init__(self, delay: timedelta, reason: str = "") -> None:
+    def __init__(self, delay: timedelta | float, reason: str = "") -> None:
         super().__init__(delay, reason)
-        self.delay = _checked(delay)
+        self.delay = _checked("Snooze", delay)
         self.reason = reason
 
     def __str__(self) -> str:
         return self.reason or f"not before {self.delay} have passed"
 
 
-def _checked(delay: timedelta) -> timedelta:
+def _checked(outcome: str, delay: Any) -> timedelta:
+    if isinstance(delay, int | float) and not isinstance(delay, bool):
+        try:
+            delay = timedelta(seconds=delay)
+        except (OverflowError, ValueError) as error:  # beyond a million years; NaN
+            raise InvalidDelayError(f"{outcome}({delay}): {error}") from None
+    if not isinstance(delay, timedelta):
+        raise InvalidDelayError(f"{outcome}({delay!r:.80}): give a timedelta or a number of seconds")
     if delay < timedelta(0):
-        raise ValueError(f"a delay of {delay} lies in the past")
+        raise InvalidDelayError(f"a delay of {delay} lies in the past")
     return delay

@@ -21,6 +21,7 @@ from redis import RedisError
 from taskyard.broker.protocol.outcomes import detail
 from taskyard.broker.scripts.runner import Keyspace, run_script
 from taskyard.broker.server.client import shared_client
+from taskyard.broker.worker.portable_errors import error_text
 from taskyard.pools.coroutine_bridge import finish, is_on_loop
 from taskyard.settings.loading import current_settings
 
@@ -146,7 +147,7 @@ def _text_of(record: logging.LogRecord) -> str:
     else:
         text = record.getMessage()
     error = record.exc_info[1] if record.exc_info else None
-    return f"{text} ({type(error).__name__}: {error})" if error else text
+    return f"{text} ({type(error).__name__}: {error_text(error)})" if error else text
 
 
 class _Sender:

@@ -1,7 +1,7 @@
 """`settle` runs a handler once and decides the outcome: the table in docs/outcomes.md, and nothing else."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,8 +17,30 @@ from taskyard.tasks.platform_task import PlatformTask, keywords_only
 from taskyard.tasks.policy import LONGEST_DELAY
 from taskyard.tasks.reporting import reporting
 
+type Supervisor = Callable[[PlatformTask, Callable[[], Any]], Any]
+
+_supervisors: dict[str, Supervisor] = {}
+
+
+def supervise(header: str, supervisor: Supervisor) -> None:
+    """
+    Let every execution of a message that has this header be run by `supervisor`.
+
+    It is given the task, and a function that runs the handler once and returns its result or raises the outcome. It
+    does the same, and can record the outcome before the message is settled.
+    """
+    _supervisors[header] = supervisor
+
 
 def settle(task: PlatformTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Run the handler once and decide the outcome, under the message's supervisor if it has one."""
+    for header, supervisor in _supervisors.items():
+        if getattr(task.request, header, None) is not None:
+            return supervisor(task, lambda: decide(task, args, kwargs))
+    return decide(task, args, kwargs)
+
+
+def decide(task: PlatformTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """
     Run the handler and return its result as JSON values, or raise the outcome.
 

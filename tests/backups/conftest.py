@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from taskyard.database.engine import open_engine
-from tests.backups.shops import ShopServer
-from tests.backups.stage import Stage
-from tests.databases import Database, Servers, database, servers
+from tests.backups.backup_target import BackupTarget
+from tests.backups.shop_server import ShopServer
+from tests.databases import Database, DatabaseServers, database, database_servers
 
-__all__ = ["database", "servers"]
+__all__ = ["database", "database_servers"]
 
 
 @pytest.fixture(scope="session")
@@ -33,19 +33,19 @@ def shop_dumps(shop_server: ShopServer, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def platform(servers: Servers) -> Iterator[Database]:
+def platform_database(database_servers: DatabaseServers) -> Iterator[Database]:
     """A migrated platform database; SQLite, since these tests are about other databases."""
-    url = servers.make("sqlite")
+    url = database_servers.make("sqlite")
     engine = open_engine(url)
     yield Database("sqlite", url, engine)
     engine.dispose()
-    servers.drop(url)
+    database_servers.drop(url)
 
 
 @pytest.fixture
-def stage(platform: Database, tmp_path: Path, shop_server: ShopServer) -> Iterator[Stage]:
-    """A stage with the shop's server; no test may leave a scratch database behind."""
-    yield Stage(platform, tmp_path, shop_server)
+def backup_target(platform_database: Database, tmp_path: Path, shop_server: ShopServer) -> Iterator[BackupTarget]:
+    """A target with the shop's server; no test may leave a scratch database behind."""
+    yield BackupTarget(platform_database, tmp_path, shop_server)
     left = shop_server.scratch_databases()
     for name in left:  # so that this is not the next test's fault
         shop_server.query(f'DROP DATABASE "{name}" WITH (FORCE)')
@@ -53,6 +53,6 @@ def stage(platform: Database, tmp_path: Path, shop_server: ShopServer) -> Iterat
 
 
 @pytest.fixture
-def file_stage(platform: Database, tmp_path: Path) -> Stage:
-    """A stage without a server, for SQLite."""
-    return Stage(platform, tmp_path)
+def sqlite_target(platform_database: Database, tmp_path: Path) -> BackupTarget:
+    """A target without a server, for SQLite."""
+    return BackupTarget(platform_database, tmp_path)

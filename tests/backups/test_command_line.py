@@ -14,29 +14,29 @@ from click.testing import CliRunner, Result
 
 from taskyard.database.engine import current_engine
 from taskyard.settings.loading import current_settings
-from tests.backups.shops import PASSWORD, ShopServer
-from tests.backups.stage import SHOP_PROFILE, Stage, environment
+from tests.backups.backup_target import SHOP_PROFILE, BackupTarget, environment
+from tests.backups.shop_server import PASSWORD, ShopServer
 from tests.commands import command_of
 from tests.workers import ROOT
 
 type Command = Callable[..., Result]
 
 
-def celery(stage: Stage, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command in a process of its own, with no other settings than the stage's."""
+def celery(backup_target: BackupTarget, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command in a process of its own, with no other settings than the target's."""
     command = [sys.executable, "-m", "celery", "-A", "tasks", "backups", *arguments]
-    env = {**environment(stage, **more), "PATH": "/usr/bin:/bin"}
+    env = {**environment(backup_target, **more), "PATH": "/usr/bin:/bin"}
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
-def command(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+def command(backup_target: BackupTarget, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     """The same in this process, which is quicker: `command("verify", BACKUP_PROFILES="")`."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
 
     def run(*arguments: str, **more: str) -> Result:
-        for name, value in environment(stage, **more).items():
+        for name, value in environment(backup_target, **more).items():
             monkeypatch.setenv(name, value)
         forget()
         return CliRunner().invoke(command_of("backups"), arguments)
@@ -55,13 +55,13 @@ def forget() -> None:
 
 
 @pytest.fixture
-def good(stage: Stage, shop_dumps: dict[str, Path]) -> Stage:
-    shutil.copy(shop_dumps["custom"], stage.dumps / "shop.dump")
-    stage.add_manifest()
-    return stage
+def good(backup_target: BackupTarget, shop_dumps: dict[str, Path]) -> BackupTarget:
+    shutil.copy(shop_dumps["custom"], backup_target.dumps / "shop.dump")
+    backup_target.add_manifest()
+    return backup_target
 
 
-def test_cron_users_get_exit_code_0_for_a_good_backup_and_1_for_a_bad_one(good: Stage, command: Command) -> None:
+def test_cron_users_get_exit_code_0_for_a_good_backup_and_1_for_a_bad_one(good: BackupTarget, command: Command) -> None:
     fine = celery(good, "verify")
     assert fine.returncode == 0, fine.stderr
     assert "passed" in fine.stdout
@@ -81,7 +81,7 @@ def test_cron_users_get_exit_code_0_for_a_good_backup_and_1_for_a_bad_one(good: 
     assert re.search(r'taskyard_backup_last_good_seconds\{target="shop"\} \d+\.\d+', figures)
 
 
-def test_no_output_shows_the_password(good: Stage, shop_server: ShopServer) -> None:
+def test_no_output_shows_the_password(good: BackupTarget, shop_server: ShopServer) -> None:
     outputs = [celery(good, "verify", "-v")]
     good.scratch_url = shop_server.url_of(password="wr0ng-password")
     outputs.append(celery(good, "verify", "-v"))
@@ -92,7 +92,7 @@ def test_no_output_shows_the_password(good: Stage, shop_server: ShopServer) -> N
         assert "wr0ng-password" not in output.stdout + output.stderr
 
 
-def test_the_older_settings_alone_verify_a_dump(good: Stage, command: Command) -> None:
+def test_the_older_settings_alone_verify_a_dump(good: BackupTarget, command: Command) -> None:
     older = {"BACKUP_PROFILES": "", "BACKUP_DUMP_PATH": str(good.dumps / "*.dump"), "BACKUP_SMOKE_TIMEOUT_MS": "5000"}
     done = command("verify", "--json", **older)
     assert done.exit_code == 0, done.stderr
@@ -133,16 +133,16 @@ def test_bad_input_gets_a_clear_line_and_its_exit_code(
     assert "Traceback" not in done.output
 
 
-def test_a_wrong_profile_is_named_before_anything_is_done(stage: Stage, command: Command) -> None:
-    (stage.folder / "shop.toml").write_text(SHOP_PROFILE + "oops = 1\n")
+def test_a_wrong_profile_is_named_before_anything_is_done(backup_target: BackupTarget, command: Command) -> None:
+    (backup_target.folder / "shop.toml").write_text(SHOP_PROFILE + "oops = 1\n")
     for verb in ("verify", "profiles"):
         done = command(verb)
         assert done.exit_code == 2
         assert "shop.toml: assertions.0.oops: Extra inputs are not permitted" in done.stderr
-    assert stage.runs() == []
+    assert backup_target.runs() == []
 
 
-def test_one_target_that_cannot_be_verified_keeps_no_other_from_it(good: Stage, command: Command) -> None:
+def test_one_target_that_cannot_be_verified_keeps_no_other_from_it(good: BackupTarget, command: Command) -> None:
     other = SHOP_PROFILE.replace('kind = "postgresql"', 'kind = "sqlite"').replace(
         'pattern = "shop*"', 'pattern = "no"'
     )

@@ -8,24 +8,26 @@ import pytest
 from scripts.demo.backups import demo_backups
 from taskyard.database.engine import current_engine
 from taskyard.settings.loading import current_settings
-from tests.backups.shops import ShopServer
-from tests.backups.stage import Stage
+from tests.backups.backup_target import BackupTarget
+from tests.backups.shop_server import ShopServer
 from tests.databases import BINARIES
 
 
 @pytest.fixture
-def here(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    """This process works on the stage's platform database, as the demo does on its own."""
-    monkeypatch.setenv("DATABASE_URL", stage.database.url)
+def here(backup_target: BackupTarget, monkeypatch: pytest.MonkeyPatch) -> Iterator[BackupTarget]:
+    """This process works on the target's platform database, as the demo does on its own."""
+    monkeypatch.setenv("DATABASE_URL", backup_target.database.url)
     current_settings.cache_clear()
     current_engine.cache_clear()
-    yield stage
+    yield backup_target
     current_engine().dispose()
     current_engine.cache_clear()
     current_settings.cache_clear()
 
 
-def test_good_backups_are_verified_and_bad_ones_caught(here: Stage, shop_server: ShopServer, tmp_path: Path) -> None:
+def test_good_backups_are_verified_and_bad_ones_caught(
+    here: BackupTarget, shop_server: ShopServer, tmp_path: Path
+) -> None:
     acts = list(demo_backups(tmp_path / "demo", shop_server.url_of(), BINARIES))
     assert [act.state for act in acts] == ["passed", "failed", "passed", "failed"], acts
     assert all(act.is_right for act in acts)
@@ -34,6 +36,6 @@ def test_good_backups_are_verified_and_bad_ones_caught(here: Stage, shop_server:
     assert [run.target for run in here.runs()] == ["market-sqlite"] * 2 + ["market-postgresql"] * 2
 
 
-def test_it_needs_no_server(here: Stage, tmp_path: Path) -> None:
+def test_it_needs_no_server(here: BackupTarget, tmp_path: Path) -> None:
     assert [act.state for act in demo_backups(tmp_path / "demo")] == ["passed", "failed"]
     assert len(here.runs()) == 2

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from uuid import uuid4
 
-from tasks.backups.checks.results import MOST_CHECKS_KEPT, Report
+from tasks.backups.checks.verification_report import MOST_CHECKS_KEPT, VerificationReport
 from tasks.backups.metrics import as_prometheus, figures
 from tasks.backups.models import BackupRun
 from tasks.backups.queries import BackupFilter, find_backup, list_backups, newest_of_each
@@ -71,11 +71,11 @@ def test_figures_tell_the_newest_run_that_is_over_and_the_last_good_one(database
 
 
 def test_a_report_with_no_check_has_not_passed() -> None:
-    assert Report().state == "failed"
+    assert VerificationReport().state == "failed"
 
 
 def test_of_too_many_checks_the_failed_ones_are_kept() -> None:
-    report = Report()
+    report = VerificationReport()
     for number in range(MOST_CHECKS_KEPT * 2):
         report.add(f"rows t{number}", "x" * 50, passed=number % 2 == 0)
     kept = report.kept_checks()

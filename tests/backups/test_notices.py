@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import closing
 from datetime import timedelta
 from ipaddress import ip_network
 
@@ -10,8 +11,8 @@ from sqlmodel import Session, col, select
 
 from config.settings import BackupSettings
 from scripts.standins.receiver import Receiver
-from tasks.backups.checks.results import Finished, Report
-from tasks.backups.notices import announcer, slack_body
+from tasks.backups.checks.verification_report import FinishedVerification, VerificationReport
+from tasks.backups.notices import make_announcer, slack_body
 from taskyard.database.columns import utc_now
 from taskyard.settings.loading import load_settings
 from taskyard.settings.platform import Settings
@@ -22,7 +23,7 @@ from taskyard.webhooks.handlers import Tools, deliver, sweep
 from taskyard.webhooks.http.client import AiohttpWebhookClient, ClientOptions
 from taskyard.webhooks.models import Delivery, Endpoint
 from taskyard.webhooks.payloads import DeliverWebhook
-from tests.backups.stage import Stage
+from tests.backups.backup_target import BackupTarget
 from tests.backups.test_sqlite_backups import PROFILE, a_database
 
 LOOPBACK = {
@@ -33,15 +34,15 @@ LOOPBACK = {
 
 
 @pytest.fixture
-def notes(file_stage: Stage) -> Stage:
-    file_stage.write_profile(PROFILE)
-    a_database(file_stage.dumps / "notes.db")
-    file_stage.add_manifest()
-    return file_stage
+def notes(sqlite_target: BackupTarget) -> BackupTarget:
+    sqlite_target.write_profile(PROFILE)
+    a_database(sqlite_target.dumps / "notes.db")
+    sqlite_target.add_manifest()
+    return sqlite_target
 
 
-def announce_to(stage: Stage, slack_url: str | None, **more: str) -> Settings:
-    """Let the stage announce as the platform does; events are written, and no broker is needed."""
+def announce_to(backup_target: BackupTarget, slack_url: str | None, **more: str) -> Settings:
+    """Let the target announce as the platform does; events are written, and no broker is needed."""
     slack = {"BACKUP_SLACK_WEBHOOK_URL": slack_url} if slack_url else {}
     given = {**LOOPBACK, **slack, **more}
     settings = load_settings(given)
@@ -49,27 +50,29 @@ def announce_to(stage: Stage, slack_url: str | None, **more: str) -> Settings:
     def emit(session: Session, event_type: str, data: object, key: str | None) -> str:
         return add_event(session, settings, event_type, data, key)[0]
 
-    stage.announce = announcer(load_settings(given, group=BackupSettings), settings, {"shop": stage.profile()}, emit)
+    backup_target.announce = make_announcer(
+        load_settings(given, group=BackupSettings), settings, {"shop": backup_target.profile()}, emit
+    )
     return settings
 
 
-def send_all(stage: Stage, settings: Settings) -> None:
+def send_all(backup_target: BackupTarget, settings: Settings) -> None:
     """Sweep and send what is due, as the webhook tasks do."""
-    store = DeliveryStore(stage.database.session, settings)
-    client = AiohttpWebhookClient(ClientOptions(allow_http=True, allow_nets=(ip_network("127.0.0.0/8"),)))
+    store = DeliveryStore(backup_target.database.session, settings)
     due: list[DeliverWebhook] = []
     sweep(store, lambda rows: due.extend(DeliverWebhook(delivery_id=row.delivery_id) for row in rows), settings)
-    for payload in due:
-        deliver(payload, Tools(store, client, lambda _due: None, settings, "worker-1"))
-    client.close()
+    options = ClientOptions(allow_http=True, allow_nets=(ip_network("127.0.0.0/8"),))
+    with closing(AiohttpWebhookClient(options)) as client:
+        for payload in due:
+            deliver(payload, Tools(store, client, lambda _due: None, settings, "worker-1"))
 
 
-def deliveries(stage: Stage) -> list[Delivery]:
-    with stage.database.session() as session:
+def deliveries(backup_target: BackupTarget) -> list[Delivery]:
+    with backup_target.database.session() as session:
         return list(session.scalars(select(Delivery).order_by(col(Delivery.created_at))))
 
 
-def test_slack_gets_its_own_format_through_the_platforms_sender(notes: Stage) -> None:
+def test_slack_gets_its_own_format_through_the_platforms_sender(notes: BackupTarget) -> None:
     with Receiver() as slack:
         settings = announce_to(notes, slack.url)
         assert notes.verify().state == "passed"
@@ -83,7 +86,7 @@ def test_slack_gets_its_own_format_through_the_platforms_sender(notes: Stage) ->
     assert request.headers["content-type"] == "application/json"
 
 
-def test_a_failed_run_says_which_checks_failed(notes: Stage) -> None:
+def test_a_failed_run_says_which_checks_failed(notes: BackupTarget) -> None:
     (notes.dumps / "notes.db-journal").write_bytes(b"x")
     with Receiver() as slack:
         settings = announce_to(notes, slack.url)
@@ -94,7 +97,7 @@ def test_a_failed_run_says_which_checks_failed(notes: Stage) -> None:
     assert "notes.db-journal: a rollback journal of 1 bytes" in message["blocks"][2]["text"]["text"]
 
 
-def test_a_second_notice_uses_the_same_endpoint(notes: Stage) -> None:
+def test_a_second_notice_uses_the_same_endpoint(notes: BackupTarget) -> None:
     with Receiver() as slack:
         settings = announce_to(notes, slack.url)
         notes.verify()
@@ -105,7 +108,7 @@ def test_a_second_notice_uses_the_same_endpoint(notes: Stage) -> None:
         assert len(session.scalars(select(Endpoint)).all()) == 1
 
 
-def test_a_channel_that_is_down_changes_no_result(notes: Stage) -> None:
+def test_a_channel_that_is_down_changes_no_result(notes: BackupTarget) -> None:
     with Receiver() as slack:
         url = slack.url
     settings = announce_to(notes, url)  # it is closed now
@@ -126,14 +129,14 @@ def test_a_channel_that_is_down_changes_no_result(notes: Stage) -> None:
     ],
     ids=["not allowed", "no keys", "type unknown"],
 )
-def test_a_notice_that_cannot_be_written_changes_no_result(notes: Stage, setting: dict[str, str]) -> None:
+def test_a_notice_that_cannot_be_written_changes_no_result(notes: BackupTarget, setting: dict[str, str]) -> None:
     announce_to(notes, "http://127.0.0.1:4999/hook", **setting)
     result = notes.verify()
     assert result.state == "passed"
     assert notes.run(result.run_id).finished_at is not None
 
 
-def test_webhook_tables_that_are_broken_change_no_result(notes: Stage) -> None:
+def test_webhook_tables_that_are_broken_change_no_result(notes: BackupTarget) -> None:
     """The result is written in the same transaction."""
     announce_to(notes, "http://127.0.0.1:4999/hook")
     with notes.database.engine.begin() as connection:
@@ -143,7 +146,7 @@ def test_webhook_tables_that_are_broken_change_no_result(notes: Stage) -> None:
     assert notes.run(result.run_id).state == "passed"
 
 
-def test_a_disabled_channel_gets_nothing_and_changes_no_result(notes: Stage) -> None:
+def test_a_disabled_channel_gets_nothing_and_changes_no_result(notes: BackupTarget) -> None:
     settings = announce_to(notes, "http://127.0.0.1:4999/hook")
     notes.verify()
     with notes.database.session() as session, session.begin():
@@ -153,7 +156,7 @@ def test_a_disabled_channel_gets_nothing_and_changes_no_result(notes: Stage) -> 
     assert [row.state for row in deliveries(notes)] == ["parked"]
 
 
-def test_subscribers_get_an_event_and_no_notice_of_slacks(notes: Stage) -> None:
+def test_subscribers_get_an_event_and_no_notice_of_slacks(notes: BackupTarget) -> None:
     settings = announce_to(notes, "http://127.0.0.1:4999/hook")
     with notes.database.session() as session, session.begin():
         endpoint, _ = register(session, settings, "http://127.0.0.1:4998/all", ["*"])
@@ -165,7 +168,7 @@ def test_subscribers_get_an_event_and_no_notice_of_slacks(notes: Stage) -> None:
     assert (data["run_id"], data["target"], data["failed_checks"]) == (result.run_id, "shop", [])
 
 
-def test_failures_only_means_that_a_good_run_is_silent(notes: Stage) -> None:
+def test_failures_only_means_that_a_good_run_is_silent(notes: BackupTarget) -> None:
     notes.write_profile(PROFILE, notify='"failures"')
     announce_to(notes, "http://127.0.0.1:4999/hook")
     notes.verify()
@@ -175,7 +178,7 @@ def test_failures_only_means_that_a_good_run_is_silent(notes: Stage) -> None:
     assert len(deliveries(notes)) == 1
 
 
-def test_all_attempts_of_a_task_that_could_not_verify_make_one_notice(notes: Stage) -> None:
+def test_all_attempts_of_a_task_that_could_not_verify_make_one_notice(notes: BackupTarget) -> None:
     announce_to(notes, "http://127.0.0.1:4999/hook")
     shutil.copy(notes.dumps / "notes.db", notes.folder / "live.db")
     notes.live_files = [notes.dumps / "notes.db"]
@@ -187,11 +190,11 @@ def test_all_attempts_of_a_task_that_could_not_verify_make_one_notice(notes: Sta
 
 
 def test_a_message_stays_within_slacks_bounds() -> None:
-    report = Report(dump="<shop>.dump", error="no <server> & no hope")
+    report = VerificationReport(dump="<shop>.dump", error="no <server> & no hope")
     for number in range(500):
         report.add(f"rows table_{number}", "0, at least 1 expected <" + "x" * 200, passed=False)
     now = utc_now()
-    body = slack_body(Finished("id", "shop", "error", report, now - timedelta(seconds=2), now, "me"))
+    body = slack_body(FinishedVerification("id", "shop", "error", report, now - timedelta(seconds=2), now, "me"))
     assert len(body["blocks"]) <= 50
     assert all(len(block["text"]["text"]) <= 3000 for block in body["blocks"] if "text" in block)
     assert "no &lt;server&gt; &amp; no hope" in body["blocks"][2]["text"]["text"]

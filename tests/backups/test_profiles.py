@@ -9,12 +9,11 @@ from config.settings import BackupSettings
 from tasks.backups.errors import BackupConfigError, UnknownTargetError
 from tasks.backups.handlers import verify
 from tasks.backups.payloads import VerifyBackup
-from tasks.backups.profile.catalog import open_profiles
-from tasks.backups.profile.profile import find_profile, load_profile, load_profiles
+from tasks.backups.profile.loading import find_profile, load_profile, load_profiles, open_profiles
 from taskyard.settings.group import SettingsError
 from taskyard.settings.loading import load_settings
 from taskyard.tasks.errors import InvalidPayloadError
-from tests.backups.stage import SHOP_PROFILE, Stage
+from tests.backups.backup_target import SHOP_PROFILE, BackupTarget
 
 LEAST = 'kind = "postgresql"\nfolder = "/dumps"\npattern = "*.dump"\n'
 TABLE = '[[tables]]\nname = "a"\n'
@@ -84,10 +83,10 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         load_profiles(tmp_path)
 
 
-def test_an_unknown_target_is_refused_with_the_names_that_are_known(stage: Stage) -> None:
+def test_an_unknown_target_is_refused_with_the_names_that_are_known(backup_target: BackupTarget) -> None:
     with pytest.raises(UnknownTargetError, match="no backup profile 'other'; known: shop"):
-        verify(VerifyBackup(target="other"), stage.bench(), "me")
-    assert stage.runs() == []
+        verify(VerifyBackup(target="other"), backup_target.dependencies(), "me")
+    assert backup_target.runs() == []
 
 
 def test_neither_profiles_nor_a_dump_path_is_refused_when_a_job_is_processed_not_at_the_start() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.backups.checks.inspectors import QueryError
-from tasks.backups.checks.sqlite import inspect_sqlite
+from tasks.backups.checks.database_inspector import QueryError
+from tasks.backups.checks.sqlite_inspector import inspect_sqlite
 from tasks.backups.errors import ScratchRefusedError
-from tests.backups.stage import Stage
+from tests.backups.backup_target import BackupTarget
 
 PROFILE = """
 kind = "sqlite"
@@ -39,9 +39,9 @@ CREATE INDEX notes_by_author ON notes (author_id);
 
 
 @pytest.fixture
-def notes(file_stage: Stage) -> Stage:
-    file_stage.write_profile(PROFILE)
-    return file_stage
+def notes(sqlite_target: BackupTarget) -> BackupTarget:
+    sqlite_target.write_profile(PROFILE)
+    return sqlite_target
 
 
 def a_database(path: Path, *statements: str, written_at: object = None) -> Path:
@@ -59,16 +59,16 @@ def a_database(path: Path, *statements: str, written_at: object = None) -> Path:
     return path
 
 
-def lay(stage: Stage, *statements: str, written_at: object = None) -> Path:
+def lay(backup_target: BackupTarget, *statements: str, written_at: object = None) -> Path:
     """Put a backup into the target's folder, with its manifest."""
-    path = stage.dumps / "notes.db"
+    path = backup_target.dumps / "notes.db"
     path.unlink(missing_ok=True)
     a_database(path, *statements, written_at=written_at)
-    stage.add_manifest()
+    backup_target.add_manifest()
     return path
 
 
-def test_a_sound_backup_passes_and_is_not_touched(notes: Stage) -> None:
+def test_a_sound_backup_passes_and_is_not_touched(notes: BackupTarget) -> None:
     path = lay(notes)
     before = (path.read_bytes(), path.stat().st_mtime_ns, sorted(notes.dumps.iterdir()))
     result = notes.verify()
@@ -80,7 +80,9 @@ def test_a_sound_backup_passes_and_is_not_touched(notes: Stage) -> None:
     assert (path.read_bytes(), path.stat().st_mtime_ns, sorted(notes.dumps.iterdir())) == before
 
 
-def test_a_backup_of_a_database_in_wal_mode_passes_when_it_was_made_properly(notes: Stage, tmp_path: Path) -> None:
+def test_a_backup_of_a_database_in_wal_mode_passes_when_it_was_made_properly(
+    notes: BackupTarget, tmp_path: Path
+) -> None:
     with (
         closing(sqlite3.connect(a_database(tmp_path / "live.db", "PRAGMA journal_mode = WAL"))) as live,
         closing(sqlite3.connect(notes.dumps / "notes.db")) as copy,
@@ -90,7 +92,7 @@ def test_a_backup_of_a_database_in_wal_mode_passes_when_it_was_made_properly(not
     assert notes.verify().state == "passed"
 
 
-def test_a_corrupted_page_fails_even_without_a_manifest(notes: Stage) -> None:
+def test_a_corrupted_page_fails_even_without_a_manifest(notes: BackupTarget) -> None:
     path = lay(notes)
     notes.write_profile(PROFILE, manifest='"off"')
     content = bytearray(path.read_bytes())
@@ -102,7 +104,7 @@ def test_a_corrupted_page_fails_even_without_a_manifest(notes: Stage) -> None:
     assert next(iter(notes.failed_checks(result))) == "integrity_check"
 
 
-def test_a_corrupted_first_page_fails_even_without_a_manifest(notes: Stage) -> None:
+def test_a_corrupted_first_page_fails_even_without_a_manifest(notes: BackupTarget) -> None:
     path = lay(notes)
     notes.write_profile(PROFILE, manifest='"off"')
     content = bytearray(path.read_bytes())
@@ -111,13 +113,13 @@ def test_a_corrupted_first_page_fails_even_without_a_manifest(notes: Stage) -> N
     assert list(notes.failed_checks(notes.verify())) == ["integrity_check"]
 
 
-def test_a_corrupted_page_fails_by_the_manifest_first(notes: Stage) -> None:
+def test_a_corrupted_page_fails_by_the_manifest_first(notes: BackupTarget) -> None:
     path = lay(notes)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert list(notes.failed_checks(notes.verify())) == ["checksum"]
 
 
-def test_a_leftover_write_ahead_log_fails(notes: Stage, tmp_path: Path) -> None:
+def test_a_leftover_write_ahead_log_fails(notes: BackupTarget, tmp_path: Path) -> None:
     """Who copies the file of a database in use copies it without its newest rows, or with half of them."""
     source = a_database(tmp_path / "live.db", "PRAGMA journal_mode = WAL")
     with closing(sqlite3.connect(source)) as live:
@@ -131,17 +133,17 @@ def test_a_leftover_write_ahead_log_fails(notes: Stage, tmp_path: Path) -> None:
     assert failed["leftovers"].startswith("notes.db-wal: a write-ahead log of ")
 
 
-def test_a_leftover_rollback_journal_fails(notes: Stage) -> None:
+def test_a_leftover_rollback_journal_fails(notes: BackupTarget) -> None:
     lay(notes).with_name("notes.db-journal").write_bytes(b"x" * 512)
     assert list(notes.failed_checks(notes.verify())) == ["leftovers"]
 
 
-def test_an_empty_write_ahead_log_is_harmless(notes: Stage) -> None:
+def test_an_empty_write_ahead_log_is_harmless(notes: BackupTarget) -> None:
     lay(notes).with_name("notes.db-wal").touch()
     assert notes.verify().state == "passed"
 
 
-def test_rows_that_refer_to_nothing_fail(notes: Stage) -> None:
+def test_rows_that_refer_to_nothing_fail(notes: BackupTarget) -> None:
     lay(notes, "DELETE FROM authors WHERE id = 3")
     failed = notes.failed_checks(notes.verify())
     assert failed == {"foreign_key_check": "notes refers to missing rows of authors"}
@@ -156,7 +158,9 @@ def test_rows_that_refer_to_nothing_fail(notes: Stage) -> None:
         (["UPDATE notes SET body = '' WHERE id = 7"], {"assertion no note without text": "0, expected True"}),
     ],
 )
-def test_a_sound_file_with_the_wrong_content_fails(notes: Stage, statements: list[str], failed: dict[str, str]) -> None:
+def test_a_sound_file_with_the_wrong_content_fails(
+    notes: BackupTarget, statements: list[str], failed: dict[str, str]
+) -> None:
     notes.write_profile(PROFILE, min_size_ratio="0.1")
     lay(notes)
     assert notes.verify().state == "passed"
@@ -179,14 +183,14 @@ def test_a_sound_file_with_the_wrong_content_fails(notes: Stage, statements: lis
     ids=["text", "seconds", "date", "old", "of the future", "no time"],
 )
 def test_the_newest_rows_time_is_read_as_it_is_stored(
-    notes: Stage, stored: Callable[[datetime], object], age_days: int, *, is_fresh: bool
+    notes: BackupTarget, stored: Callable[[datetime], object], age_days: int, *, is_fresh: bool
 ) -> None:
     lay(notes, written_at=stored(datetime.now(UTC) - timedelta(days=age_days)))
     failed = [] if is_fresh else ["newest notes.written_at"]
     assert list(notes.failed_checks(notes.verify())) == failed
 
 
-def test_the_live_database_itself_is_refused_as_a_backup(notes: Stage, tmp_path: Path) -> None:
+def test_the_live_database_itself_is_refused_as_a_backup(notes: BackupTarget, tmp_path: Path) -> None:
     path = lay(notes)
     live = tmp_path / "another-name.db"
     live.hardlink_to(path)
@@ -195,13 +199,13 @@ def test_the_live_database_itself_is_refused_as_a_backup(notes: Stage, tmp_path:
         notes.verify()
 
 
-def test_a_file_of_the_other_kind_fails(notes: Stage) -> None:
+def test_a_file_of_the_other_kind_fails(notes: BackupTarget) -> None:
     (notes.dumps / "notes.db").write_bytes(b"-- PostgreSQL database dump\n")
     notes.add_manifest()
     assert list(notes.failed_checks(notes.verify())) == ["format"]
 
 
-def test_a_question_over_its_limit_is_ended(notes: Stage) -> None:
+def test_a_question_over_its_limit_is_ended(notes: BackupTarget) -> None:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     with (
         inspect_sqlite(lay(notes), timedelta(seconds=0.2)) as inspector,
@@ -210,7 +214,7 @@ def test_a_question_over_its_limit_is_ended(notes: Stage) -> None:
         inspector.scalar(endless)
 
 
-def test_no_question_can_change_the_backup(notes: Stage) -> None:
+def test_no_question_can_change_the_backup(notes: BackupTarget) -> None:
     with inspect_sqlite(lay(notes), timedelta(seconds=5)) as inspector:
         with pytest.raises(QueryError, match="readonly"):
             inspector.scalar("DELETE FROM notes RETURNING 1")

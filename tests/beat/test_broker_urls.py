@@ -1,4 +1,4 @@
-"""Beat's own connections on each kind of broker URL: TLS, a unix socket, Sentinel with a fail-over."""
+"""BeatProcess's own connections on each kind of broker URL: TLS, a unix socket, Sentinel with a fail-over."""
 
 import time
 from datetime import timedelta
@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from taskyard.beat import catalog
-from tests.beat.stage import Stage, gaps
+from tests.beat.beat_platform import BeatPlatform, gaps
 from tests.databases import Database
 from tests.servers import Sentinel, Server, TlsServer
 from tests.waiting import wait_for
@@ -19,26 +19,26 @@ FAILOVER_LIMIT = 30  # seconds; the sentinel's own decision takes most of it
 
 
 def test_beat_leads_and_fires_over_tls(database: Database, tmp_path: Path) -> None:
-    with TlsServer(tmp_path / "tls") as server, Stage(server, database, tmp_path) as stage:
-        fires_at(stage, server.tls_url)
+    with TlsServer(tmp_path / "tls") as server, BeatPlatform(server, database, tmp_path) as platform:
+        fires_at(platform, server.tls_url)
 
 
 def test_beat_leads_and_fires_over_a_unix_socket(database: Database, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with (
         Server(tmp_path / "server", options=["--unixsocket", str(path)]) as server,
-        Stage(server, database, tmp_path) as stage,
+        BeatPlatform(server, database, tmp_path) as platform,
     ):
-        fires_at(stage, f"unix://{path}")
+        fires_at(platform, f"unix://{path}")
 
 
-def fires_at(stage: Stage, url: str) -> None:
-    stage.add()
-    beat = stage.beat(REDIS_URL=url)
-    stage.wait_led_by(beat)
-    stage.wait_fires(3, "published")
-    stage.end(beat)
-    stage.check_books()
+def fires_at(platform: BeatPlatform, url: str) -> None:
+    platform.add()
+    beat = platform.beat(REDIS_URL=url)
+    platform.wait_led_by(beat)
+    platform.wait_fires(3, "published")
+    platform.end(beat)
+    platform.check_books()
 
 
 def test_beat_follows_a_fail_over_and_no_slot_comes_twice(database: Database, tmp_path: Path) -> None:
@@ -48,20 +48,20 @@ def test_beat_follows_a_fail_over_and_no_slot_comes_twice(database: Database, tm
     sentinel = Sentinel(tmp_path / "sentinel", master.port)
     url = f"sentinel://127.0.0.1:{sentinel.port}/0?master_name=mymaster"
     try:
-        with Stage(replica, database, tmp_path) as stage:
-            stage.add(misfire="run_all", misfire_limit=100)
-            beats = [stage.beat(name, REDIS_URL=url) for name in ("one", "two")]
-            stage.wait_fires(3, "published", limit=60)
+        with BeatPlatform(replica, database, tmp_path) as platform:
+            platform.add(misfire="run_all", misfire_limit=100)
+            beats = [platform.beat(name, REDIS_URL=url) for name in ("one", "two")]
+            platform.wait_fires(3, "published", limit=60)
             with master.client() as one, replica.client() as two:
                 wait_for(lambda: offset(two) >= offset(one), 20, "all is replicated")
                 master.kill()
                 wait_for(lambda: two.info("replication")["role"] == "master", FAILOVER_LIMIT, "the replica took over")
             took_over_at = time.monotonic()
-            stage.wait_fires(stage.schedule().fired + 5, "published")
+            platform.wait_fires(platform.schedule().fired + 5, "published")
             assert time.monotonic() - took_over_at < 15
-            stage.end(*beats)
-            assert gaps(stage.fires("job", "published")) == {timedelta(seconds=1)}, "a slot was left out"
-            assert set(stage.enqueued().values()) == {1}
+            platform.end(*beats)
+            assert gaps(platform.fires("job", "published")) == {timedelta(seconds=1)}, "a slot was left out"
+            assert set(platform.enqueued().values()) == {1}
     finally:
         sentinel.stop()
         replica.stop()
@@ -76,14 +76,14 @@ def offset(client: redis.Redis) -> int:
 
 def test_stock_kombu_is_sent_nothing_that_the_task_refuses(database: Database, valkey: Server, tmp_path: Path) -> None:
     """It takes no message that was made ahead, so the arguments are checked by themselves; the others are sent."""
-    with Stage(valkey, database, tmp_path) as stage:
+    with BeatPlatform(valkey, database, tmp_path) as platform:
         for name in ("job", "wrong"):
-            stage.add(name)
+            platform.add(name)
         with database.session() as session, session.begin():
             catalog.find(session, "wrong").args = {"label": 5}
-        beat = stage.beat(TASKYARD_TRANSPORT="redis")
-        stage.wait_fires(3, "published")
-        [refused, *_] = stage.wait_fires(1, "refused", name="wrong")
+        beat = platform.beat(TASKYARD_TRANSPORT="redis")
+        platform.wait_fires(3, "published")
+        [refused, *_] = platform.wait_fires(1, "refused", name="wrong")
         assert "label" in str(refused.error)
-        stage.end(beat)
-        assert not stage.fires("wrong", "published")
+        platform.end(beat)
+        assert not platform.fires("wrong", "published")

@@ -12,7 +12,7 @@ from taskyard.beat.definitions import checked
 from taskyard.beat.errors import InvalidScheduleError
 from taskyard.beat.timing.cron import CronExpression
 from taskyard.beat.timing.describe import timing_text
-from tests.beat.desk import definition
+from tests.beat.simulation import definition
 
 MARCH = datetime(2027, 3, 1, tzinfo=UTC)
 
@@ -59,6 +59,50 @@ def test_a_wrong_definition_is_refused_in_one_line(fields: dict[str, Any], says:
 
 
 @pytest.mark.parametrize(
+    ("expression", "says"),
+    [
+        ("61 * * * *", "cron minute field: 61 is not between 0 and 59"),
+        ("* 25 * * *", "cron hour field: 25 is not between 0 and 23"),
+        ("* * 0 * *", "cron day of month field: 0 is not between 1 and 31"),
+        ("* * * 13 *", "cron month field: 13 is not between 1 and 12"),
+        ("* * * FOO *", "'FOO' is not a number from 1 to 12, or JAN to DEC"),
+        ("* * * * 8", "cron day of week field: 8 is not between 0 and 7"),
+        ("5-1 * * * *", "the range 5-1 runs backwards"),
+        ("? * * * *", "'?' stands for '*' in the fields of days only"),
+        ("@reboot", "use one of @yearly"),
+        ("*", "1 field;"),
+        ("0 0 31 2 *", "no date can match"),
+    ],
+)
+def test_a_wrong_cron_expression_is_told_what_is_allowed(expression: str, says: str) -> None:
+    with pytest.raises(InvalidScheduleError) as refused:
+        CronExpression(expression)
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("@yearly", "0 0 1 1 *"),
+        ("@annually", "0 0 1 1 *"),
+        ("@monthly", "0 0 1 * *"),
+        ("@weekly", "0 0 * * 0"),
+        ("@daily", "0 0 * * *"),
+        ("@midnight", "0 0 * * *"),
+        (" @Hourly ", "0 * * * *"),
+        ("0 0 ? * MON", "0 0 * * MON"),
+        ("0 0 1 * ?", "0 0 1 * *"),
+        ("0 0 0 ? * ?", "0 0 0 * * *"),
+    ],
+)
+def test_shorthands_mean_what_they_mean_in_cron(given: str, meant: str) -> None:
+    noon = datetime(2027, 3, 1, 12)  # noqa: DTZ001 - wall-clock time
+    assert CronExpression(given).text == meant
+    assert CronExpression(given).after(noon) == CronExpression(meant).after(noon)
+    assert checked(definition(kind="cron", expression=given)).expression == meant
+
+
+@pytest.mark.parametrize(
     "expression",
     [
         "",
@@ -76,7 +120,7 @@ def test_a_wrong_definition_is_refused_in_one_line(fields: dict[str, Any], says:
         "0 0 * * 8",
         "0 0 * * MON#6",
         "5-1 * * * *",
-        "@daily",
+        "@reboot",
         "0 0 * * *; rm",
         ",".join(["1"] * 70) + " * * * *",
         "1,2,3," * 1000 + " * * * *",

@@ -1,4 +1,4 @@
-"""The test bed on each kind of server."""
+"""The test harness on each kind of server."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.broker.bed import Bed
-from tests.broker.driver import Driver
+from tests.broker.harness import BrokerHarness
+from tests.broker.script_driver import ScriptDriver
 from tests.servers import Server
 
 
@@ -26,28 +26,28 @@ def recorder(_recorder: Server) -> Server:
 
 
 @pytest.fixture
-def bed(broker_server: Server, recorder: Server, tmp_path: Path) -> Iterator[Bed]:
-    """A bed on Redis 7 and on Valkey 9, with leases of one second."""
-    with Bed(broker_server, recorder, tmp_path, worker_queue_stalled_interval=timedelta(seconds=1)) as made:
+def harness(broker_server: Server, recorder: Server, tmp_path: Path) -> Iterator[BrokerHarness]:
+    """A harness on Redis 7 and on Valkey 9, with leases of one second."""
+    with BrokerHarness(broker_server, recorder, tmp_path, worker_queue_stalled_interval=timedelta(seconds=1)) as made:
         yield made
 
 
 @pytest.fixture
-def costly_bed(costly_server: Server, recorder: Server, tmp_path: Path) -> Iterator[Bed]:
-    """A bed on Valkey 9, in `make chaos` on Redis 7: for what takes more than three seconds."""
-    with Bed(costly_server, recorder, tmp_path, worker_queue_stalled_interval=timedelta(seconds=1)) as made:
+def costly_harness(costly_server: Server, recorder: Server, tmp_path: Path) -> Iterator[BrokerHarness]:
+    """A harness on Valkey 9, in `make chaos` on Redis 7: for what takes more than three seconds."""
+    with BrokerHarness(costly_server, recorder, tmp_path, worker_queue_stalled_interval=timedelta(seconds=1)) as made:
         yield made
 
 
 @pytest.fixture
-def valkey_bed(valkey: Server, recorder: Server, tmp_path: Path) -> Iterator[Bed]:
-    """A bed on Valkey 9 only: for short versions of what `make chaos` does on both."""
-    with Bed(valkey, recorder, tmp_path, worker_queue_stalled_interval=timedelta(seconds=1)) as made:
+def valkey_harness(valkey: Server, recorder: Server, tmp_path: Path) -> Iterator[BrokerHarness]:
+    """A harness on Valkey 9 only: for short versions of what `make chaos` does on both."""
+    with BrokerHarness(valkey, recorder, tmp_path, worker_queue_stalled_interval=timedelta(seconds=1)) as made:
         yield made
 
 
 @pytest.fixture
-def driver(broker_server: Server) -> Iterator[Driver]:
+def driver(broker_server: Server) -> Iterator[ScriptDriver]:
     """A consumer without Celery, on each kind of server."""
     with redis.Redis(port=broker_server.port) as client:
-        yield Driver(client)
+        yield ScriptDriver(client)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from taskyard.broker.scripts.runner import run_script
 from taskyard.broker.scripts.shared_names import PutFields
-from tests.broker.bed import Bed
+from tests.broker.harness import BrokerHarness
 
 NOT_TEXT: tuple[Any, ...] = (7, [], {}, [1], {"a": 1}, True, 1.5)
 NOT_COUNT: tuple[Any, ...] = ("x", -1, 2**40, [], {}, 1.5, "7")
@@ -117,13 +117,13 @@ def envelope(run_id: str, case: tuple[str, str, Any]) -> bytes:
     return json.dumps(whole).encode()
 
 
-def put_raw(bed: Bed, messages: dict[str, bytes]) -> None:
+def put_raw(harness: BrokerHarness, messages: dict[str, bytes]) -> None:
     """Put these bytes on the queue `celery`, as a producer that checks nothing would."""
     arguments: list[Any] = []
     for run_id, payload in messages.items():
         put = PutFields("celery", run_id, run_id, "", 5, "", 0, 0, 0, "", "until_done", 0, run_id, "{}", 0, 1, 0)
         arguments += put._replace(payload=payload)  # type: ignore[arg-type]  # bytes, as they are
-    run_script(bed.raw, bed.space, "put", *arguments)
+    run_script(harness.raw, harness.space, "put", *arguments)
 
 
 def numbered(cases: list[tuple[str, str, Any]], size: int, prefix: str) -> Iterator[tuple[str, tuple[str, str, Any]]]:

@@ -9,7 +9,7 @@ import pytest
 
 from taskyard.settings.group import SettingsError
 from taskyard.settings.loading import load_settings
-from tests.broker.bed import Bed
+from tests.broker.harness import BrokerHarness
 from tests.conftest import KINDS
 from tests.servers import Kind, Server, make_server
 from tests.waiting import wait_for
@@ -31,28 +31,30 @@ def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 
 def test_everything_works_on_a_node_that_owns_one_slot(node: Server, recorder: Server, tmp_path: Path) -> None:
     lease = timedelta(seconds=1)
-    with Bed(node, recorder, tmp_path, taskyard_key_prefix=PREFIX, worker_queue_stalled_interval=lease) as bed:
-        bed.control.set_concurrency("celery", 3)
-        bed.worker("threads", 4, minimal=False)
-        ended = [bed.send("record", headers={"taskyard": {"group_key": str(number % 2)}}) for number in range(10)]
-        dead, again = bed.send("bury"), bed.send("redeliver", 0.05, 2)
-        asked = bed.app.send_task("nothing", (7,), queue="celery", ignore_result=False)
-        cancelled = bed.send("record", countdown=3600)
-        bed.app.control.revoke(cancelled)
+    with BrokerHarness(
+        node, recorder, tmp_path, taskyard_key_prefix=PREFIX, worker_queue_stalled_interval=lease
+    ) as harness:
+        harness.control.set_concurrency("celery", 3)
+        harness.worker("threads", 4, minimal=False)
+        ended = [harness.send("record", headers={"taskyard": {"group_key": str(number % 2)}}) for number in range(10)]
+        dead, again = harness.send("bury"), harness.send("redeliver", 0.05, 2)
+        asked = harness.app.send_task("nothing", (7,), queue="celery", ignore_result=False)
+        cancelled = harness.send("record", countdown=3600)
+        harness.app.control.revoke(cancelled)
         assert asked.get(timeout=60) == 7
-        bed.wait_ended(ended)
-        wait_for(lambda: bed.states(cancelled)[-1:] == ["cancelled"], 30, "it is cancelled")
-        wait_for(lambda: bed.states(again)[-1:] == ["succeeded"], 30, "it came back twice")
-        (letter,) = wait_for(bed.letters, 30, "the letter was stored")
+        harness.wait_ended(ended)
+        wait_for(lambda: harness.states(cancelled)[-1:] == ["cancelled"], 30, "it is cancelled")
+        wait_for(lambda: harness.states(again)[-1:] == ["succeeded"], 30, "it came back twice")
+        (letter,) = wait_for(harness.dead_letters, 30, "the letter was stored")
         assert letter.startswith(dead)
-        assert bed.app.control.inspect(timeout=20, limit=1).ping() == {"worker@test": {"ok": "pong"}}
-        bed.send("record", queue="elsewhere")
-        with bed.app.connection_for_write() as connection:
+        assert harness.app.control.inspect(timeout=20, limit=1).ping() == {"worker@test": {"ok": "pong"}}
+        harness.send("record", queue="elsewhere")
+        with harness.app.connection_for_write() as connection:
             queue = kombu.Queue("elsewhere", kombu.Exchange("elsewhere"), "elsewhere")(connection.default_channel)
             queue.declare()
             queue.delete()
-        assert bed.control.counts("elsewhere").waiting == 0
-        assert {name for name in bed.broker.scan_iter("*") if not name.startswith(PREFIX)} == set()
+        assert harness.control.counts("elsewhere").waiting == 0
+        assert {name for name in harness.broker.scan_iter("*") if not name.startswith(PREFIX)} == set()
 
 
 @pytest.mark.parametrize("prefix", ["taskyard:", "{taskyard}:", "eu:{shop-1}.tasks:", ""])

@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 
 from taskyard.broker.transport.options import transport_settings
 from tests.broker.app import Settings
-from tests.broker.bed import Bed
+from tests.broker.harness import BrokerHarness
 from tests.servers import Sentinel, Server, TlsServer
 from tests.waiting import wait_for
 
@@ -19,23 +19,26 @@ pytestmark = pytest.mark.timeout(300)  # many processes start
 
 
 def test_tasks_run_over_tls(tmp_path: Path, recorder: Server) -> None:
-    with TlsServer(tmp_path / "tls") as server, Bed(server, recorder, tmp_path, url=server.tls_url) as bed:
-        run = bed.send("record")
-        bed.worker("threads", 1)
-        bed.wait_ended([run])
-        bed.wait_empty()
+    with (
+        TlsServer(tmp_path / "tls") as server,
+        BrokerHarness(server, recorder, tmp_path, url=server.tls_url) as harness,
+    ):
+        run = harness.send("record")
+        harness.worker("threads", 1)
+        harness.wait_ended([run])
+        harness.wait_empty()
 
 
 def test_tasks_run_over_a_unix_socket(tmp_path: Path, recorder: Server) -> None:
     path = tmp_path / "socket"
     with (
         Server(tmp_path / "server", options=["--unixsocket", str(path)]) as server,
-        Bed(server, recorder, tmp_path, url=f"unix://{path}") as bed,
+        BrokerHarness(server, recorder, tmp_path, url=f"unix://{path}") as harness,
     ):
-        run = bed.send("record")
-        bed.worker("threads", 1)
-        bed.wait_ended([run])
-        bed.wait_empty()
+        run = harness.send("record")
+        harness.worker("threads", 1)
+        harness.wait_ended([run])
+        harness.wait_empty()
 
 
 @pytest.mark.parametrize(
@@ -51,32 +54,32 @@ def test_the_transport_follows_from_the_url(url: str, transport: str) -> None:
 
 
 def test_stock_kombu_is_one_setting_away(costly_server: Server, recorder: Server, tmp_path: Path) -> None:
-    with Bed(costly_server, recorder, tmp_path, taskyard_transport="redis") as bed:
-        assert "broker_transport" not in transport_settings(bed.settings)
-        run, again, dead = bed.send("record"), bed.send("redeliver", 0.05, 2), bed.send("bury")
-        bed.worker("threads", 2)
-        bed.wait_ended([run])
-        wait_for(lambda: len(bed.letters()) == 1, 60, "the dead letter was stored")
-        wait_for(lambda: bed.started().count(again) == 3, 60, "it came back twice")
-        attempts = [line.split()[2] for line in bed.lines() if line.startswith(f"try {again}")]
+    with BrokerHarness(costly_server, recorder, tmp_path, taskyard_transport="redis") as harness:
+        assert "broker_transport" not in transport_settings(harness.settings)
+        run, again, dead = harness.send("record"), harness.send("redeliver", 0.05, 2), harness.send("bury")
+        harness.worker("threads", 2)
+        harness.wait_ended([run])
+        wait_for(lambda: len(harness.dead_letters()) == 1, 60, "the dead letter was stored")
+        wait_for(lambda: harness.started().count(again) == 3, 60, "it came back twice")
+        attempts = [line.split()[2] for line in harness.lines() if line.startswith(f"try {again}")]
         assert attempts == ["1", "2", "3"]
-        assert bed.letters()[0].startswith(f"{dead} exhausted ValueError")
-        wait_for(lambda: bed.states(again)[-1:] == ["succeeded"], 10, "its end is recorded")
+        assert harness.dead_letters()[0].startswith(f"{dead} exhausted ValueError")
+        wait_for(lambda: harness.states(again)[-1:] == ["succeeded"], 10, "its end is recorded")
 
 
-def test_celerys_own_tools_work(costly_bed: Bed) -> None:
-    bed = costly_bed
-    bed.worker("prefork", 1, minimal=False)
-    assert bed.app.control.inspect(timeout=20, limit=1).ping() == {"worker@test": {"ok": "pong"}}
-    queues: Any = bed.app.control.inspect(timeout=20, limit=1).active_queues()
+def test_celerys_own_tools_work(costly_harness: BrokerHarness) -> None:
+    harness = costly_harness
+    harness.worker("prefork", 1, minimal=False)
+    assert harness.app.control.inspect(timeout=20, limit=1).ping() == {"worker@test": {"ok": "pong"}}
+    queues: Any = harness.app.control.inspect(timeout=20, limit=1).active_queues()
     assert {queue["name"] for queue in queues["worker@test"]} == {"celery", "dead-letter"}
     for _ in range(5):
-        bed.send("record", queue="elsewhere")
+        harness.send("record", queue="elsewhere")
     command = [sys.executable, "-m", "celery", "-A", "tests.broker.app", "purge", "-f", "-Q", "elsewhere"]
-    env = {"TEST_BROKER_URL": bed.url, "PATH": "/usr/bin:/bin", "PYTHONPATH": "."}
+    env = {"TEST_BROKER_URL": harness.url, "PATH": "/usr/bin:/bin", "PYTHONPATH": "."}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
     assert "Purged 5 messages" in done.stdout + done.stderr
-    assert bed.control.counts("elsewhere").waiting == 0
+    assert harness.control.counts("elsewhere").waiting == 0
 
 
 def test_a_fail_over_under_load_loses_nothing_that_was_replicated(tmp_path: Path, recorder: Server) -> None:
@@ -84,15 +87,17 @@ def test_a_fail_over_under_load_loses_nothing_that_was_replicated(tmp_path: Path
     replica = Server(tmp_path / "replica", options=["--replicaof", "127.0.0.1", str(master.port)]).start()
     sentinel = Sentinel(tmp_path / "sentinel", master.port)
     try:
-        with Bed(master, recorder, tmp_path, url=f"sentinel://127.0.0.1:{sentinel.port}/0?master_name=mymaster") as bed:
-            worker = bed.worker("threads", 2)
-            runs = [bed.send("record", "", 0.02) for _ in range(50)]
+        with BrokerHarness(
+            master, recorder, tmp_path, url=f"sentinel://127.0.0.1:{sentinel.port}/0?master_name=mymaster"
+        ) as harness:
+            worker = harness.worker("threads", 2)
+            runs = [harness.send("record", "", 0.02) for _ in range(50)]
             with replica.client() as client:
-                wait_for(lambda: _offset(client) >= _offset(bed.broker), 20, "all is replicated")
+                wait_for(lambda: _offset(client) >= _offset(harness.broker), 20, "all is replicated")
                 master.kill()
                 wait_for(lambda: _is_master(client), 60, "the replica took over")
-            runs += [str(wait_for(lambda: _try_to_send(bed), 60, "a producer goes on")) for _ in range(20)]
-            bed.wait_ended(runs)
+            runs += [str(wait_for(lambda: _try_to_send(harness), 60, "a producer goes on")) for _ in range(20)]
+            harness.wait_ended(runs)
             assert worker.is_running
     finally:
         sentinel.stop()
@@ -113,8 +118,8 @@ def _offset(client: redis.Redis) -> int:
     return int(info["master_repl_offset"] if info["role"] == "master" else info["slave_repl_offset"])
 
 
-def _try_to_send(bed: Bed) -> str | None:
+def _try_to_send(harness: BrokerHarness) -> str | None:
     try:
-        return bed.send("record")
+        return harness.send("record")
     except (OperationalError, redis.RedisError, OSError):
         return None

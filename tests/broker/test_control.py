@@ -5,12 +5,12 @@ from datetime import timedelta
 import pytest
 
 from taskyard.broker.admin.queue_control import MessageBusyError, MessageNotFoundError
-from tests.broker.driver import PREFIX, Driver
+from tests.broker.script_driver import PREFIX, ScriptDriver
 
 FAR = "2999-01-01T00:00:00+00:00"
 
 
-def test_counts_are_true(driver: Driver) -> None:
+def test_counts_are_true(driver: ScriptDriver) -> None:
     for group in (None, "g", None, "g", "h"):
         driver.put(group_key=group)
     driver.put(eta=FAR)
@@ -23,11 +23,11 @@ def test_counts_are_true(driver: Driver) -> None:
     assert driver.done(first)
 
 
-def test_an_empty_queue_has_no_age(driver: Driver) -> None:
+def test_an_empty_queue_has_no_age(driver: ScriptDriver) -> None:
     assert driver.control.counts("nowhere").oldest_age is None
 
 
-def test_peek_shows_the_next_ones_and_changes_nothing(driver: Driver) -> None:
+def test_peek_shows_the_next_ones_and_changes_nothing(driver: ScriptDriver) -> None:
     driver.put("a", group_key="g")
     driver.put("b", priority=9)
     peeked = driver.control.peek("q")
@@ -38,7 +38,7 @@ def test_peek_shows_the_next_ones_and_changes_nothing(driver: Driver) -> None:
     assert driver.ids() == ["b", "a"]
 
 
-def test_a_moved_message_waits_in_the_other_queue_with_its_priority(driver: Driver) -> None:
+def test_a_moved_message_waits_in_the_other_queue_with_its_priority(driver: ScriptDriver) -> None:
     driver.put("low", priority=1)
     driver.put("a", priority=9, group_key="g")
     driver.put("later", eta=FAR)
@@ -48,13 +48,13 @@ def test_a_moved_message_waits_in_the_other_queue_with_its_priority(driver: Driv
     assert [taken.run_id for taken in driver.take(5, "other")] == ["a", "low"]
 
 
-def test_a_promoted_message_is_not_delayed_any_more(driver: Driver) -> None:
+def test_a_promoted_message_is_not_delayed_any_more(driver: ScriptDriver) -> None:
     driver.put("a", eta=FAR)
     driver.control.promote("a")
     assert driver.ids() == ["a"]
 
 
-def test_a_removed_message_is_recorded_as_cancelled(driver: Driver) -> None:
+def test_a_removed_message_is_recorded_as_cancelled(driver: ScriptDriver) -> None:
     driver.put("a", group_key="g")
     driver.put("b", eta=FAR)
     for run in "ab":
@@ -64,7 +64,7 @@ def test_a_removed_message_is_recorded_as_cancelled(driver: Driver) -> None:
     assert driver.all_keys() == set()
 
 
-def test_a_group_whose_last_message_is_removed_is_forgotten(driver: Driver) -> None:
+def test_a_group_whose_last_message_is_removed_is_forgotten(driver: ScriptDriver) -> None:
     driver.control.set_key_concurrency("q", 1)
     for run in "abc":
         driver.put(run, group_key=None if run == "c" else "g", priority=0 if run == "c" else 5)
@@ -81,7 +81,7 @@ def test_a_group_whose_last_message_is_removed_is_forgotten(driver: Driver) -> N
     assert driver.done(first)
 
 
-def test_what_a_worker_has_cannot_be_moved_promoted_or_removed(driver: Driver) -> None:
+def test_what_a_worker_has_cannot_be_moved_promoted_or_removed(driver: ScriptDriver) -> None:
     driver.put("a")
     driver.take()
     with pytest.raises(MessageBusyError):
@@ -92,7 +92,7 @@ def test_what_a_worker_has_cannot_be_moved_promoted_or_removed(driver: Driver) -
         driver.control.remove("a")
 
 
-def test_an_unknown_run_is_an_error(driver: Driver) -> None:
+def test_an_unknown_run_is_an_error(driver: ScriptDriver) -> None:
     with pytest.raises(MessageNotFoundError):
         driver.control.move("no", "x")
     with pytest.raises(MessageNotFoundError):
@@ -101,7 +101,7 @@ def test_an_unknown_run_is_an_error(driver: Driver) -> None:
         driver.control.explain("no")
 
 
-def test_drain_leaves_delayed_ones_and_purge_leaves_only_what_runs(driver: Driver) -> None:
+def test_drain_leaves_delayed_ones_and_purge_leaves_only_what_runs(driver: ScriptDriver) -> None:
     for group in (None, "g", "h"):
         driver.put(group_key=group)
     driver.put("later", eta=FAR)
@@ -113,20 +113,20 @@ def test_drain_leaves_delayed_ones_and_purge_leaves_only_what_runs(driver: Drive
     assert driver.all_keys() == set()
 
 
-def test_a_cancelled_delayed_message_comes_at_once_marked(driver: Driver) -> None:
+def test_a_cancelled_delayed_message_comes_at_once_marked(driver: ScriptDriver) -> None:
     driver.put("a", eta=FAR)
     assert driver.control.cancel("a", by="ann") == "delayed"
     (taken,) = driver.take()
     assert '"by":"ann"' in taken.cancelled_by
 
 
-def test_a_cancel_before_the_message_is_remembered(driver: Driver) -> None:
+def test_a_cancel_before_the_message_is_remembered(driver: ScriptDriver) -> None:
     assert driver.control.cancel("a") == "unknown"
     driver.put("a")
     assert driver.take()[0].cancelled_by
 
 
-def test_a_cancelled_run_does_not_start_again_after_a_retry(driver: Driver) -> None:
+def test_a_cancelled_run_does_not_start_again_after_a_retry(driver: ScriptDriver) -> None:
     driver.put("a")
     (taken,) = driver.take()
     assert driver.control.cancel("a") == "active"
@@ -134,7 +134,7 @@ def test_a_cancelled_run_does_not_start_again_after_a_retry(driver: Driver) -> N
     assert driver.take()[0].cancelled_by
 
 
-def test_explain_says_what_holds_a_run_back(driver: Driver) -> None:
+def test_explain_says_what_holds_a_run_back(driver: ScriptDriver) -> None:
     for name in "abc":
         driver.put(name, group_key="g")
     assert driver.control.explain("c").place == 2
@@ -149,7 +149,7 @@ def test_explain_says_what_holds_a_run_back(driver: Driver) -> None:
     assert "1 of at most 1 messages of group g are being worked on" in driver.control.explain("b").reasons
 
 
-def test_explain_says_when_a_delayed_run_is_due(driver: Driver) -> None:
+def test_explain_says_when_a_delayed_run_is_due(driver: ScriptDriver) -> None:
     driver.put("a", eta=FAR)
     explanation = driver.control.explain("a")
     assert explanation.state == "delayed"

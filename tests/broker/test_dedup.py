@@ -2,19 +2,19 @@
 
 from datetime import UTC, datetime, timedelta
 
-from tests.broker.driver import Driver
+from tests.broker.script_driver import ScriptDriver
 from tests.waiting import wait_for
 
 UNTIL_DONE = {"key": "k", "mode": "until_done", "ttl_ms": None}
 
 
-def test_a_duplicate_names_the_run_that_is_there(driver: Driver) -> None:
+def test_a_duplicate_names_the_run_that_is_there(driver: ScriptDriver) -> None:
     assert driver.put("a", dedup=UNTIL_DONE) == ""
     assert driver.put("b", dedup=UNTIL_DONE) == "a"
     assert driver.ids() == ["a"]
 
 
-def test_the_key_is_held_over_retries_and_stalls_and_free_when_done(driver: Driver) -> None:
+def test_the_key_is_held_over_retries_and_stalls_and_free_when_done(driver: ScriptDriver) -> None:
     driver.put("a", dedup=UNTIL_DONE)
     driver.again(driver.take()[0])
     assert driver.put("b", dedup=UNTIL_DONE) == "a"
@@ -26,19 +26,19 @@ def test_the_key_is_held_over_retries_and_stalls_and_free_when_done(driver: Driv
     assert driver.put("b", dedup=UNTIL_DONE) == ""
 
 
-def test_a_dead_message_frees_its_key(driver: Driver) -> None:
+def test_a_dead_message_frees_its_key(driver: ScriptDriver) -> None:
     driver.put("a", dedup=UNTIL_DONE)
     driver.bury(driver.take()[0])
     assert driver.put("b", dedup=UNTIL_DONE) == ""
 
 
-def test_a_removed_message_frees_its_key(driver: Driver) -> None:
+def test_a_removed_message_frees_its_key(driver: ScriptDriver) -> None:
     driver.put("a", dedup=UNTIL_DONE)
     driver.control.remove("a")
     assert driver.put("b", dedup=UNTIL_DONE) == ""
 
 
-def test_a_throttle_lasts_its_time_whether_the_run_is_done_or_not(driver: Driver) -> None:
+def test_a_throttle_lasts_its_time_whether_the_run_is_done_or_not(driver: ScriptDriver) -> None:
     throttle = {"key": "k", "mode": "throttle", "ttl_ms": 300}
     driver.put("a", dedup=throttle)
     driver.done(driver.take()[0])
@@ -47,7 +47,7 @@ def test_a_throttle_lasts_its_time_whether_the_run_is_done_or_not(driver: Driver
     assert driver.ids() == ["c"]
 
 
-def test_a_debounce_keeps_the_last_one_after_quiet(driver: Driver) -> None:
+def test_a_debounce_keeps_the_last_one_after_quiet(driver: ScriptDriver) -> None:
     debounce = {"key": "k", "mode": "debounce", "ttl_ms": 60_000}
     for name in "abc":
         assert driver.put(name, dedup=debounce) == ""
@@ -60,7 +60,7 @@ def test_a_debounce_keeps_the_last_one_after_quiet(driver: Driver) -> None:
     assert ("b", "cancelled") in driver.events()
 
 
-def test_a_debounce_after_the_last_one_ran_starts_anew(driver: Driver) -> None:
+def test_a_debounce_after_the_last_one_ran_starts_anew(driver: ScriptDriver) -> None:
     debounce = {"key": "k", "mode": "debounce", "ttl_ms": 60_000}
     driver.put("a", dedup=debounce)
     driver.make_due("a")

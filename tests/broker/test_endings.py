@@ -8,39 +8,39 @@ from typing import Any
 import pytest
 import redis
 
-from tests.broker.bed import POOLS, Bed
+from tests.broker.harness import POOLS, BrokerHarness
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(300)  # many processes start
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_every_ending_leaves_its_events_and_no_key(costly_bed: Bed, pool: str) -> None:
+def test_every_ending_leaves_its_events_and_no_key(costly_harness: BrokerHarness, pool: str) -> None:
     """One worker, one of each: a success, Celery's retry, a retry, a snooze, a failure, a dead letter."""
-    bed = costly_bed
-    done, later = bed.send("nothing"), bed.send("record", countdown=0.5)
-    retried, again = bed.send("retry", 0.05, 2), bed.send("redeliver", 0.05, 2)
-    snoozed, failed, dead = bed.send("snooze", 0.05, 2), bed.send("fail"), bed.send("bury")
-    bed.worker(pool, 2)
-    wait_for(lambda: len(bed.letters()) == 1, 60, "the dead letter was stored")
-    bed.wait_ended([later])
-    bed.wait_empty()
-    assert bed.states(done) == ["queued", "started", "succeeded"]
-    assert bed.states(later) == ["scheduled", "started", "succeeded"]
+    harness = costly_harness
+    done, later = harness.send("nothing"), harness.send("record", countdown=0.5)
+    retried, again = harness.send("retry", 0.05, 2), harness.send("redeliver", 0.05, 2)
+    snoozed, failed, dead = harness.send("snooze", 0.05, 2), harness.send("fail"), harness.send("bury")
+    harness.worker(pool, 2)
+    wait_for(lambda: len(harness.dead_letters()) == 1, 60, "the dead letter was stored")
+    harness.wait_ended([later])
+    harness.wait_empty()
+    assert harness.states(done) == ["queued", "started", "succeeded"]
+    assert harness.states(later) == ["scheduled", "started", "succeeded"]
     tries = ["queued", "started", "retrying", "started", "retrying", "started", "succeeded"]
-    assert bed.states(retried) == bed.states(again) == tries
-    assert bed.states(snoozed) == [state.replace("retrying", "snoozed") for state in tries]
-    assert [event["n"] for event in bed.events(again)] == ["1", "1", "1", "2", "2", "3", "3"]
-    assert {event["n"] for event in bed.events(snoozed)} == {"1"}
-    assert bed.states(failed) == bed.states(dead) == ["queued", "started", "failed"]
-    assert {line.split()[2] for line in bed.lines() if line.startswith(f"try {retried}")} == {"0", "1", "2"}
+    assert harness.states(retried) == harness.states(again) == tries
+    assert harness.states(snoozed) == [state.replace("retrying", "snoozed") for state in tries]
+    assert [event["n"] for event in harness.events(again)] == ["1", "1", "1", "2", "2", "3", "3"]
+    assert {event["n"] for event in harness.events(snoozed)} == {"1"}
+    assert harness.states(failed) == harness.states(dead) == ["queued", "started", "failed"]
+    assert {line.split()[2] for line in harness.lines() if line.startswith(f"try {retried}")} == {"0", "1", "2"}
 
 
-def test_details_of_events_tell_what_the_audit_needs(bed: Bed) -> None:
-    bed.worker("threads", 1)
-    failed = bed.send("fail", "oh no")
-    wait_for(lambda: bed.states(failed)[-1:] == ["failed"], 60, "it failed")
-    queued, started, ended = (json.loads(event["d"]) for event in bed.events(failed))
+def test_details_of_events_tell_what_the_audit_needs(harness: BrokerHarness) -> None:
+    harness.worker("threads", 1)
+    failed = harness.send("fail", "oh no")
+    wait_for(lambda: harness.states(failed)[-1:] == ["failed"], 60, "it failed")
+    queued, started, ended = (json.loads(event["d"]) for event in harness.events(failed))
     assert (queued["task"], queued["priority"]) == ("fail", 5)
     assert started["worker"] == "worker@test"
     assert (ended["error"], ended["message"]) == ("ValueError", "oh no")
@@ -48,94 +48,99 @@ def test_details_of_events_tell_what_the_audit_needs(bed: Bed) -> None:
     assert ended["runtime"] >= 0
 
 
-def test_a_dead_letter_holds_the_original_message(costly_bed: Bed) -> None:
-    bed = costly_bed
-    run = bed.send("bury", "why")
-    (before,) = bed.control.peek("celery")
-    bed.worker("threads", 1)
-    (letter,) = wait_for(bed.letters, 60, "the letter was stored")
+def test_a_dead_letter_holds_the_original_message(costly_harness: BrokerHarness) -> None:
+    harness = costly_harness
+    run = harness.send("bury", "why")
+    (before,) = harness.control.peek("celery")
+    harness.worker("threads", 1)
+    (letter,) = wait_for(harness.dead_letters, 60, "the letter was stored")
     run_id, reason, error, body = letter.split()
     assert (run_id, reason, error) == (run, "exhausted", "ValueError")
     assert base64.b64decode(body) == before.payload
 
 
-def test_a_hard_time_limit_is_a_dead_letter_at_once(costly_bed: Bed) -> None:
-    bed = costly_bed
-    run = bed.send("slow")
-    bed.worker("prefork", 1)
-    (letter,) = wait_for(bed.letters, 60, "the letter was stored")
+def test_a_hard_time_limit_is_a_dead_letter_at_once(costly_harness: BrokerHarness) -> None:
+    harness = costly_harness
+    run = harness.send("slow")
+    harness.worker("prefork", 1)
+    (letter,) = wait_for(harness.dead_letters, 60, "the letter was stored")
     assert letter.startswith(f"{run} time_limit TimeLimitExceeded")
-    bed.wait_empty()
-    assert bed.states(run) == ["queued", "started", "failed"]
-    assert len(bed.letters()) == 1
+    harness.wait_empty()
+    assert harness.states(run) == ["queued", "started", "failed"]
+    assert len(harness.dead_letters()) == 1
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_what_no_worker_can_read_goes_to_the_dead_letters_and_the_worker_goes_on(bed: Bed, pool: str) -> None:
+def test_what_no_worker_can_read_goes_to_the_dead_letters_and_the_worker_goes_on(
+    harness: BrokerHarness, pool: str
+) -> None:
     """Undecodable bytes, wrong envelopes of many kinds, and a task that nobody registered."""
-    worker = bed.worker(pool, 1)
-    bed.wait_listening()
-    unknown = bed.send("no.such.task", 1)
+    worker = harness.worker(pool, 1)
+    harness.wait_listening()
+    unknown = harness.send("no.such.task", 1)
     for run, payload in _broken_payloads().items():
-        _store(bed, run, payload)
-    good = bed.send("record")
-    bed.wait_ended([good])
+        _store(harness, run, payload)
+    good = harness.send("record")
+    harness.wait_ended([good])
     wanted = {unknown, *_broken_payloads()}
     wait_for(
-        lambda: {one.split()[0] for one in bed.letters()} == wanted, 60, "all letters", lambda: _missing(bed, wanted)
+        lambda: {one.split()[0] for one in harness.dead_letters()} == wanted,
+        60,
+        "all letters",
+        lambda: _missing(harness, wanted),
     )
-    letters = {letter.split()[0]: letter.split() for letter in bed.letters()}
+    letters = {letter.split()[0]: letter.split() for letter in harness.dead_letters()}
     assert letters[unknown][1] == "unknown_task"
     for run, payload in _broken_payloads().items():
         assert base64.b64decode(letters[run][3]) == payload
     assert {letters[run][1] for run in _broken_payloads()} == {"malformed"}
-    bed.wait_empty()
+    harness.wait_empty()
     assert worker.is_running
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_task_that_leaves_its_process_is_not_stuck(costly_bed: Bed, pool: str) -> None:
+def test_a_task_that_leaves_its_process_is_not_stuck(costly_harness: BrokerHarness, pool: str) -> None:
     """`sys.exit` in a task ends no worker, and the message does not stay with it for ever."""
-    bed = costly_bed
-    bed.settings = replace(bed.settings, worker_max_stalls=1)
-    worker = bed.worker(pool, 1)
-    leaving, good = bed.send("leave"), bed.send("record")
-    bed.wait_ended([good])
-    wait_for(lambda: bed.states(leaving)[-1:] == ["failed"], 60, "it failed", lambda: str(bed.states(leaving)))
-    (letter,) = wait_for(bed.letters, 60, "the letter was stored")
+    harness = costly_harness
+    harness.settings = replace(harness.settings, worker_max_stalls=1)
+    worker = harness.worker(pool, 1)
+    leaving, good = harness.send("leave"), harness.send("record")
+    harness.wait_ended([good])
+    wait_for(lambda: harness.states(leaving)[-1:] == ["failed"], 60, "it failed", lambda: str(harness.states(leaving)))
+    (letter,) = wait_for(harness.dead_letters, 60, "the letter was stored")
     assert letter.startswith(f"{leaving} worker_lost")
-    bed.wait_empty()
+    harness.wait_empty()
     assert worker.is_running
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_revoked_run_never_starts_whoever_was_there_to_hear_it(costly_bed: Bed, pool: str) -> None:
+def test_a_revoked_run_never_starts_whoever_was_there_to_hear_it(costly_harness: BrokerHarness, pool: str) -> None:
     """Nobody listens when the waiting and the delayed one are revoked; the workers start later."""
-    bed = costly_bed
-    waiting, delayed = bed.send("record"), bed.send("record", countdown=3600)
-    expired, kept = bed.send("record", expires=0.01), bed.send("record")
+    harness = costly_harness
+    waiting, delayed = harness.send("record"), harness.send("record", countdown=3600)
+    expired, kept = harness.send("record", expires=0.01), harness.send("record")
     for run in (waiting, delayed):
-        bed.app.control.revoke(run)
-    bed.worker(pool, 1)
-    bed.wait_ended([kept])
-    bed.wait_empty()
-    assert bed.started() == [kept]
-    assert bed.states(waiting) == ["queued", "cancelled"]
-    assert bed.states(delayed) == ["scheduled", "cancelled"]
-    assert bed.states(expired) == ["queued", "cancelled"]
+        harness.app.control.revoke(run)
+    harness.worker(pool, 1)
+    harness.wait_ended([kept])
+    harness.wait_empty()
+    assert harness.started() == [kept]
+    assert harness.states(waiting) == ["queued", "cancelled"]
+    assert harness.states(delayed) == ["scheduled", "cancelled"]
+    assert harness.states(expired) == ["queued", "cancelled"]
 
 
-def test_a_running_task_is_terminated_and_recorded_as_cancelled(bed: Bed) -> None:
-    run = bed.send("hold")
-    bed.worker("prefork", 1)
-    bed.wait_started()
-    bed.app.control.terminate(run)
-    wait_for(lambda: bed.states(run)[-1] == "cancelled", 60, "it was cancelled")
-    bed.wait_empty()
+def test_a_running_task_is_terminated_and_recorded_as_cancelled(harness: BrokerHarness) -> None:
+    run = harness.send("hold")
+    harness.worker("prefork", 1)
+    harness.wait_started()
+    harness.app.control.terminate(run)
+    wait_for(lambda: harness.states(run)[-1] == "cancelled", 60, "it was cancelled")
+    harness.wait_empty()
 
 
-def _missing(bed: Bed, wanted: set[str]) -> str:
-    return f"without a letter: {wanted - {letter.split()[0] for letter in bed.letters()}}"
+def _missing(harness: BrokerHarness, wanted: set[str]) -> str:
+    return f"without a letter: {wanted - {letter.split()[0] for letter in harness.dead_letters()}}"
 
 
 def _broken_payloads() -> dict[str, bytes]:
@@ -171,8 +176,8 @@ def _broken_payloads() -> dict[str, bytes]:
     }
 
 
-def _store(bed: Bed, run: str, payload: bytes) -> None:
-    with redis.Redis(port=bed.server.port) as client:
+def _store(harness: BrokerHarness, run: str, payload: bytes) -> None:
+    with redis.Redis(port=harness.server.port) as client:
         fields = {"m": payload, "q": "celery", "p": "5", "i": run, "n": run, "t": "1"}
         client.hset(f"taskyard:message:{run}", mapping=fields)
         client.zadd("taskyard:waiting:celery", {run: 1})

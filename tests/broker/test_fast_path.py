@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from taskyard.broker.protocol.header import BURY_TASK
-from tests.broker.bed import POOLS, Bed
+from tests.broker.harness import POOLS, BrokerHarness
 from tests.waiting import wait_for
 from tests.workers import Worker
 
@@ -27,18 +27,18 @@ MOMENTS = {"runtime", "pid", "time_start", "worker_pid"}  # differ from run to r
 class Side:
     """One of the two workers, on a queue of its own, and the runs that it was given."""
 
-    def __init__(self, bed: Bed, name: str, pool: str, *more: str) -> None:
-        self.bed, self.name = bed, name
+    def __init__(self, harness: BrokerHarness, name: str, pool: str, *more: str) -> None:
+        self.harness, self.name = harness, name
         self.runs: dict[str, str] = {}  # what it is for -> run id
         queues = f"{name},dead-letter"
         env = {"RECORD_SIGNALS": "1", "PREFETCH": "4", "IGNORE_RESULTS": "0"}
-        self.worker: Worker = bed.worker(
+        self.worker: Worker = harness.worker(
             pool,
             SLOTS,
             name=name,
             queues=queues,
             lease_ms=30_000,  # none ends in a test that waits for a busy machine
-            module="tests.broker.seen",
+            module="tests.broker.signals_app",
             more=more,
             wait_ready=False,
             **env,
@@ -47,20 +47,20 @@ class Side:
     def send(self, label: str, task: str, *args: Any, **options: Any) -> None:
         """Send a task whose result is kept, if it says nothing else."""
         options.setdefault("ignore_result", False)
-        self.runs[label] = self.bed.send(task, *args, queue=self.name, **options)
+        self.runs[label] = self.harness.send(task, *args, queue=self.name, **options)
 
     def wait_ended(self, labels: Iterable[str]) -> None:
         """Wait until the outcomes of these runs are in the stream."""
         wanted = {self.runs[label] for label in labels}
 
         def are_over() -> bool:
-            return wanted <= {event["id"] for event in self.bed.events() if event["e"] in ENDS}
+            return wanted <= {event["id"] for event in self.harness.events() if event["e"] in ENDS}
 
         wait_for(are_over, 60, "all outcomes", self.worker.tail)
 
     def ask(self, what: str) -> Any:
         """What `inspect` says of this worker, without what is true of one process only."""
-        inspect = self.bed.app.control.inspect(destination=[f"{self.name}@test"], timeout=20, limit=1)
+        inspect = self.harness.app.control.inspect(destination=[f"{self.name}@test"], timeout=20, limit=1)
         (answer,) = getattr(inspect, what)().values()
         if what == "stats":
             pool = {name: answer["pool"].get(name) for name in ("implementation", "max-concurrency", "threads")}
@@ -71,7 +71,7 @@ class Side:
 
     def tell(self, command: str, **options: Any) -> Any:
         """The answer of this worker to a command of remote control."""
-        answers: Any = self.bed.app.control.broadcast(
+        answers: Any = self.harness.app.control.broadcast(
             command, destination=[f"{self.name}@test"], reply=True, timeout=20, limit=1, **options
         )
         return self.plain([value for answer in answers for value in answer.values()])
@@ -81,16 +81,16 @@ class Side:
         return {label: self._seen_of(run) for label, run in self.runs.items()}
 
     def _seen_of(self, run: str) -> dict[str, Any]:
-        bed = self.bed
-        events = [{**event, "d": json.loads(event["d"] or "{}"), "at": ""} for event in bed.events(run)]
-        meta = bed.broker.get(f"celery-task-meta-{run}")
+        harness = self.harness
+        events = [{**event, "d": json.loads(event["d"] or "{}"), "at": ""} for event in harness.events(run)]
+        meta = harness.broker.get(f"{harness.prefix}celery-task-meta-{run}")
         said = [line for line in self.worker.log.read_text().splitlines() if run in line and BURY_TASK not in line]
         found = {
             "events": events,
-            "signals": _by_process([json.loads(line) for line in bed.records.lrange(f"signals:{run}", 0, -1)]),
+            "signals": _by_process([json.loads(line) for line in harness.records.lrange(f"signals:{run}", 0, -1)]),
             "result": None if meta is None else json.loads(str(meta)),
-            "letters": [letter.split()[1:3] for letter in bed.letters() if letter.startswith(run)],
-            "started": bed.started().count(run),
+            "letters": [letter.split()[1:3] for letter in harness.dead_letters() if letter.startswith(run)],
+            "started": harness.started().count(run),
             "said": [re.sub(r"^\[[^]]* ([A-Z]+)/(\w+)[^]]*\]", r"\1 \2", line) for line in said],
         }
         return dict(self.plain(found))
@@ -121,7 +121,7 @@ def _by_process(signals: list[Any]) -> list[list[Any]]:
 
 def send_work(side: Side) -> None:
     """One of each kind of task, and of each way to end."""
-    link = side.bed.app.signature("nothing", queue=side.name, task_id=f"link-{side.name}")
+    link = side.harness.app.signature("nothing", queue=side.name, task_id=f"link-{side.name}")
     side.runs["link"], side.runs["errback"] = f"link-{side.name}", f"errback-{side.name}"
     side.send("done", "nothing", 7, link=link)
     side.send("ignored result", "nothing", 7, ignore_result=True)
@@ -130,7 +130,7 @@ def send_work(side: Side) -> None:
     side.send("exhausted", "retry", 0.01, 9)
     side.send("redelivered", "redeliver", 0.01, 2)
     side.send("snoozed", "snooze", 0.01, 2)
-    errback = side.bed.app.signature("nothing", (1,), queue=side.name, task_id=side.runs["errback"], immutable=True)
+    errback = side.harness.app.signature("nothing", (1,), queue=side.name, task_id=side.runs["errback"], immutable=True)
     side.send("failed", "fail", "no", link_error=errback)
     side.send("buried", "bury", "why")
     for flag in (False, True):
@@ -143,17 +143,17 @@ def send_work(side: Side) -> None:
     side.send("later", "nothing", 8, eta=FUTURE)
     side.send("expired", "nothing", 9, expires=PAST)
     side.send("revoked", "nothing", 10)
-    side.bed.app.control.revoke(side.runs["revoked"])
+    side.harness.app.control.revoke(side.runs["revoked"])
 
 
 def operate(side: Side) -> list[Any]:
     """Look at and revoke what runs and what waits inside the worker; returns all answers."""
     for label in ("running", "stopped"):
         side.send(label, "hold")
-        wait_for(lambda label=label: "started" in side.bed.states(side.runs[label]), 30, "it runs")  # type: ignore[misc]  # mypy cannot infer the lambda
+        wait_for(lambda label=label: "started" in side.harness.states(side.runs[label]), 30, "it runs")  # type: ignore[misc]  # mypy cannot infer the lambda
     for label in ("waiting", "revoked inside", "stopped inside"):
         side.send(label, "record", label)
-    wait_for(lambda: side.bed.control.counts(side.name).active == 5, 30, "the worker holds all")
+    wait_for(lambda: side.harness.control.counts(side.name).active == 5, 30, "the worker holds all")
     wait_for(lambda: len(side.ask("reserved")) == 3, 30, "it has read all")
     answers = [side.ask(what) for what in ("active", "reserved", "scheduled", "stats", "registered")]
     answers.append(side.tell("revoke", arguments={"task_id": side.runs["revoked inside"]}))
@@ -163,28 +163,28 @@ def operate(side: Side) -> list[Any]:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_nobody_can_tell_our_way_to_the_pool_from_celerys(costly_bed: Bed, pool: str) -> None:
-    bed = costly_bed
-    sides = Side(bed, "side1", pool), Side(bed, "side2", pool, "-E")
+def test_nobody_can_tell_our_way_to_the_pool_from_celerys(costly_harness: BrokerHarness, pool: str) -> None:
+    harness = costly_harness
+    sides = Side(harness, "side1", pool), Side(harness, "side2", pool, "-E")
     for side in sides:
         send_work(side)
-        bed.control.promote(side.runs["later"])  # its worker sees a message whose time has come
+        harness.control.promote(side.runs["later"])  # its worker sees a message whose time has come
     for side in sides:
         side.wait_ended(side.runs)
     answers: list[Any] = [[], []]
     if pool != "solo":  # it answers nothing while a task runs
         answers = [operate(side) for side in sides]
-        bed.release()
+        harness.release()
         for side in sides:
             side.wait_ended(side.runs)
     answers = [[*told, side.ask("stats"), side.ask("active")] for told, side in zip(answers, sides, strict=True)]
-    bed.wait_empty()
+    harness.wait_empty()
     ours, theirs = sides
     for label in {"revoked inside", "stopped inside"} & ours.runs.keys():
-        assert bed.states(ours.runs[label]) == ["queued", "cancelled"]
+        assert harness.states(ours.runs[label]) == ["queued", "cancelled"]
     assert answers[0] == answers[1]
     wait_for(lambda: ours.seen() == theirs.seen(), 10, "both were seen alike", lambda: _differences(ours, theirs))
-    decoded = {side.name: bed.records.hget(f"content-types:{side.name}@test", "nothing") for side in sides}
+    decoded = {side.name: harness.records.hget(f"content-types:{side.name}@test", "nothing") for side in sides}
     assert decoded["side2"] == "application/json"  # Celery's way gives the pool bytes
     assert decoded["side1"] == ("application/json" if pool == "prefork" else "None")
 

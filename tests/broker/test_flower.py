@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from taskyard.parent_death_signal import tied_to_parent
-from tests.broker.bed import Bed
+from tests.broker.harness import BrokerHarness
 from tests.waiting import wait_for
 from tests.workers import ROOT
 
@@ -44,11 +44,11 @@ class Flower:
 
 
 @contextmanager
-def running_flower(bed: Bed, folder: Path) -> Iterator[Flower]:
+def running_flower(harness: BrokerHarness, folder: Path) -> Iterator[Flower]:
     """The documented command, on a free port."""
     log = folder / "flower.log"
     command = [sys.executable, "-m", "celery", "-A", "tests.broker.app", "flower", "--address=127.0.0.1", "--port=0"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_BROKER_URL": bed.url, "FLOWER_BASIC_AUTH": USER}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_BROKER_URL": harness.url, "FLOWER_BASIC_AUTH": USER}
     with log.open("wb") as out:
         tied = tied_to_parent(SIGKILL)
         process = subprocess.Popen([*tied, *command], stdout=out, stderr=out, env=env, cwd=folder)
@@ -60,16 +60,16 @@ def running_flower(bed: Bed, folder: Path) -> Iterator[Flower]:
         process.wait(20)
 
 
-def test_flower_shows_true_lengths_workers_and_tasks(bed: Bed, tmp_path: Path) -> None:
-    worker = bed.worker("threads", 1, minimal=False)
-    bed.send("hold")
-    bed.wait_started()
-    bed.wait_listening()
+def test_flower_shows_true_lengths_workers_and_tasks(harness: BrokerHarness, tmp_path: Path) -> None:
+    worker = harness.worker("threads", 1, minimal=False)
+    harness.send("hold")
+    harness.wait_started()
+    harness.wait_listening()
     for _ in range(3):
-        bed.send("record")
+        harness.send("record")
     for _ in range(2):
-        bed.send("record", countdown=3600)
-    with running_flower(bed, tmp_path) as flower:
+        harness.send("record", countdown=3600)
+    with running_flower(harness, tmp_path) as flower:
         wait_for(lambda: len(flower.lengths()) == 2, 60, "Flower knows the worker's queues")
         assert flower.lengths() == {
             "celery": {"messages": 6, "messages_ready": 3, "messages_unacknowledged": 1, "consumers": 1},
@@ -79,13 +79,13 @@ def test_flower_shows_true_lengths_workers_and_tasks(bed: Bed, tmp_path: Path) -
         assert row is not None
         assert re.findall(r"<td[^>]*>\s*(?:<[^>]*>)?([^<]*)", row.group(1))[:5] == ["celery", "6", "1", "3", "1"]
         assert "worker@test" in json.loads(flower.get("/api/workers"))
-        bed.release()
+        harness.release()
         wait_for(lambda: flower.lengths()["celery"]["messages"] == 2, 30, "the delayed ones are left")
         assert worker.is_running
 
 
-def test_flower_asks_for_the_password(costly_bed: Bed, tmp_path: Path) -> None:
-    with running_flower(costly_bed, tmp_path) as flower:
+def test_flower_asks_for_the_password(costly_harness: BrokerHarness, tmp_path: Path) -> None:
+    with running_flower(costly_harness, tmp_path) as flower:
         for user in (None, "ann:guess"):
             with pytest.raises(urllib.error.HTTPError, match="401"):
                 flower.get("/api/queues/length", user=user)

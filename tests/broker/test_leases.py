@@ -1,9 +1,9 @@
 """A lease has one holder; what it loses comes back, counted."""
 
-from tests.broker.driver import Driver
+from tests.broker.script_driver import ScriptDriver
 
 
-def test_an_ended_lease_is_taken_back_by_the_next_take(driver: Driver) -> None:
+def test_an_ended_lease_is_taken_back_by_the_next_take(driver: ScriptDriver) -> None:
     driver.put("a")
     (first,) = driver.take()
     assert driver.take() == []
@@ -13,7 +13,7 @@ def test_an_ended_lease_is_taken_back_by_the_next_take(driver: Driver) -> None:
     assert driver.events() == [("a", "queued"), ("a", "stalled")]
 
 
-def test_a_late_acknowledgement_changes_nothing(driver: Driver) -> None:
+def test_a_late_acknowledgement_changes_nothing(driver: ScriptDriver) -> None:
     driver.put("a")
     (late,) = driver.take()
     driver.expire(late)
@@ -27,7 +27,7 @@ def test_a_late_acknowledgement_changes_nothing(driver: Driver) -> None:
     assert driver.all_keys() == set()
 
 
-def test_a_lost_lease_is_known_at_renewal(driver: Driver) -> None:
+def test_a_lost_lease_is_known_at_renewal(driver: ScriptDriver) -> None:
     driver.put("a")
     driver.put("b")
     first, other = driver.take(2)
@@ -36,7 +36,7 @@ def test_a_lost_lease_is_known_at_renewal(driver: Driver) -> None:
     assert driver.renew(first, other, now) == [0]
 
 
-def test_a_renewal_takes_nothing_out_of_the_line(driver: Driver) -> None:
+def test_a_renewal_takes_nothing_out_of_the_line(driver: ScriptDriver) -> None:
     """Its lease was taken back, and nobody has taken it since."""
     driver.put("a")
     (late,) = driver.take()
@@ -48,14 +48,14 @@ def test_a_renewal_takes_nothing_out_of_the_line(driver: Driver) -> None:
     assert (counts.waiting, counts.active) == (1, 0)
 
 
-def test_a_renewed_lease_is_not_taken_back(driver: Driver) -> None:
+def test_a_renewed_lease_is_not_taken_back(driver: ScriptDriver) -> None:
     driver.put("a")
     (taken,) = driver.take(lease_ms=1)
     driver.renew(taken)
     assert driver.take() == []
 
 
-def test_more_than_max_stalls_is_a_dead_letter_with_the_original_bytes(driver: Driver) -> None:
+def test_more_than_max_stalls_is_a_dead_letter_with_the_original_bytes(driver: ScriptDriver) -> None:
     driver.put("a")
     for stall in range(driver.max_stalls + 1):
         (taken,) = driver.take()
@@ -70,7 +70,7 @@ def test_more_than_max_stalls_is_a_dead_letter_with_the_original_bytes(driver: D
     assert payload == peeked[0].payload == driver.payload_of("a")
 
 
-def test_the_dead_message_goes_only_when_its_letter_is_stored(driver: Driver) -> None:
+def test_the_dead_message_goes_only_when_its_letter_is_stored(driver: ScriptDriver) -> None:
     driver.put("a")
     driver.bury(driver.take()[0])
     (letter,) = driver.take(1, "dead-letter")
@@ -81,7 +81,7 @@ def test_the_dead_message_goes_only_when_its_letter_is_stored(driver: Driver) ->
     assert driver.all_keys() == set()
 
 
-def test_a_letter_is_never_buried_itself(driver: Driver) -> None:
+def test_a_letter_is_never_buried_itself(driver: ScriptDriver) -> None:
     driver.put("a")
     driver.bury(driver.take()[0])
     for _ in range(10):
@@ -93,7 +93,7 @@ def test_a_letter_is_never_buried_itself(driver: Driver) -> None:
     assert letter.dead[0] == b"a"
 
 
-def test_a_retry_is_the_same_message_with_one_attempt_more(driver: Driver) -> None:
+def test_a_retry_is_the_same_message_with_one_attempt_more(driver: ScriptDriver) -> None:
     driver.put("a")
     (first,) = driver.take()
     driver.again(first, 60_000)
@@ -103,14 +103,14 @@ def test_a_retry_is_the_same_message_with_one_attempt_more(driver: Driver) -> No
     assert (second.attempt, second.retries, second.payload) == (2, 1, first.payload)
 
 
-def test_a_snooze_uses_no_attempt(driver: Driver) -> None:
+def test_a_snooze_uses_no_attempt(driver: ScriptDriver) -> None:
     driver.put("a")
     driver.again(driver.take()[0], uses_attempt=False)
     (second,) = driver.take()
     assert (second.attempt, second.retries) == (1, 0)
 
 
-def test_a_delayed_message_waits_for_its_time(driver: Driver) -> None:
+def test_a_delayed_message_waits_for_its_time(driver: ScriptDriver) -> None:
     driver.put("a", eta="2999-01-01T00:00:00+00:00")
     assert driver.take() == []
     assert driver.next_look > 3600_000
@@ -118,7 +118,7 @@ def test_a_delayed_message_waits_for_its_time(driver: Driver) -> None:
     assert driver.ids() == ["a"]
 
 
-def test_nothing_is_left_when_all_is_done(driver: Driver) -> None:
+def test_nothing_is_left_when_all_is_done(driver: ScriptDriver) -> None:
     for number in range(20):
         driver.put(group_key=f"g{number % 3}" if number % 2 else None, dedup={"key": str(number), "mode": "until_done"})
     for taken in driver.take(50):

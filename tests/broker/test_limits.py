@@ -8,11 +8,11 @@ import pytest
 
 from taskyard.broker.protocol.envelope import TakenMessage
 from taskyard.broker.scripts.runner import run_script
-from tests.broker.driver import PREFIX, Driver
+from tests.broker.script_driver import PREFIX, ScriptDriver
 from tests.waiting import wait_for
 
 
-def test_a_paused_queue_hands_out_nothing_until_it_is_resumed(driver: Driver) -> None:
+def test_a_paused_queue_hands_out_nothing_until_it_is_resumed(driver: ScriptDriver) -> None:
     driver.put("a")
     driver.control.pause("q", by="ann", reason="migration")
     assert driver.ids() == []
@@ -22,7 +22,7 @@ def test_a_paused_queue_hands_out_nothing_until_it_is_resumed(driver: Driver) ->
     assert driver.ids() == ["a"]
 
 
-def test_a_pause_with_an_end_ends_by_itself(driver: Driver) -> None:
+def test_a_pause_with_an_end_ends_by_itself(driver: ScriptDriver) -> None:
     driver.put("a")
     driver.control.pause("q", until=datetime.now(UTC) + timedelta(milliseconds=300))
     assert driver.ids() == []
@@ -30,7 +30,7 @@ def test_a_pause_with_an_end_ends_by_itself(driver: Driver) -> None:
     assert not driver.control.counts("q").is_paused
 
 
-def test_a_concurrency_limit_counts_leases(driver: Driver) -> None:
+def test_a_concurrency_limit_counts_leases(driver: ScriptDriver) -> None:
     for _ in range(10):
         driver.put()
     driver.control.set_concurrency("q", 3)
@@ -41,7 +41,7 @@ def test_a_concurrency_limit_counts_leases(driver: Driver) -> None:
     assert driver.ids(10) == [first.run_id]
 
 
-def test_a_key_concurrency_limit_holds_for_each_group(driver: Driver) -> None:
+def test_a_key_concurrency_limit_holds_for_each_group(driver: ScriptDriver) -> None:
     driver.control.set_key_concurrency("q", 2)
     for number in range(5):
         driver.put(f"a{number}", group_key="a")
@@ -52,7 +52,7 @@ def test_a_key_concurrency_limit_holds_for_each_group(driver: Driver) -> None:
     assert driver.ids() == ["a2"]
 
 
-def test_a_wider_limit_lets_parked_groups_run(driver: Driver) -> None:
+def test_a_wider_limit_lets_parked_groups_run(driver: ScriptDriver) -> None:
     driver.control.set_key_concurrency("q", 1)
     driver.put("a0", group_key="a")
     driver.put("a1", group_key="a")
@@ -62,7 +62,7 @@ def test_a_wider_limit_lets_parked_groups_run(driver: Driver) -> None:
     assert driver.ids() == ["a1"]
 
 
-def test_one_limited_group_does_not_hold_up_the_others(driver: Driver) -> None:
+def test_one_limited_group_does_not_hold_up_the_others(driver: ScriptDriver) -> None:
     driver.control.set_key_rate_limit("q", 1, timedelta(hours=1))
     for number in range(300):
         driver.put(f"busy{number}", group_key="busy")
@@ -73,7 +73,7 @@ def test_one_limited_group_does_not_hold_up_the_others(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("is_per_key", [False, True])
-def test_no_sliding_window_holds_more_starts_than_the_limit_and_one(driver: Driver, is_per_key: bool) -> None:  # noqa: FBT001 - a parameter of the test
+def test_no_sliding_window_holds_more_starts_than_the_limit_and_one(driver: ScriptDriver, is_per_key: bool) -> None:  # noqa: FBT001 - a parameter of the test
     limit, window = 50, 0.5  # per half second
     for _ in range(150):
         driver.put(group_key="g" if is_per_key else None)
@@ -88,7 +88,7 @@ def test_no_sliding_window_holds_more_starts_than_the_limit_and_one(driver: Driv
     assert len(starts) > limit  # it slows, and does not stop
 
 
-def test_a_rate_limit_tells_when_to_look_again(driver: Driver) -> None:
+def test_a_rate_limit_tells_when_to_look_again(driver: ScriptDriver) -> None:
     driver.control.set_rate_limit("q", 1, timedelta(seconds=10))
     driver.put()
     driver.put()
@@ -98,10 +98,12 @@ def test_a_rate_limit_tells_when_to_look_again(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("is_per_key", [False, True])
-@pytest.mark.parametrize("ending", [Driver.again, Driver.give_back, Driver.lose, Driver.expire, Driver.done])
+@pytest.mark.parametrize(
+    "ending", [ScriptDriver.again, ScriptDriver.give_back, ScriptDriver.lose, ScriptDriver.expire, ScriptDriver.done]
+)
 def test_an_execution_that_ends_gives_its_start_back_to_no_rate(
-    driver: Driver,
-    ending: Callable[[Driver, TakenMessage], object],
+    driver: ScriptDriver,
+    ending: Callable[[ScriptDriver, TakenMessage], object],
     is_per_key: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     set_limit = driver.control.set_key_rate_limit if is_per_key else driver.control.set_rate_limit
@@ -113,7 +115,7 @@ def test_an_execution_that_ends_gives_its_start_back_to_no_rate(
     assert driver.take() == []
 
 
-def test_a_message_that_needs_no_acknowledgement_holds_no_slot(driver: Driver) -> None:
+def test_a_message_that_needs_no_acknowledgement_holds_no_slot(driver: ScriptDriver) -> None:
     driver.control.set_key_concurrency("q", 1)
     for _ in range(3):
         driver.put(group_key="g")
@@ -124,7 +126,7 @@ def test_a_message_that_needs_no_acknowledgement_holds_no_slot(driver: Driver) -
     assert driver.all_keys() == {f"{PREFIX}limits:q"}
 
 
-def test_limits_leave_no_key_when_they_are_lifted(driver: Driver) -> None:
+def test_limits_leave_no_key_when_they_are_lifted(driver: ScriptDriver) -> None:
     driver.control.pause("q")
     driver.control.set_rate_limit("q", 5)
     driver.control.set_concurrency("q", 5)

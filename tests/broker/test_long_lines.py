@@ -8,7 +8,7 @@ import redis
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.broker.protocol.envelope import put_fields
 from taskyard.broker.scripts.runner import run_script
-from tests.broker.driver import Driver
+from tests.broker.script_driver import ScriptDriver
 
 pytestmark = pytest.mark.timeout(300)
 AT_ONCE = 1000  # messages per call
@@ -28,7 +28,7 @@ def calls(client: redis.Redis) -> dict[str, int]:
     return {name: count for name, count in names.items() if name not in OURS}
 
 
-def calls_of_one_round(driver: Driver) -> dict[str, int]:
+def calls_of_one_round(driver: ScriptDriver) -> dict[str, int]:
     """The commands of a count, a take of ten, a renewal, a look, ten acks, and of the put of ten."""
     driver.client.config_resetstat()
     driver.control.counts("q")
@@ -41,7 +41,7 @@ def calls_of_one_round(driver: Driver) -> dict[str, int]:
     return calls(driver.client)
 
 
-def put_many(driver: Driver, count: int) -> None:
+def put_many(driver: ScriptDriver, count: int) -> None:
     """Put as `enqueue_many` does; every second message belongs to one of fifty groups."""
     for start in range(0, count, AT_ONCE):
         arguments: list[Any] = []
@@ -51,7 +51,7 @@ def put_many(driver: Driver, count: int) -> None:
         run_script(driver.client, driver.space, "put", *arguments)
 
 
-def check_costs(driver: Driver, waiting: int) -> None:
+def check_costs(driver: ScriptDriver, waiting: int) -> None:
     """So many waiting messages cost not one command more than a hundred."""
     put_many(driver, 100)
     few = calls_of_one_round(driver)
@@ -62,16 +62,16 @@ def check_costs(driver: Driver, waiting: int) -> None:
     assert (counts.waiting, counts.active) == (waiting + 100, 0)
 
 
-def test_ten_thousand_waiting_messages_cost_no_command_more(driver: Driver) -> None:
+def test_ten_thousand_waiting_messages_cost_no_command_more(driver: ScriptDriver) -> None:
     check_costs(driver, 10_000)
 
 
 @pytest.mark.chaos
-def test_a_hundred_thousand_waiting_messages_cost_no_command_more(driver: Driver) -> None:
+def test_a_hundred_thousand_waiting_messages_cost_no_command_more(driver: ScriptDriver) -> None:
     check_costs(driver, 100_000)
 
 
-def test_a_waiting_message_weighs_its_payload_and_less_than_a_kilobyte(driver: Driver) -> None:
+def test_a_waiting_message_weighs_its_payload_and_less_than_a_kilobyte(driver: ScriptDriver) -> None:
     """A real Celery message of one keyword argument; the event in the stream comes on top, see docs/broker.md."""
     driver.space = driver.space._replace(writes_events=False)
     driver.put(driver.next_id())
@@ -85,7 +85,7 @@ def test_a_waiting_message_weighs_its_payload_and_less_than_a_kilobyte(driver: D
     assert weight - payload < 1024
 
 
-def test_a_line_that_is_empty_again_keeps_no_memory(driver: Driver) -> None:
+def test_a_line_that_is_empty_again_keeps_no_memory(driver: ScriptDriver) -> None:
     driver.space = driver.space._replace(writes_events=False)
     control = QueueControl(driver.client, writes_events=False)
     used = []

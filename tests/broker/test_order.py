@@ -5,16 +5,16 @@ from collections.abc import Callable
 import pytest
 
 from taskyard.broker.protocol.envelope import TakenMessage
-from tests.broker.driver import Driver
+from tests.broker.script_driver import ScriptDriver
 
 
-def test_higher_priorities_go_first_and_arrival_decides_among_equals(driver: Driver) -> None:
+def test_higher_priorities_go_first_and_arrival_decides_among_equals(driver: ScriptDriver) -> None:
     for priority in (0, 5, 9, 5, 0, 9):
         driver.put(priority=priority)
     assert driver.ids() == ["r00003", "r00006", "r00002", "r00004", "r00001", "r00005"]
 
 
-def test_a_message_without_priority_is_normal(driver: Driver) -> None:
+def test_a_message_without_priority_is_normal(driver: ScriptDriver) -> None:
     message = driver.envelope("none")
     message["properties"]["priority"] = None
     driver.put("low", priority=4)
@@ -23,7 +23,7 @@ def test_a_message_without_priority_is_normal(driver: Driver) -> None:
     assert driver.ids() == ["high", "none", "low"]
 
 
-def test_lifo_goes_before_all_of_its_priority_only(driver: Driver) -> None:
+def test_lifo_goes_before_all_of_its_priority_only(driver: ScriptDriver) -> None:
     driver.put("a")
     driver.put("high", priority=9)
     driver.put("b", lifo=True)
@@ -31,14 +31,14 @@ def test_lifo_goes_before_all_of_its_priority_only(driver: Driver) -> None:
     assert driver.ids() == ["high", "c", "b", "a"]
 
 
-def test_one_high_message_behind_fifty_low_ones_is_next(driver: Driver) -> None:
+def test_one_high_message_behind_fifty_low_ones_is_next(driver: ScriptDriver) -> None:
     for _ in range(50):
         driver.put(priority=1)
     driver.put("high", priority=9)
     assert driver.ids(1) == ["high"]
 
 
-def test_groups_take_turns(driver: Driver) -> None:
+def test_groups_take_turns(driver: ScriptDriver) -> None:
     """Fifty groups of ten, put group by group: each group is served once per round."""
     for group in range(50):
         for number in range(10):
@@ -51,14 +51,14 @@ def test_groups_take_turns(driver: Driver) -> None:
         assert {run.split("-")[1] for run in served} == {str(round_number)}
 
 
-def test_a_message_without_group_and_a_groups_turn_stand_in_one_line(driver: Driver) -> None:
+def test_a_message_without_group_and_a_groups_turn_stand_in_one_line(driver: ScriptDriver) -> None:
     driver.put("g1", group_key="g")
     driver.put("single")
     driver.put("g2", group_key="g")
     assert driver.ids() == ["g1", "single", "g2"]
 
 
-def test_a_high_message_of_a_group_overtakes_all_other_groups(driver: Driver) -> None:
+def test_a_high_message_of_a_group_overtakes_all_other_groups(driver: ScriptDriver) -> None:
     driver.put("a", group_key="a")
     driver.put("single")
     driver.put("b-low", group_key="b")
@@ -66,7 +66,7 @@ def test_a_high_message_of_a_group_overtakes_all_other_groups(driver: Driver) ->
     assert driver.ids() == ["b-high", "a", "single", "b-low"]
 
 
-def test_a_group_whose_high_message_was_removed_waits_at_the_priority_of_the_next_one(driver: Driver) -> None:
+def test_a_group_whose_high_message_was_removed_waits_at_the_priority_of_the_next_one(driver: ScriptDriver) -> None:
     driver.put("high", priority=9, group_key="g")
     driver.put("low", priority=1, group_key="g")
     driver.put("single")
@@ -74,7 +74,7 @@ def test_a_group_whose_high_message_was_removed_waits_at_the_priority_of_the_nex
     assert driver.ids() == ["single", "low"]
 
 
-def test_a_returned_message_is_next_again(driver: Driver) -> None:
+def test_a_returned_message_is_next_again(driver: ScriptDriver) -> None:
     for name in "abc":
         driver.put(name)
     first, second = driver.take(2)
@@ -84,9 +84,9 @@ def test_a_returned_message_is_next_again(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("group", [None, "g"])
-@pytest.mark.parametrize("ending", [Driver.again, Driver.give_back, Driver.lose, Driver.expire])
+@pytest.mark.parametrize("ending", [ScriptDriver.again, ScriptDriver.give_back, ScriptDriver.lose, ScriptDriver.expire])
 def test_what_comes_back_keeps_its_priority(
-    driver: Driver, ending: Callable[[Driver, TakenMessage], object], group: str | None
+    driver: ScriptDriver, ending: Callable[[ScriptDriver, TakenMessage], object], group: str | None
 ) -> None:
     driver.put("high", priority=9, group_key=group)
     driver.put("low", priority=1, group_key=group)
@@ -97,7 +97,7 @@ def test_what_comes_back_keeps_its_priority(
     assert driver.ids() == ["high", "normal", "low"]
 
 
-def test_two_queues_share_what_a_worker_takes(driver: Driver) -> None:
+def test_two_queues_share_what_a_worker_takes(driver: ScriptDriver) -> None:
     for queue in ("one", "two"):
         driver.queue = queue
         for number in range(10):
@@ -107,14 +107,14 @@ def test_two_queues_share_what_a_worker_takes(driver: Driver) -> None:
     assert len(driver.take(50, "one", "two")) == 12
 
 
-def test_the_same_put_twice_is_one_message(driver: Driver) -> None:
+def test_the_same_put_twice_is_one_message(driver: ScriptDriver) -> None:
     """A producer that lost the answer repeats the put; kombu does it by itself."""
     driver.put("a")
     driver.put("a")
     assert driver.ids() == ["a"]
 
 
-def test_another_message_with_the_same_run_id_is_kept(driver: Driver) -> None:
+def test_another_message_with_the_same_run_id_is_kept(driver: ScriptDriver) -> None:
     """Celery's own retry and replace send a second message of a run that is still under a lease."""
     driver.put("a")
     message = driver.envelope("a")

@@ -8,18 +8,18 @@ import redis
 
 from taskyard.broker.leases.manager import LeaseManager
 from taskyard.broker.protocol.outcomes import BrokerLease, Completed
-from tests.broker.driver import Driver
+from tests.broker.script_driver import ScriptDriver
 from tests.servers import Server
 
 
 @pytest.fixture
-def leases(broker_server: Server, driver: Driver) -> Iterator[LeaseManager]:
+def leases(broker_server: Server, driver: ScriptDriver) -> Iterator[LeaseManager]:
     """The leases of a process."""
     with redis.Redis(port=broker_server.port) as client:
         yield LeaseManager(client, driver.space, driver.lease_ms, driver.max_stalls)
 
 
-def hold(leases: LeaseManager, driver: Driver, runs: str) -> list[str]:
+def hold(leases: LeaseManager, driver: ScriptDriver, runs: str) -> list[str]:
     """Take so many messages; returns their delivery tags."""
     for run in runs:
         driver.put(run)
@@ -44,7 +44,7 @@ class EndsInThatMoment(dict[str, BrokerLease]):
         return is_held
 
 
-def test_what_runs_on_counts_until_it_ends(leases: LeaseManager, driver: Driver) -> None:
+def test_what_runs_on_counts_until_it_ends(leases: LeaseManager, driver: ScriptDriver) -> None:
     first, second = hold(leases, driver, "ab")
     leases.orphan([first, second])
     assert list(leases.orphans) == [first, second]
@@ -55,7 +55,7 @@ def test_what_runs_on_counts_until_it_ends(leases: LeaseManager, driver: Driver)
     assert driver.all_keys() == set()
 
 
-def test_what_ends_while_its_channel_goes_keeps_no_slot(leases: LeaseManager, driver: Driver) -> None:
+def test_what_ends_while_its_channel_goes_keeps_no_slot(leases: LeaseManager, driver: ScriptDriver) -> None:
     """A thread acknowledges without waiting for the loop, which is just noting that the connection is lost."""
     tags = hold(leases, driver, "abc")
     leases._leases = EndsInThatMoment(leases)

@@ -14,7 +14,7 @@ import pytest
 import redis
 from kombu.exceptions import OperationalError
 
-from tests.broker.bed import POOLS, Bed
+from tests.broker.harness import POOLS, BrokerHarness
 from tests.proxy import Proxy
 from tests.servers import Server
 from tests.waiting import stays_true, wait_for
@@ -28,7 +28,7 @@ BROKEN = (OperationalError, redis.RedisError, OSError)
 class Load:
     """Two producers that send until they are told to stop; each call ends in a success or an error."""
 
-    bed: Bed
+    harness: BrokerHarness
     sent: list[str] = field(default_factory=list)
     refused: int = 0
     _ends: threading.Event = field(default_factory=threading.Event)
@@ -39,7 +39,7 @@ class Load:
     def _run(self) -> None:
         while not self._ends.wait(0.02):
             try:
-                self.sent.append(self.bed.send("record", "", 0.02))
+                self.sent.append(self.harness.send("record", "", 0.02))
             except BROKEN:
                 self.refused += 1
 
@@ -55,52 +55,52 @@ class Load:
             assert not thread.is_alive(), "a producer neither succeeded nor failed"
 
 
-def all_ended_once(bed: Bed, load: Load, worker: Worker) -> None:
+def all_ended_once(harness: BrokerHarness, load: Load, worker: Worker) -> None:
     """Every run that a producer was told of succeeded exactly once; nothing is left; the worker lives."""
-    bed.wait_ended(load.sent, 90)
-    bed.wait_empty(60)
+    harness.wait_ended(load.sent, 90)
+    harness.wait_empty(60)
     assert worker.is_running
     finals = defaultdict(list)
-    for event in bed.events():
+    for event in harness.events():
         finals[event["id"]].append(event["e"])
     assert {run for run in load.sent if finals[run][-1] != "succeeded" or finals[run].count("succeeded") != 1} == set()
 
 
-def restart_under_load(bed: Bed, pool: str, how: signal.Signals) -> None:
-    worker = bed.worker(pool, 2)
-    with Load(bed) as load:
-        wait_for(lambda: len(bed.ended()) > 10, 60, "tasks end")
-        bed.server.restart(how)
+def restart_under_load(harness: BrokerHarness, pool: str, how: signal.Signals) -> None:
+    worker = harness.worker(pool, 2)
+    with Load(harness) as load:
+        wait_for(lambda: len(harness.ended()) > 10, 60, "tasks end")
+        harness.server.restart(how)
         before = len(load.sent)
         wait_for(lambda: len(load.sent) > before + 20, 60, "producers go on")
-    all_ended_once(bed, load, worker)
+    all_ended_once(harness, load, worker)
 
 
-def cut_under_load(bed: Bed, proxy: Proxy, pool: str, seconds: float, *, is_silent: bool) -> None:
+def cut_under_load(harness: BrokerHarness, proxy: Proxy, pool: str, seconds: float, *, is_silent: bool) -> None:
     """Workers and producers alike reach the server through the proxy."""
-    worker = bed.worker(pool, 2)
-    with Load(bed) as load:
-        wait_for(lambda: len(bed.ended()) > 10, 60, "tasks end")
+    worker = harness.worker(pool, 2)
+    with Load(harness) as load:
+        wait_for(lambda: len(harness.ended()) > 10, 60, "tasks end")
         proxy.cut(silent=is_silent)
         stays_true(lambda: worker.is_running, seconds, "the worker lives without the network")
         proxy.heal()
         before = len(load.sent)
         wait_for(lambda: len(load.sent) > before + 20, 60, "producers go on")
     assert load.refused > 0
-    all_ended_once(bed, load, worker)
+    all_ended_once(harness, load, worker)
     worker.stop()
 
 
-def kill_connections_under_load(bed: Bed, pool: str, seconds: float) -> None:
-    worker = bed.worker(pool, 2)
-    with Load(bed) as load:
-        wait_for(lambda: len(bed.ended()) > 10, 60, "tasks end")
+def kill_connections_under_load(harness: BrokerHarness, pool: str, seconds: float) -> None:
+    worker = harness.worker(pool, 2)
+    with Load(harness) as load:
+        wait_for(lambda: len(harness.ended()) > 10, 60, "tasks end")
         end = time.monotonic() + seconds
-        with bed.server.client() as client:
+        with harness.server.client() as client:
             while time.monotonic() < end:
                 client.client_kill_filter(_type="normal", skipme=True)
                 wait_for(lambda: len(client.client_list()) > 1, 10, "somebody is connected again")
-    all_ended_once(bed, load, worker)
+    all_ended_once(harness, load, worker)
 
 
 @pytest.fixture
@@ -111,9 +111,11 @@ def proxy(valkey: Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def far_bed(valkey: Server, proxy: Proxy, recorder: Server, tmp_path: Path) -> Iterator[Bed]:
-    """A bed at the end of that cable."""
-    with Bed(valkey, recorder, tmp_path, url=proxy.url, worker_queue_stalled_interval=timedelta(seconds=1)) as made:
+def far_harness(valkey: Server, proxy: Proxy, recorder: Server, tmp_path: Path) -> Iterator[BrokerHarness]:
+    """A harness at the end of that cable."""
+    with BrokerHarness(
+        valkey, recorder, tmp_path, url=proxy.url, worker_queue_stalled_interval=timedelta(seconds=1)
+    ) as made:
         yield made
 
 
@@ -125,53 +127,69 @@ def any_proxy(broker_server: Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def any_far_bed(broker_server: Server, any_proxy: Proxy, recorder: Server, tmp_path: Path) -> Iterator[Bed]:
-    """A bed at the end of that cable."""
+def any_far_harness(
+    broker_server: Server, any_proxy: Proxy, recorder: Server, tmp_path: Path
+) -> Iterator[BrokerHarness]:
+    """A harness at the end of that cable."""
     lease = timedelta(seconds=1)
-    with Bed(broker_server, recorder, tmp_path, url=any_proxy.url, worker_queue_stalled_interval=lease) as made:
+    with BrokerHarness(
+        broker_server, recorder, tmp_path, url=any_proxy.url, worker_queue_stalled_interval=lease
+    ) as made:
         yield made
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_broker_restart_under_load_loses_nothing(costly_bed: Bed, pool: str, how: signal.Signals) -> None:
-    restart_under_load(costly_bed, pool, how)
+def test_a_broker_restart_under_load_loses_nothing(
+    costly_harness: BrokerHarness, pool: str, how: signal.Signals
+) -> None:
+    restart_under_load(costly_harness, pool, how)
 
 
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("is_silent", [False, True])
-def test_a_short_cut_of_the_network_loses_nothing(far_bed: Bed, proxy: Proxy, pool: str, is_silent: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    cut_under_load(far_bed, proxy, pool, 1.5, is_silent=is_silent)
+def test_a_short_cut_of_the_network_loses_nothing(
+    far_harness: BrokerHarness,
+    proxy: Proxy,
+    pool: str,
+    is_silent: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    cut_under_load(far_harness, proxy, pool, 1.5, is_silent=is_silent)
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("is_silent", [False, True])
-def test_a_cut_of_ten_seconds_loses_nothing(any_far_bed: Bed, any_proxy: Proxy, pool: str, is_silent: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    cut_under_load(any_far_bed, any_proxy, pool, 10, is_silent=is_silent)
+def test_a_cut_of_ten_seconds_loses_nothing(
+    any_far_harness: BrokerHarness,
+    any_proxy: Proxy,
+    pool: str,
+    is_silent: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    cut_under_load(any_far_harness, any_proxy, pool, 10, is_silent=is_silent)
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_connections_killed_for_a_second_lose_nothing(valkey_bed: Bed, pool: str) -> None:
-    kill_connections_under_load(valkey_bed, pool, 1)
+def test_connections_killed_for_a_second_lose_nothing(valkey_harness: BrokerHarness, pool: str) -> None:
+    kill_connections_under_load(valkey_harness, pool, 1)
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("pool", POOLS)
-def test_connections_killed_for_five_seconds_lose_nothing(bed: Bed, pool: str) -> None:
-    kill_connections_under_load(bed, pool, 5)
+def test_connections_killed_for_five_seconds_lose_nothing(harness: BrokerHarness, pool: str) -> None:
+    kill_connections_under_load(harness, pool, 5)
 
 
-def test_a_reconnect_does_not_run_a_running_task_again(bed: Bed) -> None:
-    worker = bed.worker("prefork", 1)
-    run = bed.send("hold")
-    bed.wait_started()
+def test_a_reconnect_does_not_run_a_running_task_again(harness: BrokerHarness) -> None:
+    worker = harness.worker("prefork", 1)
+    run = harness.send("hold")
+    harness.wait_started()
     for _ in range(3):
-        with bed.server.client() as client:
+        with harness.server.client() as client:
             client.client_kill_filter(_type="normal", skipme=True)
-        wait_for(lambda: bed.control.counts("celery").active == 1, 10, "it is under its lease")
-    bed.release()
-    bed.wait_ended([run])
-    bed.wait_empty()
-    assert bed.states(run) == ["queued", "started", "succeeded"]
+        wait_for(lambda: harness.control.counts("celery").active == 1, 10, "it is under its lease")
+    harness.release()
+    harness.wait_ended([run])
+    harness.wait_empty()
+    assert harness.states(run) == ["queued", "started", "succeeded"]
     assert worker.is_running

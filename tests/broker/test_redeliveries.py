@@ -12,8 +12,8 @@ from celery.worker import state
 from taskyard.broker.leases.manager import LeaseManager
 from taskyard.broker.protocol.outcomes import BrokerLease, Completed
 from taskyard.broker.worker.suspects import SuspectGate
-from tests.broker.bed import Bed
-from tests.broker.driver import Driver
+from tests.broker.harness import BrokerHarness
+from tests.broker.script_driver import ScriptDriver
 from tests.servers import Server
 from tests.waiting import wait_for
 
@@ -21,15 +21,15 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.mark.parametrize("kind", ["direct", "topic"])
-def test_every_queue_bound_to_an_exchange_gets_its_copy(bed: Bed, kind: str) -> None:
+def test_every_queue_bound_to_an_exchange_gets_its_copy(harness: BrokerHarness, kind: str) -> None:
     exchange = kombu.Exchange(f"shared-{kind}", type=kind)
     queues = [kombu.Queue(f"{kind}-{number}", exchange, routing_key="key") for number in range(3)]
-    with bed.app.connection_for_write() as connection:
+    with harness.app.connection_for_write() as connection:
         channel: Any = connection.default_channel
         bound = [queue.bind(channel) for queue in queues]
         for queue in bound:
             queue.declare()
-        bed.app.send_task("record", exchange=exchange.name, exchange_type=kind, routing_key="key", task_id="copied")
+        harness.app.send_task("record", exchange=exchange.name, exchange_type=kind, routing_key="key", task_id="copied")
         copies: list[Any] = [queue.get() for queue in bound]
         assert [message.headers["id"] for message in copies] == ["copied"] * 3
         assert len({message.delivery_tag for message in copies}) == 3
@@ -37,10 +37,10 @@ def test_every_queue_bound_to_an_exchange_gets_its_copy(bed: Bed, kind: str) -> 
             message.ack()
         for queue in bound:
             queue.delete()
-    bed.wait_empty()
+    harness.wait_empty()
 
 
-def test_the_same_publication_put_twice_is_one_message_in_each_queue(driver: Driver) -> None:
+def test_the_same_publication_put_twice_is_one_message_in_each_queue(driver: ScriptDriver) -> None:
     for _ in range(2):
         for queue in ("q", "r", "s"):
             driver.queue = queue
@@ -48,7 +48,7 @@ def test_the_same_publication_put_twice_is_one_message_in_each_queue(driver: Dri
     assert [driver.control.counts(queue).waiting for queue in ("q", "r", "s")] == [1, 1, 1]
 
 
-def test_a_cancelled_run_starts_from_none_of_its_queues(driver: Driver) -> None:
+def test_a_cancelled_run_starts_from_none_of_its_queues(driver: ScriptDriver) -> None:
     for queue in ("q", "r"):
         driver.queue = queue
         driver.put("a")
@@ -57,7 +57,7 @@ def test_a_cancelled_run_starts_from_none_of_its_queues(driver: Driver) -> None:
     assert ["operator" in one.cancelled_by for one in taken] == [True, True]
 
 
-def test_copies_that_fail_are_dead_letters_each(driver: Driver) -> None:
+def test_copies_that_fail_are_dead_letters_each(driver: ScriptDriver) -> None:
     for queue in ("q", "r"):
         driver.queue = queue
         driver.put("a")
@@ -67,8 +67,8 @@ def test_copies_that_fail_are_dead_letters_each(driver: Driver) -> None:
     assert len({letter.dead[0] for letter in letters}) == 2
 
 
-def test_a_plain_consumer_that_requeues_finds_the_message_at_once_and_marked(bed: Bed) -> None:
-    with bed.app.connection_for_write() as connection:
+def test_a_plain_consumer_that_requeues_finds_the_message_at_once_and_marked(harness: BrokerHarness) -> None:
+    with harness.app.connection_for_write() as connection:
         queue = connection.SimpleQueue("plain")
         queue.put({"some": "thing"})
         first = queue.get_nowait()
@@ -78,23 +78,23 @@ def test_a_plain_consumer_that_requeues_finds_the_message_at_once_and_marked(bed
         assert second.delivery_info["redelivered"] is True
         second.reject(requeue=True)
         queue.get_nowait().ack()
-    bed.wait_empty()
+    harness.wait_empty()
 
 
-def test_a_task_that_rejects_itself_for_ever_becomes_a_dead_letter(valkey_bed: Bed) -> None:
-    bed = valkey_bed
-    bed.settings = replace(bed.settings, worker_max_stalls=2)
-    run = bed.send("reject_again")
-    bed.worker("threads", 1)
-    (letter,) = wait_for(bed.letters, 60, "it is a dead letter")
+def test_a_task_that_rejects_itself_for_ever_becomes_a_dead_letter(valkey_harness: BrokerHarness) -> None:
+    harness = valkey_harness
+    harness.settings = replace(harness.settings, worker_max_stalls=2)
+    run = harness.send("reject_again")
+    harness.worker("threads", 1)
+    (letter,) = wait_for(harness.dead_letters, 60, "it is a dead letter")
     assert letter.startswith(f"{run} rejected Reject")
-    tries = [line.split()[2] for line in bed.lines() if line.startswith(f"try {run}")]
+    tries = [line.split()[2] for line in harness.lines() if line.startswith(f"try {run}")]
     assert tries == ["False", "True", "True"]
-    bed.wait_empty()
+    harness.wait_empty()
 
 
 @pytest.fixture
-def leases(broker_server: Server, driver: Driver) -> Iterator[LeaseManager]:
+def leases(broker_server: Server, driver: ScriptDriver) -> Iterator[LeaseManager]:
     """The leases of a process."""
     with redis.Redis(port=broker_server.port) as client:
         yield LeaseManager(client, driver.space, driver.lease_ms, driver.max_stalls)
@@ -102,7 +102,7 @@ def leases(broker_server: Server, driver: Driver) -> Iterator[LeaseManager]:
 
 @pytest.mark.parametrize("wrong", [{"no": "text"}, "lone \ud800 surrogate"])
 def test_an_outcome_that_cannot_be_sent_is_buried_and_holds_up_no_other(
-    leases: LeaseManager, driver: Driver, wrong: Any
+    leases: LeaseManager, driver: ScriptDriver, wrong: Any
 ) -> None:
     for _ in range(5):
         driver.put()
@@ -120,15 +120,15 @@ def test_an_outcome_that_cannot_be_sent_is_buried_and_holds_up_no_other(
     ]
 
 
-def test_a_worker_that_ends_by_its_own_error_counts_a_stall_for_what_it_executed(valkey_bed: Bed) -> None:
+def test_a_worker_that_ends_by_its_own_error_counts_a_stall_for_what_it_executed(valkey_harness: BrokerHarness) -> None:
     """So nothing that makes it fail can end one worker after the other for ever."""
-    bed = valkey_bed
-    worker, first, rest = bed.worker_with_four("threads", module="tests.broker.fragile")
-    bed.records.set("break", "1")
-    wait_for(lambda: "stalled" in bed.states(first), 30, "the stall is counted")
-    bed.release()  # a thread cannot be stopped
+    harness = valkey_harness
+    worker, first, rest = harness.worker_with_four("threads", module="tests.broker.fragile")
+    harness.records.set("break", "1")
+    wait_for(lambda: "stalled" in harness.states(first), 30, "the stall is counted")
+    harness.release()  # a thread cannot be stopped
     assert worker.wait_ended(30) == 1
-    assert {one.run_id: one.stalls for one in bed.control.peek("celery")} == {first: 1, **dict.fromkeys(rest, 0)}
+    assert {one.run_id: one.stalls for one in harness.control.peek("celery")} == {first: 1, **dict.fromkeys(rest, 0)}
 
 
 class Queued:
@@ -156,23 +156,23 @@ def test_a_suspect_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("pool", ["threads", "custom"])
-def test_a_healthy_task_beside_a_poison_one_is_not_buried(valkey_bed: Bed, pool: str) -> None:
+def test_a_healthy_task_beside_a_poison_one_is_not_buried(valkey_harness: BrokerHarness, pool: str) -> None:
     """The poison ends the whole process each time; the healthy one, charged once, runs alone from then on."""
-    bed = valkey_bed
-    bed.settings = replace(bed.settings, worker_max_stalls=2)
+    harness = valkey_harness
+    harness.settings = replace(harness.settings, worker_max_stalls=2)
     loop = {"CELERY_CUSTOM_WORKER_POOL": "taskyard.pools.asyncio_pool:TaskPool"}
-    healthy, poison = bed.send("record", "healthy", 3), bed.send("die")
-    worker = bed.worker(pool, 4, PREFETCH="4", **loop)
+    healthy, poison = harness.send("record", "healthy", 3), harness.send("die")
+    worker = harness.worker(pool, 4, PREFETCH="4", **loop)
 
     def is_over() -> bool:
         if not worker.is_running:
             worker.start()
-        return healthy in bed.ended() and bool(bed.letters())
+        return healthy in harness.ended() and bool(harness.dead_letters())
 
     wait_for(is_over, 120, "both are over")
-    (letter,) = bed.letters()
+    (letter,) = harness.dead_letters()
     assert letter.startswith(f"{poison} stalled")
-    assert [json_stalls(event) for event in bed.events(healthy) if event["e"] == "stalled"] in ([], [1])
+    assert [json_stalls(event) for event in harness.events(healthy) if event["e"] == "stalled"] in ([], [1])
 
 
 def json_stalls(event: dict[str, str]) -> int:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from taskyard.broker.protocol.envelope import TakenMessage
-from tests.broker.driver import PREFIX, Driver
+from tests.broker.script_driver import PREFIX, ScriptDriver
 from tests.servers import Server
 
 HOUR = timedelta(hours=1)
@@ -31,7 +31,7 @@ class Broker(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.client.flushall()
-        self.driver = Driver(self.client, max_stalls=2)
+        self.driver = ScriptDriver(self.client, max_stalls=2)
         self.priorities: dict[str, int] = {}
         self.waiting: dict[str, str | None] = {}  # run -> group
         self.delayed: dict[str, str | None] = {}

@@ -7,23 +7,23 @@ from click.testing import CliRunner, Result
 
 from taskyard.database.engine import current_engine
 from taskyard.settings.loading import current_settings
-from tests.cli.platform import Celery
+from tests.app_broker import use_broker
+from tests.cli.celery_command import CeleryCommand
 from tests.commands import command_of
-from tests.databases import Database, Servers, database, empty_database, servers
-from tests.pointing import point_app_at
+from tests.databases import Database, DatabaseServers, database, database_servers, empty_database
 from tests.servers import Server
 
-__all__ = ["database", "empty_database", "servers"]
+__all__ = ["database", "database_servers", "empty_database"]
 
 type Command = Callable[..., Result]
 
 
 @pytest.fixture
-def celery(servers: Servers, valkey: Server) -> Iterator[Celery]:
+def celery(database_servers: DatabaseServers, valkey: Server) -> Iterator[CeleryCommand]:
     """`celery -A ...` with a migrated SQLite database and an empty broker."""
-    url = servers.make("sqlite")
-    yield Celery({"DATABASE_URL": url, "REDIS_URL": valkey.url})
-    servers.drop(url)
+    url = database_servers.make("sqlite")
+    yield CeleryCommand({"DATABASE_URL": url, "REDIS_URL": valkey.url})
+    database_servers.drop(url)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def in_this_process(database_url: str, redis_url: str, monkeypatch: pytest.Monke
     monkeypatch.setenv("REDIS_URL", redis_url)
     current_settings.cache_clear()
     current_engine.cache_clear()
-    point_app_at(redis_url)
+    use_broker(redis_url)
 
     def run(group: str, *arguments: str) -> Result:
         return CliRunner().invoke(command_of(group), arguments)

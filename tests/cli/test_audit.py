@@ -14,10 +14,10 @@ from taskyard.database.engine import open_engine
 from taskyard.history.models import Run
 from taskyard.history.operator_log import Operation
 from taskyard.history.writer.event_writer import EventWriter
-from tests.audit.streams import PREFIX, append, append_life
+from tests.cli.celery_command import CeleryCommand
 from tests.cli.conftest import Command
-from tests.cli.platform import Celery
 from tests.databases import Database
+from tests.history.event_streams import PREFIX, append, append_life
 from tests.servers import Server
 from tests.waiting import wait_for
 
@@ -97,7 +97,9 @@ def test_filters_of_the_operator_log(command: Command, filters: tuple[str, str])
     assert command("audit", "ls").exit_code == 0
 
 
-def test_the_writer_runs_as_a_process_of_its_own_until_it_is_told_to_stop(celery: Celery, valkey: Server) -> None:
+def test_the_writer_runs_as_a_process_of_its_own_until_it_is_told_to_stop(
+    celery: CeleryCommand, valkey: Server
+) -> None:
     with redis.Redis.from_url(valkey.url) as client:
         append_life(client, "run-1")
         process = celery.start("audit", "write")
@@ -120,9 +122,9 @@ def test_the_writer_runs_as_a_process_of_its_own_until_it_is_told_to_stop(celery
 
 
 @pytest.mark.timeout(300)
-def test_what_the_broker_never_got_leaves_no_row(celery: Celery) -> None:
+def test_what_the_broker_never_got_leaves_no_row(celery: CeleryCommand) -> None:
     """The log would say that somebody compared with the chain, while nothing was enqueued."""
-    away = Celery({**celery.env, "REDIS_URL": "redis://127.0.0.1:1/0"})
+    away = CeleryCommand({**celery.env, "REDIS_URL": "redis://127.0.0.1:1/0"})
     answer = away("recon", "run")
 
     assert (answer.code, "set REDIS_URL" in answer.err) == (1, True)

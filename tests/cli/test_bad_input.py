@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskyard.cli.kit.options import Reason
+from taskyard.cli.kit.common_options import ReasonParam
 from tests.cli.conftest import Command
 from tests.cli.test_every_verb import LEAVES, filled, having, ids_of, operations
 
@@ -18,19 +18,19 @@ pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("jobs", "show", "a\0b"), "holds a NUL"),
+        (("jobs", "show", "a\0b"), "contains a NUL"),
         (("jobs", "ls", "--task", "\udcff"), "not UTF-8"),
-        (("queues", "pause", "celery", "--reason", "a\0b"), "holds a NUL"),
-        (("queues", "limit", "celery", "--concurrency", "1" * 5000), "is no limit"),
-        (("queues", "promote", "x" * 300), "names nothing here"),
+        (("queues", "pause", "celery", "--reason", "a\0b"), "contains a NUL"),
+        (("queues", "limit", "celery", "--concurrency", "1" * 5000), "is not a limit"),
+        (("queues", "promote", "x" * 300), "too long for a name or id"),
         (("schedules", "add", "n", "--every", "5m", "--task", "audit.cleanup", "--priority", "²"), "use high, normal"),
         (("schedules", "preview", "--every", "5m", "--priority", "urgent"), "use high, normal"),
         (("schedules", "preview", "--every", "5m", "--misfire-limit", "-1"), "from 1 to 100"),
         (("schedules", "preview", "--every", "5m", "--args", "[" * 100_000), "nested too deeply"),
         (("schedules", "preview", "--every", "5m", "--start", "1" * 20), "use an ISO 8601 moment"),
-        (("dlq", "redrive", ID, "--yes", "--payload", '{"a": NaN}'), "NaN is no number"),
-        (("dlq", "redrive", ID, "--yes", "--payload", '{"a": 1, "a": 2}'), "'a' is given twice"),
-        (("dlq", "discard", "--since", "1767225600000", "--yes", "--reason", "r"), "no moment"),
+        (("dlq", "redrive", ID, "--yes", "--payload", '{"a": NaN}'), "NaN is not valid JSON"),
+        (("dlq", "redrive", ID, "--yes", "--payload", '{"a": 1, "a": 2}'), "'a' is a duplicate key"),
+        (("dlq", "discard", "--since", "1767225600000", "--yes", "--reason", "r"), "is not a time"),
     ],
 )
 def test_a_value_without_meaning_is_one_line_and_code_2(command: Command, words: tuple[str, ...], says: str) -> None:
@@ -43,7 +43,7 @@ def test_a_value_without_meaning_is_one_line_and_code_2(command: Command, words:
 def test_nobody_waits_for_nan_seconds(command: Command, words: tuple[str, ...]) -> None:
     """A range lets NaN pass, and no moment comes after it."""
     ended = command(*words, *filled(words), "--wait", "nan")
-    assert (ended.exit_code, "no number of seconds" in ended.stderr, operations()) == (2, True, 0), ended.output
+    assert (ended.exit_code, "not a number of seconds" in ended.stderr, operations()) == (2, True, 0), ended.output
 
 
 def test_a_reason_that_could_not_be_kept_whole_is_refused(command: Command) -> None:
@@ -52,7 +52,7 @@ def test_a_reason_that_could_not_be_kept_whole_is_refused(command: Command) -> N
         words: [param.type for param in LEAVES[words].params if "--reason" in param.opts]
         for words in having("--reason")
     }
-    assert [words for words, (kind,) in types.items() if not isinstance(kind, Reason)] == []
+    assert [words for words, (kind,) in types.items() if not isinstance(kind, ReasonParam)] == []
     ended = command("queues", "pause", "celery", "--reason", "r" * 501)
     assert (ended.exit_code, "at most 500" in ended.stderr, operations()) == (2, True, 0), ended.output
 

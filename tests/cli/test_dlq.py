@@ -12,11 +12,11 @@ from taskyard.database.engine import open_engine
 from taskyard.database.paging import write_cursor
 from taskyard.history.dead_letters import DeadLetterFilter, count_dead_letters
 from taskyard.history.models import DeadLetter
-from tests.audit import records_app  # noqa: F401 - declares the tasks
-from tests.audit.letters import put
+from tests.cli.celery_command import CeleryCommand, ended
 from tests.cli.conftest import Command
-from tests.cli.platform import Celery, ended
 from tests.databases import Database
+from tests.history import records_app  # noqa: F401 - declares the tasks
+from tests.history.dead_letter_rows import put
 from tests.servers import Server
 
 LETTER_KEYS = {
@@ -77,10 +77,10 @@ def test_dlq_show_masks_what_may_be_secret(
         ([], "--yes"),
         (["--all"], "--yes"),
         (["--all", "--yes", "--dry-run"], "--yes"),
-        (["--yes", "--reason", "r"], "say which"),
-        (["--all", "--yes", "--reason", "r", "--since", "tomorrow-ish"], "no moment"),
+        (["--yes", "--reason", "r"], "nothing selected"),
+        (["--all", "--yes", "--reason", "r", "--since", "tomorrow-ish"], "is not a time"),
         (["no-uuid", "--yes", "--reason", "r"], "no-uuid"),
-        ([str(uuid4()), "--all", "--yes", "--reason", "r"], "not two of them"),
+        ([str(uuid4()), "--all", "--yes", "--reason", "r"], "cannot be combined"),
     ],
 )
 def test_a_verb_that_was_not_confirmed_or_understood_changes_nothing(
@@ -118,7 +118,7 @@ def test_a_discard_by_filter_closes_what_matches(command: Command, database: Dat
     result = command("dlq", "discard", "--queue", "old", "--yes", "--reason", "queue is gone")
 
     assert result.exit_code == 0
-    assert "3 discarded, 0 not" in result.stdout
+    assert "3 discarded, 0 failed" in result.stdout
     assert open_letters(database) == 2
 
 
@@ -181,7 +181,7 @@ def test_a_payload_that_is_no_object_is_refused(command: Command, database: Data
     assert open_letters(database) == 1
 
 
-def stored(celery: Celery, count: int) -> list[str]:
+def stored(celery: CeleryCommand, count: int) -> list[str]:
     engine = open_engine(celery.env["DATABASE_URL"])
     with Session(engine, expire_on_commit=False) as session:
         ids = [str(put(session).id) for _ in range(count)]
@@ -190,7 +190,7 @@ def stored(celery: Celery, count: int) -> list[str]:
 
 
 @pytest.mark.timeout(300)
-def test_two_operators_who_redrive_the_same_letters_make_one_run_of_each(celery: Celery, valkey: Server) -> None:
+def test_two_operators_who_redrive_the_same_letters_make_one_run_of_each(celery: CeleryCommand, valkey: Server) -> None:
     ids = stored(celery, 3)
     answers = [
         ended(process) for process in [celery.start("dlq", "redrive", *ids, "--yes", "--json") for _ in range(3)]
@@ -205,9 +205,9 @@ def test_two_operators_who_redrive_the_same_letters_make_one_run_of_each(celery:
 
 
 @pytest.mark.timeout(300)
-def test_a_broker_that_is_away_is_one_line_and_code_1(celery: Celery) -> None:
+def test_a_broker_that_is_away_is_one_line_and_code_1(celery: CeleryCommand) -> None:
     (letter,) = stored(celery, 1)
-    away = Celery({**celery.env, "REDIS_URL": "redis://127.0.0.1:1/0"})
+    away = CeleryCommand({**celery.env, "REDIS_URL": "redis://127.0.0.1:1/0"})
     answer = away("dlq", "redrive", letter, "--yes")
 
     assert answer.code == 1
@@ -218,8 +218,8 @@ def test_a_broker_that_is_away_is_one_line_and_code_1(celery: Celery) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_database_that_is_away_is_one_line_and_code_1_and_verbose_shows_where(celery: Celery) -> None:
-    away = Celery({**celery.env, "DATABASE_URL": "postgresql+psycopg://u:s3cret@127.0.0.1:1/none"})
+def test_a_database_that_is_away_is_one_line_and_code_1_and_verbose_shows_where(celery: CeleryCommand) -> None:
+    away = CeleryCommand({**celery.env, "DATABASE_URL": "postgresql+psycopg://u:s3cret@127.0.0.1:1/none"})
     brief, long = away("jobs", "ls"), away("jobs", "ls", "-v")
 
     assert (brief.code, long.code) == (1, 1)
@@ -230,8 +230,8 @@ def test_a_database_that_is_away_is_one_line_and_code_1_and_verbose_shows_where(
 
 
 @pytest.mark.timeout(300)
-def test_a_wrong_setting_is_reported_with_code_2(celery: Celery) -> None:
-    answer = Celery({**celery.env, "DATABASE_URL": "mysql://nowhere"})("jobs", "ls")
+def test_a_wrong_setting_is_reported_with_code_2(celery: CeleryCommand) -> None:
+    answer = CeleryCommand({**celery.env, "DATABASE_URL": "mysql://nowhere"})("jobs", "ls")
 
     assert answer.code == 2
     assert "DATABASE_URL" in answer.err

@@ -111,7 +111,7 @@ def test_a_destructive_verb_that_was_not_confirmed_does_nothing(run: Any, words:
 @pytest.mark.parametrize("words", having("--since"), ids=ids_of)
 def test_a_date_that_is_none_is_code_2(run: Any, words: tuple[str, ...]) -> None:
     ended = run(words, *filled(words), "--since", "yesterday-ish")
-    assert (ended.exit_code, "no moment" in ended.stderr) == (2, True), ended.output
+    assert (ended.exit_code, "is not a time" in ended.stderr) == (2, True), ended.output
 
 
 @pytest.mark.parametrize("words", having("--limit"), ids=ids_of)

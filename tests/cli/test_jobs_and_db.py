@@ -9,11 +9,11 @@ import redis
 from taskyard.database.columns import utc_now
 from taskyard.history.writer.event_writer import EventWriter
 from taskyard.tasks.dead_letters.redrive import redriven_run_id
-from tests.audit import records_app
-from tests.audit.letters import put
-from tests.audit.streams import BEGIN_MS, PREFIX, append, append_life
 from tests.cli.conftest import Command
 from tests.databases import Database
+from tests.history import records_app
+from tests.history.dead_letter_rows import put
+from tests.history.event_streams import BEGIN_MS, PREFIX, append, append_life
 from tests.servers import Server
 
 RUN_KEYS = {
@@ -129,7 +129,7 @@ def test_a_delayed_run_is_retried_now(command: Command, valkey: Server, database
 def test_a_run_that_is_over_is_not_retried(command: Command) -> None:
     answer = command("jobs", "retry", "run-1")
 
-    assert (answer.exit_code, "nothing to try again" in answer.stderr) == (1, True)
+    assert (answer.exit_code, "nothing to retry" in answer.stderr) == (1, True)
     assert command("jobs", "retry", "nobody").exit_code == 3
     assert command("jobs", "logs", "nobody").exit_code == 3
 
@@ -170,9 +170,9 @@ def test_an_age_counts_back_from_now(command: Command, valkey: Server, database:
     [
         (["jobs", "show", "nobody"], 3, "Error: no run nobody"),
         (["jobs", "show"], 2, "Missing argument"),
-        (["jobs", "ls", "--since", "yesterday-ish"], 2, "no moment"),
-        (["jobs", "ls", "--since", "2026-13-01"], 2, "no moment"),
-        (["jobs", "ls", "--since", "999999w"], 2, "no moment"),
+        (["jobs", "ls", "--since", "yesterday-ish"], 2, "is not a time"),
+        (["jobs", "ls", "--since", "2026-13-01"], 2, "is not a time"),
+        (["jobs", "ls", "--since", "999999w"], 2, "is not a time"),
         (["jobs", "ls", "--state", "lost"], 2, "'lost' is not one of"),
         (["jobs", "ls", "--limit", "0"], 2, "--limit"),
         (["jobs", "ls", "--limit", "many"], 2, "--limit"),

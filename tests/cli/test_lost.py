@@ -14,9 +14,9 @@ from taskyard.history.operator_log import Operation
 from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
 from taskyard.history.queries.runs import RunFilter, find_run
 from taskyard.history.writer.event_writer import EventWriter
-from tests.audit.records_app import greet
-from tests.audit.streams import PREFIX, append
 from tests.cli.conftest import Command
+from tests.history.event_streams import PREFIX, append
+from tests.history.records_app import greet
 from tests.servers import Server
 
 

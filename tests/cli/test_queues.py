@@ -13,8 +13,8 @@ from taskyard.settings.loading import current_settings
 from taskyard.tasks.call_options import Run
 from taskyard.webhooks.payloads import DeliverWebhook
 from taskyard.webhooks.tasks import deliver
+from tests.app_broker import use_broker
 from tests.cli.conftest import Command
-from tests.pointing import point_app_at
 from tests.servers import Server
 
 QUEUE = "webhook-deliveries"
@@ -23,9 +23,9 @@ QUEUE = "webhook-deliveries"
 @pytest.fixture
 def enqueued(command: Command, valkey: Server) -> Run:  # noqa: ARG001 - it sets the environment
     """A run that waits, since no worker is up; the app is pointed at the test's broker."""
-    point_app_at(valkey.url)
+    use_broker(valkey.url)
     with app.connection_for_write() as connection, connection.Producer() as producer:
-        return deliver.enqueue(DeliverWebhook(delivery_id=uuid4()), group_key="shop", producer=producer)  # type: ignore[call-arg]  # Celery's own option
+        return deliver.enqueue(DeliverWebhook(delivery_id=uuid4()), group_key="shop", producer=producer)  # type: ignore[call-arg]  # CeleryCommand's own option
 
 
 def operations() -> list[tuple[str, str, str | None, int]]:
@@ -65,11 +65,11 @@ def test_an_outage_of_the_database_keeps_nobody_from_pausing(
     for verb in (["pause", "--reason", "no database"], ["limit", "--concurrency", "1"], ["resume"]):
         answer = command("queues", verb[0], QUEUE, *verb[1:])
         assert answer.exit_code == 4
-        told = f"Error: queues {verb[0]} {QUEUE}: done, but not in the operator log: database: "
+        told = f"Error: queues {verb[0]} {QUEUE}: done, but not recorded in the operator log: database: "
         assert answer.stderr.startswith(told)
         if verb[0] == "pause":
             assert "no database" in command("queues", "ls").stdout
-    assert "at most 1 at once" in command("queues", "ls").stdout
+    assert "concurrency 1" in command("queues", "ls").stdout
     assert "no database" not in command("queues", "ls").stdout, "it was resumed"
     assert command("queues", "drain", QUEUE, "--yes", "--reason", "test").exit_code == 1
     assert json.loads(command("queues", "peek", QUEUE, "--json").stdout)["items"][0]["run_id"] == enqueued.id
@@ -91,7 +91,7 @@ def test_a_broker_that_became_a_replica_is_told_and_nothing_is_changed(command: 
 def test_limits_are_set_one_by_one_and_taken_away(command: Command) -> None:
     assert command("queues", "limit", QUEUE, "--rate", "30/m", "--key-concurrency", "3").exit_code == 0
     shown = command("queues", "limit", QUEUE, "--concurrency", "7").stdout
-    assert shown.strip() == f"{QUEUE}: rate 30/m, at most 7 at once, at most 3 per key"
+    assert shown.strip() == f"{QUEUE}: rate 30/m, concurrency 7, concurrency per key 3"
     cleared = command("queues", "limit", QUEUE, "--rate", "none", "--concurrency", "none", "--key-concurrency", "none")
     assert cleared.stdout.strip() == f"{QUEUE}: no limits"
 
@@ -123,14 +123,14 @@ def test_a_cancelled_run_says_so(command: Command, enqueued: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["queues", "pause", "webhoks"], 3, "known: "),
-        (["queues", "pause", QUEUE, "--for", "soon"], 2, "no length of time"),
-        (["queues", "pause", QUEUE, "--for", "0m"], 2, "no time"),
+        (["queues", "pause", "webhoks"], 3, "known queues: "),
+        (["queues", "pause", QUEUE, "--for", "soon"], 2, "is not a duration"),
+        (["queues", "pause", QUEUE, "--for", "0m"], 2, "must be positive"),
         (["queues", "pause", QUEUE, "--for", "999999w"], 2, "too long"),
-        (["queues", "limit", QUEUE], 2, "name a limit"),
-        (["queues", "limit", QUEUE, "--concurrency", "\u00b2"], 2, "no limit"),
-        (["queues", "limit", QUEUE, "--rate", "0/s"], 2, "no rate"),
-        (["queues", "limit", QUEUE, "--concurrency", "-1"], 2, "no limit"),
+        (["queues", "limit", QUEUE], 2, "give a limit"),
+        (["queues", "limit", QUEUE, "--concurrency", "\u00b2"], 2, "is not a limit"),
+        (["queues", "limit", QUEUE, "--rate", "0/s"], 2, "is not a rate"),
+        (["queues", "limit", QUEUE, "--concurrency", "-1"], 2, "is not a limit"),
         (["queues", "promote", "nobody"], 3, "no message of run nobody"),
         (["queues", "move", "nobody", "maintenance"], 3, "no message of run nobody"),
         (["queues", "remove", "nobody", "--yes", "--reason", "x"], 3, "no message of run nobody"),

@@ -110,7 +110,7 @@ def test_a_preview_shows_slots_and_saves_nothing(command: Command) -> None:
         ((*TASK, "--every", "0"), "from 1 second"),
         ((*TASK, "--every", "soon"), "use a number of seconds"),
         ((*TASK, "--at", "2001-01-01"), "no slot lies in the future"),
-        (TASK, "say when"),
+        (TASK, "give exactly one of"),
         ((*TASK, "--every", "5m", "--at", "2030-01-01"), "one of --cron, --every and --at"),
         ((*TASK, "--every", "5m", "--priority", "urgent"), "priority 'urgent'"),
         ((*TASK, "--every", "5m", "--start", "whenever"), "ISO 8601"),

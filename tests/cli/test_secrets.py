@@ -15,12 +15,12 @@ from taskyard.settings.loading import current_settings
 from taskyard.webhooks.event_store import add_event
 from taskyard.webhooks.models import Delivery
 from taskyard.webhooks.signing.key_vault import new_master_key
-from tests.audit import records_app
-from tests.audit.letters import put
-from tests.audit.streams import PREFIX, append
 from tests.cli.conftest import Command, in_this_process
 from tests.cli.test_every_verb import ENDLESS, LEAVES
 from tests.databases import Database
+from tests.history import records_app
+from tests.history.dead_letter_rows import put
+from tests.history.event_streams import PREFIX, append
 from tests.servers import Server
 
 FIELD, HEADER = "secret-of-a-payload", "secret-of-a-header"
@@ -32,7 +32,7 @@ SETTINGS = {  # nothing is called that these name
     "BACKUP_SLACK_WEBHOOK_URL": "https://example.com/secret-of-slack",
 }
 SECRETS = (FIELD, HEADER, "secret-of-the-database", "secret-of-the-broker", *SETTINGS.values())
-CHANGING = {  # they are asked for as much by the stage; their own tests look at what they print
+CHANGING = {  # the fixture runs them too; their own tests look at what they print
     *("audit prune", "backups verify", "db upgrade", "dlq discard", "dlq redrive"),
     *("jobs cancel", "jobs close-lost", "jobs retry"),
     *("markets resolve", "recon run", "webhooks new-key", "webhooks recover", "webhooks redeliver"),
@@ -52,7 +52,7 @@ READING = [words for words in LEAVES if " ".join(words) not in CHANGING and word
 
 
 @dataclass(slots=True)
-class Stage:
+class SecretPlatform:
     """A platform that holds secrets wherever it may hold any."""
 
     command: Command
@@ -67,7 +67,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage(database: Database, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def platform(database: Database, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[SecretPlatform]:
     """Servers that take any password; a run, a dead letter, a schedule, an endpoint and a delivery with secrets."""
     key = new_master_key("test").reveal()
     for name, value in {**SETTINGS, "WEBHOOK_SECRET_KEYS": key}.items():
@@ -75,13 +75,13 @@ def stage(database: Database, valkey: Server, monkeypatch: pytest.MonkeyPatch) -
     database_url = make_url(database.url).set(password="secret-of-the-database")
     redis_url = valkey.url.replace("redis://", "redis://default:secret-of-the-broker@")
     for command in in_this_process(database_url.render_as_string(hide_password=False), redis_url, monkeypatch):
-        made = Stage(command)
+        made = SecretPlatform(command)
         made.secrets.append(key.partition(":")[2])
         fill(made, database, valkey)
         yield made
 
 
-def fill(stage: Stage, database: Database, valkey: Server) -> None:
+def fill(platform: SecretPlatform, database: Database, valkey: Server) -> None:
     payload = json.dumps({"name": "Ada", "token": FIELD})
     run_id = str(records_app.greet.delay(name="Ada", token=FIELD).id)
     with redis.Redis.from_url(valkey.url) as client:
@@ -90,35 +90,37 @@ def fill(stage: Stage, database: Database, valkey: Server) -> None:
         EventWriter(client, database.engine, PREFIX).drain()
     with database.session() as session:
         letters = [put(session, {"name": "Ada", "token": FIELD}, run_id=run_id, attempt=number) for number in (1, 2)]
-    stage.run("dlq", "redrive", str(letters[0].id), "--payload", payload, "--yes", "--reason", "mended")
+    platform.run("dlq", "redrive", str(letters[0].id), "--payload", payload, "--yes", "--reason", "mended")
     timing = ("--task", "records.greet", "--args", payload, "--every", "5m")
-    stage.run("schedules", "add", "nightly", *timing, "--yes", "--reason", "asked for")
-    stage.run("schedules", "run", "nightly", "--reason", "asked for")
+    platform.run("schedules", "add", "nightly", *timing, "--yes", "--reason", "asked for")
+    platform.run("schedules", "run", "nightly", "--reason", "asked for")
     header = ("--header", f"X-Key: {HEADER}")
     words = ("webhooks", "endpoints", "add", "https://example.com/hooks", "--event", "*", *header, "--json")
-    endpoint = json.loads(stage.run(*words).stdout)
-    stage.secrets.append(endpoint["secret"])
+    endpoint = json.loads(platform.run(*words).stdout)
+    platform.secrets.append(endpoint["secret"])
     with database.session() as session:
         add_event(session, current_settings(), "things.done", {"id": 1})
         session.commit()
         delivery = session.exec(select(Delivery.id)).one()
-    stage.ids = {"run_id": run_id, "letter_id": str(letters[1].id), "name": "nightly", "queue": "celery"}
-    stage.ids |= {"endpoint_id": endpoint["id"], "delivery_id": str(delivery)}
+    platform.ids = {"run_id": run_id, "letter_id": str(letters[1].id), "name": "nightly", "queue": "celery"}
+    platform.ids |= {"endpoint_id": endpoint["id"], "delivery_id": str(delivery)}
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_no_verb_that_reads_prints_a_secret(stage: Stage) -> None:
+def test_no_verb_that_reads_prints_a_secret(platform: SecretPlatform) -> None:
     for words in READING:
         options = {option for param in LEAVES[words].params for option in param.opts}
         arguments = [
-            stage.ids.get(str(param.name), "") for param in LEAVES[words].params if param.param_type_name == "argument"
+            platform.ids.get(str(param.name), "")
+            for param in LEAVES[words].params
+            if param.param_type_name == "argument"
         ]
         more = ["--every", "5m", "--args", json.dumps({"token": FIELD})] if words == ("schedules", "preview") else []
         more += ["--for", "1s"] if words == ("jobs", "tail") else []
         more += ["--settings"] if words == ("doctor",) else []
         for form in ([], ["--json"], ["-v"]):
             if set(form) <= options:
-                ended = stage.command(words[0], *words[1:], *filter(None, arguments), *more, *form)
-                for secret in stage.secrets:
+                ended = platform.command(words[0], *words[1:], *filter(None, arguments), *more, *form)
+                for secret in platform.secrets:
                     assert secret not in ended.output, (words, form)
                 assert ended.exit_code == CODES.get(" ".join(words), 0), (words, ended.output)

@@ -3,21 +3,21 @@
 import subprocess
 import sys
 
-from tests.cli.platform import LIMIT, Celery
+from tests.cli.celery_command import LIMIT, CeleryCommand
 from tests.workers import ROOT
 
 HEAVY = ("alembic", "audit", "celery", "config", "kombu", "pydantic", "redis", "rich", "sqlalchemy", "tasks")
 
 
 def test_naming_our_groups_imports_nothing_heavy() -> None:
-    """Celery imports `taskyard.cli.commands` at each of its commands, also for `worker`."""
+    """CeleryCommand imports `taskyard.cli.commands` at each of its commands, also for `worker`."""
     code = "import sys, taskyard.cli.commands; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
 
     assert not set(HEAVY) & set(loaded.stdout.split())
 
 
-def test_celery_lists_our_groups(celery: Celery) -> None:
+def test_celery_lists_our_groups(celery: CeleryCommand) -> None:
     answer = celery("--help")
 
     assert answer.code == 0
@@ -27,23 +27,25 @@ def test_celery_lists_our_groups(celery: Celery) -> None:
         )
 
 
-def test_beat_ends_when_a_setting_says_no_time(celery: Celery) -> None:
+def test_beat_ends_when_a_setting_says_no_time(celery: CeleryCommand) -> None:
     """It must not go on without the nightly comparison, nor log the same fault every second."""
-    answer = Celery({**celery.env, "RECONCILIATION_SCHEDULE": "at night"})("beat")
+    answer = CeleryCommand({**celery.env, "RECONCILIATION_SCHEDULE": "at night"})("beat")
 
     assert answer.code == 2
     assert answer.err.splitlines()[-1].startswith("Error: RECONCILIATION_SCHEDULE: cron 'at night': 2 fields")
 
 
-def test_a_worker_ends_when_its_tasks_could_not_use_a_setting(celery: Celery) -> None:
+def test_a_worker_ends_when_its_tasks_could_not_use_a_setting(celery: CeleryCommand) -> None:
     """Before, each delivery failed, and each was tried again for days."""
-    answer = Celery({**celery.env, "WEBHOOK_CA_FILE": "/no/such.pem"})("worker", "--queues", "webhook-deliveries")
+    answer = CeleryCommand({**celery.env, "WEBHOOK_CA_FILE": "/no/such.pem"})(
+        "worker", "--queues", "webhook-deliveries"
+    )
 
     assert answer.code == 2
     assert answer.err.splitlines()[-1] == "Error: WEBHOOK_CA_FILE: /no/such.pem: No such file or directory"
 
 
-def test_who_has_read_enough_is_told_of_no_error(celery: Celery) -> None:
+def test_who_has_read_enough_is_told_of_no_error(celery: CeleryCommand) -> None:
     """`... | head -1` closes the pipe while we write."""
     long = ("schedules", "preview", "--every", "5m", "--zone", "Europe/Rome", "--count", "1000")
     process = celery.start(*long)

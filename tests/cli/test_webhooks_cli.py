@@ -7,18 +7,18 @@ from sqlalchemy import func, select
 from sqlmodel import col
 
 from taskyard.webhooks.models import Delivery, Endpoint, Event, Secret
-from tests.cli.webhook_cli import IN_ANSWER, IN_BODY, WebhookCli
+from tests.cli.webhooks_command import IN_ANSWER, IN_BODY, WebhooksCommand
 from tests.databases import Database
 
 UNKNOWN = "7d6f7a0c-3f5c-4b8a-9f57-4d6f7a0c3f5c"
 
 
 @pytest.fixture
-def cli(database: Database, tmp_path: Path) -> WebhookCli:
-    return WebhookCli(database, tmp_path)
+def cli(database: Database, tmp_path: Path) -> WebhooksCommand:
+    return WebhooksCommand(database, tmp_path)
 
 
-def test_a_new_endpoint_shows_its_secret_once_and_stores_it_encrypted(cli: WebhookCli) -> None:
+def test_a_new_endpoint_shows_its_secret_once_and_stores_it_encrypted(cli: WebhooksCommand) -> None:
     added = cli.run("endpoints", "add", "https://example.com/hook", "--event", "market.*", "--json")
     assert added.code == 0, added.err
     secret, endpoint_id = added.json["secret"], added.json["id"]
@@ -30,7 +30,7 @@ def test_a_new_endpoint_shows_its_secret_once_and_stores_it_encrypted(cli: Webho
         assert secret not in session.scalars(select(col(Secret.ciphertext))).one()
 
 
-def test_a_secret_of_ones_own_comes_by_stdin_and_header_values_stay_hidden(cli: WebhookCli) -> None:
+def test_a_secret_of_ones_own_comes_by_stdin_and_header_values_stay_hidden(cli: WebhooksCommand) -> None:
     own = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     words = ("--event", "*", "--secret-stdin", "--header", "Authorization: Bearer hush", "--retry-delays", "5s,2h")
     added = cli.run("endpoints", "add", "https://example.com/hook", *words, "--json", stdin=f"{own}\n")
@@ -41,7 +41,7 @@ def test_a_secret_of_ones_own_comes_by_stdin_and_header_values_stay_hidden(cli: 
     assert "hush" not in shown.out
 
 
-def test_an_empty_secret_is_refused(cli: WebhookCli) -> None:
+def test_an_empty_secret_is_refused(cli: WebhooksCommand) -> None:
     """A pipe from a file that is not there must not end in another secret than the receiver has."""
     words = ("endpoints", "add", "https://example.com/hook", "--event", "*", "--secret-stdin")
     refused = cli.run(*words, stdin="\n")
@@ -57,7 +57,7 @@ def test_an_empty_secret_is_refused(cli: WebhookCli) -> None:
         ("endpoints add https://10.0.0.1/hook --event *", 2, "IP address"),
         ("endpoints add https://example.com/hook --event * --max-concurrency 0", 2, "between 1 and 1000"),
         ("endpoints add https://example.com/hook --event * --header nonsense", 2, "Name: value"),
-        ("endpoints add https://example.com/hook --event * --retry-delays soon", 2, "no length of time"),
+        ("endpoints add https://example.com/hook --event * --retry-delays soon", 2, "is not a duration"),
         (f"endpoints show {UNKNOWN}", 3, "no endpoint"),
         ("endpoints show 12", 2, "not a valid UUID"),
         (f"endpoints disable {UNKNOWN} --yes --reason test", 3, "no endpoint"),
@@ -65,12 +65,12 @@ def test_an_empty_secret_is_refused(cli: WebhookCli) -> None:
         (f"deliveries show {UNKNOWN}", 3, "no webhook delivery"),
         (f"deliveries ls --endpoint {UNKNOWN}", 3, "no endpoint"),
         ("deliveries ls --state lost", 2, "'lost'"),
-        ("deliveries ls --since yesterday", 2, "no moment"),
+        ("deliveries ls --since yesterday", 2, "is not a time"),
         (f"send-test {UNKNOWN}", 3, "no endpoint"),
         (f"redeliver {UNKNOWN}", 3, "no webhook delivery"),
         ("redeliver", 2, "--failed"),
-        ("redeliver --failed --yes", 2, "say which"),
-        ("redeliver --failed --all", 2, "nothing was done"),
+        ("redeliver --failed --yes", 2, "nothing selected"),
+        ("redeliver --failed --all", 2, "nothing was changed"),
         ("redeliver --failed --type a..b --yes", 2, "event type"),
         (f"recover {UNKNOWN} --since 2h --yes", 3, "no endpoint"),
         (f"recover {UNKNOWN} --yes", 2, "since when"),
@@ -80,7 +80,7 @@ def test_an_empty_secret_is_refused(cli: WebhookCli) -> None:
     ],
 )
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_bad_input_is_one_clear_line_and_writes_nothing(cli: WebhookCli, words: str, code: int, says: str) -> None:
+def test_bad_input_is_one_clear_line_and_writes_nothing(cli: WebhooksCommand, words: str, code: int, says: str) -> None:
     ended = cli.run(*words.split())
     assert (ended.code, ended.out) == (code, ""), ended.err
     assert says in ended.err
@@ -89,7 +89,7 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(cli: WebhookCli, words: 
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_invalid_settings_are_one_line_each_and_exit_with_2(cli: WebhookCli) -> None:
+def test_invalid_settings_are_one_line_each_and_exit_with_2(cli: WebhooksCommand) -> None:
     cli.more = {"WEBHOOK_MAX_BODY": "many", "WEBHOOK_ALOW_NETS": "10.0.0.0/8"}
     ended = cli.process("endpoints", "ls")
     assert ended.code == 2
@@ -98,7 +98,7 @@ def test_invalid_settings_are_one_line_each_and_exit_with_2(cli: WebhookCli) -> 
     assert "Traceback" not in ended.err
 
 
-def test_a_filter_must_fit_an_event_type_that_exists(cli: WebhookCli) -> None:
+def test_a_filter_must_fit_an_event_type_that_exists(cli: WebhooksCommand) -> None:
     cli.more = {"WEBHOOK_EVENT_TYPES": "market.created,market.resolved"}
     refused = cli.run("endpoints", "add", "https://example.com/hook", "--event", "order.*")
     assert refused.code == 2
@@ -106,7 +106,7 @@ def test_a_filter_must_fit_an_event_type_that_exists(cli: WebhookCli) -> None:
     assert _rows(cli) == 0
 
 
-def test_rotation_prints_a_new_secret_and_lets_the_old_one_sign_on(cli: WebhookCli) -> None:
+def test_rotation_prints_a_new_secret_and_lets_the_old_one_sign_on(cli: WebhooksCommand) -> None:
     endpoint_id = cli.endpoint()
     rotated = cli.run("rotate-secret", str(endpoint_id), "--overlap", "2h", "--json")
     assert rotated.code == 0, rotated.err
@@ -116,7 +116,7 @@ def test_rotation_prints_a_new_secret_and_lets_the_old_one_sign_on(cli: WebhookC
     assert [moment is None for moment in expiries] == [False, True]
 
 
-def test_disabling_needs_a_word_and_a_reason_and_parks_what_was_to_come(cli: WebhookCli) -> None:
+def test_disabling_needs_a_word_and_a_reason_and_parks_what_was_to_come(cli: WebhooksCommand) -> None:
     endpoint_id = cli.endpoint()
     ids = cli.deliveries(3)
     assert cli.run("endpoints", "disable", str(endpoint_id), "--yes").code == 2
@@ -129,7 +129,7 @@ def test_disabling_needs_a_word_and_a_reason_and_parks_what_was_to_come(cli: Web
     assert cli.stored(endpoint_id).disabled_reason == "moved"
 
 
-def test_an_endpoint_with_history_is_not_removed(cli: WebhookCli) -> None:
+def test_an_endpoint_with_history_is_not_removed(cli: WebhooksCommand) -> None:
     empty, used = cli.endpoint("https://example.com/empty", "other.type"), cli.endpoint()
     cli.deliveries(1)
     assert cli.run("endpoints", "rm", str(empty)).code == 2
@@ -142,7 +142,7 @@ def test_an_endpoint_with_history_is_not_removed(cli: WebhookCli) -> None:
         assert session.scalars(select(col(Endpoint.id))).all() == [used]
 
 
-def test_pages_of_deliveries_hold_each_once_and_no_body(cli: WebhookCli) -> None:
+def test_pages_of_deliveries_hold_each_once_and_no_body(cli: WebhooksCommand) -> None:
     cli.endpoint()
     ids = cli.deliveries(5)
     first = cli.run("deliveries", "ls", "--limit", "3", "--json")
@@ -153,7 +153,7 @@ def test_pages_of_deliveries_hold_each_once_and_no_body(cli: WebhookCli) -> None
     assert IN_BODY not in first.out + second.out
 
 
-def test_deliveries_are_found_by_state_type_endpoint_and_time(cli: WebhookCli) -> None:
+def test_deliveries_are_found_by_state_type_endpoint_and_time(cli: WebhooksCommand) -> None:
     one = cli.endpoint("https://example.com/one", "market.resolved")
     cli.endpoint("https://example.com/two", "order.filled")
     resolved, filled = cli.deliveries(2), cli.deliveries(1, "order.filled")
@@ -170,7 +170,7 @@ def test_deliveries_are_found_by_state_type_endpoint_and_time(cli: WebhookCli) -
         assert {item["id"] for item in ended.json["items"]} == set(map(str, expected)), filters
 
 
-def test_a_delivery_shows_its_timeline_but_never_its_body(cli: WebhookCli) -> None:
+def test_a_delivery_shows_its_timeline_but_never_its_body(cli: WebhooksCommand) -> None:
     cli.endpoint()
     (delivery,) = cli.deliveries(1)
     cli.exhaust(delivery)
@@ -185,6 +185,6 @@ def test_a_delivery_shows_its_timeline_but_never_its_body(cli: WebhookCli) -> No
     assert IN_BODY not in as_json.out + plain.out + with_answers.out
 
 
-def _rows(cli: WebhookCli) -> int:
+def _rows(cli: WebhooksCommand) -> int:
     with cli.database.session() as session:
         return sum(session.scalar(select(func.count()).select_from(each)) or 0 for each in (Endpoint, Event, Delivery))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from taskyard.webhooks.models import DeliveryAttempt
-from tests.cli.webhook_cli import NO_BROKER, WebhookCli
+from tests.cli.webhooks_command import NO_BROKER, WebhooksCommand
 from tests.databases import Database
 from tests.servers import Server
 from tests.webhooks.receivers import Receiver
@@ -14,8 +14,8 @@ from tests.workers import MINIMAL, Worker
 
 
 @pytest.fixture
-def cli(database: Database, valkey: Server, tmp_path: Path) -> WebhookCli:
-    return WebhookCli(database, tmp_path, redis_url=valkey.url, more={"WEBHOOK_RETRY_DELAYS": "600"})
+def cli(database: Database, valkey: Server, tmp_path: Path) -> WebhooksCommand:
+    return WebhooksCommand(database, tmp_path, redis_url=valkey.url, more={"WEBHOOK_RETRY_DELAYS": "600"})
 
 
 @pytest.fixture
@@ -25,12 +25,12 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def worker(cli: WebhookCli) -> Iterator[Worker]:
+def worker(cli: WebhooksCommand) -> Iterator[Worker]:
     with Worker("tasks", cli.folder, arguments=MINIMAL, env=cli.environment) as started:
         yield started
 
 
-def test_failed_deliveries_are_sent_again_by_filter(cli: WebhookCli) -> None:
+def test_failed_deliveries_are_sent_again_by_filter(cli: WebhooksCommand) -> None:
     cli.endpoint()
     resolved, filled = cli.deliveries(3), cli.deliveries(2, "order.filled")
     cli.exhaust(*resolved[:2], *filled)
@@ -42,7 +42,7 @@ def test_failed_deliveries_are_sent_again_by_filter(cli: WebhookCli) -> None:
     assert cli.run(*words, "--dry-run").json == {"failed": 0, "dry_run": True}
 
 
-def test_an_endpoint_recovers_what_failed_and_what_it_never_got(cli: WebhookCli) -> None:
+def test_an_endpoint_recovers_what_failed_and_what_it_never_got(cli: WebhooksCommand) -> None:
     first = cli.endpoint("https://example.com/first")
     failed = cli.deliveries(2)
     cli.exhaust(*failed)
@@ -59,7 +59,7 @@ def test_an_endpoint_recovers_what_failed_and_what_it_never_got(cli: WebhookCli)
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_without_a_broker_the_rows_are_due_and_the_exit_code_says_partly_done(cli: WebhookCli) -> None:
+def test_without_a_broker_the_rows_are_due_and_the_exit_code_says_partly_done(cli: WebhooksCommand) -> None:
     cli.redis_url = NO_BROKER
     endpoint = cli.endpoint()
     failed = cli.deliveries(2)
@@ -71,7 +71,7 @@ def test_without_a_broker_the_rows_are_due_and_the_exit_code_says_partly_done(cl
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_enabling_without_a_broker_leaves_the_parked_ones_to_the_sweeper_and_says_so(cli: WebhookCli) -> None:
+def test_enabling_without_a_broker_leaves_the_parked_ones_to_the_sweeper_and_says_so(cli: WebhooksCommand) -> None:
     cli.redis_url = NO_BROKER
     endpoint_id = cli.endpoint()
     ids = cli.deliveries(2)
@@ -84,7 +84,7 @@ def test_enabling_without_a_broker_leaves_the_parked_ones_to_the_sweeper_and_say
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_nothing_is_sent_to_a_disabled_endpoint(cli: WebhookCli) -> None:
+def test_nothing_is_sent_to_a_disabled_endpoint(cli: WebhooksCommand) -> None:
     endpoint = cli.endpoint()
     assert cli.run("endpoints", "disable", str(endpoint), "--yes", "--reason", "moved").code == 0
     for words in (("send-test", str(endpoint)), ("recover", str(endpoint), "--since", "1h", "--yes")):
@@ -95,7 +95,7 @@ def test_nothing_is_sent_to_a_disabled_endpoint(cli: WebhookCli) -> None:
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_test_event_reaches_the_endpoint_and_its_answer_is_the_exit_code(
-    cli: WebhookCli, receiver: Receiver, worker: Worker
+    cli: WebhooksCommand, receiver: Receiver, worker: Worker
 ) -> None:
     endpoint = cli.endpoint(receiver.url, "some.other.event")
     taken = cli.process("send-test", str(endpoint), "--json")
@@ -110,7 +110,7 @@ def test_a_test_event_reaches_the_endpoint_and_its_answer_is_the_exit_code(
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_manual_redelivery_is_exactly_one_attempt_by_the_operator(
-    cli: WebhookCli, receiver: Receiver, worker: Worker
+    cli: WebhooksCommand, receiver: Receiver, worker: Worker
 ) -> None:
     cli.endpoint(receiver.url)
     (delivery,) = cli.deliveries(1)
@@ -131,7 +131,7 @@ def test_a_manual_redelivery_is_exactly_one_attempt_by_the_operator(
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_a_redelivery_that_no_worker_makes_is_partly_done(cli: WebhookCli) -> None:
+def test_a_redelivery_that_no_worker_makes_is_partly_done(cli: WebhooksCommand) -> None:
     cli.endpoint()
     (delivery,) = cli.deliveries(1)
     ended = cli.process("redeliver", str(delivery), "--wait", "0.3")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from taskyard.launch.programs import CELERYS_NAMES, GRACE
+from taskyard.launch.programs import CELERY_POOL_NAMES, SHUTDOWN_GRACE
 from taskyard.settings.loading import load_settings
 from taskyard.settings.platform import Settings
 from taskyard.settings.profiles import PROFILES
@@ -36,7 +36,7 @@ def test_the_workers_take_from_the_queues_of_their_profiles(services: dict[str, 
     for profile in PROFILES:
         command = services[f"worker-{profile.name}"]["command"]
         assert command[command.index("-Q") + 1].split(",") == list(profile.queues)
-        assert command[command.index("-P") + 1] == CELERYS_NAMES.get(profile.pool, profile.pool)
+        assert command[command.index("-P") + 1] == CELERY_POOL_NAMES.get(profile.pool, profile.pool)
 
 
 def test_every_image_is_a_variable_and_no_secret_has_a_default(services: dict[str, Any]) -> None:
@@ -53,7 +53,7 @@ def test_every_setting_it_gives_is_one_of_ours(services: dict[str, Any]) -> None
 
 
 def test_a_container_gets_the_time_that_its_worker_takes_to_end(services: dict[str, Any]) -> None:
-    needed = load_settings({}).worker_shutdown_seconds.total_seconds() + GRACE
+    needed = load_settings({}).worker_shutdown_seconds.total_seconds() + SHUTDOWN_GRACE
     for name in ("worker-io", "worker-prefork"):
         assert int(services[name]["stop_grace_period"].removesuffix("s")) > needed
 

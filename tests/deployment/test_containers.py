@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from tests.deployment.stack import BUILD_LIMIT, IMAGE, LIMIT, Stack
-from tests.engine import require_engine
+from tests.docker_engine import require_engine
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]

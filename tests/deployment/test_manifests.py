@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from taskyard.launch.programs import CELERYS_NAMES, GRACE
+from taskyard.launch.programs import CELERY_POOL_NAMES, SHUTDOWN_GRACE
 from taskyard.settings.loading import load_settings
 from taskyard.settings.platform import Settings
 from taskyard.settings.profiles import PROFILES, Profile
@@ -15,7 +15,7 @@ from taskyard.settings.profiles import PROFILES, Profile
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 MANIFESTS: list[dict[str, Any]] = list(yaml.safe_load_all((DOCS / "kubernetes.yml").read_text()))
 UNITS = {path.stem: path.read_text() for path in (DOCS / "systemd").iterdir()}
-SHUTDOWN = load_settings({}).worker_shutdown_seconds.total_seconds() + GRACE
+SHUTDOWN = load_settings({}).worker_shutdown_seconds.total_seconds() + SHUTDOWN_GRACE
 
 
 def manifest(kind: str, name: str) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def container(name: str) -> dict[str, Any]:
 def test_a_deployment_serves_each_profile(profile: Profile) -> None:
     command = container(f"worker-{profile.name}")["command"]
     assert command[command.index("-Q") + 1].split(",") == list(profile.queues)
-    assert command[command.index("-P") + 1] == CELERYS_NAMES.get(profile.pool, profile.pool)
+    assert command[command.index("-P") + 1] == CELERY_POOL_NAMES.get(profile.pool, profile.pool)
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
@@ -46,7 +46,7 @@ def test_a_pod_gets_the_time_that_its_worker_takes_to_end(profile: Profile) -> N
     pause = container(name)["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod(name)["terminationGracePeriodSeconds"] > pause + SHUTDOWN
     given = manifest("ConfigMap", "taskyard")["data"]["WORKER_SHUTDOWN_SECONDS"]
-    assert float(given) + GRACE == SHUTDOWN
+    assert float(given) + SHUTDOWN_GRACE == SHUTDOWN
 
 
 @pytest.mark.parametrize("name", ["worker-io", "worker-prefork", "beat"])
@@ -101,4 +101,4 @@ def test_a_unit_starts_its_program_and_gives_it_time_to_end(unit: str, program: 
 def test_the_worker_s_unit_names_the_queues_of_a_profile() -> None:
     (io,) = (profile for profile in PROFILES if profile.name == "io")
     assert f"QUEUES={','.join(io.queues)}\n" in UNITS["taskyard-worker@"]
-    assert f"POOL={CELERYS_NAMES.get(io.pool, io.pool)}\n" in UNITS["taskyard-worker@"]
+    assert f"POOL={CELERY_POOL_NAMES.get(io.pool, io.pool)}\n" in UNITS["taskyard-worker@"]

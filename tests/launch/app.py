@@ -10,8 +10,10 @@ from taskyard.tasks.declaration import task
 from taskyard.tasks.payloads import Payload
 
 __all__ = ["Hold", "app", "hold"]  # `celery -A` looks for the app here
-embedded_server.USUAL_PORT = 0  # a free one: whoever else runs on this machine without a REDIS_URL would take our tasks
-embedded_server.PATIENCE = 0.5  # a second `up` is refused soon
+embedded_server.DEFAULT_PORT = (
+    0  # a free one: whoever else runs on this machine without a REDIS_URL would take our tasks
+)
+embedded_server.LOCK_TIMEOUT = 0.5  # a second `up` is refused soon
 
 
 class Hold(Payload):

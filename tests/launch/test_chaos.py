@@ -11,9 +11,9 @@ import psutil
 import pytest
 from kombu.exceptions import OperationalError
 
+from tests.app_broker import use_broker
 from tests.launch.app import hold
-from tests.launch.stage import Up, all_gone
-from tests.pointing import point_app_at
+from tests.launch.up_process import Up, all_gone
 from tests.waiting import stays_true, wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
@@ -34,7 +34,7 @@ ENVIRONMENT = {
 def start(folder: Path) -> Up:
     environment = {**ENVIRONMENT, "TASKYARD_DATA": str(folder / "data"), "DATABASE_URL": ""}
     up = Up(["-m", "celery", "-A", "tests.launch.app", "up", "--no-flower"], folder, environment)
-    point_app_at(up.wait_says("up.valkey")["url"])
+    use_broker(up.wait_says("up.valkey")["url"])
     return up
 
 

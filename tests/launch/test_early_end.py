@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.stage import LIMIT, Up
+from tests.launch.up_process import LIMIT, Up
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -22,5 +22,5 @@ def test_a_signal_before_the_first_process_ends_it_in_order(tmp_path: Path, numb
             code = up.wait_ended()
             connection.close()
             assert code == 0, up.tail()
-            assert up.says("up.ended", signal=number.name)
+            assert up.says("up.stopped", signal=number.name)
             assert "Traceback" not in up.log.read_text()

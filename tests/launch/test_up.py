@@ -20,9 +20,9 @@ from taskyard.launch.programs import programs
 from taskyard.settings.loading import load_settings
 from taskyard.settings.profiles import PROFILES
 from taskyard.settings.queues import QUEUES
+from tests.app_broker import use_broker
 from tests.launch.app import hold
-from tests.launch.stage import Up, all_gone
-from tests.pointing import point_app_at
+from tests.launch.up_process import Up, all_gone
 from tests.waiting import wait_for
 from tests.workers import ROOT
 
@@ -65,7 +65,7 @@ def test_a_worker_is_killed_and_up_is_ended_and_no_task_is_lost_or_run_twice(
 ) -> None:
     """A SIGKILL runs the tasks of its slots again elsewhere, a SIGTERM runs none twice."""
     url = up.wait_says("up.valkey")["url"]
-    point_app_at(url)
+    use_broker(url)
     client = redis.Redis.from_url(url)
     control = QueueControl(client)
     wait_for(lambda: control.counts("celery").consumers == 2, LIMIT, "both workers listen", up.tail)
@@ -89,7 +89,7 @@ def test_a_worker_is_killed_and_up_is_ended_and_no_task_is_lost_or_run_twice(
     family = up.family()
     server = up.pid_of("valkey")
     up.signal(signal.SIGTERM)
-    wait_for(lambda: up.says("process.ended", process="beat"), LIMIT, "beat is ended first", up.tail)
+    wait_for(lambda: up.says("process.exited", process="beat"), LIMIT, "beat is ended first", up.tail)
     wait_for(lambda: control.counts("celery").active == 2 * slots, LIMIT, "only what runs is left", up.tail)
     assert control.counts("celery").waiting == waiting
     (tmp_path / "go").touch()
@@ -129,7 +129,7 @@ def test_a_second_up_in_the_same_folder_is_refused(tmp_path: Path) -> None:
         first.wait_says("up.valkey")
         with Up(words, tmp_path / "second", environment) as second:
             assert second.wait_ended(LIMIT) == 1
-            assert "give this one its own TASKYARD_DATA" in second.tail()
+            assert "set a different TASKYARD_DATA" in second.tail()
         first.signal()
         first.wait_ended()
 
@@ -138,10 +138,11 @@ def test_the_server_of_a_killed_up_keeps_the_folder_until_it_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may still be writing; here it is suspended."""
-    monkeypatch.setattr(embedded_server, "USUAL_PORT", 0)
+    monkeypatch.setattr(embedded_server, "DEFAULT_PORT", 0)
     code = (
-        "import time; from pathlib import Path; from launch import servers; servers.USUAL_PORT = 0\n"
-        f"with servers.embedded_valkey(Path({str(tmp_path)!r})) as valkey:\n"
+        "import time; from pathlib import Path; from taskyard.launch import embedded_server as server\n"
+        "server.DEFAULT_PORT = 0\n"
+        f"with server.embedded_valkey(Path({str(tmp_path)!r})) as valkey:\n"
         "    print(valkey.pid, flush=True)\n"
         "    time.sleep(60)"
     )
@@ -151,12 +152,12 @@ def test_the_server_of_a_killed_up_keeps_the_folder_until_it_has_ended(
         server.suspend()
         up.kill()
     try:
-        monkeypatch.setattr(embedded_server, "PATIENCE", 0.2)
+        monkeypatch.setattr(embedded_server, "LOCK_TIMEOUT", 0.2)
         with pytest.raises(embedded_server.FolderInUseError), embedded_server.embedded_valkey(tmp_path):
             pass
     finally:
         server.resume()
-    monkeypatch.setattr(embedded_server, "PATIENCE", LIMIT)
+    monkeypatch.setattr(embedded_server, "LOCK_TIMEOUT", LIMIT)
     with embedded_server.embedded_valkey(tmp_path) as valkey:
         assert valkey.pid != server.pid
 
@@ -165,6 +166,6 @@ def test_the_embedded_server_takes_another_port_when_the_usual_one_is_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        monkeypatch.setattr(embedded_server, "USUAL_PORT", other.getsockname()[1])
+        monkeypatch.setattr(embedded_server, "DEFAULT_PORT", other.getsockname()[1])
         with embedded_server.embedded_valkey(tmp_path) as valkey:
-            assert valkey.port != embedded_server.USUAL_PORT
+            assert valkey.port != embedded_server.DEFAULT_PORT

@@ -6,19 +6,19 @@ import pytest
 
 from config.queues import MARKET_RESOLUTION
 from taskyard.history.operator_log import Operation
-from tests.markets.platform import Platform
-from tests.markets.world import World, resolved_event
+from tests.markets.market_platform import MarketPlatform
+from tests.markets.market_rows import MarketRows, resolved_event
 
 RESOLVE = ("resolve", "m", "--outcome", "yes", "--ledger", "42")
 
 
 @pytest.fixture
-def world(platform: Platform) -> World:
-    return World(platform.database)
+def market_rows(platform: MarketPlatform) -> MarketRows:
+    return MarketRows(platform.database)
 
 
-def test_resolve_enqueues_and_leaves_a_record(platform: Platform, world: World) -> None:
-    world.predict(("yes", 1), market_id=world.market(outcomes=["yes", "no"]))
+def test_resolve_enqueues_and_leaves_a_record(platform: MarketPlatform, market_rows: MarketRows) -> None:
+    market_rows.predict(("yes", 1), market_id=market_rows.market(outcomes=["yes", "no"]))
 
     answer = platform.command("markets", *RESOLVE, "--yes", "--reason", "indexer is down", "--json")
 
@@ -28,8 +28,8 @@ def test_resolve_enqueues_and_leaves_a_record(platform: Platform, world: World) 
     assert platform.count(Operation, verb="markets resolve", target="m", reason="indexer is down") == 1
 
 
-def test_resolve_dry_run_changes_nothing(platform: Platform, world: World) -> None:
-    world.market()
+def test_resolve_dry_run_changes_nothing(platform: MarketPlatform, market_rows: MarketRows) -> None:
+    market_rows.market()
 
     answer = platform.command("markets", *RESOLVE, "--dry-run")
 
@@ -61,11 +61,11 @@ def test_resolve_dry_run_changes_nothing(platform: Platform, world: World) -> No
 )
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_bad_input_is_one_clear_line_and_changes_nothing(
-    platform: Platform, world: World, arguments: tuple[str, ...], code: int, said: str
+    platform: MarketPlatform, market_rows: MarketRows, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
-    world.market(outcomes=["yes", "no"])
-    world.market("done")
-    world.markets().resolve(resolved_event(market_id="done"))
+    market_rows.market(outcomes=["yes", "no"])
+    market_rows.market("done")
+    market_rows.markets().resolve(resolved_event(market_id="done"))
 
     answer = platform.command("markets", *arguments)
 
@@ -75,11 +75,11 @@ def test_bad_input_is_one_clear_line_and_changes_nothing(
     assert (platform.is_idle(), platform.count(Operation)) == (True, 0)
 
 
-def test_status_shows_one_market_with_its_counts(platform: Platform, world: World) -> None:
-    world.predict(("yes", 2**70), ("no", 1), market_id=world.market(fee_bp=100))
-    world.predict(("yes", 5), state="pending")
-    world.markets().resolve(resolved_event())
-    world.markets().resolve(resolved_event("no"))
+def test_status_shows_one_market_with_its_counts(platform: MarketPlatform, market_rows: MarketRows) -> None:
+    market_rows.predict(("yes", 2**70), ("no", 1), market_id=market_rows.market(fee_bp=100))
+    market_rows.predict(("yes", 5), state="pending")
+    market_rows.markets().resolve(resolved_event())
+    market_rows.markets().resolve(resolved_event("no"))
 
     shown = json.loads(platform.command("markets", "status", "m", "--json").stdout)
 
@@ -89,9 +89,9 @@ def test_status_shows_one_market_with_its_counts(platform: Platform, world: Worl
     assert "resolved" in platform.command("markets", "status", "m").stdout
 
 
-def test_status_lists_markets_page_by_page(platform: Platform, world: World) -> None:
+def test_status_lists_markets_page_by_page(platform: MarketPlatform, market_rows: MarketRows) -> None:
     for number in range(5):
-        world.market(f"m{number}")
+        market_rows.market(f"m{number}")
 
     seen, after = [], None
     while True:
@@ -108,11 +108,11 @@ def test_status_lists_markets_page_by_page(platform: Platform, world: World) -> 
     assert json.loads(platform.command("markets", "status", "--state", "resolved", "--json").stdout)["items"] == []
 
 
-def test_conflicts_are_listed(platform: Platform, world: World) -> None:
-    world.market()
-    world.markets().resolve(resolved_event())
+def test_conflicts_are_listed(platform: MarketPlatform, market_rows: MarketRows) -> None:
+    market_rows.market()
+    market_rows.markets().resolve(resolved_event())
     for ledger in (50, 51):
-        world.markets().resolve(resolved_event("no", ledger=ledger))
+        market_rows.markets().resolve(resolved_event("no", ledger=ledger))
 
     shown = json.loads(platform.command("markets", "conflicts", "--market", "m", "--json").stdout)["items"]
 

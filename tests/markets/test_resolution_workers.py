@@ -17,8 +17,8 @@ from taskyard.history.models import DeadLetter
 from taskyard.settings.loading import current_settings
 from taskyard.tasks.errors import InvalidPayloadError
 from taskyard.webhooks.delivery import endpoints
-from tests.markets.platform import Platform
-from tests.markets.world import EVENT_AT, World
+from tests.markets.market_platform import MarketPlatform
+from tests.markets.market_rows import EVENT_AT, MarketRows
 from tests.waiting import stays_true, wait_for
 
 LIMIT = 60  # seconds; on a busy machine the start of a worker alone may take some
@@ -26,8 +26,8 @@ EVENT = {"market_id": "m", "winning_outcome": "yes", "ledger": 42, "timestamp": 
 
 
 @pytest.fixture
-def world(platform: Platform) -> World:
-    return World(platform.database)
+def market_rows(platform: MarketPlatform) -> MarketRows:
+    return MarketRows(platform.database)
 
 
 @pytest.fixture
@@ -36,45 +36,45 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def subscribe(platform: Platform, receiver: Receiver, *patterns: str) -> None:
+def subscribe(platform: MarketPlatform, receiver: Receiver, *patterns: str) -> None:
     with platform.session() as session, session.begin():
         endpoints.register(session, current_settings(), receiver.url, patterns, endpoints.EndpointOptions())
 
 
-def resolutions(platform: Platform) -> int:
+def resolutions(platform: MarketPlatform) -> int:
     return platform.count(Resolution)
 
 
 def test_an_event_resolves_its_market_and_the_subscribers_hear_of_it(
-    platform: Platform, world: World, receiver: Receiver
+    platform: MarketPlatform, market_rows: MarketRows, receiver: Receiver
 ) -> None:
     subscribe(platform, receiver, "market.resolved")
-    world.predict(("yes", 10), ("no", 30), market_id=world.market())
+    market_rows.predict(("yes", 10), ("no", 30), market_id=market_rows.market())
     platform.worker()
 
     resolve.delay(market_id="m", winning_outcome="yes", ledger=42, timestamp=EVENT_AT)
 
     (request,) = receiver.wait_for(1, timeout=LIMIT)
     assert json.loads(request.body)["data"]["pool"] == "40"
-    assert world.results() == {"won": 1, "lost": 1}
-    resolution = world.resolution()
+    assert market_rows.results() == {"won": 1, "lost": 1}
+    resolution = market_rows.resolution()
     assert resolution is not None
     assert request.webhook_id == resolution.event_id
 
 
-def test_an_event_before_its_market_exists_resolves_it_later(platform: Platform, world: World) -> None:
+def test_an_event_before_its_market_exists_resolves_it_later(platform: MarketPlatform, market_rows: MarketRows) -> None:
     worker = platform.worker()
     platform.send("markets.resolve", EVENT)
     wait_for(lambda: "no market 'm'" in worker.log.read_text(), LIMIT, "the first attempt found no market")
 
-    world.predict(("yes", 10), market_id=world.market())
+    market_rows.predict(("yes", 10), market_id=market_rows.market())
 
     wait_for(lambda: resolutions(platform), LIMIT, "the market is resolved by a later attempt")
     assert platform.dead_letters() == []
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_an_event_whose_market_never_comes_is_a_dead_letter(platform: Platform) -> None:
+def test_an_event_whose_market_never_comes_is_a_dead_letter(platform: MarketPlatform) -> None:
     platform.worker()
 
     platform.send("markets.resolve", EVENT, max_attempts=1)
@@ -85,11 +85,11 @@ def test_an_event_whose_market_never_comes_is_a_dead_letter(platform: Platform) 
 
 
 def test_ten_identical_events_make_one_resolution_and_one_message_per_subscriber(
-    platform: Platform, world: World, receiver: Receiver
+    platform: MarketPlatform, market_rows: MarketRows, receiver: Receiver
 ) -> None:
     subscribe(platform, receiver, "market.resolved")
     subscribe(platform, receiver, "market.*")
-    world.predict(*[("yes", 3), ("no", 4)] * 50, market_id=world.market())
+    market_rows.predict(*[("yes", 3), ("no", 4)] * 50, market_id=market_rows.market())
 
     for _ in range(10):
         platform.send("markets.resolve", EVENT)
@@ -100,30 +100,30 @@ def test_ten_identical_events_make_one_resolution_and_one_message_per_subscriber
     wait_for(platform.is_idle, LIMIT, "all ten events are handled")
     stays_true(lambda: len(receiver.requests) == 2, 0.5, "no third message")
     assert len({request.webhook_id for request in receiver.requests}) == 1
-    assert (resolutions(platform), world.results(), world.paid()) == (1, {"won": 50, "lost": 50}, 350)
+    assert (resolutions(platform), market_rows.results(), market_rows.paid()) == (1, {"won": 50, "lost": 50}, 350)
 
 
 def test_a_worker_killed_in_the_middle_of_a_resolution_leaves_each_prediction_classified_once(
-    platform: Platform, world: World, receiver: Receiver
+    platform: MarketPlatform, market_rows: MarketRows, receiver: Receiver
 ) -> None:
     subscribe(platform, receiver, "market.resolved")
-    world.market(fee_bp=55)
-    ids = world.predict(*[("yes", 7), ("no", 10**19 + 1)] * 5_000)
+    market_rows.market(fee_bp=55)
+    ids = market_rows.predict(*[("yes", 7), ("no", 10**19 + 1)] * 5_000)
     first = platform.worker("first")
 
     with _in_the_middle(platform, ids[-2]) as is_reached:
         platform.send("markets.resolve", EVENT)
         wait_for(is_reached, LIMIT, "the resolution is under way")
         first.kill()
-    assert platform.database.kind == "sqlite" or (resolutions(platform), world.results()) == (0, {None: 10_000})
+    assert platform.database.kind == "sqlite" or (resolutions(platform), market_rows.results()) == (0, {None: 10_000})
     platform.worker("second")
 
     wait_for(lambda: resolutions(platform), LIMIT, "another worker resolves the market")
     receiver.wait_for(1, timeout=LIMIT)
-    resolution = world.resolution()
+    resolution = market_rows.resolution()
     assert resolution is not None
-    assert world.results() == {"won": 5_000, "lost": 5_000}
-    assert world.paid() + resolution.fee == resolution.pool == 5_000 * (7 + 10**19 + 1)
+    assert market_rows.results() == {"won": 5_000, "lost": 5_000}
+    assert market_rows.paid() + resolution.fee == resolution.pool == 5_000 * (7 + 10**19 + 1)
     assert {request.webhook_id for request in receiver.requests} == {resolution.event_id}
 
 
@@ -149,8 +149,10 @@ def test_a_wrong_event_is_refused_at_the_caller(change: dict[str, Any], named: s
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_a_wrong_event_of_another_program_is_a_dead_letter_at_once(platform: Platform, world: World) -> None:
-    world.predict(("yes", 1), market_id=world.market())
+def test_a_wrong_event_of_another_program_is_a_dead_letter_at_once(
+    platform: MarketPlatform, market_rows: MarketRows
+) -> None:
+    market_rows.predict(("yes", 1), market_id=market_rows.market())
     platform.worker()
 
     resolve.app.send_task("markets.resolve", kwargs={"market_id": "m"}, queue="market-resolution", ignore_result=True)  # type: ignore[attr-defined]  # a Celery task
@@ -159,7 +161,7 @@ def test_a_wrong_event_of_another_program_is_a_dead_letter_at_once(platform: Pla
     with platform.session() as session:
         letter = session.scalars(select(DeadLetter)).one()
     assert (letter.reason, letter.attempt) == ("invalid_payload", 1)
-    assert world.results() == {None: 1}
+    assert market_rows.results() == {None: 1}
 
 
 class _in_the_middle:  # noqa: N801 - used as a statement
@@ -170,7 +172,7 @@ class _in_the_middle:  # noqa: N801 - used as a statement
     the resolution is under way once its log file grows, and it is killed wherever it happens to be.
     """
 
-    def __init__(self, platform: Platform, prediction_id: UUID) -> None:
+    def __init__(self, platform: MarketPlatform, prediction_id: UUID) -> None:
         self._platform, self._id = platform, prediction_id
         self._session: Session | None = None
 

@@ -10,12 +10,12 @@ from scripts.standins.receiver import Receiver
 from scripts.standins.soroban_node import StandinNode, account
 from tasks.markets.models import Prediction
 from taskyard.database.engine import open_engine
-from tests.databases import Database, Servers
-from tests.markets.platform import Platform
+from tests.databases import Database, DatabaseServers
+from tests.markets.market_platform import MarketPlatform
 
 
-def test_the_same_seed_gives_the_same_rows(database: Database, servers: Servers) -> None:
-    other = open_engine(servers.make(database.kind))
+def test_the_same_seed_gives_the_same_rows(database: Database, database_servers: DatabaseServers) -> None:
+    other = open_engine(database_servers.make(database.kind))
     rows = []
     for engine in (database.engine, other):
         with Session(engine) as session, session.begin():
@@ -28,7 +28,7 @@ def test_the_same_seed_gives_the_same_rows(database: Database, servers: Servers)
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_the_acts_of_the_demo_show_what_they_say(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_acts_of_the_demo_show_what_they_say(platform: MarketPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     with StandinNode() as node, Receiver() as receiver:
         for name, value in market_acts.chain_variables(node).items():

@@ -1,6 +1,6 @@
 """Databases for the tests of this folder, and the platform's app on a test's own servers."""
 
-from tests.audit.conftest import platform
-from tests.databases import database, empty_database, servers
+from tests.databases import database, database_servers, empty_database
+from tests.history.conftest import app_database
 
-__all__ = ["database", "empty_database", "platform", "servers"]
+__all__ = ["app_database", "database", "database_servers", "empty_database"]

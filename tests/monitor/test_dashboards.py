@@ -20,13 +20,13 @@ from tasks.backups.models import BackupRun
 from tasks.reconciliation.models import Report
 from taskyard.beat.metrics import BeatMetrics
 from taskyard.broker.worker.observers import TaskExecution
-from taskyard.monitor.background_collector import broker_figures, database_figures, families
+from taskyard.monitor.background_collector import broker_gauges, database_gauges, families
 from taskyard.monitor.in_beat import BeatCollector
 from taskyard.monitor.shared_counts import exposition
-from taskyard.monitor.task_counters import MOST_TASKS, TaskMeters
-from tests.audit.letters import put
-from tests.audit.streams import PREFIX
+from taskyard.monitor.task_counters import MAX_TASK_LABELS, TaskMeters
 from tests.databases import Database
+from tests.history.dead_letter_rows import put
+from tests.history.event_streams import PREFIX
 from tests.servers import Server
 
 FOLDER = Path(__file__).resolve().parents[2] / "dashboards"
@@ -35,9 +35,9 @@ SUFFIXES = ("_bucket", "_sum", "_count")
 
 
 @pytest.fixture
-def exported(platform: Database, valkey: Server) -> dict[str, set[str]]:
+def exported(app_database: Database, valkey: Server) -> dict[str, set[str]]:
     """The names of all samples with their labels, of a deployment in which there is something of everything."""
-    with platform.session() as session:
+    with app_database.session() as session:
         put(session)
         measured: dict[str, Any] = {"dump_bytes": 1, "duration_ms": 1}
         session.add(BackupRun(id=UUID(int=1), target="shop", state="passed", holder="h", worker="w", **measured))
@@ -51,7 +51,7 @@ def exported(platform: Database, valkey: Server) -> dict[str, set[str]]:
     beat.fires["published"] += 1
     registry.register(BeatCollector(type("Beating", (), {"metrics": beat})()))
     with redis.Redis.from_url(valkey.url) as client:
-        figures = [*broker_figures(client, PREFIX), *database_figures(platform.session)]
+        figures = [*broker_gauges(client, PREFIX), *database_gauges(app_database.session)]
     text = generate_latest(registry).decode() + exposition(families(figures)).decode()
     found: dict[str, set[str]] = {"taskyard_up": {"part"}}
     for family in text_string_to_metric_families(text):
@@ -124,11 +124,11 @@ def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:
 def test_labels_are_bounded_whatever_messages_say() -> None:
     registry = CollectorRegistry()
     meters = TaskMeters(registry)
-    for number in range(MOST_TASKS + 100):
+    for number in range(MAX_TASK_LABELS + 100):
         meters.ended(TaskExecution(f"task-{number}", f"queue-{number}", None), "failed")
     lines = [
         line for line in generate_latest(registry).decode().splitlines() if line.startswith("taskyard_tasks_total")
     ]
 
-    assert len(lines) == MOST_TASKS + 1
+    assert len(lines) == MAX_TASK_LABELS + 1
     assert any('queue="other"' in line and 'task="other"' in line and line.endswith(" 100.0") for line in lines)

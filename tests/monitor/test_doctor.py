@@ -8,8 +8,8 @@ import pytest
 from taskyard.settings.loading import current_settings
 from taskyard.tasks.policy import Policy
 from taskyard.webhooks.tasks import deliver
+from tests.cli.celery_command import CeleryCommand
 from tests.cli.conftest import Command, celery, command, empty_command
-from tests.cli.platform import Celery
 from tests.databases import Database
 from tests.servers import Server
 
@@ -35,12 +35,12 @@ def test_what_is_missing_is_a_fault_with_a_way_to_mend_it(command: Command, valk
     assert (found["eviction"]["verdict"], "noeviction" in found["eviction"]["fix"]) == ("fault", True)
     assert found["scheduler"]["fix"] == "start celery -A tasks beat"
     assert found["queue webhook-deliveries"]["fix"] == "celery -A tasks worker -Q webhook-deliveries"
-    assert found["broker's clock"]["note"] == "agrees with ours"
+    assert found["broker clock"]["note"] == "in sync with this host"
     assert found["tasks"]["verdict"] == "ok"
     if database.kind == "postgresql":
-        assert (found["text search"]["verdict"], found["database's clock"]["verdict"]) == ("ok", "ok")
+        assert (found["text search"]["verdict"], found["database clock"]["verdict"]) == ("ok", "ok")
     assert answer.exit_code == 1
-    assert answer.stderr.strip().startswith("Error: to be mended: scheduler, queue celery")
+    assert answer.stderr.strip().startswith("Error: problems: scheduler, queue celery")
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(10, "ok"), (0.9, "fault"), (1.1, "warning")])
@@ -84,9 +84,9 @@ def test_settings_are_shown_with_secrets_masked(command: Command, monkeypatch: p
 
 
 @pytest.mark.timeout(200)
-def test_servers_that_are_away_are_findings_and_no_errors(celery: Celery) -> None:
+def test_servers_that_are_away_are_findings_and_no_errors(celery: CeleryCommand) -> None:
     away = {"REDIS_URL": "redis://:s3cret@127.0.0.1:1/0", "DATABASE_URL": "postgresql+psycopg://u:s3cret@127.0.0.1:1/x"}
-    answer = Celery({**celery.env, **away})("doctor", "--json")
+    answer = CeleryCommand({**celery.env, **away})("doctor", "--json")
 
     found = {finding["name"]: finding for finding in answer.json["findings"]}
     assert answer.code == 1

@@ -13,10 +13,10 @@ from sqlmodel import Session, col, select
 
 from taskyard.database.engine import open_engine
 from taskyard.history.models import Run
-from tests.audit import records_app
+from tests.app_broker import use_broker
 from tests.databases import Postgres, migrate
-from tests.monitor.site import fetch, free_port, samples, worker
-from tests.pointing import point_app_at
+from tests.history import records_app
+from tests.monitor.scraping import fetch, free_port, samples, worker
 from tests.servers import Server
 from tests.waiting import stays_true, wait_for
 
@@ -74,7 +74,7 @@ def check_outages(
 ) -> None:
     url = postgres.url.render_as_string(hide_password=False)
     migrate(url)
-    point_app_at(valkey.url)
+    use_broker(valkey.url)
     port = free_port()
     env = {"DATABASE_URL": url, "REDIS_URL": valkey.url, "TASKYARD_DATA": str(folder / "data")}
     env |= {"METRICS_PORT": str(port), "METRICS_AUTH_TOKEN": TOKEN, "AUDIT_BACKLOG_LIMIT": "100"}

@@ -8,9 +8,9 @@ import redis
 from taskyard.database.engine import current_engine
 from taskyard.monitor.doctor import examine
 from taskyard.settings.loading import current_settings
-from tests.audit import records_app
 from tests.databases import Database
-from tests.monitor.site import beating, fetch, free_port, value, worker
+from tests.history import records_app
+from tests.monitor.scraping import beating, fetch, free_port, value, worker
 from tests.servers import Server
 from tests.waiting import wait_for
 
@@ -18,17 +18,17 @@ LIMIT = 40  # seconds
 GREET = {"task": "records.greet", "queue": "celery"}
 
 
-def environment(platform: Database, valkey: Server, folder: Path, port: int, **more: str) -> dict[str, str]:
-    known = {"DATABASE_URL": platform.url, "REDIS_URL": valkey.url, "TASKYARD_DATA": str(folder / "data")}
+def environment(app_database: Database, valkey: Server, folder: Path, port: int, **more: str) -> dict[str, str]:
+    known = {"DATABASE_URL": app_database.url, "REDIS_URL": valkey.url, "TASKYARD_DATA": str(folder / "data")}
     return {**known, "METRICS_PORT": str(port), **more}
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_two_workers_and_beat_share_a_port_and_a_killed_one_falsifies_nothing(
-    platform: Database, valkey: Server, tmp_path: Path
+    app_database: Database, valkey: Server, tmp_path: Path
 ) -> None:
     port = free_port()
-    env = environment(platform, valkey, tmp_path, port)
+    env = environment(app_database, valkey, tmp_path, port)
     first, second = (worker(tmp_path, env, name) for name in ("first", "second"))
     with first, second, beating(tmp_path, env):
         for name in ["Ada"] * 20 + ["nobody"] * 3:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
 from taskyard.monitor.shared_counts import DEAD, Snapshots, exposition
-from tests.monitor.site import samples
+from tests.monitor.scraping import samples
 from tests.workers import ROOT
 
 OTHER = """

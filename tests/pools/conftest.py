@@ -1,4 +1,4 @@
-"""A site with an empty broker, an empty list of notes and a migrated SQLite database."""
+"""A platform with an empty broker, an empty list of notes and a migrated SQLite database."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from taskyard.database.engine import open_engine
-from tests.databases import Database, Servers, servers
-from tests.pointing import point_app_at
-from tests.pools.site import Site
+from tests.app_broker import use_broker
+from tests.databases import Database, DatabaseServers, database_servers
+from tests.pools.pool_platform import PoolPlatform
 from tests.servers import Server
 
-__all__ = ["servers"]
+__all__ = ["database_servers"]
 
 
 @pytest.fixture(scope="session")
@@ -21,13 +21,15 @@ def _notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def site(valkey: Server, _notes: Server, servers: Servers, tmp_path: Path) -> Iterator[Site]:
-    """A site without a worker."""
+def platform(
+    valkey: Server, _notes: Server, database_servers: DatabaseServers, tmp_path: Path
+) -> Iterator[PoolPlatform]:
+    """A platform without a worker."""
     _notes.flush()
-    url = servers.make("sqlite")
+    url = database_servers.make("sqlite")
     engine = open_engine(url)
-    point_app_at(valkey.url)
-    with Site(valkey, _notes, Database("sqlite", url, engine), tmp_path) as made:
+    use_broker(valkey.url)
+    with PoolPlatform(valkey, _notes, Database("sqlite", url, engine), tmp_path) as made:
         yield made
     engine.dispose()
-    servers.drop(url)
+    database_servers.drop(url)

@@ -12,7 +12,7 @@ from typing import Any, Self
 import pytest
 
 from tasks.reconciliation.chain.abi import WORD, encode_arguments
-from tasks.reconciliation.chain.rpc import JsonRpc, Limits
+from tasks.reconciliation.chain.rpc import CallLimits, JsonRpc
 from tests.waiting import wait_for
 from tests.workers import ROOT
 
@@ -32,7 +32,7 @@ class Anvil:
         self._command = [str(binary), "--silent", "--port", str(self.port), *options]
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self.port}"
-        self._rpc = JsonRpc(self.url, Limits(tries=1))
+        self._rpc = JsonRpc(self.url, CallLimits(tries=1))
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

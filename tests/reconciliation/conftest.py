@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pytest
 
 from scripts.standins.soroban_node import CONTRACT, StandinNode
-from tests.databases import Database, database, empty_database, servers
+from tests.databases import Database, database, database_servers, empty_database
 from tests.markets.conftest import platform
-from tests.markets.world import World
+from tests.markets.market_rows import MarketRows
 from tests.reconciliation.anvil import Anvil, anvil_binary
-from tests.reconciliation.desk import Desk
+from tests.reconciliation.reconciler import Reconciler
 
-__all__ = ["database", "empty_database", "platform", "servers"]
+__all__ = ["database", "database_servers", "empty_database", "platform"]
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def node() -> Iterator[StandinNode]:
 
 
 @pytest.fixture
-def desk(database: Database, node: StandinNode) -> Desk:
-    """A desk that reconciles the markets of an empty world with the stand-in, in each kind of database in turn."""
+def reconciler(database: Database, node: StandinNode) -> Reconciler:
+    """Reconciles the markets of an empty database of each kind in turn with the stand-in."""
     settings = {"chain_provider": "soroban", "chain_rpc_url": node.url, "chain_contract": CONTRACT, "chain_tries": 1}
-    return Desk(World(database, **settings))
+    return Reconciler(MarketRows(database), **settings)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.reconciliation.chain.abi import AbiError, Arrays, decode_number, encode_arguments
+from tasks.reconciliation.chain.abi import AbiArrays, AbiError, decode_number, encode_arguments
 from tasks.reconciliation.chain.strkeys import StrkeyError, contract_bytes, decode_address, encode_address
-from tasks.reconciliation.chain.xdr import Reader, ScVal, XdrError, data_entry, data_key, encode, entry_value
+from tasks.reconciliation.chain.xdr import ScVal, XdrError, XdrReader, data_entry, data_key, encode, entry_value
 
 # Vectors made with stellar-sdk 16.1.1 for the 32 bytes 00 01 ... 1f.
 CONTRACT = "CAAACAQDAQCQMBYIBEFAWDANBYHRAEISCMKBKFQXDAMRUGY4DUPB6N4O"
@@ -77,7 +77,7 @@ values = st.recursive(
 
 @given(values)
 def test_a_value_survives_the_way(value: ScVal) -> None:
-    assert Reader(encode(value)).scval() == value
+    assert XdrReader(encode(value)).scval() == value
 
 
 @given(st.binary(max_size=200))
@@ -95,7 +95,7 @@ def test_an_entry_that_ends_early_is_refused_at_every_place() -> None:
 
 def test_a_list_that_claims_a_billion_elements_is_refused() -> None:
     with pytest.raises(XdrError, match="does not fit"):
-        Reader(bytes.fromhex("00000010000000013b9aca00")).scval()
+        XdrReader(bytes.fromhex("00000010000000013b9aca00")).scval()
 
 
 def test_values_inside_values_have_an_end() -> None:
@@ -104,7 +104,7 @@ def test_values_inside_values_have_an_end() -> None:
         nested = ScVal("vec", [nested])
 
     with pytest.raises(XdrError):
-        Reader(encode(nested)).scval()
+        XdrReader(encode(nested)).scval()
 
 
 def test_arguments_are_encoded_as_the_specification_shows() -> None:
@@ -118,7 +118,7 @@ def test_arguments_are_encoded_as_the_specification_shows() -> None:
 
 @given(st.binary(max_size=400))
 def test_damaged_answers_are_an_abi_error_and_nothing_else(raw: bytes) -> None:
-    arrays = Arrays(raw)
+    arrays = AbiArrays(raw)
     for read in (arrays.numbers, arrays.texts, arrays.addresses):
         with suppress(AbiError):
             read(0)
@@ -126,7 +126,7 @@ def test_damaged_answers_are_an_abi_error_and_nothing_else(raw: bytes) -> None:
 
 def test_an_array_that_claims_more_than_there_is_is_refused() -> None:
     with pytest.raises(AbiError, match="does not fit"):
-        Arrays((32).to_bytes(32) + (2**200).to_bytes(32)).numbers(0)
+        AbiArrays((32).to_bytes(32) + (2**200).to_bytes(32)).numbers(0)
 
 
 def test_a_number_is_one_word() -> None:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.reconciliation.diff import Row, Thresholds, Totals, compare, with_addresses
+from tasks.reconciliation.comparison import ComparedPosition, DriftThresholds, PositionTotals, compare, with_addresses
 
-PLAIN = Thresholds(tolerance=0, critical_bp=100)
+PLAIN = DriftThresholds(tolerance=0, critical_bp=100)
 keys = st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(["yes", "no", "a::b", ""]))
 sides = st.dictionaries(keys, st.integers(0, 2**130), max_size=12)
 
@@ -47,11 +47,11 @@ def test_positions_of_one_address_in_two_spellings_are_one() -> None:
         (1, PLAIN, "warning"),  # of 10000: 1 bp
         (99, PLAIN, "warning"),
         (100, PLAIN, "critical"),  # 100 bp
-        (5, Thresholds(tolerance=5, critical_bp=1), "tolerated"),
-        (6, Thresholds(tolerance=5, critical_bp=1), "critical"),
+        (5, DriftThresholds(tolerance=5, critical_bp=1), "tolerated"),
+        (6, DriftThresholds(tolerance=5, critical_bp=1), "critical"),
     ],
 )
-def test_severity_follows_the_difference(difference: int, thresholds: Thresholds, severity: str) -> None:
+def test_severity_follows_the_difference(difference: int, thresholds: DriftThresholds, severity: str) -> None:
     rows, totals = compare({("a", "yes"): 10_000}, {("a", "yes"): 10_000 - difference}, thresholds)
 
     assert rows[0].severity == totals.severity == severity
@@ -92,10 +92,10 @@ def test_a_side_equals_itself(side: dict) -> None:  # type: ignore[type-arg]  # 
 
 
 def test_totals_add_up_and_keep_the_worst_severity() -> None:
-    both = Totals(keys=1, drift=2, severity="warning") + Totals(keys=3, drift=5, severity="none")
+    both = PositionTotals(keys=1, drift=2, severity="warning") + PositionTotals(keys=3, drift=5, severity="none")
 
     assert (both.keys, both.drift, both.severity) == (4, 7, "warning")
 
 
-def _drift(row: Row) -> int:
+def _drift(row: ComparedPosition) -> int:
     return abs(row.db_amount - (row.chain_amount or 0))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.reconciliation.chain.evm import POSITION_COUNT, POSITIONS, EvmChain
-from tasks.reconciliation.chain.rpc import JsonRpc, Limits
+from tasks.reconciliation.chain.rpc import CallLimits, JsonRpc
 from tasks.reconciliation.clients import ChainUnavailableError
 from tests.reconciliation.anvil import CONTRACT, FOLDER, Anvil, npm_install
 
@@ -18,7 +18,7 @@ BOB = "0x" + "0b" * 20
 
 
 def chain_of(anvil: Anvil, contract: str, confirmations: int = 0, page_size: int = 2) -> EvmChain:
-    rpc = JsonRpc(anvil.url, Limits(timedelta(seconds=20), tries=1))
+    rpc = JsonRpc(anvil.url, CallLimits(timedelta(seconds=20), tries=1))
     return EvmChain(rpc, contract, confirmations, page_size)
 
 

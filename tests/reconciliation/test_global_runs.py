@@ -10,20 +10,20 @@ from sqlmodel import col
 from scripts.standins.soroban_node import CONTRACT, StandinNode, account
 from tasks.app import app
 from tasks.reconciliation.models import MarketLine, Report
-from tests.markets.platform import Platform
-from tests.markets.world import World
+from tests.markets.market_platform import MarketPlatform
+from tests.markets.market_rows import MarketRows
 from tests.waiting import wait_for
 
 LIMIT = 60  # seconds
 
 
 @pytest.fixture
-def world(platform: Platform) -> World:
-    return World(platform.database)
+def market_rows(platform: MarketPlatform) -> MarketRows:
+    return MarketRows(platform.database)
 
 
 @pytest.fixture
-def chain(platform: Platform, node: StandinNode, monkeypatch: pytest.MonkeyPatch) -> StandinNode:
+def chain(platform: MarketPlatform, node: StandinNode, monkeypatch: pytest.MonkeyPatch) -> StandinNode:
     """The node, in the environment of all workers."""
     for name, value in {
         "CHAIN_PROVIDER": "soroban",
@@ -38,22 +38,22 @@ def chain(platform: Platform, node: StandinNode, monkeypatch: pytest.MonkeyPatch
     return node
 
 
-def fill(world: World, chain: StandinNode, markets: int) -> list[str]:
+def fill(market_rows: MarketRows, chain: StandinNode, markets: int) -> list[str]:
     """Make markets whose sides agree."""
     names = [f"m{number:03}" for number in range(markets)]
     for name in names:
-        world.market(name)
-        world.predict(("yes", 5), ("no", 7), market_id=name, address=account(1))
+        market_rows.market(name)
+        market_rows.predict(("yes", 5), ("no", 7), market_id=name, address=account(1))
         chain.put(name, [(account(1), "yes", 5), (account(1), "no", 7)])
     return names
 
 
-def report(platform: Platform) -> Report | None:
+def report(platform: MarketPlatform) -> Report | None:
     with platform.session() as session:
         return session.scalars(select(Report)).one_or_none()
 
 
-def completed(platform: Platform) -> Report:
+def completed(platform: MarketPlatform) -> Report:
     """Wait for the report."""
 
     def look() -> Report | None:
@@ -65,14 +65,14 @@ def completed(platform: Platform) -> Report:
     return found
 
 
-def done_lines(platform: Platform) -> int:
+def done_lines(platform: MarketPlatform) -> int:
     return platform.count(MarketLine, state="done")
 
 
 def test_two_hundred_markets_with_a_failing_one_make_one_report(
-    platform: Platform, world: World, chain: StandinNode
+    platform: MarketPlatform, market_rows: MarketRows, chain: StandinNode
 ) -> None:
-    names = fill(world, chain, 200)
+    names = fill(market_rows, chain, 200)
     chain.fail(names[77])
     chain.put(names[5], [(account(1), "yes", 5), (account(1), "no", 6)])
     for number in range(2):
@@ -90,9 +90,11 @@ def test_two_hundred_markets_with_a_failing_one_make_one_report(
     assert platform.dead_letters() == []
 
 
-def test_the_report_comes_from_the_chord_alone(platform: Platform, world: World, chain: StandinNode) -> None:
+def test_the_report_comes_from_the_chord_alone(
+    platform: MarketPlatform, market_rows: MarketRows, chain: StandinNode
+) -> None:
     """No sweep runs here, and every message is handled."""
-    fill(world, chain, 3)
+    fill(market_rows, chain, 3)
     platform.worker()
 
     platform.send("reconciliation.reconcile", {"type": "global"})
@@ -102,10 +104,10 @@ def test_the_report_comes_from_the_chord_alone(platform: Platform, world: World,
 
 
 def test_a_worker_killed_between_the_members_and_the_report_does_not_cost_the_report(
-    platform: Platform, world: World, chain: StandinNode
+    platform: MarketPlatform, market_rows: MarketRows, chain: StandinNode
 ) -> None:
     """The last member is held at the node; its worker dies there, with the chord's last part in its hands."""
-    names = fill(world, chain, 6)
+    names = fill(market_rows, chain, 6)
     gate = chain.hold(names[-1])
     first = platform.worker("first")
     platform.send("reconciliation.reconcile", {"type": "global"})
@@ -121,10 +123,10 @@ def test_a_worker_killed_between_the_members_and_the_report_does_not_cost_the_re
 
 
 def test_a_broker_that_lost_everything_does_not_cost_the_report(
-    platform: Platform, world: World, chain: StandinNode
+    platform: MarketPlatform, market_rows: MarketRows, chain: StandinNode
 ) -> None:
     """Messages, chord and results are gone: what is left to do is found in SQL."""
-    names = fill(world, chain, 4)
+    names = fill(market_rows, chain, 4)
     gate = chain.hold(names[-1])
     first = platform.worker("first")
     platform.send("reconciliation.reconcile", {"type": "global"})
@@ -145,10 +147,10 @@ def test_a_broker_that_lost_everything_does_not_cost_the_report(
 
 
 def test_the_last_member_can_die_after_its_line_and_before_the_chord_knows(
-    platform: Platform, world: World, chain: StandinNode
+    platform: MarketPlatform, market_rows: MarketRows, chain: StandinNode
 ) -> None:
     """The lines are all done, the chord's count is lost: one sweep completes the report."""
-    fill(world, chain, 2)
+    fill(market_rows, chain, 2)
     worker = platform.worker()
     platform.send("reconciliation.reconcile", {"type": "global"})
     done = completed(platform)
@@ -165,7 +167,7 @@ def test_the_last_member_can_die_after_its_line_and_before_the_chord_knows(
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("fields", [{"type": "weekly"}, {"type": "market", "market_id": "m"}, {}])
 def test_a_wrong_request_of_another_program_is_a_dead_letter_at_once(
-    platform: Platform, fields: dict[str, Any]
+    platform: MarketPlatform, fields: dict[str, Any]
 ) -> None:
     platform.worker()
 
@@ -177,7 +179,7 @@ def test_a_wrong_request_of_another_program_is_a_dead_letter_at_once(
     assert platform.count(Report) == 0
 
 
-def _set_back(platform: Platform, report_id: UUID) -> None:
+def _set_back(platform: MarketPlatform, report_id: UUID) -> None:
     """Make the report as it was before its last step."""
     with platform.session() as session, session.begin():
         found = session.get_one(Report, report_id)

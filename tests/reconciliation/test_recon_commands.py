@@ -8,18 +8,18 @@ import pytest
 from config.queues import RECONCILIATION
 from scripts.standins.soroban_node import CONTRACT, StandinNode, account
 from taskyard.history.operator_log import Operation
-from tests.markets.platform import Platform
-from tests.markets.world import World
-from tests.reconciliation.desk import Desk
+from tests.markets.market_platform import MarketPlatform
+from tests.markets.market_rows import MarketRows
+from tests.reconciliation.reconciler import Reconciler
 
 
 @pytest.fixture
-def desk(platform: Platform, node: StandinNode) -> Desk:
+def reconciler(platform: MarketPlatform, node: StandinNode) -> Reconciler:
     chain = {"chain_provider": "soroban", "chain_rpc_url": node.url, "chain_contract": CONTRACT, "chain_tries": 1}
-    return Desk(World(platform.database, **chain))
+    return Reconciler(MarketRows(platform.database), **chain)
 
 
-def test_run_enqueues_and_names_the_report_to_come(platform: Platform) -> None:
+def test_run_enqueues_and_names_the_report_to_come(platform: MarketPlatform) -> None:
     answer = platform.command("recon", "run", "--json")
 
     assert answer.exit_code == 0, answer.output
@@ -33,10 +33,10 @@ def test_run_enqueues_and_names_the_report_to_come(platform: Platform) -> None:
 )
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_run_with_wait_ends_as_the_report_does(
-    platform: Platform, desk: Desk, node: StandinNode, case: tuple[int | None, int, str]
+    platform: MarketPlatform, reconciler: Reconciler, node: StandinNode, case: tuple[int | None, int, str]
 ) -> None:
     chain_amount, code, said = case
-    desk.world.predict(("yes", 5), market_id=desk.world.market(), address=account(1))
+    reconciler.market_rows.predict(("yes", 5), market_id=reconciler.market_rows.market(), address=account(1))
     if chain_amount is None:
         node.fail("m")
     else:
@@ -50,14 +50,16 @@ def test_run_with_wait_ends_as_the_report_does(
 
 
 def test_report_shows_the_newest_and_the_markets_that_need_a_look(
-    platform: Platform, desk: Desk, node: StandinNode
+    platform: MarketPlatform, reconciler: Reconciler, node: StandinNode
 ) -> None:
     for market_id, amount in (("a", 5), ("b", 4)):
-        desk.world.predict(("yes", 5), market_id=desk.world.market(market_id), address=account(1))
+        reconciler.market_rows.predict(
+            ("yes", 5), market_id=reconciler.market_rows.market(market_id), address=account(1)
+        )
         node.put(market_id, [(account(1), "yes", amount)])
-    started = desk.run()
-    desk.check(started.report_id, "a", "b")
-    desk.finish(started.report_id)
+    started = reconciler.run()
+    reconciler.check(started.report_id, "a", "b")
+    reconciler.finish(started.report_id)
 
     shown = json.loads(platform.command("recon", "report", "--json").stdout)
     everything = json.loads(platform.command("recon", "report", str(started.report_id), "--all", "--json").stdout)
@@ -68,11 +70,11 @@ def test_report_shows_the_newest_and_the_markets_that_need_a_look(
     assert "critical" in platform.command("recon", "report").stdout
 
 
-def test_drifts_are_listed_page_by_page(platform: Platform, desk: Desk, node: StandinNode) -> None:
-    desk.world.market()
-    desk.world.predict(*[(f"o{number}", 2**70) for number in range(5)], address=account(1))
+def test_drifts_are_listed_page_by_page(platform: MarketPlatform, reconciler: Reconciler, node: StandinNode) -> None:
+    reconciler.market_rows.market()
+    reconciler.market_rows.predict(*[(f"o{number}", 2**70) for number in range(5)], address=account(1))
     node.put("m", [(account(1), "o0", 2**70), (account(1), "o1", 2**70 - 1)])
-    desk.market()
+    reconciler.market()
 
     first = json.loads(platform.command("recon", "drifts", "--limit", "3", "--json").stdout)
     second = json.loads(platform.command("recon", "drifts", "--after", first["next"], "--json").stdout)
@@ -98,7 +100,7 @@ def test_drifts_are_listed_page_by_page(platform: Platform, desk: Desk, node: St
 )
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_bad_input_is_one_clear_line_and_changes_nothing(
-    platform: Platform, arguments: tuple[str, ...], code: int, said: str
+    platform: MarketPlatform, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     answer = platform.command("recon", *arguments)
 

@@ -15,22 +15,26 @@ from tasks.reconciliation.payloads import Reconcile
 from tasks.reconciliation.tasks import reconcile
 from taskyard.tasks.errors import InvalidPayloadError, PermanentError
 from tests.databases import Database
-from tests.markets.world import World
-from tests.reconciliation.desk import ADMIN, Desk
+from tests.markets.market_rows import MarketRows
+from tests.reconciliation.reconciler import ADMIN, Reconciler
 
 ALICE, BOB, CAROL = account(1), account(2), account(3)
 
 
-def test_equal_different_and_one_sided_positions_are_told_apart(desk: Desk, node: StandinNode) -> None:
-    desk.world.market()
-    desk.world.predict(("yes", 2**64 + 5), ("yes", 2**64), ("no", 3), address=ALICE)  # two bets of one user on yes
-    desk.world.predict(("yes", 10), address=BOB)
-    desk.world.predict(("yes", 99), address=BOB, state="pending")  # not confirmed: not in the database's side
+def test_equal_different_and_one_sided_positions_are_told_apart(reconciler: Reconciler, node: StandinNode) -> None:
+    reconciler.market_rows.market()
+    reconciler.market_rows.predict(
+        ("yes", 2**64 + 5), ("yes", 2**64), ("no", 3), address=ALICE
+    )  # two bets of one user on yes
+    reconciler.market_rows.predict(("yes", 10), address=BOB)
+    reconciler.market_rows.predict(
+        ("yes", 99), address=BOB, state="pending"
+    )  # not confirmed: not in the database's side
     node.put("m", [(ALICE, "yes", 2**65 + 5), (ALICE, "no", 4), (CAROL, "no", 6)])
 
-    done = desk.market()
+    done = reconciler.market()
 
-    rows = {(row.address, row.outcome): row for row in desk.rows(done.report_id)}
+    rows = {(row.address, row.outcome): row for row in reconciler.rows(done.report_id)}
     assert {key: row.kind for key, row in rows.items()} == {
         (ALICE, "yes"): "match",
         (ALICE, "no"): "mismatch",
@@ -39,122 +43,129 @@ def test_equal_different_and_one_sided_positions_are_told_apart(desk: Desk, node
     }
     assert (rows[ALICE, "yes"].db_amount, rows[ALICE, "no"].difference) == (2**65 + 5, -1)
     assert (rows[BOB, "yes"].chain_amount, rows[CAROL, "no"].db_amount) == (None, 0)
-    report = desk.report(done.report_id)
+    report = reconciler.report(done.report_id)
     assert (report.state, report.status, report.block, report.source) == ("completed", "ok", node.ledger, "soroban")
     assert (report.keys, report.matches, report.mismatches) == (4, 1, 1)
     assert (report.missing_on_chain, report.missing_in_db, report.drift) == (1, 1, 1 + 10 + 6)
     assert report.db_total - report.chain_total == 10 - 1 - 6
 
 
-def test_odd_outcomes_are_compared_letter_by_letter(desk: Desk, node: StandinNode) -> None:
+def test_odd_outcomes_are_compared_letter_by_letter(reconciler: Reconciler, node: StandinNode) -> None:
     odd = ["a::b", "", " yes", "YES", "yes", "ja 🎲", "x' OR 1=1 --", "%_\\"]
-    desk.world.market()
-    desk.world.predict(*[(outcome, 1) for outcome in odd], address=ALICE)
+    reconciler.market_rows.market()
+    reconciler.market_rows.predict(*[(outcome, 1) for outcome in odd], address=ALICE)
     node.put("m", [(ALICE, outcome, 1) for outcome in odd])
 
-    done = desk.market()
+    done = reconciler.market()
 
-    assert (desk.report(done.report_id).matches, done.severity) == (len(odd), "none")
+    assert (reconciler.report(done.report_id).matches, done.severity) == (len(odd), "none")
 
 
-def test_a_prediction_of_a_later_ledger_is_not_drift(desk: Desk, node: StandinNode) -> None:
+def test_a_prediction_of_a_later_ledger_is_not_drift(reconciler: Reconciler, node: StandinNode) -> None:
     """The chain was read at one ledger; what was confirmed after it belongs to the next report."""
-    desk.world.market()
+    reconciler.market_rows.market()
     node.put("m", [(ALICE, "yes", 1)])
-    desk.world.predict(("yes", 1), address=ALICE, ledger=node.ledger)
-    desk.world.predict(("yes", 5), address=ALICE, ledger=node.ledger + 1)
+    reconciler.market_rows.predict(("yes", 1), address=ALICE, ledger=node.ledger)
+    reconciler.market_rows.predict(("yes", 5), address=ALICE, ledger=node.ledger + 1)
 
-    assert desk.market().severity == "none"
+    assert reconciler.market().severity == "none"
 
 
-def test_a_chain_that_cannot_be_read_makes_a_partial_report_without_drift(desk: Desk, node: StandinNode) -> None:
+def test_a_chain_that_cannot_be_read_makes_a_partial_report_without_drift(
+    reconciler: Reconciler, node: StandinNode
+) -> None:
     """Otherwise an outage of the node would look like the loss of everything."""
-    desk.world.predict(("yes", 1), market_id=desk.world.market())
+    reconciler.market_rows.predict(("yes", 1), market_id=reconciler.market_rows.market())
     node.stop()
 
-    done = desk.market()
+    done = reconciler.market()
 
     assert (done.state, done.status, done.severity, done.drift) == ("completed", "partial", "none", "0")
-    assert desk.rows(done.report_id) == []
-    line = desk.lines(done.report_id)["m"]
+    assert reconciler.rows(done.report_id) == []
+    line = reconciler.lines(done.report_id)["m"]
     assert (line.status, line.missing_on_chain, line.chain_total) == ("partial", 0, None)
     assert line.error
-    assert desk.world.events("reconciliation.drift") == []
+    assert reconciler.market_rows.events("reconciliation.drift") == []
 
 
 def test_without_a_configured_chain_every_report_is_partial(database: Database) -> None:
-    desk = Desk(World(database))
-    desk.world.market()
+    reconciler = Reconciler(MarketRows(database))
+    reconciler.market_rows.market()
 
-    done = desk.market()
+    done = reconciler.market()
 
     assert done.status == "partial"
-    assert "CHAIN_PROVIDER" in (desk.lines(done.report_id)["m"].error or "")
+    assert "CHAIN_PROVIDER" in (reconciler.lines(done.report_id)["m"].error or "")
 
 
-def test_who_asked_is_written_with_the_report(desk: Desk, node: StandinNode) -> None:
-    desk.world.market()
+def test_who_asked_is_written_with_the_report(reconciler: Reconciler, node: StandinNode) -> None:
+    reconciler.market_rows.market()
     node.put("m", [])
 
-    desk.market()
+    reconciler.market()
 
-    (action,) = desk.actions()
+    (action,) = reconciler.actions()
     assert (action.action, action.target) == ("admin.reconciliation.market.inspect", "m")
     assert (action.actor, action.ip, action.correlation_id) == tuple(ADMIN.values())
 
 
-def test_report_rows_and_admin_action_are_one_transaction(desk: Desk, node: StandinNode) -> None:
+def test_report_rows_and_admin_action_are_one_transaction(reconciler: Reconciler, node: StandinNode) -> None:
     """An alert that cannot be written takes the whole report with it, and the task is tried again."""
-    desk.world.predict(("yes", 1), market_id=desk.world.market())
+    reconciler.market_rows.predict(("yes", 1), market_id=reconciler.market_rows.market())
     node.put("m", [])
 
     def refuse(session: Session, event_type: str, data: Any, idempotency_key: str | None = None) -> str:
         raise ConnectionError(f"the outbox is away: {session}, {event_type}, {data}, {idempotency_key}")
 
-    desk.store = desk.store_with(refuse)  # the last step of the transaction
+    reconciler.store = reconciler.store_with(refuse)  # the last step of the transaction
     with pytest.raises(ConnectionError):
-        desk.market()
+        reconciler.market()
 
-    assert [desk.world.count(model) for model in (Report, MarketLine, PositionRow, AdminAction)] == [0, 0, 0, 0]
+    assert [reconciler.market_rows.count(model) for model in (Report, MarketLine, PositionRow, AdminAction)] == [
+        0,
+        0,
+        0,
+        0,
+    ]
 
 
-def test_drift_above_the_tolerance_is_announced_once(desk: Desk, node: StandinNode) -> None:
-    desk.world.subscriber("reconciliation.drift")
-    desk.world.market()
-    desk.world.predict(("yes", 1000), address=ALICE)
+def test_drift_above_the_tolerance_is_announced_once(reconciler: Reconciler, node: StandinNode) -> None:
+    reconciler.market_rows.subscriber("reconciliation.drift")
+    reconciler.market_rows.market()
+    reconciler.market_rows.predict(("yes", 1000), address=ALICE)
     node.put("m", [(ALICE, "yes", 700)])
     report_id = uuid4()
 
-    done = [desk.market(report_id=report_id) for _ in range(2)]
+    done = [reconciler.market(report_id=report_id) for _ in range(2)]
 
     assert done[0] == done[1]
     assert (done[0].severity, done[0].drift) == ("critical", "300")
-    (delivery,) = desk.world.deliveries("reconciliation.drift")
+    (delivery,) = reconciler.market_rows.deliveries("reconciliation.drift")
     data = json.loads(delivery.body)["data"]
     assert (data["report_id"], data["drift"], data["drift_bp"]) == (str(report_id), "300", 3000)
     assert [market["market_id"] for market in data["markets"]] == ["m"]
-    assert desk.report(report_id).event_id == delivery.event_id
+    assert reconciler.report(report_id).event_id == delivery.event_id
 
 
 def test_drift_within_the_tolerance_is_reported_but_not_announced(database: Database, node: StandinNode) -> None:
     chain = {"chain_provider": "soroban", "chain_rpc_url": node.url, "chain_contract": CONTRACT}
-    desk = Desk(World(database, **chain, reconciliation_tolerance=5))
-    desk.world.market()
-    desk.world.predict(("yes", 10), address=ALICE)
+    reconciler = Reconciler(MarketRows(database), **chain, reconciliation_tolerance=5)
+    reconciler.market_rows.market()
+    reconciler.market_rows.predict(("yes", 10), address=ALICE)
     node.put("m", [(ALICE, "yes", 5)])
 
-    done = desk.market()
+    done = reconciler.market()
 
     assert (done.severity, done.drift) == ("tolerated", "5")
-    assert desk.world.events("reconciliation.drift") == []
+    assert reconciler.market_rows.events("reconciliation.drift") == []
 
 
-def test_an_unknown_market_is_a_permanent_error(desk: Desk) -> None:
+def test_an_unknown_market_is_a_permanent_error(reconciler: Reconciler) -> None:
     with pytest.raises(handlers.MarketNotFoundError) as raised:
-        desk.market("nowhere")
+        reconciler.market("nowhere")
 
     assert isinstance(raised.value, PermanentError)
-    assert (desk.world.count(Report), desk.world.count(AdminAction)) == (0, 0)
+    assert (reconciler.market_rows.count(Report), reconciler.market_rows.count(AdminAction)) == (0, 0)
 
 
 @pytest.mark.parametrize(

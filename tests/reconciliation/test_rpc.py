@@ -9,7 +9,7 @@ import pytest
 
 from scripts.standins.receiver import Captured, Receiver, Reply
 from tasks.reconciliation.chain import rpc
-from tasks.reconciliation.chain.rpc import JsonRpc, Limits, NodeError, NodeUnreachableError
+from tasks.reconciliation.chain.rpc import CallLimits, JsonRpc, NodeError, NodeUnreachableError
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def server() -> Iterator[Receiver]:
 
 
 def client(url: str, *, tries: int = 1, timeout: float = 5) -> JsonRpc:
-    return JsonRpc(f"{url}/v1/secret-key", Limits(timedelta(seconds=timeout), tries))
+    return JsonRpc(f"{url}/v1/secret-key", CallLimits(timedelta(seconds=timeout), tries))
 
 
 def result(request: Captured, value: object = 7) -> Reply:
@@ -105,4 +105,4 @@ def test_a_node_that_is_down_is_unreachable() -> None:
 @pytest.mark.parametrize("url", ["", "ftp://node", "http://", "node:8545"])
 def test_what_is_no_http_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="not an http or https URL"):
-        JsonRpc(url, Limits())
+        JsonRpc(url, CallLimits())

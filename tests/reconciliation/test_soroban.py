@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 
 from scripts.standins.soroban_node import CONTRACT, StandinNode, account
-from tasks.reconciliation.chain.rpc import JsonRpc, Limits
+from tasks.reconciliation.chain.rpc import CallLimits, JsonRpc
 from tasks.reconciliation.chain.soroban import SorobanChain
 from tasks.reconciliation.chain.strkeys import encode_address
-from tasks.reconciliation.clients import ChainUnavailableError, Snapshot
+from tasks.reconciliation.clients import ChainSnapshot, ChainUnavailableError
 
 
 class Overtaken(JsonRpc):
     """A client whose market changes after each of its first calls for several entries."""
 
     def __init__(self, node: StandinNode, changes: int) -> None:
-        super().__init__(node.url, Limits(timedelta(seconds=10), tries=1))
+        super().__init__(node.url, CallLimits(timedelta(seconds=10), tries=1))
         self._node, self._changes = node, changes
 
     def call(self, method: str, params: Any) -> Any:
@@ -27,7 +27,7 @@ class Overtaken(JsonRpc):
 
 
 def chain_of(node: StandinNode, contract: str = CONTRACT) -> SorobanChain:
-    return SorobanChain(JsonRpc(node.url, Limits(timedelta(seconds=10), tries=1)), contract)
+    return SorobanChain(JsonRpc(node.url, CallLimits(timedelta(seconds=10), tries=1)), contract)
 
 
 def test_all_pages_are_summed_by_owner_and_outcome(node: StandinNode) -> None:
@@ -38,7 +38,7 @@ def test_all_pages_are_summed_by_owner_and_outcome(node: StandinNode) -> None:
     reading = chain.positions("m", chain.snapshot())
 
     assert reading.positions == {(account(1), "yes"): 2**100 + 1, (account(2), "no"): 3}
-    assert reading.at == Snapshot("soroban", node.ledger, "")
+    assert reading.at == ChainSnapshot("soroban", node.ledger, "")
 
 
 def test_more_pages_than_one_call_takes_are_read(node: StandinNode) -> None:
@@ -73,7 +73,7 @@ def test_a_market_that_changes_while_it_is_read_is_read_again(node: StandinNode)
     """No reading mixes two ledgers."""
     node.put("m", [(account(1), "yes", 1)] * 3, page_size=1)
 
-    reading = SorobanChain(Overtaken(node, changes=1), CONTRACT).positions("m", Snapshot("soroban", 1, ""))
+    reading = SorobanChain(Overtaken(node, changes=1), CONTRACT).positions("m", ChainSnapshot("soroban", 1, ""))
 
     assert reading.positions == {(account(1), "yes"): 300}
 
@@ -82,13 +82,13 @@ def test_a_market_that_never_stands_still_is_unavailable(node: StandinNode) -> N
     node.put("m", [(account(1), "yes", 1)] * 3, page_size=1)
 
     with pytest.raises(ChainUnavailableError, match="changed while it was read"):
-        SorobanChain(Overtaken(node, changes=99), CONTRACT).positions("m", Snapshot("soroban", 1, ""))
+        SorobanChain(Overtaken(node, changes=99), CONTRACT).positions("m", ChainSnapshot("soroban", 1, ""))
 
 
 def test_a_node_that_is_behind_the_snapshot_is_unavailable(node: StandinNode) -> None:
     """Behind one address there may be several nodes, and one may lag."""
     with pytest.raises(ChainUnavailableError, match="fell back"):
-        chain_of(node).positions("m", Snapshot("soroban", node.ledger + 5, ""))
+        chain_of(node).positions("m", ChainSnapshot("soroban", node.ledger + 5, ""))
 
 
 def test_an_error_of_the_node_is_unavailable(node: StandinNode) -> None:

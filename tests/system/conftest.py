@@ -7,47 +7,55 @@ from typing import Any
 
 import pytest
 
-from tests.databases import Database, Kind, Servers, database, lent, servers
+from tests.databases import Database, DatabaseServers, Kind, database, database_servers, lent
 from tests.nodes.nodes import Broker
-from tests.system.site import Site
+from tests.system.webhook_platform import WebhookPlatform
 from tests.webhooks.receivers import Receiver
 
-__all__ = ["database", "file_site", "file_sites", "receiver", "server_sites", "servers", "site"]
+__all__ = [
+    "database",
+    "database_servers",
+    "make_postgres_platform",
+    "make_sqlite_platform",
+    "platform",
+    "receiver",
+    "sqlite_platform",
+]
 
-type Sites = Callable[..., Site]
+type PlatformMaker = Callable[..., WebhookPlatform]
 
 
 @pytest.fixture
-def make_site(celery_broker: Broker, docker_client: Any, tmp_path: Path) -> Iterator[Sites]:
+def make_platform(celery_broker: Broker, docker_client: Any, tmp_path: Path) -> Iterator[PlatformMaker]:
     """Makes a platform on a database, with settings of the test's choice."""
     with ExitStack() as stack:
         yield lambda database, **environ: stack.enter_context(
-            Site(database, celery_broker, docker_client, tmp_path, **environ)
+            WebhookPlatform(database, celery_broker, docker_client, tmp_path, **environ)
         )
 
 
 @pytest.fixture
-def site(make_site: Sites, database: Database) -> Site:
+def platform(make_platform: PlatformMaker, database: Database) -> WebhookPlatform:
     """A platform with short waits on a database of each kind in turn."""
-    return make_site(database)
+    return make_platform(database)
 
 
 @pytest.fixture
-def file_sites(make_site: Sites, servers: Servers) -> Iterator[Sites]:
+def make_sqlite_platform(make_platform: PlatformMaker, database_servers: DatabaseServers) -> Iterator[PlatformMaker]:
     """Makes a platform on SQLite, with settings of the test's choice."""
-    yield from _sites("sqlite", servers, make_site)
+    yield from _platforms("sqlite", database_servers, make_platform)
 
 
 @pytest.fixture
-def file_site(file_sites: Sites) -> Site:
+def sqlite_platform(make_sqlite_platform: PlatformMaker) -> WebhookPlatform:
     """A platform with short waits on SQLite, for promises that no database decides."""
-    return file_sites()
+    return make_sqlite_platform()
 
 
 @pytest.fixture
-def server_sites(make_site: Sites, servers: Servers) -> Iterator[Sites]:
+def make_postgres_platform(make_platform: PlatformMaker, database_servers: DatabaseServers) -> Iterator[PlatformMaker]:
     """Makes a platform on PostgreSQL, with settings of the test's choice."""
-    yield from _sites("postgresql", servers, make_site)
+    yield from _platforms("postgresql", database_servers, make_platform)
 
 
 @pytest.fixture
@@ -57,6 +65,6 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def _sites(kind: Kind, servers: Servers, make_site: Sites) -> Iterator[Sites]:
-    with contextmanager(lent)(kind, servers, migrated=True) as made:
-        yield lambda **environ: make_site(made, **environ)
+def _platforms(kind: Kind, database_servers: DatabaseServers, make_platform: PlatformMaker) -> Iterator[PlatformMaker]:
+    with contextmanager(lent)(kind, database_servers, migrated=True) as made:
+        yield lambda **environ: make_platform(made, **environ)

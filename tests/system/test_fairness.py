@@ -15,8 +15,8 @@ from taskyard.database.engine import open_session
 from taskyard.webhooks.delivery.endpoints import disable, enable, find
 from taskyard.webhooks.models import Delivery
 from taskyard.webhooks.tasks import enqueue_deliveries
-from tests.system.conftest import Sites
-from tests.system.site import LIMIT, Site
+from tests.system.conftest import PlatformMaker
+from tests.system.webhook_platform import LIMIT, WebhookPlatform
 from tests.waiting import wait_for
 from tests.webhooks.receivers import Hostile, Receiver, never_answers
 
@@ -28,42 +28,46 @@ EVENTS = 40  # in a round, each for all healthy endpoints
 PACE = 0.1  # seconds between events: a third of what two cores carry, so that no queue of its own blurs the view
 
 
-def test_healthy_endpoints_get_all_while_a_thousand_deliveries_hang(server_sites: Sites) -> None:
+def test_healthy_endpoints_get_all_while_a_thousand_deliveries_hang(make_postgres_platform: PlatformMaker) -> None:
     """The hanging endpoint holds its lane's ten slots and no more; what that costs in time, see below."""
-    site = server_sites(WEBHOOK_TOTAL_TIMEOUT="15", WEBHOOK_DISABLE_AFTER="100000", WEBHOOK_MAX_CONCURRENCY="10")
+    platform = make_postgres_platform(
+        WEBHOOK_TOTAL_TIMEOUT="15", WEBHOOK_DISABLE_AFTER="100000", WEBHOOK_MAX_CONCURRENCY="10"
+    )
     with Hostile(never_answers) as hanging, Receiver() as healthy:
-        site.stage.endpoint(("market.*",), healthy.url)
-        site.stage.endpoint(("hang",), hanging.url)
-        site.worker(slots=SLOTS)
-        site.emit_together(QUEUED, "hang")
+        platform.webhook_rows.endpoint(("market.*",), healthy.url)
+        platform.webhook_rows.endpoint(("hang",), hanging.url)
+        platform.worker(slots=SLOTS)
+        platform.emit_together(QUEUED, "hang")
         wait_for(lambda: hanging.connections >= 10, LIMIT, "the hanging endpoint's lane is full")
 
-        site.emit_together(100)
+        platform.emit_together(100)
         healthy.wait_for(100, LIMIT)
 
-        wait_for(lambda: site.states()["delivered"] == 100, LIMIT, "all are recorded")
-        states = site.states()
+        wait_for(lambda: platform.states()["delivered"] == 100, LIMIT, "all are recorded")
+        states = platform.states()
         assert states.get("pending", 0) + states.get("retrying", 0) >= QUEUED
-        with site.database.session() as session:
+        with platform.database.session() as session:
             leased = session.scalar(select(func.count()).where(col(Delivery.lease_until).is_not(None)))
         assert leased == 10
 
 
 @pytest.mark.chaos
-def test_a_hanging_endpoint_with_a_thousand_deliveries_does_not_slow_ten_healthy_ones(server_sites: Sites) -> None:
+def test_a_hanging_endpoint_with_a_thousand_deliveries_does_not_slow_ten_healthy_ones(
+    make_postgres_platform: PlatformMaker,
+) -> None:
     """
     Rounds without and with the hanging endpoint's thousand take turns, in one run on the same processes.
 
     The latency of a delivery is from `emit` (the envelope's timestamp) to its arrival; a round gives one p95 over 400
     deliveries to ten endpoints, and the medians of the rounds are compared. It needs a quiet machine.
     """
-    site = server_sites(WEBHOOK_TOTAL_TIMEOUT="15", WEBHOOK_DISABLE_AFTER="100000")
-    quiet, troubled = measured(site, ROUNDS)
+    platform = make_postgres_platform(WEBHOOK_TOTAL_TIMEOUT="15", WEBHOOK_DISABLE_AFTER="100000")
+    quiet, troubled = measured(platform, ROUNDS)
 
     assert median(troubled) <= 1.2 * median(quiet), f"p95 without {quiet}, with {troubled} seconds"
 
 
-def measured(site: Site, rounds: int) -> tuple[list[float], list[float]]:
+def measured(platform: WebhookPlatform, rounds: int) -> tuple[list[float], list[float]]:
     """Take turns; return the p95 of each round without and with the hanging endpoint, in seconds."""
     quiet: list[float] = []
     troubled: list[float] = []
@@ -71,49 +75,49 @@ def measured(site: Site, rounds: int) -> tuple[list[float], list[float]]:
         hanging = stack.enter_context(Hostile(never_answers))
         receivers = [stack.enter_context(Receiver()) for _ in range(HEALTHY)]
         for receiver in receivers:
-            site.stage.endpoint(("market.*",), receiver.url)
-        hang = site.stage.endpoint(("hang",), hanging.url)
-        site.worker(slots=SLOTS)
-        p95_of_a_round(site, receivers)  # warms up
-        site.emit_together(QUEUED, "hang")
+            platform.webhook_rows.endpoint(("market.*",), receiver.url)
+        hang = platform.webhook_rows.endpoint(("hang",), hanging.url)
+        platform.worker(slots=SLOTS)
+        p95_of_a_round(platform, receivers)  # warms up
+        platform.emit_together(QUEUED, "hang")
         wait_for(lambda: hanging.connections >= 10, LIMIT, "the hanging endpoint's lane is full")
-        switch(site, hang, on=False)
+        switch(platform, hang, on=False)
         for _ in range(rounds):
-            quiet.append(p95_of_a_round(site, receivers))
-            with troubled_by(site, hang):
-                troubled.append(p95_of_a_round(site, receivers))
+            quiet.append(p95_of_a_round(platform, receivers))
+            with troubled_by(platform, hang):
+                troubled.append(p95_of_a_round(platform, receivers))
     return quiet, troubled
 
 
 @contextmanager
-def troubled_by(site: Site, hang: UUID) -> Iterator[None]:
+def troubled_by(platform: WebhookPlatform, hang: UUID) -> Iterator[None]:
     """The thousand are handed over at once, and taken back at the end."""
-    switch(site, hang, on=True)
-    assert site.states().get("parked", 0) == 0
+    switch(platform, hang, on=True)
+    assert platform.states().get("parked", 0) == 0
     yield
-    states = site.states()
+    states = platform.states()
     assert states.get("pending", 0) + states.get("retrying", 0) >= QUEUED - 100, "they were there all the time"
-    switch(site, hang, on=False)
+    switch(platform, hang, on=False)
 
 
-def switch(site: Site, endpoint: UUID, *, on: bool) -> None:
+def switch(platform: WebhookPlatform, endpoint: UUID, *, on: bool) -> None:
     with open_session() as session, session.begin():
         row = find(session, endpoint)
         if on:
-            _, called = enable(session, row, site.stage.settings)
+            _, called = enable(session, row, platform.webhook_rows.settings)
         else:
             called = []
             disable(session, row, "between two rounds")
     enqueue_deliveries(called)
-    assert site.stage.lane(endpoint).enabled is on
+    assert platform.webhook_rows.lane(endpoint).enabled is on
 
 
-def p95_of_a_round(site: Site, receivers: list[Receiver]) -> float:
+def p95_of_a_round(platform: WebhookPlatform, receivers: list[Receiver]) -> float:
     for receiver in receivers:
         receiver.clear()
     pacer = Event()
     for _ in range(EVENTS):
-        site.emit(event_type="market.resolved")
+        platform.emit(event_type="market.resolved")
         pacer.wait(PACE)
     arrived = [request for receiver in receivers for request in receiver.wait_for(EVENTS, LIMIT)]
     latencies = [(request.received_at - emitted_at(request.body)).total_seconds() for request in arrived]

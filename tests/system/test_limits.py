@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from tests.nodes.nodes import WorkerNode
-from tests.system.conftest import Sites
-from tests.system.site import LIMIT, Site
+from tests.system.conftest import PlatformMaker
+from tests.system.webhook_platform import LIMIT, WebhookPlatform
 from tests.waiting import wait_for
 from tests.webhooks.receivers import Captured, Receiver, Reply
 
@@ -13,21 +13,23 @@ WORKERS = 3
 THINKING = 0.2  # seconds that the receiver takes
 
 
-def test_no_more_requests_are_in_flight_than_the_endpoint_allows(server_sites: Sites, receiver: Receiver) -> None:
-    site = server_sites()
-    site.stage.endpoint(url=receiver.url, max_concurrency=4)
+def test_no_more_requests_are_in_flight_than_the_endpoint_allows(
+    make_postgres_platform: PlatformMaker, receiver: Receiver
+) -> None:
+    platform = make_postgres_platform()
+    platform.webhook_rows.endpoint(url=receiver.url, max_concurrency=4)
     receiver.decides(lambda _: Reply(200, delay=THINKING))
-    workers = start_workers(site)
+    workers = start_workers(platform)
 
-    site.emit_together(80)
-    site.wait_for_states(delivered=80)
+    platform.emit_together(80)
+    platform.wait_for_states(delivered=80)
 
     assert len(receiver.requests) == 80
     assert most_in_flight(receiver.requests) <= 4
     assert all("webhook.attempted" in worker.logs() for worker in workers), "all three processes sent"
 
 
-def test_no_more_requests_start_than_the_rate_allows(server_sites: Sites, receiver: Receiver) -> None:
+def test_no_more_requests_start_than_the_rate_allows(make_postgres_platform: PlatformMaker, receiver: Receiver) -> None:
     """
     Slots lie 1/20 s apart, and a slot stays good when a busy worker comes late.
 
@@ -35,12 +37,12 @@ def test_no_more_requests_start_than_the_rate_allows(server_sites: Sites, receiv
     and the whole run takes at least as long as its slots do, less that second.
     """
     rate, number = 20.0, 120
-    site = server_sites()
-    site.stage.endpoint(url=receiver.url, rate_per_second=rate, max_concurrency=100)
-    start_workers(site)
+    platform = make_postgres_platform()
+    platform.webhook_rows.endpoint(url=receiver.url, rate_per_second=rate, max_concurrency=100)
+    start_workers(platform)
 
-    site.emit_together(number)
-    site.wait_for_states(delivered=number)
+    platform.emit_together(number)
+    platform.wait_for_states(delivered=number)
 
     times = [request.monotonic_at for request in receiver.requests]
     assert len(times) == number
@@ -49,49 +51,53 @@ def test_no_more_requests_start_than_the_rate_allows(server_sites: Sites, receiv
 
 
 def test_the_breaker_spares_a_failing_receiver_and_all_arrives_when_it_is_mended(
-    file_sites: Sites, receiver: Receiver
+    make_sqlite_platform: PlatformMaker, receiver: Receiver
 ) -> None:
     """Open, one probe after each pause; with the first success the lane is whole again."""
-    site = file_sites(
+    platform = make_sqlite_platform(
         WEBHOOK_BREAKER_FAILURES="5", WEBHOOK_BREAKER_OPEN="1", WEBHOOK_RETRY_DELAYS=",".join(["0.05"] * 20)
     )
-    endpoint = site.stage.endpoint(url=receiver.url, max_concurrency=2)
+    endpoint = platform.webhook_rows.endpoint(url=receiver.url, max_concurrency=2)
     receiver.decides(lambda _: 500)
-    site.worker()
-    site.emit_together(30)
-    wait_for(lambda: site.stage.lane(endpoint).breaker_openings >= 1, LIMIT, "the breaker is open")
+    platform.worker()
+    platform.emit_together(30)
+    wait_for(lambda: platform.webhook_rows.lane(endpoint).breaker_openings >= 1, LIMIT, "the breaker is open")
     opened = len(receiver.requests)
     assert opened <= 5 + 1, "five failures, and one that was under way"
 
-    wait_until_probed(site, receiver, opened)
+    wait_until_probed(platform, receiver, opened)
     assert len(receiver.requests) <= opened + 2, "one probe at a time, not thirty deliveries"
     receiver.decides(lambda _: 200)
 
-    site.wait_for_states(delivered=30, sweeping=True)
-    assert site.stage.lane(endpoint).breaker_openings == 0
+    platform.wait_for_states(delivered=30, sweeping=True)
+    assert platform.webhook_rows.lane(endpoint).breaker_openings == 0
 
 
-def test_a_thousand_deliveries_through_a_narrow_lane_need_few_claims(file_site: Site, receiver: Receiver) -> None:
+def test_a_thousand_deliveries_through_a_narrow_lane_need_few_claims(
+    sqlite_platform: WebhookPlatform, receiver: Receiver
+) -> None:
     """Nobody polls: a delivery that finds the lane full waits in SQL until it is called."""
-    file_site.stage.endpoint(url=receiver.url, max_concurrency=1, retry_delays=(timedelta(seconds=60),))
+    sqlite_platform.webhook_rows.endpoint(url=receiver.url, max_concurrency=1, retry_delays=(timedelta(seconds=60),))
     receiver.decides(lambda _: Reply(200, delay=0.02))
-    worker = file_site.worker()
+    worker = sqlite_platform.worker()
 
-    file_site.emit_together(150)
-    file_site.wait_for_states(delivered=150)
+    sqlite_platform.emit_together(150)
+    sqlite_platform.wait_for_states(delivered=150)
 
     runs = worker.logs().count("webhooks.deliver[") // 2  # received and succeeded
     assert runs <= 2 * 150 + 50, "each ran once to be refused, and once to be sent"
 
 
-def start_workers(site: Site) -> list[WorkerNode]:
-    return [site.worker(f"worker-{number}") for number in range(WORKERS)]
+def start_workers(platform: WebhookPlatform) -> list[WorkerNode]:
+    return [platform.worker(f"worker-{number}") for number in range(WORKERS)]
 
 
-def wait_until_probed(site: Site, receiver: Receiver, opened: int) -> None:
+def wait_until_probed(platform: WebhookPlatform, receiver: Receiver, opened: int) -> None:
     """Let time pass until a probe has gone out, as the sweeper sends one after the pause."""
     wait_for(
-        lambda: site.sweep_now_and_then() and len(receiver.requests) > opened, LIMIT, "a probe went out after the pause"
+        lambda: platform.sweep_now_and_then() and len(receiver.requests) > opened,
+        LIMIT,
+        "a probe went out after the pause",
     )
 
 

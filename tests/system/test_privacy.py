@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from taskyard.webhooks.delivery.endpoints import register
 from tests.commands import command_of
-from tests.system.site import LIMIT, Site
+from tests.system.webhook_platform import LIMIT, WebhookPlatform
 from tests.waiting import wait_for
 from tests.webhooks.receivers import Receiver, Reply
 
@@ -29,49 +29,49 @@ PRIVATE_COLUMNS = {
 
 
 def test_secrets_and_bodies_are_in_no_message_log_event_listing_or_foreign_table(
-    file_site: Site, receiver: Receiver
+    sqlite_platform: WebhookPlatform, receiver: Receiver
 ) -> None:
     """One delivery that arrives, one that is exhausted and redriven, one endpoint that is gone and disabled."""
-    site = file_site
-    with site.database.session() as session, session.begin():
-        endpoint, secret = register(session, site.stage.settings, receiver.url, ["*"])
+    platform = sqlite_platform
+    with platform.database.session() as session, session.begin():
+        endpoint, secret = register(session, platform.webhook_rows.settings, receiver.url, ["*"])
     answer = IN_ANSWER.encode()
     receiver.answers(*[Reply(500, body=answer)] * 7, Reply(200, body=answer), Reply(410, body=answer))
     markers = [*forms(IN_BODY), *forms(secret.removeprefix("whsec_")), *forms(MASTER_KEY)]
 
-    with monitored(site) as traffic:
-        worker = site.worker()
-        (spent,) = site.emit(data={"note": IN_BODY})
-        site.wait_for_states(exhausted=1)
-        (letter,) = site.wait_for_letters(1)
-        site.redrive(letter.id, times=1)
-        site.wait_for_states(delivered=1)
-        (gone,) = site.emit(data={"note": IN_BODY})
-        site.wait_for_states(delivered=1, exhausted=1)
-        site.wait_for_letters(2)
-        wait_for(lambda: runs_in(site) >= 3, LIMIT, "the audit has the runs")
-        listings = output_of_all_commands(site, [spent, gone], str(endpoint.id))
+    with monitored(platform) as traffic:
+        worker = platform.worker()
+        (spent,) = platform.emit(data={"note": IN_BODY})
+        platform.wait_for_states(exhausted=1)
+        (letter,) = platform.wait_for_dead_letters(1)
+        platform.redrive(letter.id, times=1)
+        platform.wait_for_states(delivered=1)
+        (gone,) = platform.emit(data={"note": IN_BODY})
+        platform.wait_for_states(delivered=1, exhausted=1)
+        platform.wait_for_dead_letters(2)
+        wait_for(lambda: runs_in(platform) >= 3, LIMIT, "the audit has the runs")
+        listings = output_of_all_commands(platform, [spent, gone], str(endpoint.id))
         worker.stop()
 
     assert IN_BODY.encode() in receiver.requests[0].body, "the receiver got it"
     assert_free_of(bytes(traffic), [*markers, *forms(IN_ANSWER)], "broker traffic")
-    assert_free_of(contents_of(site.broker.url), [*markers, *forms(IN_ANSWER)], "broker contents")
+    assert_free_of(contents_of(platform.broker.url), [*markers, *forms(IN_ANSWER)], "broker contents")
     assert_free_of(worker.logs().encode(), [*markers, *forms(IN_ANSWER)], "worker log")
     assert_free_of(listings.encode(), markers, "command line")
-    for table, column, value in columns_of(site):
+    for table, column, value in columns_of(platform):
         if (table, column) not in PRIVATE_COLUMNS:
             assert_free_of(value, [*markers, *forms(IN_ANSWER)], f"{table}.{column}")
 
 
-def test_the_search_would_find_a_marker_in_every_form(file_site: Site) -> None:
+def test_the_search_would_find_a_marker_in_every_form(sqlite_platform: WebhookPlatform) -> None:
     """The test of the test: plain and base64 at any offset, in the broker and in the database."""
-    with file_site.broker.client() as client:
+    with sqlite_platform.broker.client() as client:
         client.rpush("a-list", "x" + base64.b64encode(f"ab{IN_BODY}".encode()).decode())
-    file_site.stage.endpoint(description=IN_BODY)
+    sqlite_platform.webhook_rows.endpoint(description=IN_BODY)
 
     with pytest.raises(AssertionError, match="broker contents"):
-        assert_free_of(contents_of(file_site.broker.url), forms(IN_BODY), "broker contents")
-    assert any(IN_BODY.encode() in value for _, _, value in columns_of(file_site))
+        assert_free_of(contents_of(sqlite_platform.broker.url), forms(IN_BODY), "broker contents")
+    assert any(IN_BODY.encode() in value for _, _, value in columns_of(sqlite_platform))
 
 
 def forms(marker: str) -> list[bytes]:
@@ -88,10 +88,10 @@ def assert_free_of(data: bytes, markers: list[bytes], place: str) -> None:
 
 
 @contextmanager
-def monitored(site: Site) -> Iterator[bytearray]:
+def monitored(platform: WebhookPlatform) -> Iterator[bytearray]:
     """Collect every command that the broker's server is given, those of its scripts too."""
     seen = bytearray()
-    with socket.create_connection(("127.0.0.1", site.broker.port)) as line:
+    with socket.create_connection(("127.0.0.1", platform.broker.port)) as line:
 
         def listen() -> None:
             while data := line.recv(65536):
@@ -117,8 +117,8 @@ def contents_of(url: str) -> bytes:
     return b"\n".join(found)
 
 
-def columns_of(site: Site) -> Iterator[tuple[str, str, bytes]]:
-    with site.database.session() as session:
+def columns_of(platform: WebhookPlatform) -> Iterator[tuple[str, str, bytes]]:
+    with platform.database.session() as session:
         tables = session.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars().all()
         for table in tables:
             for row in session.execute(text(f'SELECT * FROM "{table}"')).mappings():  # noqa: S608 - names from the schema
@@ -126,16 +126,16 @@ def columns_of(site: Site) -> Iterator[tuple[str, str, bytes]]:
                     yield table, str(column), value if isinstance(value, bytes) else str(value).encode()
 
 
-def runs_in(site: Site) -> int:
-    with site.database.session() as session:
+def runs_in(platform: WebhookPlatform) -> int:
+    with platform.database.session() as session:
         return int(
             session.execute(text("SELECT count(*) FROM taskyard_runs WHERE task = 'webhooks.deliver'")).scalar_one()
         )
 
 
-def output_of_all_commands(site: Site, events: list[str], endpoint: str) -> str:
-    deliveries = [str(site.delivery_of(event)) for event in events]
-    letters = site.letters()
+def output_of_all_commands(platform: WebhookPlatform, events: list[str], endpoint: str) -> str:
+    deliveries = [str(platform.delivery_of(event)) for event in events]
+    letters = platform.dead_letters()
     calls: list[tuple[Any, list[str]]] = [
         (command_of("webhooks"), ["endpoints", "ls"]),
         (command_of("webhooks"), ["endpoints", "show", endpoint]),

@@ -18,8 +18,8 @@ from sqlmodel import col
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.history.events import stream_key
 from taskyard.history.models import Attempt, Run
-from tests.system.conftest import Sites
-from tests.system.site import LIMIT, Site
+from tests.system.conftest import PlatformMaker
+from tests.system.webhook_platform import LIMIT, WebhookPlatform
 from tests.waiting import wait_for
 from tests.webhooks.receivers import Captured, Receiver, Reply
 from tests.workers import ROOT
@@ -54,33 +54,33 @@ def last_release(tmp_path: Path) -> Path:
 
 
 def test_old_and_new_workers_share_the_work_and_the_old_one_ends_in_the_middle(
-    server_sites: Sites, receiver: Receiver, last_release: Path
+    make_postgres_platform: PlatformMaker, receiver: Receiver, last_release: Path
 ) -> None:
     """Each runs what both have enqueued and records it; nothing is lost and nothing happens twice."""
-    site = server_sites(WORKER_SHUTDOWN_SECONDS="20")
-    site.stage.endpoint(url=receiver.url)
+    platform = make_postgres_platform(WORKER_SHUTDOWN_SECONDS="20")
+    platform.webhook_rows.endpoint(url=receiver.url)
     receiver.decides(fails_once())
-    with Redis.from_url(site.broker.url) as client:
+    with Redis.from_url(platform.broker.url) as client:
         control = QueueControl(client)
         control.pause(QUEUE)
-        old = site.worker("old", slots=2, root=last_release)
+        old = platform.worker("old", slots=2, root=last_release)
         by_old = emit_with(last_release)
-        by_new = site.emit(OF_EACH)
+        by_new = platform.emit(OF_EACH)
         old.ready()  # before the other starts, so that it writes the audit until it ends
-        site.worker("new", slots=2).ready()
+        platform.worker("new", slots=2).ready()
         control.resume(QUEUE)
 
         receiver.wait_for(REQUESTS - 8, timeout=LIMIT)  # each has four requests or so to go
         old.term()
         assert old.container.wait_ended(LIMIT) == 0
-        site.wait_for_states(delivered=OF_EACH * 2)
+        platform.wait_for_states(delivered=OF_EACH * 2)
 
-        wait_for(lambda: len(endings(site)) == OF_EACH * 2, LIMIT, "the audit knows how all ended")
+        wait_for(lambda: len(endings(platform)) == OF_EACH * 2, LIMIT, "the audit knows how all ended")
         assert client.xlen(f"{stream_key('taskyard:')}:refused") == 0, "each writer can write what both tell"
-    assert set(endings(site)) == {("succeeded", 2)}
+    assert set(endings(platform)) == {("succeeded", 2)}
     assert Counter(request.webhook_id for request in receiver.requests) == dict.fromkeys(by_old + by_new, 2)
-    assert site.letters() == []
-    pairs = who_ran_whose(site, old_ones={site.delivery_of(event_id) for event_id in by_old})
+    assert platform.dead_letters() == []
+    pairs = who_ran_whose(platform, old_ones={platform.delivery_of(event_id) for event_id in by_old})
     assert pairs == {("old", "old@test"), ("old", "new@test"), ("new", "old@test"), ("new", "new@test")}
 
 
@@ -104,16 +104,16 @@ def emit_with(release: Path) -> list[str]:
     return said.stdout.split()
 
 
-def endings(site: Site) -> list[tuple[str, int]]:
+def endings(platform: WebhookPlatform) -> list[tuple[str, int]]:
     """State and attempts of each run that has ended."""
-    with site.database.session() as session:
+    with platform.database.session() as session:
         runs = session.scalars(select(Run).where(col(Run.finished_at).is_not(None)))
         return [(run.state, run.attempts) for run in runs]
 
 
-def who_ran_whose(site: Site, old_ones: set[UUID]) -> set[tuple[str, str | None]]:
+def who_ran_whose(platform: WebhookPlatform, old_ones: set[UUID]) -> set[tuple[str, str | None]]:
     """Pairs of the release that enqueued and the worker that ran it."""
-    with site.database.session() as session:
+    with platform.database.session() as session:
         rows = session.execute(
             select(col(Run.args), col(Attempt.worker)).join(Attempt, col(Attempt.run_id) == col(Run.id))
         )

@@ -19,7 +19,7 @@ from taskyard.tasks.declaration import task
 from taskyard.tasks.errors import InvalidPayloadError
 from taskyard.tasks.payloads import MAX_BYTES, Hidden, Payload
 from taskyard.tasks.sending import enqueue_many
-from tests.pointing import point_app_at
+from tests.app_broker import use_broker
 from tests.servers import Server
 
 ENQUEUED = [f"item {number}" for number in range(5)]
@@ -41,7 +41,7 @@ def store(payload: Item) -> None:
 @pytest.fixture
 def broker(valkey: Server) -> Iterator[Redis]:
     """The server that this process enqueues to."""
-    point_app_at(valkey.url)
+    use_broker(valkey.url)
     with valkey.client() as client:
         yield client
 

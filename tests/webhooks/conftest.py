@@ -1,4 +1,4 @@
-"""Fixtures for webhooks: a client that may reach loopback, a well-behaved receiver, and a stage of rows."""
+"""Fixtures for webhooks: a client that may reach loopback, a well-behaved receiver, and rows of webhooks."""
 
 from collections.abc import Iterator
 
@@ -7,12 +7,12 @@ from hypothesis import settings
 
 from taskyard.database.engine import open_engine
 from taskyard.webhooks.http.client import AiohttpWebhookClient
-from tests.databases import Database, Servers, database, servers
+from tests.databases import Database, DatabaseServers, database, database_servers
 from tests.webhooks.posting import LOCAL
 from tests.webhooks.receivers import Receiver
-from tests.webhooks.stage import Stage
+from tests.webhooks.webhook_rows import WebhookRows
 
-__all__ = ["client", "database", "quick_stage", "receiver", "servers", "stage"]
+__all__ = ["client", "database", "database_servers", "receiver", "sqlite_webhook_rows", "webhook_rows"]
 
 # Hypothesis would fail an example that took over 200 ms, as any does on a busy machine.
 settings.register_profile("any machine", deadline=None)
@@ -33,16 +33,16 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def stage(database: Database) -> Stage:
-    """A stage on a database of each kind in turn."""
-    return Stage(database)
+def webhook_rows(database: Database) -> WebhookRows:
+    """Webhook rows on a database of each kind in turn."""
+    return WebhookRows(database)
 
 
 @pytest.fixture
-def quick_stage(servers: Servers) -> Iterator[Stage]:
-    """A stage on SQLite, for many cases of what no database decides."""
-    url = servers.make("sqlite")
+def sqlite_webhook_rows(database_servers: DatabaseServers) -> Iterator[WebhookRows]:
+    """Webhook rows on SQLite, for many cases of what no database decides."""
+    url = database_servers.make("sqlite")
     engine = open_engine(url)
-    yield Stage(Database("sqlite", url, engine))
+    yield WebhookRows(Database("sqlite", url, engine))
     engine.dispose()
-    servers.drop(url)
+    database_servers.drop(url)

@@ -18,7 +18,7 @@ from taskyard.webhooks.event_store import EventDataError
 from taskyard.webhooks.event_types import EventTypeError
 from taskyard.webhooks.models import Delivery, Endpoint, Event
 from taskyard.webhooks.outbox import emit
-from tests.webhooks.stage import Stage
+from tests.webhooks.webhook_rows import WebhookRows
 
 
 class Broker:
@@ -39,61 +39,63 @@ class Broker:
 
 
 @pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> Broker:
+def broker(monkeypatch: pytest.MonkeyPatch, webhook_rows: WebhookRows) -> Broker:
     """Looks at the edge between SQL and broker without a broker: what is handed over, and when."""
     edge = Broker()
     monkeypatch.setattr(outbox, "enqueue_deliveries", edge.take)
-    monkeypatch.setattr(outbox, "current_settings", lambda: stage.settings)
+    monkeypatch.setattr(outbox, "current_settings", lambda: webhook_rows.settings)
     return edge
 
 
 @pytest.fixture
-def session(stage: Stage) -> Iterator[Session]:
+def session(webhook_rows: WebhookRows) -> Iterator[Session]:
     """The app's session."""
-    with stage.database.session() as session:
+    with webhook_rows.database.session() as session:
         yield session
 
 
-def test_only_a_commit_hands_over(stage: Stage, broker: Broker, session: Session) -> None:
-    stage.endpoint()
+def test_only_a_commit_hands_over(webhook_rows: WebhookRows, broker: Broker, session: Session) -> None:
+    webhook_rows.endpoint()
     emit(session, "market.resolved", {"id": 1})
     assert broker.batches == []
 
     session.commit()
 
-    assert broker.ids == [row.id for row in stage.deliveries()]
+    assert broker.ids == [row.id for row in webhook_rows.deliveries()]
     session.commit()
     assert len(broker.batches) == 1
 
 
-def test_a_rolled_back_transaction_leaves_nothing(stage: Stage, broker: Broker, session: Session) -> None:
-    stage.endpoint()
+def test_a_rolled_back_transaction_leaves_nothing(webhook_rows: WebhookRows, broker: Broker, session: Session) -> None:
+    webhook_rows.endpoint()
     emit(session, "market.resolved", {})
 
     session.rollback()
     session.commit()
 
     assert broker.batches in ([], [[]])
-    assert (stage.count(Event), stage.count(Delivery)) == (0, 0)
+    assert (webhook_rows.count(Event), webhook_rows.count(Delivery)) == (0, 0)
 
 
 def test_a_session_closed_without_a_commit_hands_nothing_over_with_its_next_transaction(
-    stage: Stage, broker: Broker, session: Session
+    webhook_rows: WebhookRows, broker: Broker, session: Session
 ) -> None:
-    stage.endpoint()
+    webhook_rows.endpoint()
     emit(session, "lost.one", {})
     session.close()
 
     emit(session, "kept.one", {})
     session.commit()
 
-    (kept,) = stage.deliveries()
+    (kept,) = webhook_rows.deliveries()
     assert kept.event_type == "kept.one"
     assert broker.ids == [kept.id]
 
 
-def test_a_savepoint_that_is_released_is_not_a_commit(stage: Stage, broker: Broker, session: Session) -> None:
-    stage.endpoint()
+def test_a_savepoint_that_is_released_is_not_a_commit(
+    webhook_rows: WebhookRows, broker: Broker, session: Session
+) -> None:
+    webhook_rows.endpoint()
     with session.begin_nested(), session.begin_nested():
         emit(session, "market.resolved", {})
     assert broker.batches == []
@@ -102,11 +104,13 @@ def test_a_savepoint_that_is_released_is_not_a_commit(stage: Stage, broker: Brok
     session.commit()
 
     assert broker.ids == []
-    assert stage.count(Delivery) == 0
+    assert webhook_rows.count(Delivery) == 0
 
 
-def test_a_savepoint_that_is_rolled_back_takes_only_its_own(stage: Stage, broker: Broker, session: Session) -> None:
-    stage.endpoint()
+def test_a_savepoint_that_is_rolled_back_takes_only_its_own(
+    webhook_rows: WebhookRows, broker: Broker, session: Session
+) -> None:
+    webhook_rows.endpoint()
     emit(session, "kept.before", {})
     with session.begin_nested() as savepoint:
         emit(session, "lost.one", {})
@@ -116,12 +120,14 @@ def test_a_savepoint_that_is_rolled_back_takes_only_its_own(stage: Stage, broker
 
     session.commit()
 
-    assert sorted(row.event_type for row in stage.deliveries()) == ["kept.after", "kept.before"]
-    assert sorted(map(str, broker.ids)) == sorted(str(row.id) for row in stage.deliveries())
+    assert sorted(row.event_type for row in webhook_rows.deliveries()) == ["kept.after", "kept.before"]
+    assert sorted(map(str, broker.ids)) == sorted(str(row.id) for row in webhook_rows.deliveries())
 
 
-def test_a_session_may_emit_in_one_transaction_after_another(stage: Stage, broker: Broker, session: Session) -> None:
-    stage.endpoint()
+def test_a_session_may_emit_in_one_transaction_after_another(
+    webhook_rows: WebhookRows, broker: Broker, session: Session
+) -> None:
+    webhook_rows.endpoint()
     for count in range(3):
         emit(session, "market.resolved", {"n": count})
         session.commit()
@@ -131,9 +137,9 @@ def test_a_session_may_emit_in_one_transaction_after_another(stage: Stage, broke
 
 @pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("OOM command not allowed")])
 def test_a_broker_that_fails_does_not_fail_the_committed_transaction(
-    stage: Stage, broker: Broker, session: Session, error: Exception
+    webhook_rows: WebhookRows, broker: Broker, session: Session, error: Exception
 ) -> None:
-    stage.endpoint()
+    webhook_rows.endpoint()
     broker.error = error
     emit(session, "market.resolved", {})
 
@@ -141,24 +147,26 @@ def test_a_broker_that_fails_does_not_fail_the_committed_transaction(
         session.commit()
 
     assert [(line["event"], line["deliveries"]) for line in logs] == [("webhook.enqueue_failed", 1)]
-    (row,) = stage.deliveries()
-    stage.change(Delivery, row.id, enqueued_at=utc_now() - timedelta(minutes=2))
-    assert [due.delivery_id for due in stage.store.lost(10, timedelta(minutes=1))] == [row.id]
+    (row,) = webhook_rows.deliveries()
+    webhook_rows.change(Delivery, row.id, enqueued_at=utc_now() - timedelta(minutes=2))
+    assert [due.delivery_id for due in webhook_rows.store.lost(10, timedelta(minutes=1))] == [row.id]
 
 
-def test_each_endpoint_gets_one_delivery_however_many_of_its_filters_match(stage: Stage) -> None:
-    both = stage.endpoint(("market.resolved", "market.*", "*"))
-    stage.endpoint(("market.binary.*",))
-    disabled = stage.endpoint()
-    stage.change(Endpoint, disabled, enabled=False)
+def test_each_endpoint_gets_one_delivery_however_many_of_its_filters_match(webhook_rows: WebhookRows) -> None:
+    both = webhook_rows.endpoint(("market.resolved", "market.*", "*"))
+    webhook_rows.endpoint(("market.binary.*",))
+    disabled = webhook_rows.endpoint()
+    webhook_rows.change(Endpoint, disabled, enabled=False)
 
-    stage.emit("market.resolved")
+    webhook_rows.emit("market.resolved")
 
-    assert [row.endpoint_id for row in stage.deliveries()] == [both]
+    assert [row.endpoint_id for row in webhook_rows.deliveries()] == [both]
 
 
-def test_an_idempotency_key_returns_the_first_event(stage: Stage, broker: Broker, session: Session) -> None:
-    stage.endpoint()
+def test_an_idempotency_key_returns_the_first_event(
+    webhook_rows: WebhookRows, broker: Broker, session: Session
+) -> None:
+    webhook_rows.endpoint()
     first = emit(session, "market.resolved", {"n": 1}, idempotency_key="order-7")
     again = emit(session, "market.resolved", {"n": 2}, idempotency_key="order-7")
     session.commit()
@@ -166,16 +174,16 @@ def test_an_idempotency_key_returns_the_first_event(stage: Stage, broker: Broker
     session.commit()
 
     assert first == again == later
-    assert (stage.count(Event), stage.count(Delivery), len(broker.ids)) == (1, 1, 1)
+    assert (webhook_rows.count(Event), webhook_rows.count(Delivery), len(broker.ids)) == (1, 1, 1)
 
 
-def test_ten_transactions_with_one_key_at_once_make_one_event(stage: Stage, broker: Broker) -> None:
-    stage.endpoint()
+def test_ten_transactions_with_one_key_at_once_make_one_event(webhook_rows: WebhookRows, broker: Broker) -> None:
+    webhook_rows.endpoint()
     for round_number in range(3):
         start = Barrier(10)
 
         def send(_: int, start: Barrier = start, key: str = f"key-{round_number}") -> str:
-            with stage.database.session() as session, session.begin():
+            with webhook_rows.database.session() as session, session.begin():
                 start.wait(20)
                 return emit(session, "market.resolved", {}, idempotency_key=key)
 
@@ -183,11 +191,13 @@ def test_ten_transactions_with_one_key_at_once_make_one_event(stage: Stage, brok
             ids = set(pool.map(send, range(10)))
 
         assert len(ids) == 1
-        assert stage.count(Event) == stage.count(Delivery) == len(broker.ids) == round_number + 1
+        assert webhook_rows.count(Event) == webhook_rows.count(Delivery) == len(broker.ids) == round_number + 1
 
 
-def test_a_key_of_a_rolled_back_event_is_free_again(stage: Stage, broker: Broker, session: Session) -> None:
-    stage.endpoint()
+def test_a_key_of_a_rolled_back_event_is_free_again(
+    webhook_rows: WebhookRows, broker: Broker, session: Session
+) -> None:
+    webhook_rows.endpoint()
     lost = emit(session, "market.resolved", {}, idempotency_key="k")
     session.rollback()
 
@@ -243,10 +253,10 @@ def deep() -> list[Any]:
     ids=lambda value: str(value)[:20] if isinstance(value, str) else None,
 )
 def test_a_bad_event_is_refused_with_the_documented_error_and_nothing_is_written(
-    quick_stage: Stage, event_type: str, data: Any, key: str | None, error: type[Exception]
+    sqlite_webhook_rows: WebhookRows, event_type: str, data: Any, key: str | None, error: type[Exception]
 ) -> None:
-    stage = quick_stage.tuned(WEBHOOK_EVENT_TYPES="market.resolved,market.opened")
+    webhook_rows = sqlite_webhook_rows.tuned(WEBHOOK_EVENT_TYPES="market.resolved,market.opened")
     with pytest.raises(error):
-        stage.emit(event_type, data, key)
+        webhook_rows.emit(event_type, data, key)
 
-    assert stage.count(Event) == 0
+    assert webhook_rows.count(Event) == 0

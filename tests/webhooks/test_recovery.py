@@ -19,58 +19,62 @@ from taskyard.webhooks.operators.replay import (
     find_delivery,
     reopen_failed,
 )
-from tests.webhooks.stage import PAST, Stage, status
+from tests.webhooks.webhook_rows import PAST, WebhookRows, status
 
 ONCE = (timedelta(seconds=1),)
 
 
-def exhausted(stage: Stage, number: int, event_type: str = "market.resolved") -> list[UUID]:
+def exhausted(webhook_rows: WebhookRows, number: int, event_type: str = "market.resolved") -> list[UUID]:
     """Make exhausted deliveries for the one endpoint there is."""
-    rows = [row for _ in range(number) for row in stage.emit(event_type)]
+    rows = [row for _ in range(number) for row in webhook_rows.emit(event_type)]
     for row in rows:
-        stage.change(Delivery, row, state="exhausted", failures=2, next_attempt_at=None, finished_at=utc_now())
+        webhook_rows.change(Delivery, row, state="exhausted", failures=2, next_attempt_at=None, finished_at=utc_now())
     return rows
 
 
-def reopened(stage: Stage, wanted: Failed) -> list[UUID]:
-    with stage.database.session() as session:
+def reopened(webhook_rows: WebhookRows, wanted: Failed) -> list[UUID]:
+    with webhook_rows.database.session() as session:
         return [due.delivery_id for batch in reopen_failed(session, wanted) for due in batch]
 
 
-def test_all_that_failed_gets_fresh_attempts(stage: Stage) -> None:
-    endpoint = stage.endpoint(retry_delays=ONCE)
-    rows = exhausted(stage, 5)
-    (delivered,) = stage.emit()
-    stage.attempt(delivered, status(200))
+def test_all_that_failed_gets_fresh_attempts(webhook_rows: WebhookRows) -> None:
+    endpoint = webhook_rows.endpoint(retry_delays=ONCE)
+    rows = exhausted(webhook_rows, 5)
+    (delivered,) = webhook_rows.emit()
+    webhook_rows.attempt(delivered, status(200))
 
-    with stage.database.session() as session:
+    with webhook_rows.database.session() as session:
         assert count_failed(session, Failed(endpoint_id=endpoint)) == 5
-    assert sorted(reopened(stage, Failed(endpoint_id=endpoint))) == sorted(rows)
+    assert sorted(reopened(webhook_rows, Failed(endpoint_id=endpoint))) == sorted(rows)
 
-    assert stage.attempt(rows[0], status(500)).state == "retrying", "its failures count from nought"
-    assert stage.delivery(delivered).state == "delivered"
+    assert webhook_rows.attempt(rows[0], status(500)).state == "retrying", "its failures count from nought"
+    assert webhook_rows.delivery(delivered).state == "delivered"
 
 
-def test_the_filters_hold(stage: Stage) -> None:
-    stage.endpoint()
-    old, new, other = exhausted(stage, 1), exhausted(stage, 1), exhausted(stage, 1, "market.opened")
-    stage.change(Delivery, old[0], created_at=utc_now() - PAST)
+def test_the_filters_hold(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint()
+    old, new, other = (
+        exhausted(webhook_rows, 1),
+        exhausted(webhook_rows, 1),
+        exhausted(webhook_rows, 1, "market.opened"),
+    )
+    webhook_rows.change(Delivery, old[0], created_at=utc_now() - PAST)
     half_an_hour_ago = utc_now() - PAST / 2
 
-    assert reopened(stage, Failed(endpoint_id=uuid4())) == []
-    assert reopened(stage, Failed(until=half_an_hour_ago)) == old
-    assert reopened(stage, Failed(event_type="market.opened")) == other
-    assert reopened(stage, Failed(since=half_an_hour_ago)) == new
+    assert reopened(webhook_rows, Failed(endpoint_id=uuid4())) == []
+    assert reopened(webhook_rows, Failed(until=half_an_hour_ago)) == old
+    assert reopened(webhook_rows, Failed(event_type="market.opened")) == other
+    assert reopened(webhook_rows, Failed(since=half_an_hour_ago)) == new
 
 
-def test_ten_operators_at_once_reopen_each_delivery_once(stage: Stage) -> None:
-    stage.endpoint()
-    rows = exhausted(stage, 40)
+def test_ten_operators_at_once_reopen_each_delivery_once(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint()
+    rows = exhausted(webhook_rows, 40)
     start = Barrier(10)
 
     def one(_: int) -> list[UUID]:
         start.wait(20)
-        return reopened(stage, Failed())
+        return reopened(webhook_rows, Failed())
 
     with ThreadPoolExecutor(10) as pool:
         sent = [row for rows in pool.map(one, range(10)) for row in rows]
@@ -78,44 +82,44 @@ def test_ten_operators_at_once_reopen_each_delivery_once(stage: Stage) -> None:
     assert sorted(sent) == sorted(rows)
 
 
-def test_what_an_endpoint_missed_while_it_was_disabled_can_be_sent(stage: Stage) -> None:
-    endpoint = stage.endpoint(("market.*",))
-    (before,) = stage.emit()
-    with stage.database.session() as session, session.begin():
+def test_what_an_endpoint_missed_while_it_was_disabled_can_be_sent(webhook_rows: WebhookRows) -> None:
+    endpoint = webhook_rows.endpoint(("market.*",))
+    (before,) = webhook_rows.emit()
+    with webhook_rows.database.session() as session, session.begin():
         disable(session, find(session, endpoint), "by hand")
-    assert stage.emit() == []
-    assert stage.emit("other.thing") == []
-    with stage.database.session() as session, pytest.raises(EndpointDisabledError):
+    assert webhook_rows.emit() == []
+    assert webhook_rows.emit("other.thing") == []
+    with webhook_rows.database.session() as session, pytest.raises(EndpointDisabledError):
         list(add_missing(session, endpoint, utc_now() - PAST))
-    with stage.database.session() as session, session.begin():
-        enable(session, find(session, endpoint), stage.settings)
+    with webhook_rows.database.session() as session, session.begin():
+        enable(session, find(session, endpoint), webhook_rows.settings)
 
-    with stage.database.session() as session:
+    with webhook_rows.database.session() as session:
         missed = [due.delivery_id for batch in add_missing(session, endpoint, utc_now() - PAST) for due in batch]
         assert list(add_missing(session, endpoint, utc_now() - PAST)) == []
 
     assert len(missed) == 1
-    assert stage.delivery(missed[0]).event_type == "market.resolved"
+    assert webhook_rows.delivery(missed[0]).event_type == "market.resolved"
     assert missed != [before]
 
 
-def test_missed_events_keep_their_id_and_bytes(stage: Stage) -> None:
-    first = stage.endpoint()
-    late = stage.endpoint()
-    stage.change(Endpoint, late, enabled=False)
-    (delivery,) = stage.emit(data={"n": 1})
-    stage.change(Endpoint, late, enabled=True)
+def test_missed_events_keep_their_id_and_bytes(webhook_rows: WebhookRows) -> None:
+    first = webhook_rows.endpoint()
+    late = webhook_rows.endpoint()
+    webhook_rows.change(Endpoint, late, enabled=False)
+    (delivery,) = webhook_rows.emit(data={"n": 1})
+    webhook_rows.change(Endpoint, late, enabled=True)
 
-    with stage.database.session() as session:
+    with webhook_rows.database.session() as session:
         ((missed,),) = add_missing(session, late, utc_now() - PAST)
 
-    one, two = stage.delivery(delivery), stage.delivery(missed.delivery_id)
+    one, two = webhook_rows.delivery(delivery), webhook_rows.delivery(missed.delivery_id)
     assert (one.endpoint_id, two.endpoint_id) == (first, late)
     assert (one.event_id, one.body) == (two.event_id, two.body)
 
 
-def test_unknown_ids_are_said_to_be_unknown(stage: Stage) -> None:
-    with stage.database.session() as session:
+def test_unknown_ids_are_said_to_be_unknown(webhook_rows: WebhookRows) -> None:
+    with webhook_rows.database.session() as session:
         with pytest.raises(UnknownDeliveryIdError):
             find_delivery(session, uuid4())
         with pytest.raises(UnknownEndpointError):

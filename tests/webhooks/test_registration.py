@@ -10,7 +10,7 @@ from taskyard.webhooks.event_types import EventTypeError
 from taskyard.webhooks.http.ssrf_policy import UrlRefusedError
 from taskyard.webhooks.models import Endpoint, Secret, Subscription
 from taskyard.webhooks.signing.schemes import SecretFormatError
-from tests.webhooks.stage import NOWHERE, Stage
+from tests.webhooks.webhook_rows import NOWHERE, WebhookRows
 
 OPTIONS: list[dict[str, Any]] = [
     {"max_concurrency": 0},
@@ -37,12 +37,12 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: str(options)[:24] + str(len(str(options))))
 def test_an_option_without_meaning_is_refused_and_nothing_is_written(
-    quick_stage: Stage, options: dict[str, Any]
+    sqlite_webhook_rows: WebhookRows, options: dict[str, Any]
 ) -> None:
     with pytest.raises(EndpointError):
-        quick_stage.endpoint(**options)
+        sqlite_webhook_rows.endpoint(**options)
 
-    assert nothing_is_registered(quick_stage)
+    assert nothing_is_registered(sqlite_webhook_rows)
 
 
 @pytest.mark.parametrize(
@@ -59,23 +59,27 @@ def test_an_option_without_meaning_is_refused_and_nothing_is_written(
     ],
 )
 def test_a_bad_registration_is_refused_with_the_documented_error_and_nothing_is_written(
-    quick_stage: Stage, url: str, patterns: list[str], options: dict[str, Any], error: type[Exception]
+    sqlite_webhook_rows: WebhookRows, url: str, patterns: list[str], options: dict[str, Any], error: type[Exception]
 ) -> None:
-    stage = quick_stage.tuned(WEBHOOK_EVENT_TYPES="market.resolved")
+    webhook_rows = sqlite_webhook_rows.tuned(WEBHOOK_EVENT_TYPES="market.resolved")
     with pytest.raises(error) as caught:
-        stage.endpoint(patterns, url, **options)
+        webhook_rows.endpoint(patterns, url, **options)
 
     assert "hunter2" not in str(caught.value)
-    assert nothing_is_registered(stage)
+    assert nothing_is_registered(webhook_rows)
 
 
-def test_without_a_master_key_no_endpoint_is_registered(quick_stage: Stage) -> None:
-    settings = quick_stage.settings.model_copy(update={"webhook_secret_keys": None})
-    with quick_stage.database.session() as session, session.begin(), pytest.raises(EndpointError, match="new-key"):
+def test_without_a_master_key_no_endpoint_is_registered(sqlite_webhook_rows: WebhookRows) -> None:
+    settings = sqlite_webhook_rows.settings.model_copy(update={"webhook_secret_keys": None})
+    with (
+        sqlite_webhook_rows.database.session() as session,
+        session.begin(),
+        pytest.raises(EndpointError, match="new-key"),
+    ):
         register(session, settings, NOWHERE, ["*"], EndpointOptions())
 
-    assert nothing_is_registered(quick_stage)
+    assert nothing_is_registered(sqlite_webhook_rows)
 
 
-def nothing_is_registered(stage: Stage) -> bool:
-    return stage.count(Endpoint) == stage.count(Subscription) == stage.count(Secret) == 0
+def nothing_is_registered(webhook_rows: WebhookRows) -> bool:
+    return webhook_rows.count(Endpoint) == webhook_rows.count(Subscription) == webhook_rows.count(Secret) == 0

@@ -14,40 +14,40 @@ from taskyard.webhooks.delivery.store import LEASE_MARGIN, Claim, Refusal
 from taskyard.webhooks.event_store import add_event
 from taskyard.webhooks.models import Delivery, Endpoint
 from tests.waiting import wait_for
-from tests.webhooks.stage import Stage, status
+from tests.webhooks.webhook_rows import WebhookRows, status
 
 
-def test_a_claim_gives_the_stored_bytes_and_a_lease_beyond_the_deadline(stage: Stage) -> None:
-    stage.endpoint()
-    (delivery,) = stage.emit(data={"b": 1, "a": "\u00e4"})
+def test_a_claim_gives_the_stored_bytes_and_a_lease_beyond_the_deadline(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint()
+    (delivery,) = webhook_rows.emit(data={"b": 1, "a": "\u00e4"})
 
-    claim = stage.claim(delivery)
+    claim = webhook_rows.claim(delivery)
 
-    assert claim.delivery.body == stage.delivery(delivery).body
+    assert claim.delivery.body == webhook_rows.delivery(delivery).body
     assert b'"data":{"b":1,"a":"\xc3\xa4"}' in claim.delivery.body
-    lease = stage.delivery(delivery).lease_until
+    lease = webhook_rows.delivery(delivery).lease_until
     assert lease is not None
-    assert lease > utc_now() + stage.settings.webhook_total_timeout
-    assert lease < utc_now() + stage.settings.webhook_total_timeout + LEASE_MARGIN + timedelta(seconds=1)
+    assert lease > utc_now() + webhook_rows.settings.webhook_total_timeout
+    assert lease < utc_now() + webhook_rows.settings.webhook_total_timeout + LEASE_MARGIN + timedelta(seconds=1)
 
 
-def test_a_leased_delivery_is_refused_until_the_lease_ends(stage: Stage) -> None:
-    stage.endpoint()
-    (delivery,) = stage.emit()
-    stage.claim(delivery)
+def test_a_leased_delivery_is_refused_until_the_lease_ends(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint()
+    (delivery,) = webhook_rows.emit()
+    webhook_rows.claim(delivery)
 
-    assert stage.refusal(delivery) == Refusal("busy", stage.delivery(delivery).lease_until)
+    assert webhook_rows.refusal(delivery) == Refusal("busy", webhook_rows.delivery(delivery).lease_until)
 
 
-def test_of_twenty_claims_at_once_one_wins(stage: Stage) -> None:
-    stage.endpoint(max_concurrency=1000)
+def test_of_twenty_claims_at_once_one_wins(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint(max_concurrency=1000)
     for _ in range(5):
-        (delivery,) = stage.emit()
+        (delivery,) = webhook_rows.emit()
         start = Barrier(20)
 
         def claim(_: int, delivery: object = delivery, start: Barrier = start) -> object:
             start.wait(10)
-            return stage.store.claim(delivery)  # type: ignore[arg-type]  # bound per round
+            return webhook_rows.store.claim(delivery)  # type: ignore[arg-type]  # bound per round
 
         with ThreadPoolExecutor(20) as pool:
             results = list(pool.map(claim, range(20)))
@@ -56,196 +56,198 @@ def test_of_twenty_claims_at_once_one_wins(stage: Stage) -> None:
         assert {result.state for result in results if isinstance(result, Refusal)} == {"busy"}
 
 
-def test_an_unknown_delivery_is_refused_as_such(stage: Stage) -> None:
-    assert stage.refusal(uuid4()) == Refusal("unknown")
+def test_an_unknown_delivery_is_refused_as_such(webhook_rows: WebhookRows) -> None:
+    assert webhook_rows.refusal(uuid4()) == Refusal("unknown")
 
 
-def test_a_delivery_before_its_time_is_refused_until_then(stage: Stage) -> None:
-    stage.endpoint()
-    (delivery,) = stage.emit()
-    stage.attempt(delivery, status(500))
+def test_a_delivery_before_its_time_is_refused_until_then(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint()
+    (delivery,) = webhook_rows.emit()
+    webhook_rows.attempt(delivery, status(500))
 
-    refusal = stage.refusal(delivery)
+    refusal = webhook_rows.refusal(delivery)
 
-    assert refusal == Refusal("retrying", stage.delivery(delivery).next_attempt_at)
+    assert refusal == Refusal("retrying", webhook_rows.delivery(delivery).next_attempt_at)
 
 
 @pytest.mark.parametrize("code", [200, 410])
-def test_a_finished_delivery_is_not_sent_again(stage: Stage, code: int) -> None:
-    stage.endpoint()
-    (delivery,) = stage.emit()
-    verdict = stage.attempt(delivery, status(code))
+def test_a_finished_delivery_is_not_sent_again(webhook_rows: WebhookRows, code: int) -> None:
+    webhook_rows.endpoint()
+    (delivery,) = webhook_rows.emit()
+    verdict = webhook_rows.attempt(delivery, status(code))
 
-    assert stage.refusal(delivery) == Refusal(verdict.state)
+    assert webhook_rows.refusal(delivery) == Refusal(verdict.state)
 
 
-def test_a_manual_claim_ignores_schedule_and_state_but_not_a_lease(stage: Stage) -> None:
-    stage.endpoint()
-    (delivery,) = stage.emit()
-    stage.attempt(delivery, status(200))
+def test_a_manual_claim_ignores_schedule_and_state_but_not_a_lease(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint()
+    (delivery,) = webhook_rows.emit()
+    webhook_rows.attempt(delivery, status(200))
 
-    assert isinstance(stage.store.claim(delivery, manual_by="ann"), Claim)
-    refusal = stage.store.claim(delivery, manual_by="bob")
+    assert isinstance(webhook_rows.store.claim(delivery, manual_by="ann"), Claim)
+    refusal = webhook_rows.store.claim(delivery, manual_by="bob")
     assert isinstance(refusal, Refusal)
     assert refusal.state == "busy"
 
 
-def test_a_lost_worker_leaves_an_attempt_row_and_its_delivery_free(stage: Stage) -> None:
-    stage.endpoint()
-    (delivery,) = stage.emit()
-    stage.claim(delivery)
-    stage.lose_worker(delivery)
+def test_a_lost_worker_leaves_an_attempt_row_and_its_delivery_free(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint()
+    (delivery,) = webhook_rows.emit()
+    webhook_rows.claim(delivery)
+    webhook_rows.lose_worker(delivery)
 
-    verdict = stage.attempt(delivery, status(200))
+    verdict = webhook_rows.attempt(delivery, status(200))
 
     assert (verdict.state, verdict.attempt) == ("delivered", 2)
-    assert [(row.number, row.error, row.status) for row in stage.attempts(delivery)] == [
+    assert [(row.number, row.error, row.status) for row in webhook_rows.attempts(delivery)] == [
         (1, "worker_lost", None),
         (2, None, 200),
     ]
-    assert stage.delivery(delivery).failures == 0, "the receiver did not fail"
+    assert webhook_rows.delivery(delivery).failures == 0, "the receiver did not fail"
 
 
-def test_a_worker_that_lost_its_lease_records_its_attempt_and_decides_nothing(stage: Stage) -> None:
-    stage.endpoint()
-    (delivery,) = stage.emit()
-    late = stage.claim(delivery)
-    stage.lose_worker(delivery)
-    current = stage.claim(delivery)
+def test_a_worker_that_lost_its_lease_records_its_attempt_and_decides_nothing(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint()
+    (delivery,) = webhook_rows.emit()
+    late = webhook_rows.claim(delivery)
+    webhook_rows.lose_worker(delivery)
+    current = webhook_rows.claim(delivery)
 
-    verdict = stage.record(late, status(500))
+    verdict = webhook_rows.record(late, status(500))
 
-    row = stage.delivery(delivery)
+    row = webhook_rows.delivery(delivery)
     assert (verdict.state, verdict.retry_in, row.failures) == ("pending", None, 0)
     assert row.lease_token == current.token, "the current holder keeps its lease"
-    assert stage.record(current, status(200)).state == "delivered"
-    assert [attempt.number for attempt in stage.attempts(delivery)] == [1, 2, 3]
+    assert webhook_rows.record(current, status(200)).state == "delivered"
+    assert [attempt.number for attempt in webhook_rows.attempts(delivery)] == [1, 2, 3]
 
 
-def test_a_worker_whose_lease_ran_out_untouched_may_still_record(stage: Stage) -> None:
-    stage.endpoint()
-    (delivery,) = stage.emit()
-    claim = stage.claim(delivery)
-    stage.lose_worker(delivery)
+def test_a_worker_whose_lease_ran_out_untouched_may_still_record(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint()
+    (delivery,) = webhook_rows.emit()
+    claim = webhook_rows.claim(delivery)
+    webhook_rows.lose_worker(delivery)
 
-    assert stage.record(claim, status(200)).state == "delivered"
-    assert len(stage.attempts(delivery)) == 1
+    assert webhook_rows.record(claim, status(200)).state == "delivered"
+    assert len(webhook_rows.attempts(delivery)) == 1
 
 
-def test_an_open_transaction_of_an_app_does_not_stop_the_deliveries_before_it(stage: Stage) -> None:
+def test_an_open_transaction_of_an_app_does_not_stop_the_deliveries_before_it(webhook_rows: WebhookRows) -> None:
     """On PostgreSQL its new rows hold the key of the endpoint's row until it ends; SQLite has one writer at a time."""
-    if stage.database.kind == "sqlite":
+    if webhook_rows.database.kind == "sqlite":
         pytest.skip("one writer at a time, by design")
-    stage.endpoint()
-    (delivery,) = stage.emit()
-    with ThreadPoolExecutor(1) as pool, stage.database.session() as app, app.begin():
-        add_event(app, stage.settings, "market.resolved", {})
+    webhook_rows.endpoint()
+    (delivery,) = webhook_rows.emit()
+    with ThreadPoolExecutor(1) as pool, webhook_rows.database.session() as app, app.begin():
+        add_event(app, webhook_rows.settings, "market.resolved", {})
 
-        sent = pool.submit(stage.attempt, delivery, status(200))
+        sent = pool.submit(webhook_rows.attempt, delivery, status(200))
 
         assert sent.result(timeout=10).state == "delivered", "it waited for the app"
 
 
-def test_claims_records_and_disables_in_parallel_never_wait_in_a_circle(stage: Stage) -> None:
+def test_claims_records_and_disables_in_parallel_never_wait_in_a_circle(webhook_rows: WebhookRows) -> None:
     """Each statement here takes the endpoint's row first; a deadlock would raise in one of the threads."""
-    ids = [stage.endpoint(("*", "webhook.*"), max_concurrency=1000) for _ in range(2)]
-    rows = [delivery for _ in range(12) for delivery in stage.emit()]
+    ids = [webhook_rows.endpoint(("*", "webhook.*"), max_concurrency=1000) for _ in range(2)]
+    rows = [delivery for _ in range(12) for delivery in webhook_rows.emit()]
 
     def send(number: int) -> None:
-        claim = stage.store.claim(rows[number])
+        claim = webhook_rows.store.claim(rows[number])
         if isinstance(claim, Claim):
-            stage.record(claim, status(410 if number in {5, 16} else 200))
+            webhook_rows.record(claim, status(410 if number in {5, 16} else 200))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(send, range(len(rows))))
 
-    assert [stage.lane(endpoint).enabled for endpoint in ids].count(False) >= 1
-    assert {row.state for row in stage.deliveries("market.resolved")} <= {"delivered", "parked", "exhausted"}
+    assert [webhook_rows.lane(endpoint).enabled for endpoint in ids].count(False) >= 1
+    assert {row.state for row in webhook_rows.deliveries("market.resolved")} <= {"delivered", "parked", "exhausted"}
 
 
-def test_a_delivery_that_is_deleted_while_it_is_sent_is_an_error(stage: Stage) -> None:
-    stage.endpoint()
-    (delivery,) = stage.emit()
-    claim = stage.claim(delivery)
-    with stage.database.session() as session, session.begin():
+def test_a_delivery_that_is_deleted_while_it_is_sent_is_an_error(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint()
+    (delivery,) = webhook_rows.emit()
+    claim = webhook_rows.claim(delivery)
+    with webhook_rows.database.session() as session, session.begin():
         session.delete(session.get(Delivery, delivery))
 
     with pytest.raises(LookupError, match="deleted while it was being sent"):
-        stage.record(claim, status(200))
+        webhook_rows.record(claim, status(200))
 
 
-def test_reopen_gives_an_exhausted_delivery_fresh_attempts_and_leaves_others_alone(stage: Stage) -> None:
-    stage.endpoint(retry_delays=(timedelta(seconds=1),))
-    done, spent = stage.emit_many(2)
-    stage.attempt(done, status(200))
-    assert stage.attempt(spent, status(500), status(500)).state == "exhausted"
+def test_reopen_gives_an_exhausted_delivery_fresh_attempts_and_leaves_others_alone(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint(retry_delays=(timedelta(seconds=1),))
+    done, spent = webhook_rows.emit_many(2)
+    webhook_rows.attempt(done, status(200))
+    assert webhook_rows.attempt(spent, status(500), status(500)).state == "exhausted"
 
     for delivery in (done, spent):
-        stage.store.reopen(delivery)
+        webhook_rows.store.reopen(delivery)
 
-    assert stage.delivery(done).state == "delivered"
-    assert stage.attempt(spent, status(500)).state == "retrying"
-    assert len(stage.attempts(spent)) == 3
+    assert webhook_rows.delivery(done).state == "delivered"
+    assert webhook_rows.attempt(spent, status(500)).state == "retrying"
+    assert len(webhook_rows.attempts(spent)) == 3
 
 
-def test_the_body_of_an_event_is_the_same_for_each_endpoint_and_attempt(stage: Stage) -> None:
+def test_the_body_of_an_event_is_the_same_for_each_endpoint_and_attempt(webhook_rows: WebhookRows) -> None:
     for _ in range(2):
-        stage.endpoint()
-    first, second = stage.emit(data={"z": [1, 2], "a": None})
-    stage.attempt(first, status(500))
-    stage.change(Endpoint, stage.delivery(first).endpoint_id, paused_until=None)
-    stage.change(Delivery, first, next_attempt_at=utc_now())
+        webhook_rows.endpoint()
+    first, second = webhook_rows.emit(data={"z": [1, 2], "a": None})
+    webhook_rows.attempt(first, status(500))
+    webhook_rows.change(Endpoint, webhook_rows.delivery(first).endpoint_id, paused_until=None)
+    webhook_rows.change(Delivery, first, next_attempt_at=utc_now())
 
-    assert stage.claim(first).delivery.body == stage.claim(second).delivery.body
+    assert webhook_rows.claim(first).delivery.body == webhook_rows.claim(second).delivery.body
 
 
-def test_a_rotated_secret_signs_with_the_next_claim_and_an_expired_one_no_more(stage: Stage) -> None:
+def test_a_rotated_secret_signs_with_the_next_claim_and_an_expired_one_no_more(webhook_rows: WebhookRows) -> None:
     """Workers keep secrets opened; they must not keep them too long."""
-    endpoint = stage.endpoint()
-    rows = stage.emit_many(4)
-    assert len(stage.claim(rows[0]).secrets) == 1
+    endpoint = webhook_rows.endpoint()
+    rows = webhook_rows.emit_many(4)
+    assert len(webhook_rows.claim(rows[0]).secrets) == 1
 
-    with stage.database.session() as session, session.begin():
-        first = rotate_secret(session, stage.settings, endpoint, timedelta(hours=1))
-    assert stage.claim(rows[1]).secrets[0].reveal() == first
-    assert len(stage.claim(rows[2]).secrets) == 2
+    with webhook_rows.database.session() as session, session.begin():
+        first = rotate_secret(session, webhook_rows.settings, endpoint, timedelta(hours=1))
+    assert webhook_rows.claim(rows[1]).secrets[0].reveal() == first
+    assert len(webhook_rows.claim(rows[2]).secrets) == 2
 
-    with stage.database.session() as session, session.begin():
-        last = rotate_secret(session, stage.settings, endpoint, timedelta(0))
-    assert [secret.reveal() for secret in stage.claim(rows[3]).secrets] == [last]
+    with webhook_rows.database.session() as session, session.begin():
+        last = rotate_secret(session, webhook_rows.settings, endpoint, timedelta(0))
+    assert [secret.reveal() for secret in webhook_rows.claim(rows[3]).secrets] == [last]
 
 
-def test_a_delivery_to_a_healthy_endpoint_takes_seven_statements(stage: Stage) -> None:
+def test_a_delivery_to_a_healthy_endpoint_takes_seven_statements(webhook_rows: WebhookRows) -> None:
     """Every delivery pays for each: claim takes 3 (lock, count, lease), record 4 (lock, row, attempt, next)."""
-    stage.endpoint()
-    *warm, delivery = stage.emit_many(3)
+    webhook_rows.endpoint()
+    *warm, delivery = webhook_rows.emit_many(3)
     for row in warm:  # the first success changes the endpoint's row, so that its secrets are read again
-        stage.record(stage.claim(row), status(200))
+        webhook_rows.record(webhook_rows.claim(row), status(200))
     statements: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         statements.append(statement)
 
-    event.listen(stage.database.engine, "before_cursor_execute", note)
-    stage.record(stage.claim(delivery), status(200))
+    event.listen(webhook_rows.database.engine, "before_cursor_execute", note)
+    webhook_rows.record(webhook_rows.claim(delivery), status(200))
 
     assert len([statement for statement in statements if not statement.startswith("BEGIN")]) == 7
 
 
-def test_claims_and_records_of_many_threads_share_their_transactions(stage: Stage) -> None:
+def test_claims_and_records_of_many_threads_share_their_transactions(webhook_rows: WebhookRows) -> None:
     """While one transaction waits for a lock, the next claims gather; each delivery is still claimed and sent once."""
-    stage.endpoint(max_concurrency=1000)
-    rows = stage.emit_many(20)
+    webhook_rows.endpoint(max_concurrency=1000)
+    rows = webhook_rows.emit_many(20)
     taken: list[int] = []  # connections, one for each transaction
-    event.listen(stage.database.engine, "checkout", lambda *_: taken.append(1))  # before SQLite waits for its lock
+    event.listen(
+        webhook_rows.database.engine, "checkout", lambda *_: taken.append(1)
+    )  # before SQLite waits for its lock
 
     with ThreadPoolExecutor(20) as pool:
-        with stage.database.session() as session, session.begin():
+        with webhook_rows.database.session() as session, session.begin():
             session.execute(update(Endpoint).values(description="held"))
-            first = pool.submit(stage.store.claim, rows[0])
+            first = pool.submit(webhook_rows.store.claim, rows[0])
             wait_for(lambda: len(taken) == 2, 20, "ours has begun, and the first claim's")
-            others = [pool.submit(stage.store.claim, row) for row in rows[1:]]
-            wait_for(lambda: stage.store._claims.waiting == 19, 20, "they wait for their turn")
+            others = [pool.submit(webhook_rows.store.claim, row) for row in rows[1:]]
+            wait_for(lambda: webhook_rows.store._claims.waiting == 19, 20, "they wait for their turn")
         claims = [claim.result(20) for claim in (first, *others)]
 
     assert len({claim.token for claim in claims if isinstance(claim, Claim)}) == 20

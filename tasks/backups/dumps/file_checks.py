@@ -3,27 +3,29 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from tasks.backups.checks.results import Report
-from tasks.backups.dumps.manifests import ManifestError, Sums, compare, compute, read_manifest
-from tasks.backups.dumps.search import Dump
-from tasks.backups.profile.profile import Profile
-from tasks.backups.store import LastGood
+from tasks.backups.checks.verification_report import VerificationReport
+from tasks.backups.dumps.checksums import DumpChecksums, ManifestError, compare, compute, read_manifest
+from tasks.backups.dumps.dump_search import Dump
+from tasks.backups.profile.schema import BackupProfile
+from tasks.backups.store import LastGoodRun
 from taskyard.database.columns import utc_now
 
 CLOCK_TOLERANCE = timedelta(hours=1)  # a dump's time may be so far in the future
 
 
-def check_files(dumps: Sequence[Dump], profile: Profile, last_good: LastGood | None, report: Report) -> bool:
+def check_files(
+    dumps: Sequence[Dump], profile: BackupProfile, last_good: LastGoodRun | None, report: VerificationReport
+) -> bool:
     """
     Check the newest dump's age, size and checksum; return whether it is worth restoring.
 
-    An old or small dump is still restored, for what it holds is worth knowing; one whose bytes changed is not.
+    An old or small dump is still restored, so that its content is known; one with a wrong checksum is not.
 
     Args:
         dumps: Newest first, at least one.
         profile: What is expected.
-        last_good: The last run that passed; its dump's size counts, for files may be gone or bad themselves.
-        report: Takes the checks and what is known of the dump.
+        last_good: The last run that passed: sizes are compared with its dump, since older files may be gone or bad.
+        report: Collects the checks and the facts of the dump.
 
     Raises:
         InfrastructureError: The files cannot be read.
@@ -39,7 +41,7 @@ def check_files(dumps: Sequence[Dump], profile: Profile, last_good: LastGood | N
     return _check_sums(dump, profile, sums, report)
 
 
-def _check_age(dump: Dump, profile: Profile, report: Report) -> None:
+def _check_age(dump: Dump, profile: BackupProfile, report: VerificationReport) -> None:
     age = utc_now() - dump.taken_at
     if age < -CLOCK_TOLERANCE:
         report.add("age", f"{dump.name} claims to be made at {dump.taken_at:%Y-%m-%d %H:%M} UTC", passed=False)
@@ -48,7 +50,9 @@ def _check_age(dump: Dump, profile: Profile, report: Report) -> None:
     report.add("age", detail, passed=age <= profile.max_age)
 
 
-def _check_size(dumps: Sequence[Dump], profile: Profile, last_good: LastGood | None, report: Report) -> None:
+def _check_size(
+    dumps: Sequence[Dump], profile: BackupProfile, last_good: LastGoodRun | None, report: VerificationReport
+) -> None:
     size = dumps[0].size
     if size < profile.min_bytes:
         report.add("size", f"{size} bytes, at least {profile.min_bytes}", passed=False)
@@ -65,7 +69,7 @@ def _check_size(dumps: Sequence[Dump], profile: Profile, last_good: LastGood | N
     report.add("size", detail, passed=share >= profile.min_size_ratio)
 
 
-def _check_sums(dump: Dump, profile: Profile, sums: Sums, report: Report) -> bool:
+def _check_sums(dump: Dump, profile: BackupProfile, sums: DumpChecksums, report: VerificationReport) -> bool:
     if profile.manifest == "off":
         return True
     try:

@@ -1,7 +1,8 @@
-"""Throw-away databases: made for one run, guarded by their name, dropped at its end or by the next run."""
+"""Scratch databases: created for one run, guarded by their name, dropped at its end or by the next run."""
 
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
@@ -11,20 +12,30 @@ import structlog
 from psycopg import sql
 
 from tasks.backups.errors import BackupConfigError, InfrastructureError, ScratchRefusedError
-from tasks.backups.restore.addresses import Address
+from tasks.backups.restore.server_address import ServerAddress
 
 KEEPER = "taskyard backup keeper"  # application_name of the session that says: this scratch database is in use
+DROP_LIMIT = 60  # seconds
+LEFTOVER_LIMIT = 10  # seconds, for what an earlier run left
+DROP_PAUSE = 0.5  # seconds between two tries
 _NAME = re.compile(r"taskyard_scratch_(?P<target>[a-z0-9][a-z0-9_-]{0,30})_[0-9a-f]{12}")
+
+type OnLeft = Callable[[str, str], None]  # name and reason
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Scratch:
-    """An empty database of our own, to restore into."""
+def _ignore(_name: str, _reason: str) -> None:
+    """Do nothing."""
 
-    server: Address
+
+@dataclass(slots=True)
+class ScratchDatabase:
+    """A database of our own, to restore into."""
+
+    server: ServerAddress
     name: str
+    is_kept: bool = False  # it is not dropped at the end of the run
 
     def connect(self) -> psycopg.Connection:
         """
@@ -50,39 +61,53 @@ def scratch_name(target: str, run_id: UUID) -> str:
 
 
 @contextmanager
-def scratch_database(server: Address, target: str, run_id: UUID) -> Iterator[Scratch]:
+def scratch_database(
+    server: ServerAddress, target: str, run_id: UUID, *, template: str | None = None, on_left: OnLeft = _ignore
+) -> Iterator[ScratchDatabase]:
     """
-    Make an empty database and drop it at the end, whatever happens in between.
+    Create an empty database and drop it at the end, whatever happens in between.
 
     One that cannot be dropped any more, because the server went away, is dropped by the target's next run. While it
     is in use a session of ours stays in it, so that no other platform on the same server takes it for a leftover.
 
+    Args:
+        server: Where to create it.
+        target: Part of its name.
+        run_id: Part of its name.
+        template: The database that it is a copy of; None: template0.
+        on_left: Called with name and reason when it could not be dropped.
+
     Raises:
-        BackupConfigError: The user may not make databases.
+        BackupConfigError: The user may not create databases or copy the template.
         InfrastructureError: The server cannot be reached.
     """
     name = scratch_name(target, run_id)
-    _create(server, name)
+    _create(server, name, template or "template0")
+    scratch = ScratchDatabase(server, name)
     try:
         with _reaching(server), server.connect(name, program=KEEPER):
-            yield Scratch(server, name)
+            yield scratch
     finally:
         try:
             with server.connect() as connection:
-                drop_scratch(connection, name)
+                (keep_scratch if scratch.is_kept else drop_scratch)(connection, name)
         except (InfrastructureError, BackupConfigError, psycopg.Error) as error:
-            log.warning("backup.scratch_left", database=name, error=str(error).strip(), then="the next run drops it")
+            reason = str(error).strip()
+            log.warning("backup.scratch_left", database=name, error=reason, then="the next run drops it")
+            on_left(name, reason)
 
 
-def drop_leftovers(server: Address, target: str) -> list[str]:
+def drop_leftovers(server: ServerAddress, target: str) -> list[str]:
     """
     Drop the target's scratch databases that nobody uses; a killed worker left them. Return their names.
 
-    The caller holds the target's lease. What a killed worker's programs still do in them is ended.
+    The caller holds the target's lease. What a killed worker's programs still do in them is ended. One that cannot be
+    dropped is logged and left: it does not keep the next dump from being verified. Those that an operator kept stay.
 
     Raises:
         InfrastructureError: The server cannot be reached.
     """
+    dropped = []
     with _reaching(server), server.connect() as connection:
         rows = connection.execute(
             "SELECT d.datname FROM pg_database d WHERE d.datname LIKE 'taskyard!_scratch!_%%' ESCAPE '!' AND NOT EXISTS"
@@ -91,24 +116,67 @@ def drop_leftovers(server: Address, target: str) -> list[str]:
         ).fetchall()
         names = [str(name) for (name,) in rows if _target_of(str(name)) == target]
         for name in names:
-            drop_scratch(connection, name)
+            try:
+                drop_scratch(connection, name, limit=LEFTOVER_LIMIT)
+            except psycopg.errors.ObjectInUse as error:
+                log.warning("backup.leftover_in_use", database=name, error=str(error).splitlines()[0])
+                continue
             log.info("backup.leftover_dropped", database=name)
-    return names
+            dropped.append(name)
+    return dropped
 
 
-def drop_scratch(connection: psycopg.Connection, name: str) -> None:
+def drop_scratch(connection: psycopg.Connection, name: str, *, limit: float = DROP_LIMIT) -> None:
     """
-    Drop a scratch database and end all that works in it; one that is not there any more is fine.
+    Drop a scratch database and end our sessions in it, trying again for ``limit`` seconds; one that is gone is fine.
+
+    A plain DROP ends autovacuum workers itself; WITH (FORCE) does not, and fails without the right to end them.
 
     Raises:
         ScratchRefusedError: The name is not that of a scratch database; nothing was dropped.
+        psycopg.errors.ObjectInUse: Sessions that we may not end are still in it.
     """
     if _target_of(name) is None:
         raise ScratchRefusedError(f"{name!r} is not a scratch database of ours; it is not dropped")
-    connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    _execute_alone(connection, name, sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)), limit)
 
 
-def refuse_live(server: Address, live: Sequence[Address]) -> None:
+def keep_scratch(connection: psycopg.Connection, name: str) -> None:
+    """Give a scratch database a name that no run drops."""
+    rename = sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(name), sql.Identifier(kept_name(name)))
+    _execute_alone(connection, name, rename, DROP_LIMIT)
+
+
+def kept_name(name: str) -> str:
+    """
+    Return the name under which a scratch database is kept.
+
+    >>> kept_name("taskyard_scratch_shop_123456781234")
+    'taskyard_kept_shop_123456781234'
+    """
+    return name.replace("_scratch_", "_kept_", 1)
+
+
+def _execute_alone(connection: psycopg.Connection, name: str, statement: sql.Composed, limit: float) -> None:
+    """Execute a statement that needs the database without sessions: end those that we may end, and try again."""
+    deadline = time.monotonic() + limit
+    while True:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = %s AND usesysid IS NOT NULL AND pg_has_role(usesysid, 'USAGE')",
+            [name],
+        )
+        try:
+            connection.execute(statement)
+        except psycopg.errors.ObjectInUse:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(DROP_PAUSE)
+        else:
+            return
+
+
+def refuse_live(server: ServerAddress, live: Sequence[ServerAddress]) -> None:
     """
     Refuse a scratch server whose database is a live one, by its address or by the server's own identity.
 
@@ -136,16 +204,24 @@ def refuse_live(server: Address, live: Sequence[Address]) -> None:
             )
 
 
-def _create(server: Address, name: str) -> None:
+def _create(server: ServerAddress, name: str, template: str) -> None:
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
     with _reaching(server), server.connect() as connection:
         try:
-            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+            connection.execute(create)
         except psycopg.errors.InsufficientPrivilege as error:
-            raise BackupConfigError(f"{server.setting}: the user may not create databases; give it CREATEDB") from error
+            text = f"{server.setting}: the user may not create databases; give it CREATEDB"
+            if "copy" in str(error):
+                text = (
+                    f"{server.setting}: the user may not copy {template!r}; make it a template or give it to the user"
+                )
+            raise BackupConfigError(text) from error
+        except psycopg.errors.InvalidCatalogName as error:
+            raise BackupConfigError(f"{server.setting}: there is no template database {template!r}") from error
 
 
 @contextmanager
-def _reaching(server: Address) -> Iterator[None]:
+def _reaching(server: ServerAddress) -> Iterator[None]:
     """Turn a fault of the server into what the caller decides by."""
     try:
         yield
@@ -158,7 +234,7 @@ def _target_of(name: str) -> str | None:
     return found["target"] if found else None
 
 
-def _place(address: Address) -> tuple[str, str, str]:
+def _place(address: ServerAddress) -> tuple[str, str, str]:
     host = address.parts.get("hostaddr") or address.parts.get("host", "localhost")
     return host.lower(), address.parts.get("port", "5432"), address.database
 

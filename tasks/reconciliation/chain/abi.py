@@ -40,7 +40,7 @@ def decode_number(data: bytes) -> int:
     return int.from_bytes(data)
 
 
-class Arrays:
+class AbiArrays:
     """Reads an answer that consists of arrays; ``place`` counts them from 0. Every method raises AbiError."""
 
     def __init__(self, data: bytes) -> None:

@@ -4,11 +4,11 @@ import re
 from collections import Counter
 from typing import Any
 
-from tasks.reconciliation.chain.abi import AbiError, Arrays, decode_number, encode_arguments
+from tasks.reconciliation.chain.abi import AbiArrays, AbiError, decode_number, encode_arguments
 from tasks.reconciliation.chain.rpc import JsonRpc
 from tasks.reconciliation.chain.storable_text import storable_text
-from tasks.reconciliation.clients import ChainUnavailableError, Reading, Snapshot
-from tasks.reconciliation.diff import Key
+from tasks.reconciliation.clients import ChainSnapshot, ChainUnavailableError, MarketReading
+from tasks.reconciliation.comparison import PositionKey
 
 # First four bytes of the Keccak-256 of these signatures; the contract's part is in docs/reconciliation.md.
 POSITION_COUNT = bytes.fromhex("6df41a47")  # positionCount(string)
@@ -32,57 +32,57 @@ class EvmChain:
         self._rpc, self._contract = rpc, contract
         self._confirmations, self._page_size = confirmations, page_size
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> ChainSnapshot:
         """Return the block that is the configured confirmations behind the newest, if the contract is in it."""
         newest = _number(self._rpc.call("eth_blockNumber", []))
         wanted = max(0, newest - self._confirmations)
         block = self._rpc.call("eth_getBlockByNumber", [hex(wanted), False])
         if not isinstance(block, dict) or not isinstance(block.get("hash"), str):
             raise ChainUnavailableError(f"the node has no block {wanted}")
-        at = Snapshot("evm", wanted, block["hash"])
+        at = ChainSnapshot("evm", wanted, block["hash"])
         if self._rpc.call("eth_getCode", [self._contract, _by_hash(at)]) in {"0x", None}:
             raise ChainUnavailableError(f"there is no contract at {self._contract} in block {wanted}")
         return at
 
-    def positions(self, market_id: str, at: Snapshot) -> Reading:
+    def positions(self, market_id: str, at: ChainSnapshot) -> MarketReading:
         """Read all positions page by page; several of one owner on one outcome are one sum."""
         try:
             count = self._count(market_id, at)
-            sums: Counter[Key] = Counter()
+            sums: Counter[PositionKey] = Counter()
             for start in range(0, count, self._page_size):
                 sums.update(self._page(market_id, start, min(self._page_size, count - start), at))
         except AbiError as error:
             raise ChainUnavailableError(f"the contract's answer about {market_id!r} is unreadable: {error}") from error
-        return Reading(at, dict(sums))
+        return MarketReading(at, dict(sums))
 
     def normal_address(self, address: str) -> str:
         """Write it in lower case: the letters' case is only a checksum (EIP-55)."""
         return address.lower() if ADDRESS.fullmatch(address) else address
 
-    def _count(self, market_id: str, at: Snapshot) -> int:
+    def _count(self, market_id: str, at: ChainSnapshot) -> int:
         count = decode_number(self._call(POSITION_COUNT + encode_arguments(market_id), at))
         if count > MOST_POSITIONS:
             raise AbiError(f"{count} positions are not plausible")
         return count
 
-    def _page(self, market_id: str, start: int, count: int, at: Snapshot) -> Counter[Key]:
-        arrays = Arrays(self._call(POSITIONS + encode_arguments(market_id, start, count), at))
+    def _page(self, market_id: str, start: int, count: int, at: ChainSnapshot) -> Counter[PositionKey]:
+        arrays = AbiArrays(self._call(POSITIONS + encode_arguments(market_id, start, count), at))
         owners, outcomes, amounts = arrays.addresses(0), arrays.texts(1), arrays.numbers(2)
         if not len(owners) == len(outcomes) == len(amounts) == count:
             raise AbiError(
                 f"a page of {count} has {len(owners)} owners, {len(outcomes)} outcomes, {len(amounts)} amounts"
             )
-        page: Counter[Key] = Counter()
+        page: Counter[PositionKey] = Counter()
         for owner, outcome, amount in zip(owners, outcomes, amounts, strict=True):
             page[owner, storable_text(outcome)] += amount
         return page
 
-    def _call(self, data: bytes, at: Snapshot) -> bytes:
+    def _call(self, data: bytes, at: ChainSnapshot) -> bytes:
         call = {"to": self._contract, "data": f"0x{data.hex()}"}
         return _bytes(self._rpc.call("eth_call", [call, _by_hash(at)]))
 
 
-def _by_hash(at: Snapshot) -> dict[str, Any]:
+def _by_hash(at: ChainSnapshot) -> dict[str, Any]:
     return {"blockHash": at.block_hash, "requireCanonical": True}
 
 

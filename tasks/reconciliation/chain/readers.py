@@ -2,14 +2,14 @@
 
 from config.settings import ReconciliationSettings
 from tasks.reconciliation.chain.evm import ADDRESS, EvmChain
-from tasks.reconciliation.chain.rpc import JsonRpc, Limits
+from tasks.reconciliation.chain.rpc import CallLimits, JsonRpc
 from tasks.reconciliation.chain.soroban import SorobanChain
 from tasks.reconciliation.chain.strkeys import StrkeyError, contract_bytes
-from tasks.reconciliation.clients import ChainSide, NoChain
+from tasks.reconciliation.clients import ChainReader, NoChainReader
 from taskyard.settings import SettingsError
 
 
-def open_chain(settings: ReconciliationSettings) -> ChainSide:
+def open_chain(settings: ReconciliationSettings) -> ChainReader:
     """
     Return the reader that CHAIN_PROVIDER names.
 
@@ -17,11 +17,13 @@ def open_chain(settings: ReconciliationSettings) -> ChainSide:
         SettingsError: CHAIN_RPC_URL or CHAIN_CONTRACT is missing or does not fit the provider.
     """
     if settings.chain_provider == "none":
-        return NoChain()
+        return NoChainReader()
     if settings.chain_rpc_url is None or settings.chain_contract is None:
         raise SettingsError(f"CHAIN_PROVIDER={settings.chain_provider} needs CHAIN_RPC_URL and CHAIN_CONTRACT")
     try:
-        rpc = JsonRpc(settings.chain_rpc_url.get_secret_value(), Limits(settings.chain_timeout, settings.chain_tries))
+        rpc = JsonRpc(
+            settings.chain_rpc_url.get_secret_value(), CallLimits(settings.chain_timeout, settings.chain_tries)
+        )
     except ValueError as error:
         raise SettingsError(f"CHAIN_RPC_URL: {error}") from error
     if settings.chain_provider == "evm":

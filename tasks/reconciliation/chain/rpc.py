@@ -29,8 +29,8 @@ class NodeError(ChainUnavailableError):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What one call is granted."""
+class CallLimits:
+    """Timeout and number of tries of one call."""
 
     timeout: timedelta = timedelta(seconds=10)  # wall clock of one try, body included
     tries: int = 3
@@ -43,7 +43,7 @@ class JsonRpc:
     The URL may hold an access key, so no error names more of it than the host.
     """
 
-    def __init__(self, url: str, limits: Limits) -> None:
+    def __init__(self, url: str, limits: CallLimits) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("not an http or https URL")

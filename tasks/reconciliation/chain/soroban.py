@@ -7,15 +7,15 @@ from typing import Any
 from tasks.reconciliation.chain.rpc import JsonRpc
 from tasks.reconciliation.chain.storable_text import storable_text
 from tasks.reconciliation.chain.xdr import ScVal, XdrError, data_key, entry_value
-from tasks.reconciliation.clients import ChainUnavailableError, Reading, Snapshot
-from tasks.reconciliation.diff import Key
+from tasks.reconciliation.clients import ChainSnapshot, ChainUnavailableError, MarketReading
+from tasks.reconciliation.comparison import PositionKey
 
 MOST_KEYS = 200  # that a node takes in one call
 MOST_PAGES = 100_000  # of one market; more is a contract that talks nonsense
 READ_TRIES = 3  # when the contract writes while its pages are read
 
 
-class MovedOnError(ChainUnavailableError):
+class MarketChangedError(ChainUnavailableError):
     """The market was changed between two calls."""
 
 
@@ -32,7 +32,7 @@ class SorobanChain:
     def __init__(self, rpc: JsonRpc, contract: str) -> None:
         self._rpc, self._contract = rpc, contract
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> ChainSnapshot:
         """Return the newest ledger, if the contract is there."""
         instance = data_key(self._contract, ScVal("instance"))
         at, entries = self._entries([instance])
@@ -40,12 +40,12 @@ class SorobanChain:
             raise ChainUnavailableError(f"there is no contract {self._contract} in ledger {at.block}")
         return at
 
-    def positions(self, market_id: str, at: Snapshot) -> Reading:
+    def positions(self, market_id: str, at: ChainSnapshot) -> MarketReading:
         """Read all positions; the reading's ledger is that of its first call, at or after the snapshot's."""
         for number in range(1, READ_TRIES + 1):
             try:
                 return self._read(market_id, at)
-            except MovedOnError:
+            except MarketChangedError:
                 if number == READ_TRIES:
                     raise
             except XdrError as error:
@@ -56,7 +56,7 @@ class SorobanChain:
         """Return it as it is: there is one way to write it."""
         return address
 
-    def _read(self, market_id: str, at: Snapshot) -> Reading:
+    def _read(self, market_id: str, at: ChainSnapshot) -> MarketReading:
         market = ScVal("string", market_id.encode())
         index = data_key(self._contract, ScVal("vec", [ScVal("symbol", "Pages"), market]))
         first, entries = self._entries([index])
@@ -69,16 +69,16 @@ class SorobanChain:
             data_key(self._contract, ScVal("vec", [ScVal("symbol", "Positions"), market, ScVal("u32", page)]))
             for page in range(pages)
         ]
-        sums: Counter[Key] = Counter()
+        sums: Counter[PositionKey] = Counter()
         for batch in batched(keys, MOST_KEYS - 1, strict=False):
             _, found = self._entries([index, *batch])  # the index again: pages may have been added
             if any(found[key]["lastModifiedLedgerSeq"] > first.block for key in found) or len(found) != len(batch) + 1:
-                raise MovedOnError(f"{market_id!r} was changed while it was read")
+                raise MarketChangedError(f"{market_id!r} was changed while it was read")
             for key in batch:
                 sums.update(_page(entry_value(found[key]["xdr"])))
-        return Reading(first, dict(sums))
+        return MarketReading(first, dict(sums))
 
-    def _entries(self, keys: list[str]) -> tuple[Snapshot, dict[str, dict[str, Any]]]:
+    def _entries(self, keys: list[str]) -> tuple[ChainSnapshot, dict[str, dict[str, Any]]]:
         """Return the entries that exist, by key, and the ledger they are of."""
         answer = self._rpc.call("getLedgerEntries", {"keys": keys})
         try:
@@ -89,12 +89,12 @@ class SorobanChain:
             }
         except (KeyError, TypeError, ValueError) as error:
             raise ChainUnavailableError("the node's answer about storage entries has another form") from error
-        return Snapshot("soroban", ledger, ""), entries
+        return ChainSnapshot("soroban", ledger, ""), entries
 
 
-def _page(value: ScVal) -> Counter[Key]:
+def _page(value: ScVal) -> Counter[PositionKey]:
     """Sum one page: a list of records with owner, outcome and amount."""
-    page: Counter[Key] = Counter()
+    page: Counter[PositionKey] = Counter()
     for record in _expect(value, "vec"):
         fields = {_expect(key, "symbol"): item for key, item in _expect(record, "map")}
         missing = {"owner", "outcome", "amount"} - fields.keys()

@@ -64,7 +64,7 @@ def entry_value(entry: str) -> ScVal:
         XdrError: It is damaged, or no contract data.
     """
     try:
-        reader = Reader(base64.b64decode(entry, validate=True))
+        reader = XdrReader(base64.b64decode(entry, validate=True))
     except ValueError as error:
         raise XdrError("an entry is not base64") from error
     if reader.number() != CONTRACT_DATA:
@@ -101,7 +101,7 @@ def encode(value: ScVal) -> bytes:
     return struct.pack(">I", TAGS[value.kind]) + content
 
 
-class Reader:
+class XdrReader:
     """Reads XDR from the start; every method raises XdrError where the bytes end too early or do not fit."""
 
     def __init__(self, data: bytes) -> None:

@@ -38,6 +38,13 @@ def success_detail(runtime: float | None, result: str | None) -> str:
     return f'{{"runtime":{runtime!r},"result":{dump(result)}}}'
 
 
+def cancellation_detail(reason: str, *, expired: bool) -> str:
+    """The detail of a cancellation by Celery's worker; `reason` is Celery's word: expired, revoked or terminated."""
+    if expired:
+        return detail(reason="expired before it started")
+    return detail(by="revoke", reason=None if reason == "revoked" else reason)
+
+
 class BrokerLease(NamedTuple):
     """One hand-out of one message to this process."""
 

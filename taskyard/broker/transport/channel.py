@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import redis
 
@@ -57,7 +58,7 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
         self.fetcher = MessageFetcher(self)
         super().__init__(*args, **options)
         self._probe()
-        self._keep_kombu_keys_in_slot()
+        self._prefix_names_of_kombu()
         self.space = Keyspace(self.key_prefix, self.writes_events)
         self.queues = QueueStore(lambda: self.sync_client, self.space)
         self.leases = self._shared_leases()
@@ -242,14 +243,27 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
             self.close()
             raise
 
-    def _keep_kombu_keys_in_slot(self) -> None:
-        """On a cluster kombu's own keys must be in our slot, too."""
-        if "{" in self.key_prefix:
-            for name in KOMBU_KEYS:
-                setattr(self, name, self.key_prefix + getattr(self, name))
+    def _prefix_names_of_kombu(self) -> None:
+        """Platforms that share a server share no binding and no channel of remote control or events."""
+        for name in KOMBU_KEYS:
+            setattr(self, name, self.key_prefix + getattr(self, name))
+        self.keyprefix_fanout = channel_prefix(self.key_prefix, self._connparams()["db"])
 
     def close(self) -> None:
         """Close the channel, and return what was in flight or unsettled."""
         if self._in_poll:
             self.fetcher.abort()
         super().close()
+
+
+def channel_prefix(prefix: str, database: int) -> str:
+    """
+    Return how the channels of a platform for remote control and events begin.
+
+    Kombu wants a slash first, takes what is behind the first full stop for the exchange's name, and subscribes to
+    patterns: what has a meaning there is escaped as in a URL.
+
+    >>> channel_prefix("{shop.eu}:", 0)
+    '/%7Bshop%2Eeu%7D:0.'
+    """
+    return f"/{quote(prefix, safe=':').replace('.', '%2E')}{database}."

@@ -90,9 +90,9 @@ def transport_settings(settings: TransportSettings) -> dict[str, Any]:
 
 
 def _result_options(prefix: str, sentinel: dict[str, Any]) -> dict[str, Any]:
-    """Options of the result backend; without a hash tag its keys keep Celery's names, for callers elsewhere."""
+    """Options of the result backend; its keys and channels carry the prefix like all others."""
     options = {"master_name": sentinel["master_name"]} if sentinel else {}
-    return {**options, "global_keyprefix": prefix} if "{" in prefix else options
+    return {**options, "global_keyprefix": prefix}
 
 
 def read_url(url: str) -> tuple[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from celery.exceptions import Retry
 
 from taskyard.broker.protocol.outcomes import detail
 from taskyard.broker.untyped import ExceptionWithTraceback
+from taskyard.broker.worker.portable_errors import error_name, error_text
 
 LONGEST_TEXT = 8192  # characters of an error's message or traceback in an event
 
@@ -29,16 +30,9 @@ def failure_detail(exc_info: ExceptionInfo, runtime: float | None, **more: Any) 
     cause = cause_of(exc_info)
     error: BaseException = reason_of(cause) if isinstance(cause, Retry) else cause
     return detail(
-        error=type(error).__name__,
-        message=_text_of(error)[:LONGEST_TEXT],
+        error=error_name(error),
+        message=error_text(error)[:LONGEST_TEXT],
         traceback=str(exc_info.traceback)[-LONGEST_TEXT:],
         runtime=runtime,
         **more,
     )
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as failure:  # noqa: BLE001 - a foreign __str__ may raise anything
-        return f"<the text of this {type(error).__name__} raises {type(failure).__name__}>"

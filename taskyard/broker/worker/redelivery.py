@@ -6,6 +6,8 @@ from typing import Any, NoReturn
 from celery import Task
 from celery.exceptions import Retry
 
+from taskyard.broker.worker.portable_errors import error_text
+
 
 class Redeliver(Retry):
     """
@@ -19,7 +21,7 @@ class Redeliver(Retry):
     def __init__(self, delay: float, exc: BaseException | None = None, *, uses_attempt: bool = True) -> None:
         reason: Any = exc
         seconds: Any = delay
-        super().__init__(None if exc is None else str(exc), reason, seconds)
+        super().__init__(None if exc is None else error_text(exc), reason, seconds)
         self.delay = delay
         self.uses_attempt = uses_attempt
 

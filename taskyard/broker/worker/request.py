@@ -22,6 +22,7 @@ from taskyard.broker.protocol.outcomes import (
     Rescheduled,
     Returned,
     Stalled,
+    cancellation_detail,
     detail,
     success_detail,
     task_rejection,
@@ -32,10 +33,12 @@ from taskyard.broker.untyped import CeleryRequest
 from taskyard.broker.worker import fallback
 from taskyard.broker.worker.failures import LONGEST_TEXT, cause_of, failure_detail, reason_of
 from taskyard.broker.worker.observers import TaskExecution, execution_observers, result_of
+from taskyard.broker.worker.portable_errors import dead_letter_reason, error_text, use_portable_errors
 from taskyard.broker.worker.redelivery import Redeliver
 from taskyard.pools.asyncio_job import info_of
 
 log = logging.getLogger(__name__)
+use_portable_errors()
 
 CELERYS_HEADERS = frozenset(Context.__dict__) | {"lang", "task", "argsrepr", "kwargsrepr", "compression"}
 DEAD_LETTER_PAUSE_MS = 30_000  # between tries to store a dead letter
@@ -154,7 +157,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         elif not isinstance(error, (Retry, Terminated)):
             self._decide(self._ending_of_failure(error, exc_info))
         if isinstance(error, MemoryError):  # Celery would end the worker, and then the next one: it comes back
-            exc_info = info_of(OutOfMemoryError(str(error)))
+            exc_info = info_of(OutOfMemoryError(error_text(error)))
         answer = super().on_failure(exc_info, send_failed_event, return_ok)
         if self._already_cancelled and not self.acknowledged:
             self._message.outcome = Returned()
@@ -179,7 +182,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         return bool(super().revoked())
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's
-        cancelled = self._facts.get("cancelled") or detail(by="expiry" if expired else "revoke", reason=reason)
+        cancelled = self._facts.get("cancelled") or cancellation_detail(reason, expired=expired)
         self._decide(Completed("cancelled", cancelled))
         super()._announce_revoked(reason, terminated, signum, expired)
 
@@ -227,7 +230,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         if error.uses_attempt:
             facts = self._failure_detail(exc_info, delay=error.delay)
         else:
-            facts = detail(delay=error.delay, runtime=self._runtime, reason=str(reason_of(error)))
+            facts = detail(delay=error.delay, runtime=self._runtime, reason=error_text(reason_of(error)))
         if self._lease is None or self.acknowledged:
             fallback.send_copy(self, error.delay, uses_attempt=error.uses_attempt)
         self._decide(Rescheduled(round(error.delay * 1000), kind, error.uses_attempt, facts))
@@ -240,7 +243,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         if isinstance(error, (WorkerLostError, SystemExit)):
             return self._bury("worker_lost", self._failure_detail(exc_info))
         if self.buries_failures:
-            return self._bury(getattr(error, "dead_letter_reason", "exhausted"), self._failure_detail(exc_info))
+            return self._bury(dead_letter_reason(error), self._failure_detail(exc_info))
         return Completed("failed", self._failure_detail(exc_info))
 
     def _bury(self, reason: str, facts: str) -> Outcome:

@@ -8,11 +8,12 @@ from uuid import UUID
 import click
 
 from taskyard.cli.dlq import operations, resolving
-from taskyard.cli.dlq.forms import filter_options, letter_facts, letter_filter
-from taskyard.cli.jobs.forms import attempt_facts
+from taskyard.cli.dlq.dead_letter_fields import filter_options, letter_facts, letter_filter
+from taskyard.cli.jobs.run_fields import attempt_facts
+from taskyard.cli.kit.common_options import json_option, page_options
 from taskyard.cli.kit.exit_codes import NotFoundError, OperatorCommand
-from taskyard.cli.kit.options import json_option, page_options
-from taskyard.cli.kit.output import json_text, print_block, print_facts, print_json, print_table
+from taskyard.cli.kit.output import json_text, print_block, print_facts, print_json
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE
 from taskyard.history.dead_letters import (
@@ -28,13 +29,17 @@ from taskyard.history.queries.runs import attempts_of
 from taskyard.tasks.dead_letters.stored_message import shown_fields
 
 state_option = click.option(
-    "--state", type=click.Choice((*STATES, "any")), default="open", show_default=True, help="In this state."
+    "--state",
+    type=click.Choice((*STATES, "any")),
+    default="open",
+    show_default=True,
+    help="Dead letters in this state.",
 )
 
 
 @click.group("dlq")
 def group() -> None:
-    """Dead letters: list, show, run again, discard, export."""
+    """Dead letters: list, show, redrive, discard, export."""
 
 
 group.add_command(resolving.redrive_command)
@@ -45,15 +50,15 @@ group.add_command(operations.operations)
 @group.command("ls", cls=OperatorCommand)
 @filter_options
 @state_option
-@click.option("--group", "is_grouped", is_flag=True, help="One line for each cause, the most frequent first.")
+@click.option("--group", "is_grouped", is_flag=True, help="Group by error, most frequent first.")
 @page_options
 @json_option
 def ls(*, limit: int, after: str | None, state: str, is_grouped: bool, as_json: bool, **filters: Any) -> None:
-    """List dead letters, the newest failure first, or their causes."""
+    """List dead letters, newest failure first, or grouped by error."""
     wanted = _wanted(filters, state)
     if is_grouped:
         if after:
-            raise click.UsageError("--after does not go with --group; raise --limit")
+            raise click.UsageError("--after cannot be combined with --group; raise --limit")
         _list_groups(wanted, limit, as_json=as_json)
         return
     with open_session() as session:

@@ -1,4 +1,4 @@
-"""`celery -A tasks dlq operations`: redrives and discards of many, done by a worker: list, watch, abort, resume."""
+"""`celery -A tasks dlq operations`: bulk redrives and discards that a worker runs: list, follow, abort, resume."""
 
 import getpass
 import sys
@@ -8,10 +8,11 @@ from uuid import UUID
 
 import click
 
+from taskyard.cli.kit.common_options import json_option, reason_option
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand, PartlyDoneError
-from taskyard.cli.kit.operator_log import logged, queue_control
-from taskyard.cli.kit.options import json_option, reason_option
-from taskyard.cli.kit.output import print_facts, print_json, print_table
+from taskyard.cli.kit.output import print_facts, print_json
+from taskyard.cli.kit.recorded_changes import logged_change, queue_control
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.history.bulk_operations import (
     BulkVerb,
@@ -28,16 +29,18 @@ from taskyard.tasks.records.bulk import operation_key
 from taskyard.tasks.records.payloads import ResolveDeadLetters
 from taskyard.tasks.records.tasks import resolve_dead_letters
 
-LOOK_EVERY = 0.3  # seconds between two looks at SQL, which tells nobody when it changes
+POLL_INTERVAL = 0.3  # seconds between two looks at SQL, which tells nobody when it changes
 COLUMNS = ("id", "verb", "state", "total", "done", "refused", "left", "who", "reason", "created_at", "finished_at")
 
 
 @click.command("operations", cls=OperatorCommand)
 @click.argument("operation_id", metavar="[OPERATION]", type=click.UUID, required=False)
-@click.option("--abort", "is_aborted", is_flag=True, help="Let OPERATION stop after its present batch.")
-@click.option("--resume", "is_resumed", is_flag=True, help="Enqueue OPERATION again, if the broker lost its task.")
-@click.option("--follow", is_flag=True, help="Wait until OPERATION is over.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Newest ones to list.")
+@click.option("--abort", "is_aborted", is_flag=True, help="Stop OPERATION after its current batch.")
+@click.option(
+    "--resume", "is_resumed", is_flag=True, help="Enqueue the task of OPERATION again, if the broker lost it."
+)
+@click.option("--follow", is_flag=True, help="Wait until OPERATION has finished.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Operations to list.")
 @reason_option
 @json_option
 def operations(  # noqa: PLR0913 - an option each
@@ -50,45 +53,45 @@ def operations(  # noqa: PLR0913 - an option each
     reason: str,
     as_json: bool,
 ) -> None:
-    """List operations on many dead letters, or show, abort, resume or follow one."""
+    """List bulk operations on dead letters, or show, abort, resume or follow one."""
     if operation_id is None:
         if is_aborted or is_resumed or follow:
-            raise click.UsageError("say which OPERATION")
+            raise click.UsageError("give an OPERATION")
         _list(limit, as_json=as_json)
         return
     if is_aborted and is_resumed:
-        raise click.UsageError("--abort and --resume exclude each other")
-    _seen(operation_id)
+        raise click.UsageError("--abort and --resume cannot be combined")
+    _standing(operation_id)
     if is_aborted:
         _abort(operation_id, reason)
     if is_resumed:
         _resume(operation_id, reason)
     if follow:
         _follow(operation_id)
-    _print(_seen(operation_id), as_json=as_json)
+    _print(_standing(operation_id), as_json=as_json)
 
 
 def run_operation(verb: BulkVerb, wanted: DeadLetterFilter, reason: str, *, detach: bool, as_json: bool) -> None:
     """
-    Start an operation and, unless detached, wait for its end.
+    Start a bulk operation and, unless detached, wait until it has finished.
 
     Raises:
-        PartlyDoneError: It was aborted, or some letters could not be resolved.
+        PartlyDoneError: It was aborted, or some dead letters could not be resolved.
     """
     with open_session() as session:
         operation = start_operation(session, verb, wanted, by=getpass.getuser(), reason=reason)
         session.commit()
     _enqueue(operation.id)
     if detach:
-        _print(_seen(operation.id), as_json=as_json)
+        _print(_standing(operation.id), as_json=as_json)
         return
     if not queue_control().counts(MAINTENANCE.name).consumers:
-        click.echo(f"no worker takes from queue {MAINTENANCE.name}: it begins when one does", err=True)
+        click.echo(f"queue {MAINTENANCE.name} has no consumer: the operation starts when it has one", err=True)
     _follow(operation.id)
-    standing = _seen(operation.id)
+    standing = _standing(operation.id)
     _print(standing, as_json=as_json)
     if standing.operation.state == "aborted" or standing.operation.refused_count:
-        raise PartlyDoneError(f"{standing.done} of {standing.operation.total} letters were resolved")
+        raise PartlyDoneError(f"{standing.done} of {standing.operation.total} dead letters were resolved")
 
 
 def _enqueue(operation_id: UUID) -> None:
@@ -100,35 +103,37 @@ def _abort(operation_id: UUID, reason: str) -> None:
         is_ours = abort(session, operation_id, by=getpass.getuser(), reason=reason)
         session.commit()
     if not is_ours:
-        raise FailedError(f"operation {operation_id} is over already")
+        raise FailedError(f"operation {operation_id} has already finished")
     _enqueue(operation_id)  # a worker opens again what a lost one had marked and not sent
 
 
 def _resume(operation_id: UUID, reason: str) -> None:
-    if _seen(operation_id).operation.state != "running":
-        raise FailedError(f"operation {operation_id} is over already; start a new one for the letters that are open")
-    with logged("dlq resume", str(operation_id), reason=reason):
+    if _standing(operation_id).operation.state != "running":
+        raise FailedError(f"operation {operation_id} has already finished; start a new one for the open dead letters")
+    with logged_change("dlq resume", str(operation_id), reason=reason):
         _enqueue(operation_id)
 
 
 def _follow(operation_id: UUID) -> None:
-    """Wait for the end; Ctrl-C leaves it going on."""
-    total = _seen(operation_id).operation.total
+    """Wait until the operation has finished; Ctrl-C does not stop it."""
+    total = _standing(operation_id).operation.total
     is_hidden = not sys.stderr.isatty()
     try:
         with click.progressbar(length=max(total, 1), file=sys.stderr, hidden=is_hidden) as bar:
             while True:
-                standing = _seen(operation_id)
+                standing = _standing(operation_id)
                 bar.update(total - standing.left - bar.pos)
                 if standing.operation.state != "running":
                     return
-                time.sleep(LOOK_EVERY)
+                time.sleep(POLL_INTERVAL)
     except KeyboardInterrupt:
-        click.echo(f"it goes on; stop it: celery -A tasks dlq operations {operation_id} --abort", err=True)
+        click.echo(
+            f"the operation continues; to stop it: celery -A tasks dlq operations {operation_id} --abort", err=True
+        )
         raise
 
 
-def _seen(operation_id: UUID) -> OperationProgress:
+def _standing(operation_id: UUID) -> OperationProgress:
     with open_session() as session:
         operation = find_operation(session, operation_id)
         if operation is None:

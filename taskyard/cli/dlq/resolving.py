@@ -1,4 +1,4 @@
-"""`celery -A tasks dlq redrive|discard`: a few here and now, many by a task that can be aborted and resumed."""
+"""`celery -A tasks dlq redrive|discard`: a few directly, many by a task that can be aborted and resumed."""
 
 import getpass
 import json
@@ -10,12 +10,18 @@ from uuid import UUID
 import click
 from sqlmodel import Session
 
-from taskyard.cli.dlq.forms import filter_options, letter_filter
+from taskyard.cli.dlq.dead_letter_fields import filter_options, letter_filter
 from taskyard.cli.dlq.operations import run_operation
-from taskyard.cli.kit.bulk_actions import Outcome, report, run_over
+from taskyard.cli.kit.bulk_actions import ItemResult, report, run_over
+from taskyard.cli.kit.common_options import (
+    check_confirmed,
+    check_selection,
+    destructive_options,
+    json_option,
+    read_json_object,
+)
 from taskyard.cli.kit.exit_codes import OperatorCommand
-from taskyard.cli.kit.operator_log import announced
-from taskyard.cli.kit.options import check_consent, check_selection, destructive_options, json_option, read_json_object
+from taskyard.cli.kit.recorded_changes import logged_bulk_change
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE
 from taskyard.history.bulk_operations import BulkVerb
@@ -29,18 +35,20 @@ from taskyard.tasks.dead_letters.redrive import (
     redrive,
 )
 
-MANY = 100  # more dead letters than this become a task
+BULK_THRESHOLD = 100  # more dead letters than this are resolved by a task
 
 all_option = click.option("--all", "everything", is_flag=True, help="All open dead letters.")
-detach_option = click.option("--detach", is_flag=True, help=f"Of more than {MANY}, which a worker does: do not wait.")
+detach_option = click.option(
+    "--detach", is_flag=True, help=f"Do not wait for a bulk operation (more than {BULK_THRESHOLD})."
+)
 
 
 @click.command("redrive", cls=OperatorCommand)
 @click.argument("ids", nargs=-1, type=click.UUID)
 @filter_options
 @all_option
-@click.option("--payload", metavar="JSON", help="Send these fields instead; for one id.")
-@click.option("--force", is_flag=True, help="Send again what was marked as redriven and is not known to be sent.")
+@click.option("--payload", metavar="JSON", help="Redrive with these payload fields; needs exactly one id.")
+@click.option("--force", is_flag=True, help="Also redrive what is marked redriven but may not have been sent.")
 @detach_option
 @destructive_options(needs_reason=False)
 @json_option
@@ -57,11 +65,11 @@ def redrive_command(  # noqa: PLR0913 - an option each
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """Run dead letters again: the same task and policy, with fresh attempts."""
-    check_consent(yes=yes, dry_run=dry_run)
+    """Run dead letters again with the same task and policy and fresh attempts."""
+    check_confirmed(yes=yes, dry_run=dry_run)
     check_selection(ids, filters, everything=everything)
     fields = _read_payload(payload, ids)
-    if not ids and not dry_run and _are_many(filters):
+    if not ids and not dry_run and _is_bulk(filters):
         run_operation("redrive", letter_filter(filters, state="open"), reason, detach=detach, as_json=as_json)
         return
 
@@ -95,9 +103,9 @@ def discard_command(  # noqa: PLR0913 - an option each
     **filters: Any,
 ) -> None:
     """Close dead letters without running them again."""
-    check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
+    check_confirmed(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
     check_selection(ids, filters, everything=everything)
-    if not ids and not dry_run and _are_many(filters):
+    if not ids and not dry_run and _is_bulk(filters):
         run_operation("discard", letter_filter(filters, state="open"), reason, detach=detach, as_json=as_json)
         return
 
@@ -112,9 +120,9 @@ def discard_command(  # noqa: PLR0913 - an option each
     report("discarded", outcomes, dry_run=dry_run, as_json=as_json)
 
 
-def _are_many(filters: dict[str, Any]) -> bool:
+def _is_bulk(filters: dict[str, Any]) -> bool:
     with open_session() as session:
-        return count_dead_letters(session, letter_filter(filters, state="open")) > MANY
+        return count_dead_letters(session, letter_filter(filters, state="open")) > BULK_THRESHOLD
 
 
 def _over(  # noqa: PLR0913 - what is done to which, and what is kept of it
@@ -125,7 +133,7 @@ def _over(  # noqa: PLR0913 - what is done to which, and what is kept of it
     *,
     reason: str,
     dry_run: bool,
-) -> Iterator[Outcome]:
+) -> Iterator[ItemResult]:
     wanted = letter_filter(filters, state="open")
     with open_session() as session:
         chosen = iter(ids) if ids else _matching(session, wanted)
@@ -135,7 +143,7 @@ def _over(  # noqa: PLR0913 - what is done to which, and what is kept of it
             return
         target = str(ids[0]) if len(ids) == 1 else ""
         facts = {"ids": ids} if len(ids) > 1 else asdict(wanted) if not ids else None
-        with announced(f"dlq {verb}", target, reason=reason, facts=_plain(facts)) as row:
+        with logged_bulk_change(f"dlq {verb}", target, reason=reason, facts=_plain(facts)) as row:
             for outcome in outcomes:
                 row.count += outcome.error is None
                 yield outcome
@@ -163,7 +171,7 @@ def _found(session: Session, letter_id: UUID) -> DeadLetter:
     if letter is None:
         raise DeadLetterNotFoundError(f"no dead letter {letter_id}")
     if letter.state != "open":
-        raise NotRedrivableError(f"dead letter {letter_id} is {letter.state} already")
+        raise NotRedrivableError(f"dead letter {letter_id} is already {letter.state}")
     return letter
 
 
@@ -171,5 +179,5 @@ def _read_payload(text: str | None, ids: tuple[UUID, ...]) -> dict[str, Any] | N
     if text is None:
         return None
     if len(ids) != 1:
-        raise click.UsageError("--payload goes with exactly one id")
+        raise click.UsageError("--payload needs exactly one id")
     return read_json_object(text, "--payload")

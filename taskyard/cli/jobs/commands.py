@@ -8,19 +8,27 @@ import click
 
 from taskyard.beat.views import origin_of
 from taskyard.broker.admin.queue_control import MessageNotFoundError
-from taskyard.cli.jobs import logs
-from taskyard.cli.jobs.forms import attempt_facts, executions_text, run_facts, run_filter_options
-from taskyard.cli.jobs.logs import follow_runs, for_option, progress_text
+from taskyard.cli.jobs import follow
+from taskyard.cli.jobs.follow import follow_runs, for_option, progress_text
 from taskyard.cli.jobs.lost import close_lost, lost
-from taskyard.cli.kit.exit_codes import NotFoundError, OperatorCommand
-from taskyard.cli.kit.operator_log import logged, queue_control
-from taskyard.cli.kit.options import (
-    check_consent,
+from taskyard.cli.jobs.run_fields import attempt_facts, executions_text, run_facts, run_filter_options
+from taskyard.cli.kit.common_options import (
+    check_confirmed,
     destructive_options,
     json_option,
     page_options,
 )
-from taskyard.cli.kit.output import answer, milliseconds, print_block, print_facts, print_json, print_table, printable
+from taskyard.cli.kit.exit_codes import NotFoundError, OperatorCommand
+from taskyard.cli.kit.output import (
+    milliseconds,
+    print_block,
+    print_facts,
+    print_json,
+    print_result,
+    printable,
+)
+from taskyard.cli.kit.recorded_changes import logged_change, queue_control
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.history.dead_letters import dead_letters_of_run
 from taskyard.history.models import Attempt
@@ -34,27 +42,27 @@ EXPLAINED = (
 
 @click.group("jobs")
 def group() -> None:
-    """Runs and their attempts: list, show, logs, tail, explain, retry, cancel, and find the lost."""
+    """Runs and their attempts: list, show, logs, tail, explain, retry, cancel; find lost runs."""
 
 
-group.add_command(logs.logs)
-group.add_command(logs.tail)
-group.add_command(logs.retry)
+group.add_command(follow.logs)
+group.add_command(follow.tail)
+group.add_command(follow.retry)
 group.add_command(lost)
 group.add_command(close_lost)
 
 
 @group.command("ls", cls=OperatorCommand)
 @run_filter_options
-@click.option("--follow", is_flag=True, help="Go on with each change of these runs, as jobs tail does.")
+@click.option("--follow", is_flag=True, help="Keep printing changes of these runs, like jobs tail.")
 @for_option
 @page_options
 @json_option
 def ls(*, limit: int, after: str | None, follow: bool, span: timedelta | None, as_json: bool, **filters: Any) -> None:
-    """List runs, the newest first."""
+    """List runs, newest first."""
     if follow:
         if as_json or after:
-            raise click.UsageError("--follow prints lines for people; it goes with filters only")
+            raise click.UsageError("--follow cannot be combined with --json or --after")
         for line in follow_runs(RunFilter(**filters), span):
             click.echo(line)
         return
@@ -122,7 +130,7 @@ def show(*, run_id: str, as_json: bool) -> None:
 @click.argument("run_id")
 @json_option
 def explain(*, run_id: str, as_json: bool) -> None:
-    """Say why a run is not running: paused, limited, behind others in line, or without a consumer."""
+    """Explain why a run is not running: queue paused, limited, no consumer, or other messages first."""
     try:
         found = queue_control().explain(run_id)
     except MessageNotFoundError as error:
@@ -141,18 +149,18 @@ def explain(*, run_id: str, as_json: bool) -> None:
 @destructive_options(needs_reason=True)
 @json_option
 def cancel(*, run_id: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
-    """Let a run never start again; one that is running is asked to stop where its pool can."""
-    check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
+    """Cancel a run; a running one is stopped if its pool can do that."""
+    check_confirmed(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
     if dry_run:
-        answer(f"{run_id} would be cancelled", as_json=as_json, run_id=run_id, was=None, dry_run=True)
+        print_result(f"{run_id} would be cancelled", as_json=as_json, run_id=run_id, was=None, dry_run=True)
         return
-    with logged("jobs cancel", run_id, reason=reason):
+    with logged_change("jobs cancel", run_id, reason=reason):
         state = queue_control().cancel(run_id, by=getpass.getuser(), reason=reason)
         if state == "unknown":
-            raise NotFoundError(f"no message of run {run_id} is in the broker; see: celery -A tasks jobs show {run_id}")
+            raise NotFoundError(f"the broker has no message of run {run_id}; see: celery -A tasks jobs show {run_id}")
         if state == "active":
             current_app().control.revoke(run_id, terminate=True)
-    answer(f"{run_id} is cancelled; it was {state}", as_json=as_json, run_id=run_id, was=state, dry_run=False)
+    print_result(f"{run_id} is cancelled; it was {state}", as_json=as_json, run_id=run_id, was=state, dry_run=False)
 
 
 def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""`celery -A tasks jobs lost` and `close-lost`: runs that the broker lost."""
+"""`celery -A tasks jobs lost` and `close-lost`: unfinished runs whose messages the broker lost."""
 
 import getpass
 from collections.abc import Iterator, Mapping
@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from taskyard.broker.server.client import shared_client
-from taskyard.cli.jobs.forms import run_facts, run_filter_options
+from taskyard.cli.jobs.run_fields import run_facts, run_filter_options
+from taskyard.cli.kit.common_options import check_confirmed, destructive_options, json_option
 from taskyard.cli.kit.exit_codes import FailedError, OperatorCommand
-from taskyard.cli.kit.operator_log import announced
-from taskyard.cli.kit.options import check_consent, destructive_options, json_option
-from taskyard.cli.kit.output import answer, print_json, print_table
+from taskyard.cli.kit.output import print_json, print_result
+from taskyard.cli.kit.recorded_changes import logged_bulk_change
+from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE, PAGE
 from taskyard.history.models import Run
@@ -24,14 +25,14 @@ COLUMNS = ("id", "task", "queue", "state", "attempts", "enqueued (UTC)")
 
 @click.command("lost", cls=OperatorCommand)
 @run_filter_options
-@click.option("--limit", type=click.IntRange(1, LONGEST_PAGE), default=PAGE, show_default=True, help="Rows to show.")
+@click.option("--limit", type=click.IntRange(1, LONGEST_PAGE), default=PAGE, show_default=True, help="Runs to show.")
 @json_option
 def lost(*, limit: int, as_json: bool, **filters: Any) -> None:
     """
-    List runs that are unfinished in the records, and whose messages the broker does not have.
+    List unfinished runs whose messages the broker no longer has.
 
-    After it was emptied, or lost data in a fail-over: nothing will ever happen to them. Tasks that are acknowledged
-    early (acks_late=False) look the same while they run.
+    They will never finish: the broker was flushed, or lost data in a failover. Tasks that are acknowledged early
+    (acks_late=False) look the same while they run.
     """
     runs = list(_find(filters))
     if as_json:
@@ -47,25 +48,25 @@ def lost(*, limit: int, as_json: bool, **filters: Any) -> None:
 @destructive_options(needs_reason=True)
 @json_option
 def close_lost(*, yes: bool, dry_run: bool, reason: str, as_json: bool, **filters: Any) -> None:
-    """Let the records call lost runs cancelled; what they should have done is for their app to repeat."""
-    check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
+    """Mark lost runs cancelled; repeating their work is up to the app."""
+    check_confirmed(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
     runs = list(_find(filters))
     if dry_run:
-        answer(f"{len(runs)} lost runs would be closed", as_json=as_json, count=len(runs), dry_run=True)
+        print_result(f"{len(runs)} lost runs would be marked cancelled", as_json=as_json, count=len(runs), dry_run=True)
         return
     facts = {name: str(value) for name, value in filters.items() if value is not None}
-    with announced("jobs close-lost", reason=reason, facts=facts) as row:
+    with logged_bulk_change("jobs close-lost", reason=reason, facts=facts) as row:
         _lost_runs().close(runs, by=getpass.getuser(), reason=reason)
         row.count = len(runs)
-    answer(f"{len(runs)} lost runs are closed", as_json=as_json, count=len(runs), dry_run=False)
+    print_result(f"{len(runs)} lost runs are marked cancelled", as_json=as_json, count=len(runs), dry_run=False)
 
 
 def _find(filters: Mapping[str, Any]) -> Iterator[Run]:
     settings, state = current_settings(), filters["state"]
     if settings.taskyard_transport == "redis" or not settings.audit_enabled:
-        raise FailedError("this needs our transport and the audit: see TASKYARD_TRANSPORT and AUDIT_ENABLED")
+        raise FailedError("this needs Taskyard's transport and the audit; see TASKYARD_TRANSPORT and AUDIT_ENABLED")
     if state is not None and state not in UNFINISHED:
-        raise click.UsageError(f"--state {state}: such a run is not lost; use {', '.join(UNFINISHED)}")
+        raise click.UsageError(f"--state {state}: only unfinished runs can be lost; use {', '.join(UNFINISHED)}")
     try:
         yield from _lost_runs().find(RunFilter(**filters))
     except AuditBehindError as error:

@@ -1,1 +1,1 @@
-"""What all commands share: options, output, exit codes, the operator log."""
+"""Shared by all commands: options, output, exit codes, the operator log."""

@@ -1,4 +1,4 @@
-"""One action over many things: each on its own, counted, and reported with the right exit code."""
+"""One action on many items: each on its own, counted, and reported with the right exit code."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from taskyard.cli.kit.output import print_json
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one thing."""
+class ItemResult:
+    """The result for one item."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     error: str | None = None  # None: done
@@ -28,34 +28,34 @@ def run_over(
     *,
     missing: type[Exception],
     refused: type[Exception],
-) -> Iterator[Outcome]:
+) -> Iterator[ItemResult]:
     """
-    Do one thing after the other; a missing or refused one does not stop the rest.
+    Process one item after the other; a missing or refused one does not stop the rest.
 
-    `action` leaves the session without changes of its own. Other errors, such as a broker that is away, end the loop.
+    `action` leaves the session without changes of its own. Other errors, such as a lost connection, end the loop.
     """
     for each in ids:
         try:
             facts = action(session, each)
         except (missing, refused) as error:
             session.rollback()
-            yield Outcome({"id": each}, str(error), isinstance(error, missing))
+            yield ItemResult({"id": each}, str(error), isinstance(error, missing))
         else:
             session.rollback()
-            yield Outcome(facts)
+            yield ItemResult(facts)
 
 
-def report(verb: str, outcomes: Iterable[Outcome], *, dry_run: bool, as_json: bool) -> None:
+def report(verb: str, outcomes: Iterable[ItemResult], *, dry_run: bool, as_json: bool) -> None:
     """
-    Print each outcome as it comes, then the counts.
+    Print each result as it comes, then the counts.
 
     Raises:
-        NotFoundError: The one thing that was asked for does not exist.
-        FailedError: None was done, though there was one.
-        PartlyDoneError: Some were done, some were not.
+        NotFoundError: None of the items exists.
+        FailedError: None succeeded.
+        PartlyDoneError: Some succeeded, some did not.
     """
     done: list[dict[str, Any]] = []
-    failed: list[Outcome] = []
+    failed: list[ItemResult] = []
     try:
         for outcome in outcomes:
             if outcome.error is None:
@@ -69,11 +69,11 @@ def report(verb: str, outcomes: Iterable[Outcome], *, dry_run: bool, as_json: bo
             errors = [{**outcome.facts, "error": outcome.error} for outcome in failed]
             print_json({verb: done, "failed": errors, "dry_run": dry_run})
         elif done or not failed:
-            click.echo(f"{len(done)} {'would be ' * dry_run}{verb}, {len(failed)} not")
+            click.echo(f"{len(done)} {'would be ' * dry_run}{verb}, {len(failed)} failed")
     _end(done, failed)
 
 
-def _end(done: list[dict[str, Any]], failed: list[Outcome]) -> None:
+def _end(done: list[dict[str, Any]], failed: list[ItemResult]) -> None:
     if not failed:
         return
     summary = failed[0].error or ""
@@ -88,5 +88,5 @@ def _end(done: list[dict[str, Any]], failed: list[Outcome]) -> None:
 
 def _line(verb: str, facts: dict[str, Any]) -> str:
     run = facts.get("run_id")
-    note = " (it is there already)" if facts.get("is_duplicate") else ""
+    note = " (already enqueued)" if facts.get("is_duplicate") else ""
     return f"{facts['id']} {verb}" + (f" as run {run}{note}" if run else "")

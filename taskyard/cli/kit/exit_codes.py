@@ -1,4 +1,4 @@
-"""How a command ends: exit codes, errors of one line, and the edge where every error becomes one of them."""
+"""Exit codes, and the edge where every error becomes one line on stderr and one of them."""
 
 import traceback
 from collections.abc import Iterable, Iterator
@@ -26,19 +26,19 @@ NO_TABLES = ("no such table", "no such column", "does not exist")
 
 
 class FailedError(click.ClickException):
-    """Exit code 1: it did not work."""
+    """Exit code 1: failed."""
 
     exit_code = FAILED
 
 
 class NotFoundError(click.ClickException):
-    """Exit code 3: no such thing."""
+    """Exit code 3: not found."""
 
     exit_code = NOT_FOUND
 
 
 class PartlyDoneError(click.ClickException):
-    """Exit code 4: some were done, some were not."""
+    """Exit code 4: partly done."""
 
     exit_code = PARTLY_DONE
 
@@ -54,14 +54,14 @@ class OperatorCommand(click.Command):
                 is_flag=True,
                 expose_value=False,
                 callback=_remember_verbose,
-                help="Print the traceback of an error.",
+                help="Print tracebacks of errors.",
             )
         )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the command line."""
+        """Parse the command line."""
         with one_line_errors(is_verbose=False):
-            _check_words(args)
+            _check_encoding(args)
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -72,7 +72,7 @@ class OperatorCommand(click.Command):
 
 @contextmanager
 def one_line_errors(*, is_verbose: bool) -> Iterator[None]:
-    """Turn any error into a Click exception with one line of text that no terminal obeys; settings have one each."""
+    """Turn any error into a Click exception with one line of printable text; settings errors have one line each."""
     try:
         yield
     except click.ClickException as error:
@@ -80,18 +80,22 @@ def one_line_errors(*, is_verbose: bool) -> Iterator[None]:
             error.ctx = None  # with it, Click prints three lines more
         error.message = _shown(error)  # type: ignore[misc]  # Click reads it when it prints, and nothing else does
         raise
-    except (click.exceptions.Exit, click.Abort, BrokenPipeError):  # the last: who reads our output has enough
+    except (
+        click.exceptions.Exit,
+        click.Abort,
+        BrokenPipeError,
+    ):  # BrokenPipeError: the reader, such as `head`, has enough
         raise
     except Exception as error:  # the edge of the process
         if is_verbose:
             traceback.print_exc()
-        raise FailedError(printable(line_of(error), limit=LONGEST_TEXT)) from error
+        raise FailedError(printable(error_line(error), limit=LONGEST_TEXT)) from error
 
 
-def _check_words(words: Iterable[str]) -> None:
+def _check_encoding(words: Iterable[str]) -> None:
     for word in words:
-        if "\0" in word or not _is_unicode(word):  # no database has room for it, nor has Redis
-            raise click.UsageError(f"{printable(word)!r} holds a NUL, or bytes that are not UTF-8")
+        if "\0" in word or not _is_unicode(word):  # neither databases nor Redis can store it
+            raise click.UsageError(f"{printable(word)!r} contains a NUL, or bytes that are not UTF-8")
 
 
 def _is_unicode(text: str) -> bool:
@@ -115,8 +119,8 @@ def _remember_verbose(ctx: click.Context, _option: click.Parameter, value: bool)
     ctx.meta[VERBOSE] = value
 
 
-def line_of(error: Exception) -> str:
-    """Say what failed, without statements, parameters and addresses with passwords."""
+def error_line(error: Exception) -> str:
+    """Describe an error without SQL statements, parameters and passwords."""
     if isinstance(error, DBAPIError):
         reason = _first_line(error.orig or error)
         if any(sign in reason for sign in NO_TABLES):
@@ -126,7 +130,7 @@ def line_of(error: Exception) -> str:
         return f"database: {_first_line(error)}"
     if isinstance(error, BrokerError | RedisError):
         return f"broker: {_first_line(error).rstrip('.')}{_hint(error)}"
-    return f"{type(error).__name__}: {_first_line(error)} (-v prints the traceback)"
+    return f"{type(error).__name__}: {_first_line(error)} (use -v for the traceback)"
 
 
 def _hint(error: Exception) -> str:

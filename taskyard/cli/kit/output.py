@@ -1,9 +1,8 @@
-"""What commands print: JSON for programs, tables on a terminal, aligned text in a pipe."""
+"""Command output: JSON for programs, names and values for people."""
 
 import json
 import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,59 +10,48 @@ from uuid import UUID
 import click
 
 GAP = "  "
-LONGEST_CELL = 80  # characters
+MAX_CELL = 80  # characters
 NOTHING = "-"
-# What JSON need not escape and a terminal may obey: control characters above ASCII, and those that turn text around.
-OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Characters that JSON does not escape and a terminal may interpret: C1 controls, bidirectional overrides.
+TERMINAL_CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document; moments are ISO 8601 in UTC."""
+    """Print one JSON document; times are ISO 8601 in UTC."""
     click.echo(json_text(value, indent=2))
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """Return JSON text that no terminal obeys; lone surrogates are escaped too, which no terminal can be sent."""
+    """Return JSON text without terminal control characters and lone surrogates (which cannot be encoded)."""
     text = json.dumps(value, default=as_json_value, indent=indent, ensure_ascii=False)
-    return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return TERMINAL_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def answer(text: str, *, as_json: bool, **facts: Any) -> None:
-    """Say what a command did: as a line for people, or its facts as JSON."""
+def print_result(text: str, *, as_json: bool, **facts: Any) -> None:
+    """Print the result of a command: one line of text, or its facts as JSON."""
     if as_json:
         print_json(facts)
     else:
         click.echo(printable(text, limit=None))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows below their column names."""
-    cells = [[printable(value) for value in row] for row in rows]
-    if sys.stdout.isatty():
-        _print_rich(columns, cells)
-        return
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    for line in (columns, *cells):
-        click.echo(GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
 def print_facts(facts: Mapping[str, Any]) -> None:
-    """Print names and values below each other."""
+    """Print one name and value per line."""
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         click.echo(f"{name.ljust(width)}{GAP}{printable(value, limit=None)}")
 
 
 def print_block(title: str, text: str) -> None:
-    """Print a text of several lines below its title."""
+    """Print an indented block of text with a title."""
     click.echo(f"\n{title}")
     for line in text.splitlines():
         click.echo(f"    {printable(line, limit=None)}")
 
 
-def printable(value: Any, *, limit: int | None = LONGEST_CELL) -> str:
+def printable(value: Any, *, limit: int | None = MAX_CELL) -> str:
     """
-    Return one line of text for a value, without control characters: a terminal must not obey what a task said.
+    Return one line of text without control characters, which a task could use to command the terminal.
 
     >>> printable("a" + chr(27) + "[2Jb"), printable(None), printable({"a": 1})
     ('a?[2Jb', '-', '{"a": 1}')
@@ -83,7 +71,7 @@ def printable(value: Any, *, limit: int | None = LONGEST_CELL) -> str:
 
 def milliseconds(value: int | None) -> str:
     """
-    Return a length of time for people.
+    Format a duration.
 
     >>> milliseconds(87), milliseconds(1234), milliseconds(200_000), milliseconds(None)
     ('87 ms', '1.2 s', '3 min 20 s', '-')
@@ -98,20 +86,8 @@ def milliseconds(value: int | None) -> str:
     return f"{minutes} min {rest} s"
 
 
-def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    from rich import box  # noqa: PLC0415 - only a terminal needs it
-    from rich.console import Console  # noqa: PLC0415 - as above
-    from rich.table import Table  # noqa: PLC0415 - as above
-    from rich.text import Text  # noqa: PLC0415 - as above
-
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in cells:
-        table.add_row(*(Text(cell) for cell in row))  # Text: no markup in what a task said
-    Console().print(table)
-
-
 def as_json_value(value: Any) -> Any:
-    """Return what `json.dumps` cannot write itself: moments as ISO 8601, ids as text."""
+    """Convert for `json.dumps`: times to ISO 8601, ids to text."""
     match value:
         case datetime():
             return value.isoformat()

@@ -1,1 +1,1 @@
-"""`celery -A app schedules`: what fires when."""
+"""`celery -A app schedules`: cron, interval and one-time schedules."""

@@ -1,4 +1,4 @@
-"""`celery -A tasks schedules`: what is enqueued when."""
+"""`celery -A tasks schedules`: list, inspect and change schedules."""
 
 import getpass
 from datetime import datetime
@@ -10,9 +10,10 @@ from taskyard.beat import catalog
 from taskyard.beat.definitions import check_times, checked
 from taskyard.beat.manual import run_now
 from taskyard.beat.views import STATES, ScheduleView, list_fires, list_schedules, preview, show_schedule
-from taskyard.cli.kit.options import Moment, check_consent, destructive_options, json_option, reason_option
-from taskyard.cli.kit.output import milliseconds, print_facts, print_json, print_table
-from taskyard.cli.schedules.forms import (
+from taskyard.cli.kit.common_options import TimeParam, check_confirmed, destructive_options, json_option, reason_option
+from taskyard.cli.kit.output import milliseconds, print_facts, print_json
+from taskyard.cli.kit.tables import print_table
+from taskyard.cli.schedules.definition_options import (
     ScheduleCommand,
     changed_fields,
     definition_options,
@@ -42,7 +43,7 @@ COLUMNS = (
     "missed",
 )
 name_argument = click.argument("name")
-yes_option = click.option("--yes", is_flag=True, help="Save without asking.")
+yes_option = click.option("--yes", is_flag=True, help="Save without confirmation.")
 
 
 @click.group("schedules")
@@ -51,11 +52,11 @@ def group() -> None:
 
 
 @group.command("ls", cls=ScheduleCommand)
-@click.option("--owner", type=click.Choice((catalog.CODE, catalog.OPERATOR)), help="Owned by.")
-@click.option("--state", type=click.Choice(STATES), help="In this state.")
+@click.option("--owner", type=click.Choice((catalog.CODE, catalog.OPERATOR)), help="Schedules of this owner.")
+@click.option("--state", type=click.Choice(STATES), help="Schedules in this state.")
 @json_option
 def ls(*, owner: str | None, state: str | None, as_json: bool) -> None:
-    """List schedules by name."""
+    """List schedules, sorted by name."""
     with open_session() as session:
         views = list_schedules(session)
     views = [v for v in views if (owner is None or v.schedule.owner == owner) and (state is None or v.state == state)]
@@ -67,10 +68,12 @@ def ls(*, owner: str | None, state: str | None, as_json: bool) -> None:
 
 @group.command("show", cls=ScheduleCommand)
 @name_argument
-@click.option("--fires", "count", type=click.IntRange(0, 1000), default=10, show_default=True, help="Newest fires.")
+@click.option(
+    "--fires", "count", type=click.IntRange(0, 1000), default=10, show_default=True, help="Recent fires to show."
+)
 @json_option
 def show(*, name: str, count: int, as_json: bool) -> None:
-    """Show one schedule, its next five due times and its newest fires."""
+    """Show one schedule, its next five slots and its recent fires."""
     with open_session() as session:
         view = show_schedule(session, name)
         fires = list_fires(session, view.schedule, count)
@@ -98,7 +101,7 @@ def show(*, name: str, count: int, as_json: bool) -> None:
 @reason_option
 @json_option
 def add(*, name: str, task: str, yes: bool, reason: str, as_json: bool, **options: Any) -> None:
-    """Add a schedule; its next five slots are shown before it is saved."""
+    """Add a schedule, after showing its next five slots."""
     definition = checked(new_definition(name, task, options))
     slots = preview(definition, utc_now())
     if not wants_to_save(definition, slots, yes=yes, as_json=as_json):
@@ -117,9 +120,9 @@ def add(*, name: str, task: str, yes: bool, reason: str, as_json: bool, **option
 @reason_option
 @json_option
 def edit(*, name: str, yes: bool, reason: str, as_json: bool, **options: Any) -> None:
-    """Change what is given of a schedule that a person made; its next five slots are shown before it is saved."""
+    """Change an operator's schedule, after showing its next five slots; options not given stay as they are."""
     changes = changed_fields(options)
-    with open_session() as session:  # ends with a rollback: this is the rehearsal
+    with open_session() as session:  # validates only: ends with a rollback
         row = catalog.edit(session, name, getpass.getuser(), **changes)
         definition = catalog.definition_of(row)
         session.rollback()
@@ -136,7 +139,7 @@ def edit(*, name: str, yes: bool, reason: str, as_json: bool, **options: Any) ->
 @reason_option
 @json_option
 def pause(*, name: str, reason: str, as_json: bool) -> None:
-    """Stop a schedule until it is resumed; a deploy does not change that."""
+    """Pause a schedule until it is resumed, across deploys."""
     with open_session() as session, session.begin():
         catalog.pause(session, name, getpass.getuser(), reason or None)
         record_operation(session, "schedules pause", name, reason=reason)
@@ -148,7 +151,7 @@ def pause(*, name: str, reason: str, as_json: bool) -> None:
 @reason_option
 @json_option
 def resume(*, name: str, reason: str, as_json: bool) -> None:
-    """Let a paused schedule go on; the slots in between are not made up for."""
+    """Resume a paused schedule; slots missed during the pause are not made up."""
     with open_session() as session, session.begin():
         catalog.resume(session, name, getpass.getuser())
         record_operation(session, "schedules resume", name, reason=reason)
@@ -157,11 +160,11 @@ def resume(*, name: str, reason: str, as_json: bool) -> None:
 
 @group.command("run", cls=ScheduleCommand)
 @name_argument
-@click.option("--force", is_flag=True, help="Even if it must not overlap and its last run is not done.")
+@click.option("--force", is_flag=True, help="Even if its overlap policy is skip and its last run has not finished.")
 @reason_option
 @json_option
 def run(*, name: str, force: bool, reason: str, as_json: bool) -> None:
-    """Enqueue one run now, with a slot of its own; the timetable goes on as before."""
+    """Enqueue one run now, without changing the schedule's own slots."""
     fire = run_now(current_engine(), current_app(), current_settings(), name, reason=reason, is_forced=force)
     if as_json:
         print_json({"name": name, "run_id": fire.id, "slot": fire.slot})
@@ -174,8 +177,8 @@ def run(*, name: str, force: bool, reason: str, as_json: bool) -> None:
 @destructive_options(needs_reason=False)
 @json_option
 def rm(*, name: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
-    """Delete a schedule that a person made, or one that code no longer declares; its fires stay recorded."""
-    check_consent(yes=yes, dry_run=dry_run)
+    """Delete an operator's schedule, or one that code no longer declares; its history is kept."""
+    check_confirmed(yes=yes, dry_run=dry_run)
     with open_session() as session:
         catalog.remove(session, name)
         if dry_run:
@@ -188,11 +191,11 @@ def rm(*, name: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -> No
 
 @group.command("preview", cls=ScheduleCommand)
 @definition_options
-@click.option("--from", "start_from", type=Moment(), metavar="WHEN", help="Slots after this; by default from now on.")
+@click.option("--from", "start_from", type=TimeParam(), metavar="WHEN", help="Slots after this time; default: now.")
 @click.option("--count", type=click.IntRange(1, 1000), default=5, show_default=True, help="Slots to show.")
 @json_option
 def preview_command(*, start_from: datetime | None, count: int, as_json: bool, **options: Any) -> None:
-    """Show the slots of a timing, without a schedule."""
+    """Show the slots of a timing without saving a schedule."""
     definition = new_definition("preview", "preview", options)
     check_times(definition)
     slots = preview(definition, start_from or utc_now(), count)

@@ -5,9 +5,9 @@ from uuid import UUID
 
 import click
 
-from taskyard.cli.kit.durations import Span
+from taskyard.cli.kit.common_options import json_option, reason_option
+from taskyard.cli.kit.durations import DurationParam
 from taskyard.cli.kit.exit_codes import OperatorCommand
-from taskyard.cli.kit.options import json_option, reason_option
 from taskyard.cli.kit.output import print_facts, print_json
 from taskyard.cli.webhooks import deliveries, endpoints, sending
 from taskyard.cli.webhooks.errors import WebhookCommand
@@ -35,7 +35,7 @@ group.add_command(sending.recover)
 @click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
 @click.option(
     "--overlap",
-    type=Span(),
+    type=DurationParam(),
     default="24h",
     show_default=True,
     help="How long the old secret signs beside the new one; at most 7d.",

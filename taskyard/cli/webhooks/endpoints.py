@@ -7,9 +7,10 @@ from uuid import UUID
 
 import click
 
-from taskyard.cli.kit.durations import Spans
-from taskyard.cli.kit.options import check_consent, destructive_options, json_option, reason_option
-from taskyard.cli.kit.output import print_facts, print_json, print_table
+from taskyard.cli.kit.common_options import check_confirmed, destructive_options, json_option, reason_option
+from taskyard.cli.kit.durations import DurationListParam
+from taskyard.cli.kit.output import print_facts, print_json
+from taskyard.cli.kit.tables import print_table
 from taskyard.cli.webhooks.errors import WebhookCommand
 from taskyard.cli.webhooks.sending import hand_over
 from taskyard.database.engine import open_session
@@ -58,7 +59,7 @@ def show(*, endpoint_id: UUID, as_json: bool) -> None:
 @click.option("--description", default="", metavar="TEXT", help="For people.")
 @click.option("--max-concurrency", type=int, metavar="N", help="Requests in flight, 1-1000.")
 @click.option("--rate", "rate_per_second", type=float, metavar="N", help="Requests per second at most.")
-@click.option("--retry-delays", type=Spans(), metavar="5s,5m,2h", help="Waits between attempts.")
+@click.option("--retry-delays", type=DurationListParam(), metavar="5s,5m,2h", help="Waits between attempts.")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with each request.")
 @click.option("--standard/--no-standard", "sends_standard", default=True, help="Standard Webhooks headers.")
 @click.option("--predictify/--no-predictify", "sends_predictify", default=True, help="X-Predictify headers.")
@@ -113,7 +114,7 @@ def enable(*, endpoint_id: UUID, reason: str, as_json: bool) -> None:
 @json_option
 def disable(*, endpoint_id: UUID, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
     """Stop sending to an endpoint; what was still to come is parked until it is enabled."""
-    check_consent(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
+    check_confirmed(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
     with open_session() as session, session.begin():
         endpoint = endpoints.find(session, endpoint_id)
         if dry_run:
@@ -132,7 +133,7 @@ def disable(*, endpoint_id: UUID, yes: bool, dry_run: bool, reason: str, as_json
 @json_option
 def rm(*, endpoint_id: UUID, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
     """Remove an endpoint that never had a delivery; disable one that had, so that its history stays."""
-    check_consent(yes=yes, dry_run=dry_run)
+    check_confirmed(yes=yes, dry_run=dry_run)
     with open_session() as session:
         endpoints.remove(session, endpoint_id)
         if not dry_run:

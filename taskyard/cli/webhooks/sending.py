@@ -13,18 +13,18 @@ import click
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
-from taskyard.cli.kit.exit_codes import FailedError, PartlyDoneError
-from taskyard.cli.kit.operator_log import announced
-from taskyard.cli.kit.options import (
-    Wait,
-    check_consent,
+from taskyard.cli.kit.common_options import (
+    WaitSecondsParam,
+    check_confirmed,
     check_selection,
     destructive_options,
     json_option,
     since_option,
     until_option,
 )
+from taskyard.cli.kit.exit_codes import FailedError, PartlyDoneError
 from taskyard.cli.kit.output import print_json
+from taskyard.cli.kit.recorded_changes import logged_bulk_change
 from taskyard.cli.webhooks.errors import WebhookCommand
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
@@ -39,7 +39,7 @@ LOOK_EVERY = 0.1  # seconds between two looks at SQL, which tells nobody when it
 wait_option = click.option(
     "--wait",
     "wait_seconds",
-    type=Wait(0, 600),
+    type=WaitSecondsParam(0, 600),
     default=20,
     show_default=True,
     help="Seconds to wait for the attempt; 0: do not wait.",
@@ -89,7 +89,7 @@ def redeliver(  # noqa: PLR0913 - an option each
     if delivery_id is not None:
         _redeliver_one(delivery_id, reason, wait_seconds, as_json=as_json)
         return
-    check_consent(yes=yes, dry_run=dry_run)
+    check_confirmed(yes=yes, dry_run=dry_run)
     if filters["event_type"] is not None:
         check_type(filters["event_type"])
     wanted = replay.Failed(**filters)
@@ -99,7 +99,10 @@ def redeliver(  # noqa: PLR0913 - an option each
         total = replay.count_failed(session, wanted)
     sent = total
     if not dry_run:
-        with announced("webhooks redeliver", reason=reason, facts=_plain(filters)) as row, open_session() as session:
+        with (
+            logged_bulk_change("webhooks redeliver", reason=reason, facts=_plain(filters)) as row,
+            open_session() as session,
+        ):
             sent = row.count = _send_batches(replay.reopen_failed(session, wanted), total)
     _report_many({"failed": sent}, dry_run=dry_run, as_json=as_json)
 
@@ -121,7 +124,7 @@ def recover(  # noqa: PLR0913 - an option each
     as_json: bool,
 ) -> None:
     """Send again all that failed for an endpoint since a moment."""
-    check_consent(yes=yes, dry_run=dry_run)
+    check_confirmed(yes=yes, dry_run=dry_run)
     if since is None:
         raise click.UsageError("say since when: --since 2h, or --since 2026-01-31T12:00")
     wanted = replay.Failed(endpoint_id=endpoint_id, since=since)
@@ -133,7 +136,7 @@ def recover(  # noqa: PLR0913 - an option each
     if not dry_run:
         facts = {"since": since.isoformat(), "missing": missing}
         with (
-            announced("webhooks recover", str(endpoint_id), reason=reason, facts=facts) as row,
+            logged_bulk_change("webhooks recover", str(endpoint_id), reason=reason, facts=facts) as row,
             open_session() as session,
         ):
             batches = [replay.reopen_failed(session, wanted)]
@@ -171,7 +174,7 @@ def _redeliver_one(delivery_id: UUID, reason: str, wait_seconds: float, *, as_js
 
 
 def _report_attempt(delivery_id: UUID, before: int, wait_seconds: float, *, as_json: bool) -> None:
-    """Wait for the attempt after number ``before``, and say what came of it."""
+    """WaitSecondsParam for the attempt after number ``before``, and say what came of it."""
     attempt = _next_attempt(delivery_id, before, wait_seconds)
     answer = attempt.answer if attempt else None
     if as_json:

@@ -199,7 +199,7 @@ def _derive(attempt: AttemptRow, run: RunRow, before: AttemptRow | None) -> None
 
 def _error(event: AuditEvent) -> tuple[str, str | None]:
     if event.kind == "cancelled":
-        return "Cancelled", " ".join(filter(None, (event.text("by"), event.text("reason", 1024)))) or None
+        return "Cancelled", ": ".join(filter(None, (event.text("by"), event.text("reason", 1024)))) or None
     return event.text("error") or "Error", event.error_message
 
 

@@ -21,6 +21,9 @@ def upgrade() -> None:
     _create_beat_state()
     _create_bulk_operations()
     _create_dead_letters()
+    _create_flows()
+    _create_flow_steps()
+    _create_flow_edges()
     _create_operator_log()
     _create_runs()
     _create_schedule_fires()
@@ -49,6 +52,9 @@ def downgrade() -> None:
         "taskyard_schedule_fires",
         "taskyard_runs",
         "taskyard_operator_log",
+        "taskyard_flow_edges",
+        "taskyard_flow_steps",
+        "taskyard_flows",
         "taskyard_dead_letters",
         "taskyard_bulk_operations",
         "taskyard_beat_state",
@@ -145,6 +151,84 @@ def _create_dead_letters() -> None:
     op.create_index("ix_taskyard_dead_letters_newest", "taskyard_dead_letters", ["state", "failed_at", "id"])
     op.create_index("ix_taskyard_dead_letters_operation", "taskyard_dead_letters", ["operation_id", "state"])
     op.create_index(op.f("ix_taskyard_dead_letters_task"), "taskyard_dead_letters", ["task"])
+
+
+def _create_flows() -> None:
+    op.create_table(
+        "taskyard_flows",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("key", sa.String(255)),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("ending", sa.String(16)),
+        sa.Column("reason", sa.String()),
+        sa.Column("steps", sa.Integer(), nullable=False),
+        sa.Column("open_steps", sa.Integer(), nullable=False),
+        sa.Column("guards", sa.Integer(), nullable=False),
+        sa.Column("deadline_seconds", sa.Float()),
+        sa.Column("check_at", MOMENT),
+        sa.Column("parent_id", sa.Uuid()),
+        sa.Column("parent_seq", sa.Integer()),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("started_at", MOMENT),
+        sa.Column("finished_at", MOMENT),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("key", name="uq_taskyard_flows_key"),
+    )
+    op.create_index("ix_taskyard_flows_newest", "taskyard_flows", ["created_at", "id"])
+    op.create_index("ix_taskyard_flows_state", "taskyard_flows", ["state", "created_at"])
+    op.create_index("ix_taskyard_flows_check", "taskyard_flows", ["check_at"])
+    op.create_index("ix_taskyard_flows_parent", "taskyard_flows", ["parent_id"])
+
+
+def _create_flow_steps() -> None:
+    op.create_table(
+        "taskyard_flow_steps",
+        sa.Column("flow_id", sa.Uuid(), nullable=False),
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("role", sa.String(8), nullable=False),
+        sa.Column("kind", sa.String(8), nullable=False),
+        sa.Column("task", sa.String(255)),
+        sa.Column("payload", JSON),
+        sa.Column("options", JSON),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("run_id", sa.String(155)),
+        sa.Column("waits_for", sa.Integer(), nullable=False),
+        sa.Column("group_seq", sa.Integer()),
+        sa.Column("target_seq", sa.Integer()),
+        sa.Column("next_member", sa.Integer()),
+        sa.Column("if_failed", sa.String(8), nullable=False),
+        sa.Column("is_cleanup", sa.Boolean(), nullable=False),
+        sa.Column("is_counted", sa.Boolean(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("polls", sa.Integer(), nullable=False),
+        sa.Column("result", JSON),
+        sa.Column("error", sa.String()),
+        sa.Column("deadline_seconds", sa.Float()),
+        sa.Column("deadline_at", MOMENT),
+        sa.Column("check_at", MOMENT),
+        sa.Column("started_at", MOMENT),
+        sa.Column("finished_at", MOMENT),
+        sa.PrimaryKeyConstraint("flow_id", "seq"),
+        sa.UniqueConstraint("flow_id", "name", name="uq_taskyard_flow_steps_name"),
+    )
+    op.create_index("ix_taskyard_flow_steps_check", "taskyard_flow_steps", ["check_at"])
+    op.create_index("ix_taskyard_flow_steps_run", "taskyard_flow_steps", ["run_id"])
+    op.create_index("ix_taskyard_flow_steps_group", "taskyard_flow_steps", ["flow_id", "group_seq", "seq"])
+
+
+def _create_flow_edges() -> None:
+    op.create_table(
+        "taskyard_flow_edges",
+        sa.Column("flow_id", sa.Uuid(), nullable=False),
+        sa.Column("parent", sa.Integer(), nullable=False),
+        sa.Column("child", sa.Integer(), nullable=False),
+        sa.Column("if_failed", sa.String(8), nullable=False),
+        sa.PrimaryKeyConstraint("flow_id", "parent", "child"),
+    )
+    op.create_index("ix_taskyard_flow_edges_child", "taskyard_flow_edges", ["flow_id", "child"])
 
 
 def _create_operator_log() -> None:

@@ -17,7 +17,7 @@ from uuid import UUID, uuid5
 from celery import Task
 from sqlmodel import Session
 
-from taskyard.broker.protocol.header import HEADER
+from taskyard.broker.protocol.header import FLOW_HEADER, HEADER
 from taskyard.database.columns import utc_now
 from taskyard.history import dead_letters
 from taskyard.history.dead_letters import claim_for_redrive, confirm_sent, find_dead_letter, reopen, take_over_redrive
@@ -165,6 +165,8 @@ class RedriveOrder:
             wanted["priority"] = priority
         options = message_options(self._payload.shown(), wanted)
         options["headers"][HEADER]["redrive_of"] = str(self._dead_letter.id)
+        if FLOW_HEADER in headers:
+            options["headers"][FLOW_HEADER] = headers[FLOW_HEADER]
         hard, soft = (*(headers.get("timelimit") or ()), None, None)[:2]
         kept = {
             "time_limit": hard,

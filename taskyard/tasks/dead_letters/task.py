@@ -2,7 +2,7 @@
 
 import binascii
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
 from uuid import uuid4
@@ -75,6 +75,19 @@ def bury(payload: BuryRun) -> None:
     with open_session() as session:
         insert_dead_letter(session, dead_letter_row(payload))
         session.commit()
+    for listener in _listeners:
+        listener(payload)
+
+
+type Listener = Callable[[BuryRun], None]
+
+_listeners: list[Listener] = []
+
+
+def when_buried(listener: Listener) -> Listener:
+    """Tell somebody of every dead letter once it is stored; if that fails, the letter is stored, and told, again."""
+    _listeners.append(listener)
+    return listener
 
 
 def dead_letter_row(payload: BuryRun) -> DeadLetter:

@@ -1,0 +1,29 @@
+"""Which step of which flow a message belongs to: the text that travels in its header."""
+
+from typing import Any, NamedTuple, Self
+from uuid import UUID
+
+from taskyard.broker.protocol.header import FLOW_HEADER
+
+__all__ = ["FLOW_HEADER", "StepRef"]
+
+
+class StepRef(NamedTuple):
+    """One release of one step."""
+
+    flow_id: UUID
+    seq: int
+    generation: int
+
+    def to_header(self) -> str:
+        """Return the text of the message header."""
+        return f"{self.flow_id}:{self.seq}:{self.generation}"
+
+    @classmethod
+    def read(cls, text: Any) -> Self | None:
+        """Return what a header says; None: it is none of ours."""
+        try:
+            flow_id, seq, generation = str(text).split(":")
+            return cls(UUID(flow_id), int(seq), int(generation))
+        except ValueError:
+            return None

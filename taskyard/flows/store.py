@@ -1,0 +1,184 @@
+"""The transactions of flows: begin a step, record how it ended, and let the flow go on, all exactly once."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import exists, func, or_, select, text, update
+from sqlmodel import Session, col
+
+from taskyard.database.columns import utc_now
+from taskyard.flows import machine
+from taskyard.flows.growing import add_to_flow
+from taskyard.flows.models import FlowRow, StepRow
+from taskyard.flows.outcomes import Outcome, apply_outcome
+from taskyard.flows.rows import Order, SqlRows
+from taskyard.flows.states import RUNNABLE
+from taskyard.flows.steprefs import StepRef
+from taskyard.webhooks.delivery.group_commit import Together
+
+type Verdict = Literal["run", "over", "redriven"]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Whether a message may run its step."""
+
+    verdict: Verdict
+    name: str = ""
+    started_at: datetime | None = None  # of this release
+    polls: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What follows from an outcome."""
+
+    goes_on: bool  # False for an attempt to come that its flow does not want any more
+    orders: Sequence[Order] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    ref: StepRef
+    run_id: str
+    attempt: int
+
+
+class FlowStore:
+    """Every method is one transaction; those of many threads at the same moment share one."""
+
+    def __init__(self, open_session: Callable[[], Session]) -> None:
+        self._open_session = open_session
+        self._begins = Together(self._begin_all)
+        self._outcomes = Together(self._record_all)
+
+    def begin(self, ref: StepRef, run_id: str, attempt: int) -> Start:
+        """Mark a step as running, if this message may run it."""
+        return self._begins.ask(_Asked(ref, run_id, attempt))
+
+    def record(self, outcome: Outcome) -> Advance:
+        """Record how an execution ended; of several for one release, the first final one counts."""
+        return self._outcomes.ask(outcome)
+
+    def unsent(self, ref: StepRef) -> list[Order]:
+        """Return what the end of this step released and nobody runs yet: whoever recorded it may have died since."""
+        with self._open_session() as session:
+            query = select(StepRow).where(
+                col(StepRow.flow_id) == ref.flow_id, col(StepRow.kind) == "task", col(StepRow.state) == "queued"
+            )
+            rows = session.scalars(query.order_by(col(StepRow.seq)).limit(100)).all()
+            return [Order.of(row) for row in rows]
+
+    def interrupted(self, ref: StepRef) -> list[Order]:
+        """Give up a step that was being run when its worker was lost, if its flow ends and so will not run it again."""
+
+        def act(rows: SqlRows, now: datetime, _session: Session) -> None:
+            step = rows.step(ref.seq)
+            is_ours = step.generation == ref.generation and step.state == "running"
+            if is_ours and step.role == "step" and rows.flow.state != "running":
+                machine.give_up(rows, step, machine.INTERRUPTED, now)
+
+        try:
+            return self.change(ref.flow_id, act)
+        except LookupError:
+            return []
+
+    def change(self, flow_id: UUID, action: Callable[[SqlRows, datetime, Session], None]) -> list[Order]:
+        """
+        Do something to a flow under its lock; return what is to be handed over.
+
+        Raises:
+            LookupError: There is no such flow.
+        """
+        with self._open_session() as session, session.begin():
+            found = lock_flows(session, [flow_id])
+            if not found:
+                raise LookupError(f"no flow {flow_id}")
+            rows = SqlRows(session, found[0])
+            action(rows, utc_now(), session)
+            session.flush()
+            return rows.orders()
+
+    def _begin_all(self, asked: Sequence[_Asked]) -> list[Start]:
+        now = utc_now()
+        with self._open_session() as session, session.begin():
+            if session.get_bind().dialect.name == "postgresql":
+                session.execute(text("SET LOCAL synchronous_commit TO off"))  # a lost start is found by its lease
+            return _in_order(asked, lambda one: _begin(session, one, now))
+
+    def _record_all(self, outcomes: Sequence[Outcome]) -> list[Advance]:
+        now = utc_now()
+        by_flow = defaultdict[UUID, list[int]](list)
+        for place, outcome in enumerate(outcomes):
+            by_flow[outcome.ref.flow_id].append(place)
+        answers = [Advance(goes_on=True)] * len(outcomes)
+        with self._open_session() as session, session.begin():
+            for flow in lock_flows(session, by_flow):
+                rows = SqlRows(session, flow)
+                mine = by_flow[flow.id]
+                _load(session, rows, [outcomes[place] for place in mine])
+                for place in mine:
+                    goes_on = apply_outcome(rows, outcomes[place], now, partial(add_to_flow, session, rows))
+                    answers[place] = Advance(goes_on, rows.orders())
+            session.flush()
+        return answers
+
+
+def lock_flows(session: Session, flow_ids: Sequence[UUID] | dict[UUID, Any]) -> Sequence[FlowRow]:
+    """Lock the rows of flows, always in the same order, so that no two transactions wait for each other."""
+    query = select(FlowRow).where(col(FlowRow.id).in_(list(flow_ids))).order_by(col(FlowRow.id)).with_for_update()
+    return session.scalars(query).all()
+
+
+def _in_order(asked: Sequence[_Asked], act: Callable[[_Asked], Start]) -> list[Start]:
+    """Act in the order of the rows, so that two transactions never wait for each other; answer in the given order."""
+    places = sorted(range(len(asked)), key=lambda place: asked[place].ref)
+    answers: dict[int, Start] = {place: act(asked[place]) for place in places}
+    return [answers[place] for place in range(len(asked))]
+
+
+def _begin(session: Session, asked: _Asked, now: datetime) -> Start:
+    ref = asked.ref
+    wants_it = exists().where(
+        col(FlowRow.id) == ref.flow_id, or_(col(FlowRow.state) == "running", col(StepRow.role) != "step")
+    )
+    statement = (
+        update(StepRow)
+        .where(
+            col(StepRow.flow_id) == ref.flow_id,
+            col(StepRow.seq) == ref.seq,
+            col(StepRow.generation) == ref.generation,
+            col(StepRow.state).in_(RUNNABLE),
+            wants_it,
+        )
+        .values(
+            state="running",
+            run_id=asked.run_id,
+            attempts=asked.attempt,
+            started_at=func.coalesce(col(StepRow.started_at), now),
+        )
+        .returning(col(StepRow.name), col(StepRow.started_at), col(StepRow.polls), col(StepRow.options))
+        .execution_options(synchronize_session=False)
+    )
+    row = session.execute(statement).one_or_none()
+    if row is None:
+        return Start("over")
+    return Start("run", row.name, row.started_at, row.polls, row.options or {})
+
+
+def _load(session: Session, rows: SqlRows, outcomes: Sequence[Outcome]) -> None:
+    """Load the steps and their children for a whole batch: two statements instead of two for each."""
+    seqs = [outcome.ref.seq for outcome in outcomes]
+    loaded = session.scalars(
+        select(StepRow).where(col(StepRow.flow_id) == rows.flow.id, col(StepRow.seq).in_(seqs))
+    ).all()
+    rows.load_children([step.seq for step in loaded if step.group_seq is None])
+    for step in loaded:
+        if step.group_seq is not None:
+            rows.know_childless(step.seq)

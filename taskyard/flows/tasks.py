@@ -1,0 +1,45 @@
+"""The task about flows, and where the platform's tasks meet them: how a step is run, and what a dead letter means."""
+
+from collections.abc import Collection
+from dataclasses import asdict
+
+from taskyard.broker.admin.message_lookup import find_live_runs
+from taskyard.broker.server.client import shared_client
+from taskyard.database.engine import open_session
+from taskyard.flows.payloads import SweepFlows
+from taskyard.flows.running import run_step
+from taskyard.flows.steering import step_was_buried
+from taskyard.flows.steprefs import FLOW_HEADER, StepRef
+from taskyard.flows.sweeping import Sweeper
+from taskyard.settings.loading import current_settings
+from taskyard.settings.queues import MAINTENANCE
+from taskyard.tasks.dead_letters.task import BuryRun, when_buried
+from taskyard.tasks.declaration import task
+from taskyard.tasks.policy import Policy
+from taskyard.tasks.settle import supervise
+
+SWEEP = Policy(max_attempts=1)  # the next one comes on schedule
+
+supervise(FLOW_HEADER, run_step)
+
+
+@when_buried
+def tell_flow(letter: BuryRun) -> None:
+    """Let the flow know of a run that failed where no handler could say so; of others it knows already."""
+    ref = StepRef.read((letter.headers or {}).get(FLOW_HEADER))
+    if ref is not None:
+        step_was_buried(ref, f"{letter.reason}: {letter.error}: {letter.message}")
+
+
+@task("flows.sweep", SweepFlows, queue=MAINTENANCE, policy=SWEEP)
+def sweep(_payload: SweepFlows) -> dict[str, int]:
+    """Send again what was lost, and end what is too late; see :class:`taskyard.flows.sweeping.Sweeper`."""
+    return asdict(Sweeper(open_session, _held_runs).sweep())
+
+
+def _held_runs(run_ids: Collection[str]) -> Collection[str]:
+    """Ask the broker; stock kombu cannot be asked, and there a repeated message is the lesser evil."""
+    settings = current_settings()
+    if settings.taskyard_transport == "redis":
+        return ()
+    return find_live_runs(shared_client(settings.redis_url), settings.taskyard_key_prefix, run_ids)

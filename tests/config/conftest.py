@@ -1,5 +1,0 @@
-"""Databases for the tests of this folder."""
-
-from tests.databases import servers
-
-__all__ = ["servers"]

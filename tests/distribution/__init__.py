@@ -1,0 +1,1 @@
+"""What people install: the wheel in an environment, and beside packages, that are not ours."""

@@ -1,0 +1,122 @@
+"""A broker, a database and workers for flows, and what a test wants to know of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from redis import Redis
+from sqlalchemy import update
+from sqlmodel import Session, col, select
+
+from taskyard.broker.admin.message_lookup import find_live_runs
+from taskyard.database.columns import utc_now
+from taskyard.flows.models import FlowRow, StepRow
+from taskyard.flows.states import ENDED_FLOWS
+from taskyard.flows.sweeping import Sweeper, Swept
+from taskyard.history.models import DeadLetter
+from tests.databases import Database
+from tests.servers import Server
+from tests.waiting import wait_for
+from tests.workers import MINIMAL, Worker
+
+LIMIT = 60  # seconds; the machine may be busy
+PREFIX = "taskyard:"
+
+
+class FlowStage:
+    """One broker, one database, and the environment that points to them."""
+
+    def __init__(self, valkey: Server, database: Database, folder: Path, env: Mapping[str, str]) -> None:
+        self.valkey, self.database, self.folder = valkey, database, folder
+        self.env = dict(env)
+        self.notes = folder / "notes"
+        self._workers: list[Worker] = []
+
+    def worker(self, name: str = "worker", pool: str = "threads", slots: int = 4, **env: str) -> Worker:
+        """Start a worker; it is killed at the end of the test."""
+        arguments = ("-Q", "celery,dead-letter,maintenance", "-P", pool, "-c", str(slots), *MINIMAL)
+        worker = Worker("tests.flows.app", self.folder, name=name, arguments=arguments, env={**self.env, **env})
+        self._workers.append(worker)
+        return worker.start()
+
+    def session(self) -> Session:
+        """A session on the database."""
+        return self.database.session()
+
+    def flow(self, flow_id: UUID) -> FlowRow:
+        """The flow's row."""
+        with self.session() as session:
+            return session.exec(select(FlowRow).where(FlowRow.id == flow_id)).one()
+
+    def steps(self, flow_id: UUID) -> dict[str, StepRow]:
+        """The flow's steps by name."""
+        with self.session() as session:
+            rows = session.exec(select(StepRow).where(StepRow.flow_id == flow_id).order_by(col(StepRow.seq))).all()
+        return {row.name: row for row in rows}
+
+    def states(self, flow_id: UUID) -> dict[str, str]:
+        """The states of the flow's steps by name."""
+        return {name: row.state for name, row in self.steps(flow_id).items()}
+
+    def wait_ended(self, flow_id: UUID, limit: float = LIMIT) -> str:
+        """Wait until the flow has ended; return its state."""
+        wait_for(
+            lambda: self.flow(flow_id).state in ENDED_FLOWS, limit, "the flow has ended", lambda: self.tell(flow_id)
+        )
+        return self.flow(flow_id).state
+
+    def wait_step(self, flow_id: UUID, name: str, state: str) -> None:
+        """Wait until a step is in a state."""
+        wait_for(
+            lambda: self.steps(flow_id)[name].state == state, LIMIT, f"{name} is {state}", lambda: self.tell(flow_id)
+        )
+
+    def tell(self, flow_id: UUID) -> str:
+        """The flow and its steps, for messages of failed tests."""
+        flow = self.flow(flow_id)
+        steps = [f"{row.name}={row.state} {row.error or ''}" for row in self.steps(flow_id).values()]
+        logs = "\n".join(worker.tail() for worker in self._workers)
+        return f"{flow.state} {flow.reason}: {steps}\n{logs}"
+
+    def done(self) -> list[str]:
+        """What steps noted, in order."""
+        return self.notes.read_text().splitlines() if self.notes.exists() else []
+
+    def make_due(self) -> None:
+        """Let the sweeper look at everything now."""
+        with self.session() as session, session.begin():
+            session.execute(update(StepRow).where(col(StepRow.check_at).is_not(None)).values(check_at=utc_now()))
+
+    def sweep(self) -> Swept:
+        """Look for what is due."""
+        with Redis.from_url(self.valkey.url) as client:
+            return Sweeper(self.session, lambda runs: find_live_runs(client, PREFIX, runs)).sweep()
+
+    def letters(self) -> list[DeadLetter]:
+        """All dead letters."""
+        with self.session() as session:
+            return list(session.exec(select(DeadLetter)).all())
+
+    def stop(self) -> None:
+        """Kill what runs."""
+        for worker in self._workers:
+            if worker.is_running:
+                worker.kill()
+
+
+def environment(valkey: Server, database: Database, folder: Path) -> dict[str, str]:
+    """The variables of the platform."""
+    return {
+        "REDIS_URL": valkey.url,
+        "DATABASE_URL": database.url,
+        "TASKYARD_DATA": str(folder),
+        "LOG_FORMAT": "json",
+        "WORKER_QUEUE_STALLED_INTERVAL": "1000",
+        "WORKER_SHUTDOWN_SECONDS": "1",
+    }
+
+
+def facts(row: Any, *names: str) -> tuple[Any, ...]:
+    """Some columns of a row."""
+    return tuple(getattr(row, name) for name in names)
