@@ -11,13 +11,21 @@ if TYPE_CHECKING:
     from taskyard.app import Taskyard
     from taskyard.domain import CommandGroup, Domain, Tables
     from taskyard.flows.current import Pending, add_steps, failures_of, result_of, results_of
-    from taskyard.flows.definition import Flow, FlowRun, Poll
+    from taskyard.flows.definition import Flow, FlowRun
+    from taskyard.flows.polling import Poll
     from taskyard.flows.steering import cancel_flow, resume_flow, signal_flow
     from taskyard.history.audit_policy import AuditPolicy
     from taskyard.settings.queues import DEFAULT, MAINTENANCE, Queue
-    from taskyard.tasks.call_options import CallOptions, Run
+    from taskyard.tasks.call_options import CallOptions, RunHandle
     from taskyard.tasks.declaration import TypedTask, task
-    from taskyard.tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze, UnknownTaskError
+    from taskyard.tasks.errors import (
+        InvalidPayloadError,
+        PermanentError,
+        RetryAfter,
+        Snooze,
+        Superseded,
+        UnknownTaskError,
+    )
     from taskyard.tasks.payloads import Hidden, Payload, Secret
     from taskyard.tasks.policy import Exponential, Policy
     from taskyard.tasks.reporting import progress
@@ -29,13 +37,17 @@ _HOMES = {
     "taskyard.app": ("Taskyard",),
     "taskyard.domain": ("CommandGroup", "Domain", "Tables"),
     "taskyard.flows.current": ("Pending", "add_steps", "failures_of", "result_of", "results_of"),
-    "taskyard.flows.definition": ("Flow", "FlowRun", "Poll"),
+    "taskyard.flows.definition": ("Flow", "FlowRun"),
+    "taskyard.flows.polling": ("Poll",),
     "taskyard.flows.steering": ("cancel_flow", "resume_flow", "signal_flow"),
     "taskyard.history.audit_policy": ("AuditPolicy",),
     "taskyard.settings.queues": ("DEFAULT", "MAINTENANCE", "Queue"),
-    "taskyard.tasks.call_options": ("CallOptions", "Run"),
+    "taskyard.tasks.call_options": ("CallOptions", "RunHandle"),
     "taskyard.tasks.declaration": ("TypedTask", "task"),
-    "taskyard.tasks.errors": ("InvalidPayloadError", "PermanentError", "RetryAfter", "Snooze", "UnknownTaskError"),
+    "taskyard.tasks.errors": (
+        *("InvalidPayloadError", "PermanentError", "RetryAfter"),
+        *("Snooze", "Superseded", "UnknownTaskError"),
+    ),
     "taskyard.tasks.payloads": ("Hidden", "Payload", "Secret"),
     "taskyard.tasks.policy": ("Exponential", "Policy"),
     "taskyard.tasks.reporting": ("progress",),
@@ -64,9 +76,10 @@ __all__ = [
     "Poll",
     "Queue",
     "RetryAfter",
-    "Run",
+    "RunHandle",
     "Secret",
     "Snooze",
+    "Superseded",
     "Tables",
     "Taskyard",
     "TypedTask",

@@ -17,6 +17,7 @@ from taskyard.logging import configure_logging
 from taskyard.settings.celery_settings import celery_config
 from taskyard.settings.loading import add_group, current_settings
 from taskyard.settings.queues import declare
+from taskyard.tasks.canvas_checks import check_followers
 from taskyard.tasks.current_app import PlatformApp, add_app
 from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.reporting import AttemptLogs
@@ -73,11 +74,28 @@ class Taskyard(PlatformApp):
         from taskyard.broker.worker.signal_handlers import SoftSignals  # noqa: PLC0415 - as above
         from taskyard.history.writer.bootstep import AuditWriter  # noqa: PLC0415 - as above
         from taskyard.monitor.in_worker import WorkerMonitor  # noqa: PLC0415 - as above
+        from taskyard.tasks.slot_shares import SlotShares  # noqa: PLC0415 - as above
         from taskyard.tasks.start_checks import StartCheck  # noqa: PLC0415 - as above
 
-        self.steps["worker"].update({AuditWriter, SoftSignals, WorkerMonitor, StartCheck})
+        self.steps["worker"].update({AuditWriter, SlotShares, SoftSignals, WorkerMonitor, StartCheck})
         use_portable_errors()  # before the pool makes its processes
         return super().Worker
+
+    def send_task(  # type: ignore[override]  # Celery's options pass through
+        self, name: str, args: Any = None, kwargs: Any = None, **options: Any
+    ) -> Any:
+        """
+        Send a task, as Celery does; all calls end here.
+
+        A call by name keeps its result, as Celery's own default is: its caller has no task to ask whether it does.
+
+        Raises:
+            InvalidPayloadError: A step that follows it in a chain does not fit its task; nothing was sent.
+        """
+        if options.get("task_type") is None and options.get("ignore_result") is None:
+            options["ignore_result"] = False
+        check_followers(self, options)
+        return super().send_task(name, args, kwargs, **options)
 
     def _configuration(self) -> dict[str, Any]:
         settings = current_settings()

@@ -18,7 +18,7 @@ from taskyard.cli.kit.rates import RateParam, rate_text
 from taskyard.cli.kit.recorded_changes import logged_change, queue_control
 from taskyard.cli.kit.tables import print_table
 from taskyard.database.columns import utc_now
-from taskyard.settings.queues import QUEUES
+from taskyard.tasks.known_queues import known_queues
 
 STATES = ("waiting", "delayed", "active", "dead")
 MAX_PEEKED = 1000
@@ -36,7 +36,7 @@ class QueueParam(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002 - Click's signature
         """Check that it is declared: a typo must not pause a queue that does not exist."""
-        known = [queue.name for queue in QUEUES]
+        known = known_queues()
         if value not in known:
             raise NotFoundError(f"no queue {value!r}; known queues: {', '.join(known)}")
         return str(value)
@@ -68,7 +68,7 @@ def group() -> None:
 @json_option
 def ls(*, as_json: bool) -> None:
     """List queues with message counts, consumers and limits."""
-    found = [queue_control().counts(queue.name) for queue in QUEUES]
+    found = [queue_control().counts(queue) for queue in known_queues()]
     if as_json:
         print_json({"items": [_facts(counts) for counts in found]})
         return

@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from taskyard.flows.plan import FlowDefinitionError, Plan, PlannedStep, check_name, check_plan
+from taskyard.flows.plan import FlowDefinitionError, FlowPlan, PlannedStep, check_name, check_plan
+from taskyard.flows.polling import Poll, seconds_of
 from taskyard.flows.states import POLICIES, IfFailed
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.tasks.option_checks import LONGEST_TEXTS, check_options
@@ -22,29 +23,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 500  # members of a group that run at once, unless it says another number
 MOST_AT_ONCE = 10_000
-LONGEST = timedelta(days=3650)
-
-
-@dataclass(frozen=True, slots=True)
-class Poll:
-    """How a step that asks for something looks again while its handler raises :class:`taskyard.flows.Pending`."""
-
-    every: timedelta  # the first pause
-    within: timedelta  # from the step's start; then it has failed
-    growth: float = 1.0  # each pause is the one before times this
-    longest: timedelta | None = None  # of a growing pause; None: as long as `every` x 10
-
-    def __post_init__(self) -> None:
-        if not timedelta(milliseconds=10) <= self.every <= self.within <= LONGEST:
-            raise FlowDefinitionError(f"Poll: every {self.every} within {self.within} has no meaning")
-        if not 1 <= self.growth <= 10:  # noqa: PLR2004 - a pause that shrinks, or explodes, is a slip
-            raise FlowDefinitionError(f"Poll: growth {self.growth} is not between 1 and 10")
-
-    def facts(self) -> dict[str, float]:
-        """Return it in seconds, as it is stored."""
-        longest = self.longest or self.every * 10
-        seconds = {"every": self.every, "within": self.within, "longest": longest}
-        return {**{name: span.total_seconds() for name, span in seconds.items()}, "growth": self.growth}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +73,7 @@ class Flow:
         """
         if key is not None:
             _check_key(key)
-        self.plan = Plan(
+        self.plan = FlowPlan(
             name=check_name("flow", name), key=key, deadline_seconds=seconds_of("deadline", deadline), edges=[]
         )
 
@@ -195,6 +173,23 @@ class Flow:
         made.role = "failure"
         self.plan.steps.append(made)
 
+    @classmethod
+    def from_canvas(cls, name: str, canvas: Any, *, key: str | None = None, deadline: timedelta | None = None) -> Flow:
+        """
+        Make a flow of a Celery canvas: `chain`, `group` and `chord` of platform tasks by `.si()`, nested as you like.
+
+        A group of one task becomes a group of the flow, so that ten thousand members are no burden. Steps are called
+        by their tasks, with a number.
+
+        Raises:
+            FlowDefinitionError: A signature takes the result of another one, or has options that a step has not.
+        """
+        from taskyard.flows.canvas import add_canvas  # noqa: PLC0415 - a flow that is written as one needs no canvas
+
+        flow = cls(name, key=key, deadline=deadline)
+        add_canvas(flow, canvas)
+        return flow
+
     def start(self) -> FlowRun:
         """
         Store the flow and hand its first steps to the broker.
@@ -272,21 +267,6 @@ class FlowRun:
 
     id: UUID
     is_duplicate: bool = False  # True: there was one with this key; nothing was written
-
-
-def seconds_of(what: str, span: timedelta | None) -> float | None:
-    """
-    Return a span in seconds; None stays None.
-
-    Raises:
-        FlowDefinitionError: It is no span of time that lies ahead.
-    """
-    if span is None:
-        return None
-    given: Any = span
-    if not isinstance(given, timedelta) or not timedelta(0) < given <= LONGEST:
-        raise FlowDefinitionError(f"{what} {str(span)[:40]}: use a timedelta of more than 0 and at most 10 years")
-    return span.total_seconds()
 
 
 def _check_key(key: str) -> None:

@@ -2,11 +2,14 @@
 
 from collections.abc import Collection
 from dataclasses import asdict
+from datetime import timedelta
 
 from taskyard.broker.admin.message_lookup import find_live_runs
 from taskyard.broker.server.client import shared_client
+from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.flows.payloads import SweepFlows
+from taskyard.flows.retention import prune_flows
 from taskyard.flows.running import run_step
 from taskyard.flows.steering import step_was_buried
 from taskyard.flows.steprefs import FLOW_HEADER, StepRef
@@ -33,8 +36,11 @@ def tell_flow(letter: BuryRun) -> None:
 
 @task("flows.sweep", SweepFlows, queue=MAINTENANCE, policy=SWEEP)
 def sweep(_payload: SweepFlows) -> dict[str, int]:
-    """Send again what was lost, and end what is too late; see :class:`taskyard.flows.sweeping.Sweeper`."""
-    return asdict(Sweeper(open_session, _held_runs).sweep())
+    """Send lost steps again, end what is too late, delete what is old."""
+    swept = asdict(Sweeper(open_session, _held_runs).sweep())
+    days = current_settings().audit_log_retention_days
+    pruned = prune_flows(open_session, utc_now() - timedelta(days=days)) if days else 0
+    return {**swept, "pruned": pruned}
 
 
 def _held_runs(run_ids: Collection[str]) -> Collection[str]:

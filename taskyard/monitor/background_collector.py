@@ -15,8 +15,8 @@ from taskyard.database.engine import open_session
 from taskyard.gauges import GaugeSample
 from taskyard.history.queries.dead_letter_gauges import dead_letter_gauges
 from taskyard.history.writer.event_writer import backlog, backlog_age
-from taskyard.settings.queues import QUEUES
 from taskyard.tasks.current_app import current_app
+from taskyard.tasks.known_queues import known_queues
 
 COLLECT_EVERY = 5.0  # seconds between two collections
 STALE_AFTER = 30.0  # seconds after which a value is no longer shown
@@ -62,9 +62,9 @@ def broker_gauges(client: Redis, prefix: str) -> Iterator[GaugeSample]:
     """Yield message counts and consumers of each queue, the audit backlog, and the broker's memory."""
     control = QueueControl(client, prefix)
     workers: set[bytes] = set()
-    for queue in QUEUES:
-        counts = control.counts(queue.name)
-        label = {"queue": queue.name}
+    for queue in known_queues():
+        counts = control.counts(queue)
+        label = {"queue": queue}
         for state in ("waiting", "delayed", "active", "dead"):
             value = float(getattr(counts, state))
             yield GaugeSample("taskyard_queue_messages", "Messages of a queue", value, {**label, "state": state})
@@ -72,7 +72,7 @@ def broker_gauges(client: Redis, prefix: str) -> Iterator[GaugeSample]:
         yield GaugeSample("taskyard_queue_oldest_seconds", "Age of the next message", oldest, label)
         yield GaugeSample("taskyard_queue_consumers", "Consumers of a queue", float(counts.consumers), label)
         yield GaugeSample("taskyard_queue_paused", "1 while the queue is paused", float(counts.is_paused), label)
-        workers |= set(control.consumers(queue.name))
+        workers |= set(control.consumers(queue))
     yield GaugeSample("taskyard_workers", "Worker processes that consume any queue", float(len(workers)))
     yield GaugeSample("taskyard_audit_backlog", "Events not written to SQL yet", float(backlog(client, prefix)))
     age = backlog_age(client, prefix).total_seconds()
@@ -92,7 +92,7 @@ def broker_memory(client: Redis) -> tuple[int, int]:
 def database_gauges(open_one: Callable[[], Session] = open_session) -> Iterator[GaugeSample]:
     """Yield gauges of dead letters and of each domain."""
     with open_one() as session:
-        yield from dead_letter_gauges(session, (queue.name for queue in QUEUES))
+        yield from dead_letter_gauges(session, known_queues())
         for domain in current_app().domains:
             if gauges := domain.load("gauges"):
                 yield from gauges(session)

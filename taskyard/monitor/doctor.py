@@ -1,6 +1,9 @@
 """Problems of a deployment and how to fix them; more than readiness, for people."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,32 +22,58 @@ from taskyard.history.queries.runs import RunFilter
 from taskyard.history.writer.event_writer import backlog
 from taskyard.migrations import schema
 from taskyard.monitor.background_collector import broker_memory
+from taskyard.monitor.backlog_checks import (
+    check_dead_letters,
+    check_dead_messages,
+    check_schedules,
+    check_stock_lists,
+)
 from taskyard.settings.group import SettingsError
 from taskyard.settings.loading import current_settings, setting_groups
 from taskyard.settings.platform import Settings
 from taskyard.settings.profiles import PROFILES
-from taskyard.settings.queues import QUEUES
 from taskyard.tasks.current_app import current_app
+from taskyard.tasks.known_queues import known_queues
 from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.start_checks import check_settings
 
 SKEW = timedelta(seconds=2)  # tolerated difference between two clocks
 MASK = "***"
 MIB = 2**20
+LIMIT = 20.0  # seconds for all checks together
 NEARLY_FULL = 0.8  # of the broker's memory; as in dashboards/taskyard.rules.yml
 
 
 def examine(client: Redis, engine: Engine, settings: Settings) -> list[Finding]:
-    """Run all checks; a server that does not answer is a finding, not an error."""
-    found: list[Finding] = []
-    for name, check in _examinations(client, engine, settings).items():
-        try:
-            found += check()
-        except (RedisError, SQLAlchemyError, OSError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            fix = "check DATABASE_URL, and that the server runs" if isinstance(error, SQLAlchemyError) else _BROKER_FIX
-            found.append(Finding(name, "fault", f"no answer: {reason}", fix))
-    return found
+    """
+    Run all checks at once; a server that does not answer is a finding, not an error.
+
+    Takes no longer than the slowest check, and at most `LIMIT`: a hanging server would make each check wait for it.
+    """
+    current_app().loader.import_default_modules()  # one thread imports, not several
+    examinations = _examinations(client, engine, settings)
+    found: dict[str, list[Finding]] = {}
+
+    def run(name: str) -> None:
+        found[name] = _findings(name, examinations[name])
+
+    threads = [threading.Thread(target=run, args=(name,), daemon=True) for name in examinations]
+    deadline = time.monotonic() + LIMIT
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
+    late = Finding("", "fault", f"no answer within {LIMIT:g} s", "check that the servers respond")
+    return [each for name in examinations for each in found.get(name, [replace(late, name=name)])]
+
+
+def _findings(name: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    try:
+        return list(check())
+    except (RedisError, SQLAlchemyError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        fix = "check DATABASE_URL, and that the server runs" if isinstance(error, SQLAlchemyError) else _BROKER_FIX
+        return [Finding(name, "fault", f"no answer: {reason}", fix)]
 
 
 def shown_settings() -> dict[str, Any]:
@@ -66,6 +95,10 @@ def _examinations(client: Redis, engine: Engine, settings: Settings) -> dict[str
         "schema": lambda: _schema(engine),
         "scheduler": lambda: _scheduler(client, prefix),
         "queues": lambda: _queues(control, settings),
+        "dead messages": lambda: check_dead_messages(control, engine, known_queues()),
+        "stock messages": lambda: _stock_lists(client, settings),
+        "dead letters": lambda: check_dead_letters(engine),
+        "schedules": lambda: check_schedules(engine),
         "tasks": _tasks,
         "settings": _settings,
         "audit": lambda: _audit(client, settings),
@@ -144,21 +177,25 @@ def _queues(control: QueueControl, settings: Settings) -> Iterator[Finding]:
     if settings.taskyard_transport == "redis":
         yield Finding("queues", "warning", "stock kombu does not track consumers", "unset TASKYARD_TRANSPORT")
         return
-    for queue in QUEUES:
-        counts = control.counts(queue.name)
-        name = f"queue {queue.name}"
+    for queue in known_queues():
+        counts = control.counts(queue)
+        name = f"queue {queue}"
         if not counts.consumers:
-            fix = f"celery -A tasks worker -Q {queue.name}"
+            fix = f"celery -A tasks worker -Q {queue}"
             yield Finding(name, "fault", f"no consumer, {counts.waiting} waiting", fix)
         elif counts.is_paused:
-            fix = f"celery -A tasks queues resume {queue.name}"
+            fix = f"celery -A tasks queues resume {queue}"
             yield Finding(name, "warning", f"paused: {counts.limits.pause_reason or 'no reason given'}", fix)
         else:
             yield Finding(name, "ok", f"{_count(counts.consumers, 'consumer')}, {counts.waiting} waiting")
 
 
+def _stock_lists(client: Redis, settings: Settings) -> Iterator[Finding]:
+    if settings.taskyard_transport != "redis":
+        yield from check_stock_lists(client, known_queues())
+
+
 def _tasks() -> Iterator[Finding]:
-    current_app().loader.import_default_modules()
     ours = [task for task in current_app().tasks.values() if isinstance(task, PlatformTask)]
     yield Finding("tasks", "ok", f"{len(ours)} tasks, each with a declared queue")
     if endless := sorted(task.name for task in ours if not _keeps_its_limits(task)):
@@ -167,7 +204,6 @@ def _tasks() -> Iterator[Finding]:
 
 
 def _settings() -> Iterator[Finding]:
-    current_app().loader.import_default_modules()
     try:
         check_settings()
     except SettingsError as error:

@@ -16,7 +16,7 @@ from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.history.writer.event_writer import backlog
 from taskyard.migrations import schema
 from taskyard.settings.platform import Settings
-from taskyard.settings.queues import QUEUES
+from taskyard.tasks.known_queues import known_queues
 
 CHECK_EVERY = 1.0  # seconds between two runs of a check
 MIGRATIONS_EVERY = 10.0  # seconds; this check reads the revision files
@@ -105,7 +105,7 @@ def _consumers(client: Redis, settings: Settings) -> str:
     if settings.taskyard_transport == "redis":  # stock kombu does not track consumers
         return ""
     control = QueueControl(client, settings.taskyard_key_prefix)
-    unserved = [queue.name for queue in QUEUES if not control.counts(queue.name).consumers]
+    unserved = [queue for queue in known_queues() if not control.counts(queue).consumers]
     return f"no consumer: {', '.join(unserved)}" if unserved else ""
 
 

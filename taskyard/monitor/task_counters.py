@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from taskyard.broker.worker.observers import ExecutionObserver, ExecutionResult, TaskExecution
-from taskyard.settings.queues import QUEUES
+from taskyard.tasks.known_queues import known_queues
 
 DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)  # seconds
 WAITS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21_600)  # seconds
@@ -28,7 +28,7 @@ class TaskMeters(ExecutionObserver):
             buckets=WAITS,
             registry=registry,
         )
-        self._queues = frozenset(queue.name for queue in QUEUES)
+        self._queues = frozenset(known_queues())
         self._tasks: set[str] = set()
 
     def started(self, execution: TaskExecution) -> None:

@@ -6,11 +6,12 @@ from typing import Any, Literal, TypedDict
 from celery.result import AsyncResult
 
 from taskyard.broker.protocol.header import HEADER, Dedup
+from taskyard.settings.loading import current_settings
 from taskyard.settings.queues import NORMAL, PriorityName, priority_number
 from taskyard.tasks.option_checks import OURS, check_options
 
 
-class Run(AsyncResult[Any]):
+class RunHandle(AsyncResult[Any]):
     """The handle of an enqueued task; ``id`` is its run id for ``celery -A tasks jobs show``."""
 
     is_duplicate: bool = False  # True: nothing was sent, a run with the same dedup key is already there
@@ -48,6 +49,8 @@ def message_options(shown: dict[str, Any], options: dict[str, Any]) -> dict[str,
     check_options(options)
     ours = {name: options.pop(name) for name in OURS & options.keys()}
     header: dict[str, Any] = {"args": shown}
+    if not current_settings().audit_enabled:
+        header["unrecorded"] = True
     header |= {name: ours[name] for name in ("max_attempts", "group_key", "user_id", "lifo") if ours.get(name)}
     if (dedup := _dedup(ours)) is not None:
         header["dedup"] = dedup

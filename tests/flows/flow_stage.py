@@ -1,6 +1,6 @@
 """A broker, a database and workers for flows, and what a test wants to know of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -10,11 +10,17 @@ from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 from taskyard.broker.admin.message_lookup import find_live_runs
+from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.columns import utc_now
+from taskyard.flows.handover import hand_over
 from taskyard.flows.models import FlowRow, StepRow
+from taskyard.flows.outcomes import Outcome
 from taskyard.flows.states import ENDED_FLOWS
-from taskyard.flows.sweeping import Sweeper, Swept
+from taskyard.flows.steprefs import StepRef
+from taskyard.flows.store import FlowStore, Start
+from taskyard.flows.sweeping import FlowsSwept, Sweeper
 from taskyard.history.models import DeadLetter
+from taskyard.tasks.dead_letters.redrive import redrive
 from tests.databases import Database
 from tests.servers import Server
 from tests.waiting import wait_for
@@ -40,6 +46,17 @@ class FlowStage:
         self._workers.append(worker)
         return worker.start()
 
+    def restarting(self, pool: str, is_done: Callable[[], bool]) -> None:
+        """Keep two workers running, however often they die, until it is done."""
+
+        def look() -> bool:
+            alive = [worker for worker in self._workers if worker.is_running]
+            if len(alive) < 2:
+                self.worker(f"again{len(self._workers)}", pool, 2)
+            return is_done()
+
+        wait_for(look, 2 * LIMIT, "it is done", lambda: "\n".join(worker.tail() for worker in self._workers))
+
     def session(self) -> Session:
         """A session on the database."""
         return self.database.session()
@@ -59,11 +76,10 @@ class FlowStage:
         """The states of the flow's steps by name."""
         return {name: row.state for name, row in self.steps(flow_id).items()}
 
-    def wait_ended(self, flow_id: UUID, limit: float = LIMIT) -> str:
-        """Wait until the flow has ended; return its state."""
-        wait_for(
-            lambda: self.flow(flow_id).state in ENDED_FLOWS, limit, "the flow has ended", lambda: self.tell(flow_id)
-        )
+    def wait_ended(self, flow_id: UUID, limit: float = LIMIT, *, state: str = "") -> str:
+        """Wait until the flow has ended, or has this state; return it."""
+        wanted = {state} if state else set(ENDED_FLOWS)
+        wait_for(lambda: self.flow(flow_id).state in wanted, limit, "the flow has ended", lambda: self.tell(flow_id))
         return self.flow(flow_id).state
 
     def wait_step(self, flow_id: UUID, name: str, state: str) -> None:
@@ -88,15 +104,53 @@ class FlowStage:
         with self.session() as session, session.begin():
             session.execute(update(StepRow).where(col(StepRow.check_at).is_not(None)).values(check_at=utc_now()))
 
-    def sweep(self) -> Swept:
+    def sweep(self) -> FlowsSwept:
         """Look for what is due."""
         with Redis.from_url(self.valkey.url) as client:
             return Sweeper(self.session, lambda runs: find_live_runs(client, PREFIX, runs)).sweep()
+
+    def waiting(self) -> int:
+        """How many messages wait for a worker."""
+        with Redis.from_url(self.valkey.url) as client:
+            return QueueControl(client).counts("celery").waiting
+
+    def begin(self, flow_id: UUID, name: str) -> Start:
+        """Begin a step, as a worker that takes its message does."""
+        step = self.steps(flow_id)[name]
+        return self.store.begin(self.ref(flow_id, name), step.run_id or "", 1)
+
+    def record(self, flow_id: UUID, name: str, kind: Any, **more: Any) -> None:
+        """Record how a step ended, as the worker that ran it does."""
+        hand_over(self.store.record(Outcome(self.ref(flow_id, name), kind, **more)).orders)
+
+    def run(self, flow_id: UUID, name: str, kind: Any = "succeeded", **more: Any) -> None:
+        """Begin a step and end it."""
+        assert self.begin(flow_id, name).verdict == "run", self.tell(flow_id)
+        self.record(flow_id, name, kind, **more)
+
+    def ref(self, flow_id: UUID, name: str) -> StepRef:
+        """The newest release of a step."""
+        step = self.steps(flow_id)[name]
+        return StepRef(flow_id, step.seq, step.generation)
+
+    @property
+    def store(self) -> FlowStore:
+        """The store of a worker."""
+        return FlowStore(self.session)
 
     def letters(self) -> list[DeadLetter]:
         """All dead letters."""
         with self.session() as session:
             return list(session.exec(select(DeadLetter)).all())
+
+    def wait_letters(self, count: int) -> None:
+        """Wait for so many dead letters."""
+        wait_for(lambda: len(self.letters()) >= count, LIMIT, f"{count} dead letters")
+
+    def redrive(self, letter_id: UUID) -> None:
+        """Run a dead letter again, as an operator does."""
+        with self.session() as session:
+            redrive(session, letter_id, by="tester", reason="mended")
 
     def stop(self) -> None:
         """Kill what runs."""

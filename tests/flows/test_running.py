@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from taskyard.flows.definition import Flow, Poll
+from taskyard.flows.definition import Flow
+from taskyard.flows.polling import Poll
 from tests.flows.app import Act, Gather, Split, act, gather, split
 from tests.flows.flow_stage import FlowStage
 

@@ -40,8 +40,8 @@ def test_resolve_dry_run_changes_nothing(platform: MarketPlatform, market_rows: 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ((*RESOLVE,), 2, "give --yes"),
-        ((*RESOLVE, "--yes"), 2, "give a --reason"),
+        ((*RESOLVE,), 2, "confirm with --yes"),
+        ((*RESOLVE, "--yes"), 2, "--reason is required"),
         (("resolve", "m", "--ledger", "1", "--yes"), 2, "--outcome"),
         (("resolve", "m", "--outcome", "yes", "--ledger", "-1", "--yes"), 2, "--ledger"),
         (("resolve", "m", "--outcome", "", "--ledger", "1", "--yes", "--reason", "r"), 2, "winning_outcome"),

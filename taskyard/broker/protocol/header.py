@@ -27,4 +27,5 @@ class MessageFacts(TypedDict, total=False):
     lifo: bool
     user_id: str
     args: dict[str, Any]  # the payload with hidden fields masked, for audit and listings
+    unrecorded: bool  # its sender writes no events (AUDIT_ENABLED=false)
     redrive_of: str  # id of the dead letter that this run was redriven from

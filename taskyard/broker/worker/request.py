@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import cache
 from time import monotonic
 from typing import Any, Literal
 
@@ -31,7 +30,8 @@ from taskyard.broker.untyped import CeleryRequest, ExceptionWithTraceback
 from taskyard.broker.worker import fallback
 from taskyard.broker.worker.observers import TaskExecution, execution_observers, result_of
 from taskyard.broker.worker.portable_errors import dead_letter_reason, error_name, error_text, use_portable_errors
-from taskyard.broker.worker.redelivery import Redeliver
+from taskyard.broker.worker.redelivery import CancelledRun, Redeliver
+from taskyard.broker.worker.start_detail import start_detail
 from taskyard.pools.asyncio_job import info_of
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         if is_here and (self.expires or self.id in state.revoked) and self.revoked():
             raise TaskRevokedError(self.id)
         self._accepted_at = time_accepted
-        started = _start_detail(self._hostname, pid)
+        started = start_detail(self, self._facts, pid)
         if self._lease is None:
             fallback.append(self, "started", started)
         elif not self._message.channel.leases.start(self._tag, started) and is_here:  # else a process has started it
@@ -225,6 +225,8 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         self._decide(Rescheduled(round(error.delay * 1000), kind, error.uses_attempt, facts))
 
     def _ending_of_failure(self, error: BaseException, exc_info: ExceptionInfo) -> Outcome:
+        if isinstance(error, CancelledRun):
+            return Completed("cancelled", detail(runtime=self._runtime, reason=str(error)))
         if isinstance(error, Ignore):
             return Completed("succeeded", detail(runtime=self._runtime, result="ignored"))
         if isinstance(error, TimeLimitExceeded):
@@ -256,11 +258,6 @@ class PlatformRequest(Request):
     """The request of typed tasks: a final failure becomes a dead letter."""
 
     buries_failures = True
-
-
-@cache
-def _start_detail(worker: str, pid: int) -> str:
-    return detail(worker=worker, pid=pid)
 
 
 def bury_malformed_headers(execute: Any) -> Any:

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from taskyard.beat.views import origin_of
 from taskyard.broker.admin.queue_control import MessageNotFoundError
 from taskyard.cli.jobs import follow
 from taskyard.cli.jobs.follow import follow_runs, for_option, progress_text
@@ -30,6 +29,7 @@ from taskyard.cli.kit.output import (
 from taskyard.cli.kit.recorded_changes import logged_change, queue_control
 from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
+from taskyard.flows.queries import flow_of_run
 from taskyard.history.dead_letters import dead_letters_of_run
 from taskyard.history.models import Attempt
 from taskyard.history.queries.runs import RunFilter, attempts_of, children_of, find_run, list_runs
@@ -96,12 +96,14 @@ def ls(*, limit: int, after: str | None, follow: bool, span: timedelta | None, a
 @json_option
 def show(*, run_id: str, as_json: bool) -> None:
     """Show one run with all its attempts."""
+    from taskyard.beat.views import origin_of  # noqa: PLC0415 - the other verbs start without the scheduler
+
     with open_session() as session:
         run = find_run(session, run_id)
         if run is None:
             raise NotFoundError(f"no run {run_id}")
         attempts, children = attempts_of(session, run_id), children_of(session, run_id)
-        origin = origin_of(session, run_id)
+        origin = {**origin_of(session, run_id), **flow_of_run(session, run_id, run.root_id)}
         letters = dead_letters_of_run(session, run_id)
     if as_json:
         listed = [attempt_facts(attempt) for attempt in attempts]

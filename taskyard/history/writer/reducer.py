@@ -110,6 +110,8 @@ def _apply_to_run(run: RunRow, event: AuditEvent) -> None:
             run.attempts = max(run.attempts, event.attempt)
     if event.kind == "started":
         run.started_at = min(_known(run.started_at, event.at))
+        run.task = run.task or event.text("task") or UNKNOWN_TASK  # of a run whose sender did not record it
+        run.args = run.args or _arguments(event)
     ranked = rank(event)
     if event.kind in ERRORS and ranked > run.error_event:
         run.error_event = ranked
@@ -129,15 +131,19 @@ def _take_facts(run: RunRow, event: AuditEvent) -> None:
     run.queued_event = event.id
     run.enqueued_at = event.at
     run.scheduled_for = event.moment("eta")
-    run.task = event.text("task") or UNKNOWN_TASK
+    run.task = event.text("task") or run.task
     run.priority = int(min(max(event.number("priority") or 0, 0), 9)) if "priority" in event.detail else 5
     run.user_id = event.text("user_id")
     run.correlation_id = event.text("correlation_id")
     run.parent_id = event.text("parent_id", MAX_ID)
     run.root_id = event.text("root_id", MAX_ID)
     run.redrive_of = event.text("redrive_of", 36)
+    run.args = _arguments(event) or run.args
+
+
+def _arguments(event: AuditEvent) -> Any:
     args = event.detail.get("args")  # text is the unmasked repr of a foreign Celery client
-    run.args = clean_json(args, ARGS_BYTES) if isinstance(args, dict) else None
+    return clean_json(args, ARGS_BYTES) if isinstance(args, dict) else None
 
 
 def _apply_to_attempt(attempt: AttemptRow, event: AuditEvent) -> None:

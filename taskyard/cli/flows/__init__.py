@@ -1,0 +1,1 @@
+"""`celery -A tasks flows`: see flows, and steer them."""
