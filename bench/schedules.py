@@ -19,7 +19,7 @@ from sqlmodel import Session, select
 
 from tasks.app import app
 from taskyard.beat.engine.clock import ServerClock
-from taskyard.beat.engine.loop import Pace
+from taskyard.beat.engine.loop import Intervals
 from taskyard.beat.models import Schedule, ScheduleFire
 from taskyard.beat.scheduler import build_engine
 from taskyard.broker.server.valkey import EmbeddedValkey
@@ -59,7 +59,7 @@ def measure(count: int, seconds: int, *, together: bool) -> None:
     """Run one engine, and print the table."""
     plant(count, together=together)
     before = memory()
-    engine = build_engine(app, current_settings(), ServerClock(), Pace())
+    engine = build_engine(app, current_settings(), ServerClock(), Intervals())
     took = timed(engine.tick)
     loaded, since = memory(), datetime.now(UTC) + START_UP
     worked = time.process_time()

@@ -12,8 +12,8 @@ from celery.beat import Scheduler as CeleryScheduler
 from taskyard.beat.deploy import deploy
 from taskyard.beat.engine.clock import Clock, ServerClock
 from taskyard.beat.engine.firing import Firing
-from taskyard.beat.engine.leadership import Lease
-from taskyard.beat.engine.loop import Engine, Pace
+from taskyard.beat.engine.leadership import LeaderLease
+from taskyard.beat.engine.loop import Engine, Intervals
 from taskyard.beat.engine.publisher import CeleryPublisher
 from taskyard.beat.engine.store import BeatStore
 from taskyard.beat.metrics import BeatMetrics
@@ -85,9 +85,9 @@ class Scheduler(CeleryScheduler):
         """Return the clock that slots follow."""
         return ServerClock()
 
-    def pace(self) -> Pace:
+    def pace(self) -> Intervals:
         """Return how often what is done."""
-        return Pace(lease=current_settings().beat_lease_seconds)
+        return Intervals(lease=current_settings().beat_lease_seconds)
 
     def _listen_to_signals(self) -> None:
         """Take SIGTERM and SIGINT over from Celery, whose handler breaks off in the middle of a write."""
@@ -109,7 +109,7 @@ class Scheduler(CeleryScheduler):
         return "    . schedules -> SQL; see `celery -A tasks schedules ls`"
 
 
-def build_engine(app: Any, settings: Settings, clock: Clock, pace: Pace) -> Engine:
+def build_engine(app: Any, settings: Settings, clock: Clock, pace: Intervals) -> Engine:
     """
     Put the parts of one beat process together, on connections of its own.
 
@@ -122,7 +122,7 @@ def build_engine(app: Any, settings: Settings, clock: Clock, pace: Pace) -> Engi
     store, metrics = BeatStore(database), BeatMetrics()
     patience = max(pace.lease.total_seconds() / 2, 0.2)
     client = open_client(settings.redis_url, socket_timeout=patience, socket_connect_timeout=patience)
-    lease = Lease(client, settings.taskyard_key_prefix, pace.lease)
+    lease = LeaderLease(client, settings.taskyard_key_prefix, pace.lease)
     publisher = CeleryPublisher(app, client, settings, patience)
     return Engine(
         store,

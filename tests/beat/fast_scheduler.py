@@ -4,7 +4,7 @@ import os
 from datetime import datetime, timedelta
 
 from taskyard.beat.engine.clock import Clock, ServerClock
-from taskyard.beat.engine.loop import Pace
+from taskyard.beat.engine.loop import Intervals
 from taskyard.beat.scheduler import Scheduler
 
 
@@ -27,9 +27,9 @@ class FastScheduler(Scheduler):
         """Return the stretched clock."""
         return FastClock(datetime.fromisoformat(os.environ["FAST_ORIGIN"]), _rate())
 
-    def pace(self) -> Pace:
+    def pace(self) -> Intervals:
         """Return a pace that is as fast as the clock."""
-        return Pace(
+        return Intervals(
             lease=timedelta(seconds=5) / _rate(),
             poll=timedelta(seconds=0.5) / _rate(),
             stand_by=timedelta(seconds=1) / _rate(),

@@ -11,8 +11,8 @@ from taskyard.beat import catalog
 from taskyard.beat.definitions import Definition
 from taskyard.beat.deploy import deploy
 from taskyard.beat.engine.firing import Firing
-from taskyard.beat.engine.leadership import Lease
-from taskyard.beat.engine.loop import Engine, Pace
+from taskyard.beat.engine.leadership import LeaderLease
+from taskyard.beat.engine.loop import Engine, Intervals
 from taskyard.beat.engine.publisher import CeleryPublisher
 from taskyard.beat.engine.store import BeatStore
 from taskyard.beat.entries import Entry
@@ -22,7 +22,7 @@ from taskyard.settings.loading import current_settings
 from tests.beat.beat_platform import BeatPlatform
 
 START = datetime(2027, 3, 1, 12, tzinfo=UTC)
-EAGER = Pace(
+EAGER = Intervals(
     poll=timedelta(0),  # each tick looks for changes
     stand_by=timedelta(0),
     repair=timedelta(0),
@@ -55,11 +55,11 @@ class BeatSimulation(BeatPlatform):
     clock: TurnedClock
     timetable: tuple[Entry[Any], ...] = ()
 
-    def engine(self, *, ahead: float = 0, retention: float = 0, pace: Pace = EAGER) -> Engine:
+    def engine(self, *, ahead: float = 0, retention: float = 0, pace: Intervals = EAGER) -> Engine:
         """Make one more engine; `ahead` in seconds, `retention` in days."""
         settings = current_settings()
         store, metrics = BeatStore(self.database.engine), BeatMetrics()
-        lease = Lease(self.server.client(), settings.taskyard_key_prefix, pace.lease)
+        lease = LeaderLease(self.server.client(), settings.taskyard_key_prefix, pace.lease)
         publisher = CeleryPublisher(app, self.client, settings)
         grace = timedelta(seconds=60)
         return Engine(

@@ -5,15 +5,15 @@ from datetime import timedelta
 import pytest
 import redis
 
-from taskyard.beat.engine.leadership import Lease, current_leader
+from taskyard.beat.engine.leadership import LeaderLease, current_leader
 from tests.servers import Server
 from tests.waiting import wait_for
 
 SHORT = timedelta(milliseconds=300)
 
 
-def lease(server: Server, length: timedelta = timedelta(seconds=30)) -> Lease:
-    return Lease(server.client(), "test:", length)
+def lease(server: Server, length: timedelta = timedelta(seconds=30)) -> LeaderLease:
+    return LeaderLease(server.client(), "test:", length)
 
 
 def test_one_process_holds_the_lease(broker_server: Server) -> None:
@@ -58,7 +58,7 @@ def test_a_token_is_above_what_the_database_has_seen(valkey: Server) -> None:
 
 
 def test_a_broker_that_is_gone_is_an_error_and_the_hold_lasts_to_its_end(valkey: Server) -> None:
-    one = Lease(redis.Redis.from_url(valkey.url, socket_timeout=1, retry=None), "test:", timedelta(seconds=2))
+    one = LeaderLease(redis.Redis.from_url(valkey.url, socket_timeout=1, retry=None), "test:", timedelta(seconds=2))
     one.hold()
     valkey.stop()
     with pytest.raises(redis.ConnectionError):

@@ -13,7 +13,7 @@ import structlog
 
 from taskyard.beat.engine.agenda import Agenda, ArmedSchedule
 from taskyard.beat.engine.clock import Clock
-from taskyard.beat.engine.leadership import Lease
+from taskyard.beat.engine.leadership import LeaderLease
 from taskyard.beat.engine.overlap import unfinished_runs
 from taskyard.beat.engine.planning import Horizon, Plan, plan, run_id_of
 from taskyard.beat.engine.publisher import BROKER_ERRORS, PreparedMessage, Publisher, SlotMessage, SlotRefusedError
@@ -53,7 +53,7 @@ class Firing:
         self,
         store: BeatStore,
         publisher: Publisher,
-        lease: Lease,
+        lease: LeaderLease,
         clock: Clock,
         *,
         metrics: BeatMetrics,

@@ -53,7 +53,7 @@ class Leader:
     left: timedelta  # until the lease ends, if it is not renewed
 
 
-class Lease:
+class LeaderLease:
     """
     This process's hold on the leadership.
 

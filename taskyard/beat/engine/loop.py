@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from taskyard.beat.engine.agenda import Agenda
 from taskyard.beat.engine.clock import Clock
 from taskyard.beat.engine.firing import Firing
-from taskyard.beat.engine.leadership import Lease
+from taskyard.beat.engine.leadership import LeaderLease
 from taskyard.beat.engine.loading import arm, can_fire
 from taskyard.beat.engine.store import BeatStore
 from taskyard.beat.errors import CursorMovedError, DefinitionsChangedError, InvalidScheduleError, StaleLeaderError
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Intervals:
     """How often the leader does what; real time, whatever clock the slots follow."""
 
     lease: timedelta = timedelta(seconds=5)
@@ -44,7 +44,7 @@ class Engine:
     def __init__(  # noqa: PLR0913 - its dependencies
         self,
         store: BeatStore,
-        lease: Lease,
+        lease: LeaderLease,
         clock: Clock,
         firing: Firing,
         metrics: BeatMetrics,
@@ -52,7 +52,7 @@ class Engine:
         deploy: Callable[[], None],
         ahead: timedelta,
         retention: timedelta,
-        pace: Pace,
+        pace: Intervals,
     ) -> None:
         """Make an engine, no I/O yet; `deploy` saves the code's timetable, `retention` 0 keeps all fires."""
         self.metrics = metrics
