@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from taskyard.settings.queues import DEFAULT, MAINTENANCE, Queue
     from taskyard.tasks.call_options import CallOptions, RunHandle
     from taskyard.tasks.declaration import TypedTask, task
-    from taskyard.tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze, UnknownTaskError
+    from taskyard.tasks.errors import (
+        InvalidPayloadError,
+        PermanentError,
+        RetryAfter,
+        Snooze,
+        Superseded,
+        UnknownTaskError,
+    )
     from taskyard.tasks.payloads import Hidden, Payload, Secret
     from taskyard.tasks.policy import Exponential, Policy
     from taskyard.tasks.reporting import progress
@@ -37,7 +44,10 @@ _HOMES = {
     "taskyard.settings.queues": ("DEFAULT", "MAINTENANCE", "Queue"),
     "taskyard.tasks.call_options": ("CallOptions", "RunHandle"),
     "taskyard.tasks.declaration": ("TypedTask", "task"),
-    "taskyard.tasks.errors": ("InvalidPayloadError", "PermanentError", "RetryAfter", "Snooze", "UnknownTaskError"),
+    "taskyard.tasks.errors": (
+        *("InvalidPayloadError", "PermanentError", "RetryAfter"),
+        *("Snooze", "Superseded", "UnknownTaskError"),
+    ),
     "taskyard.tasks.payloads": ("Hidden", "Payload", "Secret"),
     "taskyard.tasks.policy": ("Exponential", "Policy"),
     "taskyard.tasks.reporting": ("progress",),
@@ -69,6 +79,7 @@ __all__ = [
     "RunHandle",
     "Secret",
     "Snooze",
+    "Superseded",
     "Tables",
     "Taskyard",
     "TypedTask",

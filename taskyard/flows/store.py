@@ -19,7 +19,7 @@ from taskyard.flows.outcomes import Outcome, apply_outcome
 from taskyard.flows.rows import Order, SqlRows
 from taskyard.flows.states import RUNNABLE
 from taskyard.flows.steprefs import StepRef
-from taskyard.webhooks.delivery.group_commit import Together
+from taskyard.webhooks.delivery.group_commit import GroupCommitter
 
 type Verdict = Literal["run", "over", "redriven"]
 
@@ -55,16 +55,16 @@ class FlowStore:
 
     def __init__(self, open_session: Callable[[], Session]) -> None:
         self._open_session = open_session
-        self._begins = Together(self._begin_all)
-        self._outcomes = Together(self._record_all)
+        self._begins = GroupCommitter(self._begin_all)
+        self._outcomes = GroupCommitter(self._record_all)
 
     def begin(self, ref: StepRef, run_id: str, attempt: int) -> Start:
         """Mark a step as running, if this message may run it."""
-        return self._begins.ask(_Asked(ref, run_id, attempt))
+        return self._begins.call(_Asked(ref, run_id, attempt))
 
     def record(self, outcome: Outcome) -> FlowAdvance:
         """Record how an execution ended; of several for one release, the first final one counts."""
-        return self._outcomes.ask(outcome)
+        return self._outcomes.call(outcome)
 
     def unsent(self, ref: StepRef) -> list[Order]:
         """Return what the end of this step released and nobody runs yet: whoever recorded it may have died since."""

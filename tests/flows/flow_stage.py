@@ -1,6 +1,6 @@
 """A broker, a database and workers for flows, and what a test wants to know of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -45,6 +45,17 @@ class FlowStage:
         worker = Worker("tests.flows.app", self.folder, name=name, arguments=arguments, env={**self.env, **env})
         self._workers.append(worker)
         return worker.start()
+
+    def restarting(self, pool: str, is_done: Callable[[], bool]) -> None:
+        """Keep two workers running, however often they die, until it is done."""
+
+        def look() -> bool:
+            alive = [worker for worker in self._workers if worker.is_running]
+            if len(alive) < 2:
+                self.worker(f"again{len(self._workers)}", pool, 2)
+            return is_done()
+
+        wait_for(look, 2 * LIMIT, "it is done", lambda: "\n".join(worker.tail() for worker in self._workers))
 
     def session(self) -> Session:
         """A session on the database."""
