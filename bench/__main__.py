@@ -8,7 +8,7 @@ import sys
 import bench
 from bench.machine import describe
 
-HELPERS = {"__main__", "databases", "machine", "receivers", "soak_tasks"}
+HELPERS = {"__main__", "databases", "machine", "receivers", "soak_tasks", "flow_tasks"}
 
 
 def main() -> int:

@@ -53,7 +53,7 @@ POOLS = {
         *("-P", "threads", "-c", "10"),
         *("-Q", "celery,dead-letter,maintenance,reconciliation,market-resolution"),
     ),
-    "asyncio": ("-P", "custom", "-c", "100", "-Q", "webhook-deliveries"),
+    "asyncio": ("-P", "custom", "-c", "100", "-Q", "webhook-deliveries,webhook-slow"),
 }
 SETTINGS = {
     "LOG_LEVEL": "warning",

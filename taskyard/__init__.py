@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     from taskyard.flows.steering import cancel_flow, resume_flow, signal_flow
     from taskyard.history.audit_policy import AuditPolicy
     from taskyard.settings.queues import DEFAULT, MAINTENANCE, Queue
-    from taskyard.tasks.call_options import CallOptions, Run
+    from taskyard.tasks.call_options import CallOptions, RunHandle
     from taskyard.tasks.declaration import TypedTask, task
-    from taskyard.tasks.errors import InvalidPayloadError, PermanentError, RetryAfter, Snooze, UnknownTaskError
+    from taskyard.tasks.errors import (
+        InvalidPayloadError,
+        PermanentError,
+        RetryAfter,
+        Snooze,
+        Superseded,
+        UnknownTaskError,
+    )
     from taskyard.tasks.payloads import Hidden, Payload, Secret
     from taskyard.tasks.policy import Exponential, Policy
     from taskyard.tasks.reporting import progress
@@ -35,9 +42,12 @@ _HOMES = {
     "taskyard.flows.steering": ("cancel_flow", "resume_flow", "signal_flow"),
     "taskyard.history.audit_policy": ("AuditPolicy",),
     "taskyard.settings.queues": ("DEFAULT", "MAINTENANCE", "Queue"),
-    "taskyard.tasks.call_options": ("CallOptions", "Run"),
+    "taskyard.tasks.call_options": ("CallOptions", "RunHandle"),
     "taskyard.tasks.declaration": ("TypedTask", "task"),
-    "taskyard.tasks.errors": ("InvalidPayloadError", "PermanentError", "RetryAfter", "Snooze", "UnknownTaskError"),
+    "taskyard.tasks.errors": (
+        *("InvalidPayloadError", "PermanentError", "RetryAfter"),
+        *("Snooze", "Superseded", "UnknownTaskError"),
+    ),
     "taskyard.tasks.payloads": ("Hidden", "Payload", "Secret"),
     "taskyard.tasks.policy": ("Exponential", "Policy"),
     "taskyard.tasks.reporting": ("progress",),
@@ -66,9 +76,10 @@ __all__ = [
     "Poll",
     "Queue",
     "RetryAfter",
-    "Run",
+    "RunHandle",
     "Secret",
     "Snooze",
+    "Superseded",
     "Tables",
     "Taskyard",
     "TypedTask",

@@ -7,7 +7,7 @@ from taskyard.beat.entries import Entry, cron, every
 from taskyard.domain import CommandGroup, Domain
 from taskyard.history.audit_policy import current_policy
 from taskyard.settings.loading import current_settings
-from taskyard.settings.queues import DEAD_LETTERS, DEFAULT, MAINTENANCE, WEBHOOKS
+from taskyard.settings.queues import DEAD_LETTERS, DEFAULT, MAINTENANCE, SLOW_WEBHOOKS, WEBHOOKS
 
 RECORDS_DOMAIN = Domain(
     "records",
@@ -18,7 +18,7 @@ RECORDS_DOMAIN = Domain(
 WEBHOOKS_DOMAIN = Domain(
     "webhooks",
     tasks=("taskyard.webhooks.tasks",),
-    queues=(WEBHOOKS,),
+    queues=(WEBHOOKS, SLOW_WEBHOOKS),
     timetable="taskyard.built_in:webhooks_timetable",
     gauges="taskyard.webhooks.metrics:figures",
     commands=(
@@ -56,9 +56,9 @@ def records_timetable() -> Iterator[Entry[Any]]:
 
 
 def webhooks_timetable() -> Iterator[Entry[Any]]:
-    """How often deliveries that are due are looked for."""
-    from taskyard.webhooks.payloads import SweepWebhooks  # noqa: PLC0415 - only beat needs the tasks
-    from taskyard.webhooks.tasks import sweep  # noqa: PLC0415 - as above
+    """How often deliveries that are due are looked for, and when old ones are removed."""
+    from taskyard.webhooks.payloads import CleanUpWebhooks, SweepWebhooks  # noqa: PLC0415 - only beat needs the tasks
+    from taskyard.webhooks.tasks import cleanup, sweep  # noqa: PLC0415 - as above
 
     yield Entry(
         "webhooks.sweep",
@@ -67,6 +67,14 @@ def webhooks_timetable() -> Iterator[Entry[Any]]:
         every(current_settings().webhook_sweep_interval),
         misfire="skip",
         note="Enqueues deliveries that are due, and takes back leases that ran out",
+    )
+    yield Entry(
+        "webhooks.cleanup",
+        cleanup,
+        CleanUpWebhooks(),
+        cron("30 3 * * *"),
+        misfire="skip",
+        note="Deletes events, deliveries, attempts and excerpts that are older than WEBHOOK_..._RETENTION_DAYS",
     )
 
 

@@ -23,7 +23,7 @@ from taskyard.launch.startup_signals import StoppedDuringStartup, stop_on_signal
 from taskyard.launch.supervisor import ProcessSupervisor
 from taskyard.logging import configure_logging, wants_colour, writes_json
 from taskyard.migrations import schema
-from taskyard.settings.loading import current_settings
+from taskyard.settings.loading import current_settings, is_broker_given
 from taskyard.settings.platform import Settings
 from taskyard.tasks.current_app import current_app
 from taskyard.tasks.start_checks import check_settings
@@ -63,7 +63,7 @@ def _run(app: str | None, log_stream: NonBlockingLog, *, flower: bool) -> bool:
     environment = {"LOG_FORMAT": "json" if as_json else "console"}
     with ExitStack() as stack:
         children: list[ManagedProcess] = []
-        if "redis_url" not in settings.model_fields_set:
+        if not is_broker_given():
             valkey = _start_valkey(settings, stack)
             environment["REDIS_URL"] = valkey.url
             children.append(ValkeyProcess(valkey))
@@ -81,7 +81,7 @@ def _start_valkey(settings: Settings, stack: ExitStack) -> EmbeddedValkey:
         valkey = stack.enter_context(embedded_valkey(settings.taskyard_data / "valkey"))
     except (FolderInUseError, ServerStartError) as error:
         raise FailedError(str(error)) from error
-    log.info("up.valkey", url=valkey.url, note="set REDIS_URL to this for other commands")
+    log.info("up.valkey", url=valkey.url, note="commands with the same TASKYARD_DATA find it; for others set REDIS_URL")
     return valkey
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from taskyard.flows.plan import FlowDefinitionError, Plan, PlannedStep, check_name, check_plan
+from taskyard.flows.plan import FlowDefinitionError, FlowPlan, PlannedStep, check_name, check_plan
 from taskyard.flows.polling import Poll, seconds_of
 from taskyard.flows.states import POLICIES, IfFailed
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
@@ -73,7 +73,7 @@ class Flow:
         """
         if key is not None:
             _check_key(key)
-        self.plan = Plan(
+        self.plan = FlowPlan(
             name=check_name("flow", name), key=key, deadline_seconds=seconds_of("deadline", deadline), edges=[]
         )
 

@@ -7,12 +7,12 @@ from sqlmodel import Session, col
 
 from taskyard.flows import machine
 from taskyard.flows.models import EdgeRow, StepRow
-from taskyard.flows.plan import FlowDefinitionError, Plan
+from taskyard.flows.plan import FlowDefinitionError, FlowPlan
 from taskyard.flows.rows import SqlRows
 from taskyard.flows.starting import insert_steps
 
 
-def add_to_flow(session: Session, rows: SqlRows, step: StepRow, plan: Plan, now: datetime) -> None:
+def add_to_flow(session: Session, rows: SqlRows, step: StepRow, plan: FlowPlan, now: datetime) -> None:
     """
     Add the steps of a plan after a step that is about to succeed.
 

@@ -11,7 +11,7 @@ from taskyard.database.engine import open_session
 from taskyard.flows import machine
 from taskyard.flows.handover import hand_over
 from taskyard.flows.models import FlowRow
-from taskyard.flows.plan import Plan
+from taskyard.flows.plan import FlowPlan
 from taskyard.flows.rows import Order, SqlRows
 from taskyard.flows.starting import insert_flow, release_first
 from taskyard.flows.store import FlowStore
@@ -69,7 +69,7 @@ def tell_outer(inner: FlowRow) -> None:
 def _start(order: Order, inner: UUID) -> None:
     now = utc_now()
     with open_session() as session, session.begin():
-        plan = Plan.model_validate(order.payload)
+        plan = FlowPlan.model_validate(order.payload)
         plan.key = None  # the outer flow's step is what makes it one
         is_new = insert_flow(session, plan, inner, now, parent=(order.flow_id, order.seq))
         orders = release_first(session, inner, now) if is_new else []

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from taskyard.flows import machine
 from taskyard.flows.machine import Rows
 from taskyard.flows.models import MAX_REASON, StepRow
-from taskyard.flows.plan import Plan
+from taskyard.flows.plan import FlowPlan
 from taskyard.flows.states import RUNNABLE
 from taskyard.flows.steprefs import StepRef
 from taskyard.history.writer.truncation import clip
@@ -25,10 +25,12 @@ class Outcome:
     result: Any = None
     error: str = ""
     due: datetime | None = None  # of the next attempt or poll
-    additions: Plan | None = None  # steps that the handler added
+    additions: FlowPlan | None = None  # steps that the handler added
 
 
-def apply_outcome(rows: Rows, outcome: Outcome, now: datetime, grow: Callable[[StepRow, Plan, datetime], None]) -> bool:
+def apply_outcome(
+    rows: Rows, outcome: Outcome, now: datetime, grow: Callable[[StepRow, FlowPlan, datetime], None]
+) -> bool:
     """
     Let the flow go on; False: there is no next attempt, for the flow does not want it any more.
 

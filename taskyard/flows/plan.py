@@ -31,7 +31,7 @@ class PlannedStep(BaseModel):
     deadline_seconds: float | None = None
 
 
-class Plan(BaseModel):
+class FlowPlan(BaseModel):
     """A whole flow."""
 
     name: str
@@ -55,7 +55,7 @@ def check_name(what: str, name: str) -> str:
     return name
 
 
-def check_plan(plan: Plan) -> None:
+def check_plan(plan: FlowPlan) -> None:
     """
     Look at the graph as a whole.
 
@@ -79,7 +79,7 @@ def check_plan(plan: Plan) -> None:
         raise FlowDefinitionError(f"flow {plan.name!r} has a cycle: {' -> '.join(cycle)}")
 
 
-def find_cycle(plan: Plan) -> list[str]:
+def find_cycle(plan: FlowPlan) -> list[str]:
     """Return the names along a cycle, the first one again at its end; empty: there is none."""
     children = defaultdict[str, list[str]](list)
     waits = Counter[str]()

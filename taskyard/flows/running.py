@@ -22,7 +22,7 @@ from taskyard.flows.outcomes import Outcome
 from taskyard.flows.plan import check_plan
 from taskyard.flows.steering import on_redriven
 from taskyard.flows.steprefs import FLOW_HEADER, StepRef
-from taskyard.flows.store import Advance, FlowStore, Start
+from taskyard.flows.store import FlowAdvance, FlowStore, Start
 from taskyard.pools.coroutine_bridge import finish, is_on_loop
 from taskyard.tasks.errors import PermanentError
 from taskyard.tasks.execution import attempt_number
@@ -131,11 +131,11 @@ def _next_look(start: Start, again: Redeliver, now: datetime) -> tuple[timedelta
     return min(wanted, end - now), None
 
 
-def _record(outcome: Outcome) -> Advance:
+def _record(outcome: Outcome) -> FlowAdvance:
     return _aside(lambda: _record_patiently(outcome))
 
 
-def _record_patiently(outcome: Outcome) -> Advance:
+def _record_patiently(outcome: Outcome) -> FlowAdvance:
     """
     Record an outcome, and hand over what follows from it.
 

@@ -15,13 +15,13 @@ from taskyard.flows import machine
 from taskyard.flows.definition import FlowRun
 from taskyard.flows.handover import hand_over_after_commit
 from taskyard.flows.models import EdgeRow, FlowRow, StepRow
-from taskyard.flows.plan import Plan, PlannedStep, check_plan
+from taskyard.flows.plan import FlowPlan, PlannedStep, check_plan
 from taskyard.flows.rows import Order, SqlRows
 
 FLOWS: Table = FlowRow.__table__  # type: ignore[attr-defined]  # SQLModel sets it on table models
 
 
-def start_plan(session: Session, plan: Plan) -> FlowRun:
+def start_plan(session: Session, plan: FlowPlan) -> FlowRun:
     """Store a flow in the caller's transaction; of one key there is one, however many start it at once."""
     check_plan(plan)
     flow_id = uuid4()
@@ -35,7 +35,7 @@ def start_plan(session: Session, plan: Plan) -> FlowRun:
 
 
 def insert_flow(
-    session: Session, plan: Plan, flow_id: UUID, now: datetime, parent: tuple[UUID, int] | None = None
+    session: Session, plan: FlowPlan, flow_id: UUID, now: datetime, parent: tuple[UUID, int] | None = None
 ) -> bool:
     """Insert the rows of a flow; False: there is one with this key or id."""
     values = _flow_values(plan, flow_id, now, parent)
@@ -47,7 +47,7 @@ def insert_flow(
     return True
 
 
-def insert_steps(session: Session, plan: Plan, flow_id: UUID, first: int = 0) -> dict[str, int]:
+def insert_steps(session: Session, plan: FlowPlan, flow_id: UUID, first: int = 0) -> dict[str, int]:
     """Insert the steps and edges of a plan from this place on; return the place of each step."""
     places = {step.name: seq for seq, step in enumerate(plan.steps, first)}
     waits = Counter(child for _, child, _ in plan.edges)
@@ -107,7 +107,7 @@ def _step_values(step: PlannedStep, flow_id: UUID, places: dict[str, int], waits
     }
 
 
-def _flow_values(plan: Plan, flow_id: UUID, now: datetime, parent: tuple[UUID, int] | None) -> dict[str, Any]:
+def _flow_values(plan: FlowPlan, flow_id: UUID, now: datetime, parent: tuple[UUID, int] | None) -> dict[str, Any]:
     span = plan.deadline_seconds
     guards = sum(step.role != "step" for step in plan.steps)
     return {

@@ -19,7 +19,7 @@ from taskyard.flows.outcomes import Outcome, apply_outcome
 from taskyard.flows.rows import Order, SqlRows
 from taskyard.flows.states import RUNNABLE
 from taskyard.flows.steprefs import StepRef
-from taskyard.webhooks.delivery.group_commit import Together
+from taskyard.webhooks.delivery.group_commit import GroupCommitter
 
 type Verdict = Literal["run", "over", "redriven"]
 
@@ -36,7 +36,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Advance:
+class FlowAdvance:
     """What follows from an outcome."""
 
     goes_on: bool  # False for an attempt to come that its flow does not want any more
@@ -55,16 +55,16 @@ class FlowStore:
 
     def __init__(self, open_session: Callable[[], Session]) -> None:
         self._open_session = open_session
-        self._begins = Together(self._begin_all)
-        self._outcomes = Together(self._record_all)
+        self._begins = GroupCommitter(self._begin_all)
+        self._outcomes = GroupCommitter(self._record_all)
 
     def begin(self, ref: StepRef, run_id: str, attempt: int) -> Start:
         """Mark a step as running, if this message may run it."""
-        return self._begins.ask(_Asked(ref, run_id, attempt))
+        return self._begins.call(_Asked(ref, run_id, attempt))
 
-    def record(self, outcome: Outcome) -> Advance:
+    def record(self, outcome: Outcome) -> FlowAdvance:
         """Record how an execution ended; of several for one release, the first final one counts."""
-        return self._outcomes.ask(outcome)
+        return self._outcomes.call(outcome)
 
     def unsent(self, ref: StepRef) -> list[Order]:
         """Return what the end of this step released and nobody runs yet: whoever recorded it may have died since."""
@@ -112,12 +112,12 @@ class FlowStore:
                 session.execute(text("SET LOCAL synchronous_commit TO off"))  # a lost start is found by its lease
             return _in_order(asked, lambda one: _begin(session, one, now))
 
-    def _record_all(self, outcomes: Sequence[Outcome]) -> list[Advance]:
+    def _record_all(self, outcomes: Sequence[Outcome]) -> list[FlowAdvance]:
         now = utc_now()
         by_flow = defaultdict[UUID, list[int]](list)
         for place, outcome in enumerate(outcomes):
             by_flow[outcome.ref.flow_id].append(place)
-        answers = [Advance(goes_on=True)] * len(outcomes)
+        answers = [FlowAdvance(goes_on=True)] * len(outcomes)
         with self._open_session() as session, session.begin():
             for flow in lock_flows(session, by_flow):
                 rows = SqlRows(session, flow)
@@ -125,7 +125,7 @@ class FlowStore:
                 _load(session, rows, [outcomes[place] for place in mine])
                 for place in mine:
                     goes_on = apply_outcome(rows, outcomes[place], now, partial(add_to_flow, session, rows))
-                    answers[place] = Advance(goes_on, rows.orders())
+                    answers[place] = FlowAdvance(goes_on, rows.orders())
             session.flush()
         return answers
 

@@ -25,7 +25,7 @@ AGAIN = timedelta(seconds=30)  # a step whose message lives is looked at again a
 
 
 @dataclass(slots=True)
-class Swept:
+class FlowsSwept:
     """What was done."""
 
     sent_again: int = 0
@@ -42,14 +42,14 @@ class Sweeper:
         self._open, self._held = open_session, held
         self._store = FlowStore(open_session)
 
-    def sweep(self) -> Swept:
+    def sweep(self) -> FlowsSwept:
         """
         Do what is due.
 
         Raises:
             redis.RedisError: The broker does not answer; deadlines were looked at before.
         """
-        swept = Swept()
+        swept = FlowsSwept()
         for flow in self._due_flows():
             self._do_flow(flow, swept)
         for inner in self._orphans():
@@ -67,7 +67,7 @@ class Sweeper:
             query = select(FlowRow).where(col(FlowRow.check_at) <= utc_now()).order_by(col(FlowRow.check_at))
             return list(session.scalars(query.limit(BATCH)))
 
-    def _do_flow(self, flow: FlowRow, swept: Swept) -> None:
+    def _do_flow(self, flow: FlowRow, swept: FlowsSwept) -> None:
         if flow.state in ENDED_FLOWS:
             tell_outer(flow)
             swept.inner += 1
@@ -99,7 +99,7 @@ class Sweeper:
             query = select(StepRow).where(col(StepRow.check_at) <= utc_now()).order_by(col(StepRow.check_at))
             return list(session.scalars(query.limit(BATCH)))
 
-    def _do_steps(self, steps: list[StepRow], swept: Swept) -> None:
+    def _do_steps(self, steps: list[StepRow], swept: FlowsSwept) -> None:
         now = utc_now()
         late = [step for step in steps if step.deadline_at is not None and step.deadline_at <= now]
         for step in late:
@@ -119,7 +119,7 @@ class Sweeper:
         self._send_again([step for step in dead if step.run_id not in withdrawn], swept)
         self._look_again(rest)
 
-    def _end_late(self, step: StepRow, swept: Swept) -> None:
+    def _end_late(self, step: StepRow, swept: FlowsSwept) -> None:
         def act(rows: SqlRows, now: datetime, _session: Session) -> None:
             found = rows.step(step.seq)
             if found.generation == step.generation and found.state in RUNNABLE:
@@ -129,7 +129,7 @@ class Sweeper:
 
         hand_over(self._store.change(step.flow_id, act))
 
-    def _fail(self, step: StepRow, error: str, swept: Swept) -> None:
+    def _fail(self, step: StepRow, error: str, swept: FlowsSwept) -> None:
         def act(rows: SqlRows, now: datetime, _session: Session) -> None:
             found = rows.step(step.seq)
             if found.generation == step.generation and found.state in RUNNABLE:
@@ -148,7 +148,7 @@ class Sweeper:
             )
             return set(session.scalars(query))
 
-    def _send_again(self, steps: list[StepRow], swept: Swept) -> None:
+    def _send_again(self, steps: list[StepRow], swept: FlowsSwept) -> None:
         """A step that was being run lost its message: the same release is sent again."""
         orders = []
         for step in steps:

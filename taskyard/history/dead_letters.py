@@ -1,5 +1,6 @@
 """The store of dead letters: each is inserted once, and resolved by exactly one person or process."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -174,6 +175,16 @@ def discard_dead_letter(
     """Discard an open dead letter; False: it is not open. The caller commits."""
     facts = {"state": "discarded", "operation_id": operation_id}
     return _resolve(session, dead_letter_id, by=by, reason=reason, mark=utc_now(), **facts)
+
+
+def discard_dead_letters_of(session: Session, run_ids: Sequence[str], *, by: str, reason: str) -> list[str]:
+    """Discard the open dead letters of runs; return the ids of runs that had one. The caller commits."""
+    facts = {"state": "discarded", "resolved_by": by, "resolution": reason, "resolved_at": utc_now()}
+    is_meant = (col(DeadLetter.run_id).in_(run_ids), col(DeadLetter.state) == "open")
+    found = session.connection().execute(
+        update(DeadLetter).where(*is_meant).values(**facts).returning(col(DeadLetter.run_id))
+    )
+    return list(dict.fromkeys(found.scalars()))
 
 
 def _resolve(session: Session, dead_letter_id: UUID, *, by: str, reason: str, mark: datetime, **values: Any) -> bool:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Column, Index, literal, tuple_
+from sqlalchemy import Column, Index, literal, tuple_, update
 from sqlmodel import Field, Session, col, select
 
 from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
@@ -41,6 +41,13 @@ def record_operation(  # noqa: PLR0913 - the columns of one row
     row = Operation(who=getpass.getuser(), verb=verb, target=target, reason=reason or None, filter=facts, count=count)
     session.add(row)
     return row
+
+
+def add_to_count(session: Session, operation_id: UUID | None, number: int) -> None:
+    """Count what one batch changed, in the batch's own transaction; None: it has no row."""
+    if operation_id is not None:
+        query = update(Operation).where(col(Operation.id) == operation_id)
+        session.connection().execute(query.values(count=col(Operation.count) + number))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from taskyard.broker.server.valkey import EmbeddedValkey
+from taskyard.settings.running_server import LOCK, forget_server, remember_server
 
 DEFAULT_PORT = 6379  # where commands connect when REDIS_URL is not set
 LOCK_TIMEOUT = 5.0  # seconds for a previous server to exit
@@ -28,14 +29,18 @@ def embedded_valkey(folder: Path) -> Iterator[EmbeddedValkey]:
         ServerStartError: It did not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with (folder / LOCK).open("w") as lock:
         if not _acquire_lock(lock):
             raise FolderInUseError(f"another `up` runs a Valkey in {folder}: stop it, or set a different TASKYARD_DATA")
         port = DEFAULT_PORT if _is_free(DEFAULT_PORT) else 0
         valkey = EmbeddedValkey(folder, port)
         valkey.holds = [lock.fileno()]
         with valkey:
-            yield valkey
+            remember_server(folder, valkey.url)
+            try:
+                yield valkey
+            finally:
+                forget_server(folder)
 
 
 def _acquire_lock(lock: TextIO) -> bool:

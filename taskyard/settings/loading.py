@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from taskyard.settings.group import SettingsError, SettingsGroup
 from taskyard.settings.near_misses import OURS_ALONE, near_miss
 from taskyard.settings.platform import Settings
+from taskyard.settings.running_server import running_server
 
 LONGEST_TEXT = 300  # characters of what is said of one value
 FOREIGN_NAMES = frozenset({"TASKYARD_CONFIG"})  # reserved for the shell scripts of a deployment
@@ -108,9 +109,19 @@ class _CurrentSettings:
 current_settings = _CurrentSettings()
 
 
+def is_broker_given() -> bool:
+    """Tell whether REDIS_URL is set for this process, in the environment or in ``.env``."""
+    return bool(({**dotenv_values(Path(".env")), **os.environ}.get("REDIS_URL") or "").strip())
+
+
 @cache
 def _current(group: Group) -> SettingsGroup:
-    return load_settings(os.environ, Path(".env"), group=group)
+    environ = dict(os.environ)
+    if not is_broker_given():
+        folder = load_settings(environ, Path(".env")).taskyard_data
+        if url := running_server(folder / "valkey"):
+            environ["REDIS_URL"] = url
+    return load_settings(environ, Path(".env"), group=group)
 
 
 def _read(group: Group, given: Mapping[str, str | None]) -> SettingsGroup:

@@ -149,6 +149,16 @@ class Settings(SettingsGroup):
         timedelta(seconds=30), description="First pause of an open breaker; doubles up to 30 minutes"
     )
     webhook_sweep_interval: Interval = Field(timedelta(seconds=30), description="How often the sweeper looks")
+    webhook_event_retention_days: int = Field(
+        30, ge=0, le=36_500, description="Days that events without deliveries are kept; 0 keeps all"
+    )
+    webhook_delivery_retention_days: int = Field(
+        30, ge=0, le=36_500, description="Days that delivered and exhausted deliveries are kept; 0 keeps all"
+    )
+    webhook_attempt_retention_days: int = Field(30, ge=0, le=36_500, description="Days that attempts are kept; 0: all")
+    webhook_excerpt_retention_days: int = Field(
+        7, ge=0, le=36_500, description="Days that excerpts of answers are kept; 0 keeps all"
+    )
     flow_sweep_interval: Interval = Field(
         timedelta(minutes=1), description="How often lost steps and deadlines of flows are looked for"
     )

@@ -1,5 +1,6 @@
 """Queues of the platform, and what their priorities mean."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -17,14 +18,31 @@ class Queue:
 
     name: str
     profile: ProfileName  # the kind of worker process that serves it: io has threads, prefork processes
+    share: float | None = None  # 0-1 of the slots that exist, which its running messages may take; None: all
+    group_share: float | None = None  # as above, for the messages of one group key
+
+    def slots_of(self, total: int) -> int | None:
+        """
+        Return how many of so many slots its messages may take; at least one.
+
+        >>> Queue("q", "io", share=0.7).slots_of(10)
+        7
+        """
+        return None if self.share is None else max(1, int(total * self.share))
+
+    def group_slots_of(self, total: int) -> int | None:
+        """As `slots_of`, for the messages of one group key; rounded up."""
+        return None if self.group_share is None else max(1, math.ceil(total * self.group_share))
 
 
 DEFAULT = Queue("celery", profile="io")  # where a foreign Celery client sends when it names no queue
 DEAD_LETTERS = Queue("dead-letter", profile="io")
 MAINTENANCE = Queue("maintenance", profile="io")
-WEBHOOKS = Queue("webhook-deliveries", profile="io")
+# One endpoint takes a part of the slots, the slow ones share a few, and some are left to all other queues.
+WEBHOOKS = Queue("webhook-deliveries", profile="io", share=0.7, group_share=0.3)
+SLOW_WEBHOOKS = Queue("webhook-slow", profile="io", share=0.2)
 
-QUEUES = [DEFAULT, DEAD_LETTERS, MAINTENANCE, WEBHOOKS]  # see `declare`
+QUEUES = [DEFAULT, DEAD_LETTERS, MAINTENANCE, WEBHOOKS, SLOW_WEBHOOKS]  # see `declare`
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 

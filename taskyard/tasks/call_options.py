@@ -11,7 +11,7 @@ from taskyard.settings.queues import NORMAL, PriorityName, priority_number
 from taskyard.tasks.option_checks import OURS, check_options
 
 
-class Run(AsyncResult[Any]):
+class RunHandle(AsyncResult[Any]):
     """The handle of an enqueued task; ``id`` is its run id for ``celery -A tasks jobs show``."""
 
     is_duplicate: bool = False  # True: nothing was sent, a run with the same dedup key is already there

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Unpack, cast
 from celery.local import Proxy
 
 from taskyard.settings.queues import Queue, declare
-from taskyard.tasks.call_options import CallOptions, Run
+from taskyard.tasks.call_options import CallOptions, RunHandle
 from taskyard.tasks.current_app import DeclaredTask, current_app, declare_task, is_declared
 from taskyard.tasks.payloads import Payload
 from taskyard.tasks.platform_task import PlatformTask
@@ -24,18 +24,18 @@ class TypedTask[**P, M: Payload](Protocol):
     name: str
     payload: type[M]
 
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run:
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> RunHandle:
         """Enqueue with these payload fields."""
 
-    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Run:
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> RunHandle:
         """As `delay`, for `async def` handlers."""
 
-    def enqueue(self, payload: M, **options: Unpack[CallOptions]) -> Run:
+    def enqueue(self, payload: M, **options: Unpack[CallOptions]) -> RunHandle:
         """Enqueue a payload with options."""
 
     def apply_async(
         self, args: None = None, kwargs: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]
-    ) -> Run:
+    ) -> RunHandle:
         """Enqueue with JSON-like keyword arguments and options."""
 
 

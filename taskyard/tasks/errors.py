@@ -24,6 +24,10 @@ class UnknownTaskError(TaskError, LookupError):
     """No task of this name is registered, so nothing was sent."""
 
 
+class Superseded(TaskError):  # noqa: N818 - it names an outcome, as Snooze does
+    """This run did not do its work, and something else does: it is recorded as cancelled, neither done nor failed."""
+
+
 class InvalidDelayError(PermanentError, ValueError):
     """A handler gave a delay that is none: trying again would give the same one."""
 

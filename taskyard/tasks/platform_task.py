@@ -9,7 +9,7 @@ from celery import Task
 
 from taskyard.broker.transport.dedup_reports import collect_duplicates
 from taskyard.settings.queues import Queue
-from taskyard.tasks.call_options import Run, message_options
+from taskyard.tasks.call_options import RunHandle, message_options
 from taskyard.tasks.errors import InvalidPayloadError, RetryAfter, TaskError
 from taskyard.tasks.option_checks import check_queue
 from taskyard.tasks.payloads import Payload
@@ -33,7 +33,7 @@ class PlatformTask(Task[..., Any]):
     policy: Policy
     on_redrive: Callable[[Any], None] | None = None  # prepares the domain's row for new attempts
 
-    def delay(self, *args: Any, **fields: Any) -> Run:
+    def delay(self, *args: Any, **fields: Any) -> RunHandle:
         """
         Enqueue with these payload fields.
 
@@ -42,13 +42,13 @@ class PlatformTask(Task[..., Any]):
         """
         return self.enqueue(self.payload.checked(**keywords_only(self, args, fields)))
 
-    async def adelay(self, *args: Any, **fields: Any) -> Run:
+    async def adelay(self, *args: Any, **fields: Any) -> RunHandle:
         """As :meth:`delay`, without blocking the event loop."""
         return await asyncio.to_thread(self.delay, *args, **fields)
 
     def apply_async(  # type: ignore[override]  # the options are those of CallOptions, and pass through to Celery
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> Run:
+    ) -> RunHandle:
         """
         Enqueue with JSON-like keyword arguments and options: see :class:`taskyard.tasks.call_options.CallOptions`.
 
@@ -58,14 +58,14 @@ class PlatformTask(Task[..., Any]):
         """
         return self.enqueue(self.payload.from_wire(keywords_only(self, args or (), kwargs or {})), **options)
 
-    def enqueue(self, payload: Payload, **options: Any) -> Run:
+    def enqueue(self, payload: Payload, **options: Any) -> RunHandle:
         """Enqueue a payload that was already checked, with the same options as :meth:`apply_async`."""
         with collect_duplicates() as duplicates:
             sent = self.send(payload, options)
         existing = duplicates.get(str(sent.id))
         return sent if existing is None else self.duplicate(existing)
 
-    def send(self, payload: Payload, options: dict[str, Any]) -> Run:
+    def send(self, payload: Payload, options: dict[str, Any]) -> RunHandle:
         """Publish the message; the caller collects duplicates."""
         wire = self.wire_of(payload)
         check_queue(options.get("queue"), self.app.amqp.queues)
@@ -85,15 +85,15 @@ class PlatformTask(Task[..., Any]):
             )
         return payload.to_wire()
 
-    def publish(self, wire: Mapping[str, Any], options: Mapping[str, Any]) -> Run:
+    def publish(self, wire: Mapping[str, Any], options: Mapping[str, Any]) -> RunHandle:
         """
         Publish a payload's JSON values with Celery's options.
 
         Skips declaring the queue, a sixth of the work: messages reach a queue by its name, declared or not.
         """
-        return cast("Run", super().apply_async((), dict(wire), **{"declare": (), **options}))
+        return cast("RunHandle", super().apply_async((), dict(wire), **{"declare": (), **options}))
 
-    def duplicate(self, run_id: str) -> Run:
+    def duplicate(self, run_id: str) -> RunHandle:
         """Return the handle of a run that was already there."""
         run = self.AsyncResult(run_id)
         run.is_duplicate = True
@@ -129,9 +129,9 @@ class PlatformTask(Task[..., Any]):
             raise RetryAfter(wait, str(exc or "")) from exc
         raise exc or TaskError("asked for another attempt")
 
-    def AsyncResult(self, task_id: str, **options: Any) -> Run:  # noqa: N802 - Celery's name
+    def AsyncResult(self, task_id: str, **options: Any) -> RunHandle:  # noqa: N802 - Celery's name
         """Return the handle of a run of this task."""
-        return Run(task_id, backend=self.backend, task_name=self.name, app=self.app, **options)
+        return RunHandle(task_id, backend=self.backend, task_name=self.name, app=self.app, **options)
 
 
 def keywords_only(task: PlatformTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:

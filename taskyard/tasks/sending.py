@@ -6,7 +6,7 @@ from typing import Any, Unpack
 from taskyard.broker.transport.bulk_publish import copies_of, fixed_options
 from taskyard.broker.transport.dedup_reports import collect_duplicates
 from taskyard.broker.transport.publish_batch import PER_CALL
-from taskyard.tasks.call_options import CallOptions, Run, message_options
+from taskyard.tasks.call_options import CallOptions, RunHandle, message_options
 from taskyard.tasks.current_app import current_app
 from taskyard.tasks.declaration import TypedTask
 from taskyard.tasks.errors import UnknownTaskError
@@ -36,7 +36,7 @@ def find_task(name: str) -> PlatformTask:
     return known[name]
 
 
-def send(name: str, fields: Mapping[str, Any], **options: Unpack[CallOptions]) -> Run:
+def send(name: str, fields: Mapping[str, Any], **options: Unpack[CallOptions]) -> RunHandle:
     """
     Enqueue by name, for admin tools: the same checks as ``apply_async``.
 

@@ -8,10 +8,10 @@ from typing import Any
 from celery.exceptions import Ignore, Reject
 from pydantic_core import to_jsonable_python
 
-from taskyard.broker.worker.redelivery import Redeliver
+from taskyard.broker.worker.redelivery import CancelledRun, Redeliver
 from taskyard.pools.coroutine_bridge import finish
 from taskyard.settings.loading import current_settings
-from taskyard.tasks.errors import PermanentError, RetryAfter, Snooze
+from taskyard.tasks.errors import PermanentError, RetryAfter, Snooze, Superseded
 from taskyard.tasks.execution import attempt_number, max_attempts_of, queue_of
 from taskyard.tasks.platform_task import PlatformTask, keywords_only
 from taskyard.tasks.policy import LONGEST_DELAY
@@ -50,6 +50,8 @@ def decide(task: PlatformTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -
         return _run_handler(task, args, kwargs)
     except Snooze as not_yet:
         raise _again(not_yet.delay, not_yet, uses_attempt=False) from not_yet
+    except Superseded as error:
+        raise CancelledRun(str(error)) from error
     except (PermanentError, Ignore, Reject):  # the last two are Celery's: done, and for the broker to decide
         raise
     except RetryAfter as error:

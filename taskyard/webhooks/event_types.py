@@ -35,6 +35,19 @@ def check_type(event_type: str, known: Sequence[str] = ()) -> str:
     return event_type
 
 
+def refuse_operational(event_type: str) -> None:
+    """
+    Refuse the platform's own event types, which apps subscribe to and do not emit.
+
+    Raises:
+        EventTypeError: It is one.
+    """
+    if str(event_type).startswith(OPERATIONAL):
+        raise EventTypeError(
+            f"event type {event_type[:80]!r}: types that begin with {OPERATIONAL} are the platform's own"
+        )
+
+
 def check_pattern(pattern: str, known: Sequence[str] = ()) -> str:
     """
     Return the pattern if it can match: a type, ``prefix.*`` or ``*``.

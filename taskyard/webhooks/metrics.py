@@ -13,7 +13,7 @@ COUNTED = (*OPEN_STATES, "parked", "exhausted")  # not the delivered ones, which
 
 
 def figures(session: Session) -> Iterator[GaugeSample]:
-    """Give deliveries that are not delivered, how late they are, and the health of endpoints."""
+    """Return gauges: open, parked and exhausted deliveries, the oldest overdue one, and endpoints by health."""
     rows = session.exec(
         select(Delivery.state, func.count()).where(col(Delivery.state).in_(COUNTED)).group_by(Delivery.state)
     ).all()

@@ -12,5 +12,15 @@ class DeliverWebhook(Payload):
     manual_by: str | None = None  # an operator asked for exactly one attempt now
 
 
+class FanOutEvent(Payload):
+    """Make the deliveries of an event that more endpoints want than one transaction should write."""
+
+    event_id: str  # of a row in webhook_events
+
+
+class CleanUpWebhooks(Payload):
+    """Delete what is older than its retention."""
+
+
 class SweepWebhooks(Payload):
     """Enqueue what is due and has no live task."""

@@ -1,29 +1,33 @@
-"""The webhook tasks: one line of work each, and the tools that they hand to their handlers."""
+"""The webhook tasks: one line of work each, and the dependencies of their handlers."""
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from functools import lru_cache
 from ipaddress import ip_network
 from ssl import SSLError
+from typing import Any, cast
 
+from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.settings.group import SettingsError
 from taskyard.settings.loading import current_settings
 from taskyard.settings.platform import Settings
-from taskyard.settings.queues import MAINTENANCE, WEBHOOKS
+from taskyard.settings.queues import MAINTENANCE, SLOW_WEBHOOKS, WEBHOOKS
 from taskyard.tasks.call_options import CallOptions
 from taskyard.tasks.declaration import task
-from taskyard.tasks.execution import was_redelivered
+from taskyard.tasks.execution import queue_of, was_redelivered
+from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.policy import Exponential, Policy
 from taskyard.tasks.sending import enqueue_many
 from taskyard.tasks.start_checks import before_work
 from taskyard.webhooks import handlers
-from taskyard.webhooks.delivery.dispatch import Due
-from taskyard.webhooks.delivery.store import DeliveryStore
-from taskyard.webhooks.http.client import AiohttpWebhookClient, ClientOptions
+from taskyard.webhooks.delivery.dispatch import DueDelivery
+from taskyard.webhooks.delivery.store import SqlDeliveryStore
 from taskyard.webhooks.http.resolver import tls_context
-from taskyard.webhooks.payloads import DeliverWebhook, SweepWebhooks
+from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient, ClientOptions
+from taskyard.webhooks.payloads import CleanUpWebhooks, DeliverWebhook, FanOutEvent, SweepWebhooks
+from taskyard.webhooks.retention import RemovedWebhooks, clean_up
 
 # The schedule of a delivery lives in SQL and ends it there; the attempts of its task only bound our own faults.
 DELIVERY = Policy(max_attempts=1000, backoff=Exponential(base=timedelta(seconds=2), cap=timedelta(minutes=5)))
@@ -36,41 +40,65 @@ def reopen(payload: DeliverWebhook) -> None:
 
 
 @task("webhooks.deliver", DeliverWebhook, queue=WEBHOOKS, policy=DELIVERY, on_redrive=reopen)
-def deliver(payload: DeliverWebhook) -> handlers.Delivered:
+def deliver(payload: DeliverWebhook) -> handlers.DeliveryReport:
     """Send one webhook delivery; see :func:`taskyard.webhooks.handlers.deliver`."""
-    tools = handlers.Tools(
+    dependencies = handlers.DeliveryDependencies(
         open_store(),
         http_client(),
         enqueue_deliveries,
         current_settings(),
         socket.gethostname(),
+        run_id=str(cast("PlatformTask", deliver).request.id or ""),
+        is_slow_lane=queue_of(cast("PlatformTask", deliver)) == SLOW_WEBHOOKS.name,
         is_redelivered=was_redelivered(deliver),
     )
-    return handlers.deliver(payload, tools)
+    return handlers.deliver(payload, dependencies)
+
+
+@task("webhooks.fan_out", FanOutEvent, queue=MAINTENANCE)
+def fan_out(payload: FanOutEvent) -> handlers.FanOutReport:
+    """Make the deliveries of one event; see :func:`taskyard.webhooks.handlers.fan_out`."""
+    return handlers.fan_out(payload, open_store(), enqueue_deliveries)
 
 
 @task("webhooks.sweep", SweepWebhooks, queue=MAINTENANCE, policy=SWEEP)
-def sweep(_payload: SweepWebhooks) -> handlers.Swept:
+def sweep(_payload: SweepWebhooks) -> handlers.SweepReport:
     """Enqueue the deliveries that are due; see :func:`taskyard.webhooks.handlers.sweep`."""
+    open_store().resolve_dead_letters()
+    enqueue_fan_outs(open_store().pending_fan_outs())
     return handlers.sweep(open_store(), enqueue_deliveries, current_settings())
 
 
-def enqueue_deliveries(due: Iterable[Due]) -> None:
-    """
-    Hand deliveries to the broker, each in its endpoint's lane; one that has a live task is not enqueued again.
+@task("webhooks.cleanup", CleanUpWebhooks, queue=MAINTENANCE)
+def cleanup(_payload: CleanUpWebhooks) -> RemovedWebhooks:
+    """Delete what is old; see :func:`taskyard.webhooks.retention.clean_up`."""
+    return clean_up(open_session, current_settings(), utc_now())
 
-    One whose task is about to end must not be taken for such: it is enqueued without a check, as it was marked.
+
+def enqueue_fan_outs(event_ids: Sequence[str]) -> None:
+    """Enqueue the making of these events' deliveries; one with a live task is not enqueued again."""
+    for event_id in event_ids:
+        fan_out.enqueue(FanOutEvent(event_id=event_id), dedup_key=f"webhook-fan-out:{event_id}")
+
+
+def enqueue_deliveries(due: Iterable[DueDelivery]) -> None:
+    """
+    Enqueue deliveries, each under its endpoint's group key and in its lane; one with a live task is not enqueued again.
+
+    A released delivery, whose last task may be about to end, is enqueued without that check.
     """
     rows = {row.delivery_id: row for row in due}
 
     def options(payload: DeliverWebhook) -> CallOptions:
         row = rows[payload.delivery_id]
-        chosen: CallOptions = {"group_key": str(row.endpoint_id)}
+        chosen: dict[str, Any] = {"group_key": str(row.endpoint_id)}
+        if row.is_slow:
+            chosen["queue"] = SLOW_WEBHOOKS.name
         if row.has_task:
             chosen["dedup_key"] = f"webhook:{row.delivery_id}"
         if row.wait > timedelta(0):
             chosen["countdown"] = row.wait.total_seconds()
-        return chosen
+        return cast("CallOptions", chosen)
 
     enqueue_many(deliver, [DeliverWebhook(delivery_id=delivery_id) for delivery_id in rows], each=options)
 
@@ -91,9 +119,9 @@ def check_settings(settings: Settings) -> None:
 
 
 @lru_cache(maxsize=1)
-def open_store() -> DeliveryStore:
+def open_store() -> SqlDeliveryStore:
     """Return the store on this process's database."""
-    return DeliveryStore(open_session, current_settings())
+    return SqlDeliveryStore(open_session, current_settings())
 
 
 @lru_cache(maxsize=1)

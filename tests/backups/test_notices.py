@@ -17,11 +17,11 @@ from taskyard.database.columns import utc_now
 from taskyard.settings.loading import load_settings
 from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery.endpoints import disable, register
-from taskyard.webhooks.delivery.store import DeliveryStore
+from taskyard.webhooks.delivery.store import SqlDeliveryStore
 from taskyard.webhooks.event_store import add_event
-from taskyard.webhooks.handlers import Tools, deliver, sweep
-from taskyard.webhooks.http.client import AiohttpWebhookClient, ClientOptions
-from taskyard.webhooks.models import Delivery, Endpoint
+from taskyard.webhooks.handlers import DeliveryDependencies, deliver, sweep
+from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient, ClientOptions
+from taskyard.webhooks.models import Delivery, Endpoint, Event
 from taskyard.webhooks.payloads import DeliverWebhook
 from tests.backups.backup_target import BackupTarget
 from tests.backups.test_sqlite_backups import PROFILE, a_database
@@ -58,13 +58,13 @@ def announce_to(backup_target: BackupTarget, slack_url: str | None, **more: str)
 
 def send_all(backup_target: BackupTarget, settings: Settings) -> None:
     """Sweep and send what is due, as the webhook tasks do."""
-    store = DeliveryStore(backup_target.database.session, settings)
+    store = SqlDeliveryStore(backup_target.database.session, settings)
     due: list[DeliverWebhook] = []
     sweep(store, lambda rows: due.extend(DeliverWebhook(delivery_id=row.delivery_id) for row in rows), settings)
     options = ClientOptions(allow_http=True, allow_nets=(ip_network("127.0.0.0/8"),))
     with closing(AiohttpWebhookClient(options)) as client:
         for payload in due:
-            deliver(payload, Tools(store, client, lambda _due: None, settings, "worker-1"))
+            deliver(payload, DeliveryDependencies(store, client, lambda _due: None, settings, "worker-1"))
 
 
 def deliveries(backup_target: BackupTarget) -> list[Delivery]:
@@ -164,7 +164,9 @@ def test_subscribers_get_an_event_and_no_notice_of_slacks(notes: BackupTarget) -
     result = notes.verify()
     sent = [row for row in deliveries(notes) if row.endpoint_id == subscriber]
     assert [row.event_type for row in sent] == ["backup.passed"]
-    data = json.loads(sent[0].body)["data"]
+    with notes.database.session() as session:
+        body = session.scalars(select(col(Event.body)).where(col(Event.id) == sent[0].event_id)).one()
+    data = json.loads(body)["data"]
     assert (data["run_id"], data["target"], data["failed_checks"]) == (result.run_id, "shop", [])
 
 

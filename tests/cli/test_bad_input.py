@@ -1,11 +1,15 @@
 """What a person mistypes at three in the morning is refused with one line and code 2, and no terminal obeys it."""
 
 import json
-from typing import Any
+import socket
+import threading
+from contextlib import suppress
+from typing import Any, Self
 
 import pytest
 
 from taskyard.cli.kit.common_options import ReasonParam
+from taskyard.settings.loading import current_settings
 from tests.cli.conftest import Command
 from tests.cli.test_every_verb import LEAVES, filled, having, ids_of, operations
 
@@ -86,3 +90,44 @@ def test_json_keeps_what_a_terminal_would_obey(command: Command) -> None:
     command("queues", "pause", "celery", "--reason", ESCAPES)
     found: Any = json.loads(command("audit", "ls", "--json").stdout)
     assert found["items"][0]["reason"] == ESCAPES
+
+
+def test_a_server_that_loads_its_data_is_named_so(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no fault of the configuration, and passes."""
+    with LoadingServer() as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
+        current_settings.cache_clear()
+        ended = command("queues", "peek", "celery")
+    assert (ended.exit_code, "loading its data" in ended.stderr, "REDIS_URL" in ended.stderr) == (1, True, False)
+
+
+def test_only_what_could_be_saved_says_that_nothing_was(command: Command) -> None:
+    previewed = command("schedules", "preview", "--cron", "61 * * * *")
+    added = command("schedules", "add", "n", "--task", "audit.cleanup", "--cron", "61 * * * *", "--yes")
+    assert (previewed.exit_code, "nothing was saved" in previewed.stderr) == (2, False)
+    assert (added.exit_code, "nothing was saved" in added.stderr) == (2, True)
+
+
+class LoadingServer:
+    """Answers each command as a Redis does that reads its data after a start."""
+
+    def __enter__(self) -> Self:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._socket.getsockname()[1]}/0"
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=self._serve, args=self._socket.accept()[:1], daemon=True).start()
+
+    @staticmethod
+    def _serve(connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            while data := connection.recv(65_536):
+                for _ in range(max(data.count(b"*"), 1)):
+                    connection.sendall(b"-LOADING Redis is loading the dataset in memory\r\n")

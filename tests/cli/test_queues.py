@@ -10,7 +10,7 @@ from tasks.app import app
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.operator_log import Operation
 from taskyard.settings.loading import current_settings
-from taskyard.tasks.call_options import Run
+from taskyard.tasks.call_options import RunHandle
 from taskyard.webhooks.payloads import DeliverWebhook
 from taskyard.webhooks.tasks import deliver
 from tests.app_broker import use_broker
@@ -21,7 +21,7 @@ QUEUE = "webhook-deliveries"
 
 
 @pytest.fixture
-def enqueued(command: Command, valkey: Server) -> Run:  # noqa: ARG001 - it sets the environment
+def enqueued(command: Command, valkey: Server) -> RunHandle:  # noqa: ARG001 - it sets the environment
     """A run that waits, since no worker is up; the app is pointed at the test's broker."""
     use_broker(valkey.url)
     with app.connection_for_write() as connection, connection.Producer() as producer:
@@ -33,7 +33,7 @@ def operations() -> list[tuple[str, str, str | None, int]]:
         return [(row.verb, row.target, row.reason, row.count) for row in session.exec(select(Operation)).all()]
 
 
-def test_a_waiting_run_is_counted_peeked_and_explained(command: Command, enqueued: Run) -> None:
+def test_a_waiting_run_is_counted_peeked_and_explained(command: Command, enqueued: RunHandle) -> None:
     listed = {row["queue"]: row for row in json.loads(command("queues", "ls", "--json").stdout)["items"]}
     assert (listed[QUEUE]["waiting"], listed[QUEUE]["consumers"], listed["dead-letter"]["waiting"]) == (1, 0, 0)
     (peeked,) = json.loads(command("queues", "peek", QUEUE, "--json").stdout)["items"]
@@ -43,7 +43,7 @@ def test_a_waiting_run_is_counted_peeked_and_explained(command: Command, enqueue
     assert f"no worker takes from queue {QUEUE}" in explained["reasons"]
 
 
-def test_a_pause_says_by_whom_and_why_until_it_ends(command: Command, enqueued: Run) -> None:
+def test_a_pause_says_by_whom_and_why_until_it_ends(command: Command, enqueued: RunHandle) -> None:
     assert command("queues", "pause", QUEUE, "--for", "2h", "--reason", "deploy").exit_code == 0
     assert "is paused by" in command("jobs", "explain", str(enqueued.id)).stdout
     assert "deploy" in command("queues", "ls").stdout
@@ -56,7 +56,7 @@ def test_a_pause_says_by_whom_and_why_until_it_ends(command: Command, enqueued: 
 
 
 def test_an_outage_of_the_database_keeps_nobody_from_pausing(
-    command: Command, enqueued: Run, monkeypatch: pytest.MonkeyPatch
+    command: Command, enqueued: RunHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is a reason to pause; the missing row is told. What cannot be undone is refused."""
     monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg://nobody@127.0.0.1:1/nowhere")
@@ -96,7 +96,7 @@ def test_limits_are_set_one_by_one_and_taken_away(command: Command) -> None:
     assert cleared.stdout.strip() == f"{QUEUE}: no limits"
 
 
-def test_a_run_is_moved_and_removed(command: Command, enqueued: Run) -> None:
+def test_a_run_is_moved_and_removed(command: Command, enqueued: RunHandle) -> None:
     run_id = str(enqueued.id)
     assert command("queues", "move", run_id, "maintenance").exit_code == 0
     assert json.loads(command("jobs", "explain", run_id, "--json").stdout)["queue"] == "maintenance"
@@ -104,7 +104,7 @@ def test_a_run_is_moved_and_removed(command: Command, enqueued: Run) -> None:
     assert command("jobs", "explain", run_id).exit_code == 3
 
 
-def test_a_drain_needs_consent_and_a_reason_and_counts(command: Command, enqueued: Run) -> None:
+def test_a_drain_needs_consent_and_a_reason_and_counts(command: Command, enqueued: RunHandle) -> None:
     assert command("queues", "drain", QUEUE).exit_code == 2
     assert command("queues", "drain", QUEUE, "--yes").exit_code == 2
     assert "1 waiting" in command("queues", "drain", QUEUE, "--dry-run").stdout
@@ -113,7 +113,7 @@ def test_a_drain_needs_consent_and_a_reason_and_counts(command: Command, enqueue
     assert operations() == [("queues drain", QUEUE, "test", 1)]
 
 
-def test_a_cancelled_run_says_so(command: Command, enqueued: Run) -> None:
+def test_a_cancelled_run_says_so(command: Command, enqueued: RunHandle) -> None:
     run_id = str(enqueued.id)
     ended = command("jobs", "cancel", run_id, "--yes", "--reason", "wrong data")
     assert (ended.exit_code, ended.stdout.strip()) == (0, f"{run_id} is cancelled; it was waiting")

@@ -57,3 +57,18 @@ def test_who_has_read_enough_is_told_of_no_error(celery: CeleryCommand) -> None:
     assert process.stderr.read() == ""
     assert process.wait(LIMIT) == 1
     process.stderr.close()
+
+
+def test_listing_runs_imports_neither_scheduler_nor_sender() -> None:
+    """What one verb needs, another does not wait for."""
+    code = "import sys, taskyard.cli.jobs.commands; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    heavy = (
+        "taskyard.beat.engine",
+        "taskyard.tasks.dead_letters.redrive",
+        "taskyard.webhooks",
+        "alembic",
+        "prometheus_client",
+        "rich.table",
+    )
+    assert [name for name in loaded.stdout.split() if name.startswith(heavy)] == []

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlmodel import col
 
+from taskyard.history.operator_log import Operation
 from taskyard.webhooks.models import Delivery, Endpoint, Event, Secret
 from tests.cli.webhooks_command import IN_ANSWER, IN_BODY, WebhooksCommand
 from tests.databases import Database
@@ -73,7 +74,7 @@ def test_an_empty_secret_is_refused(cli: WebhooksCommand) -> None:
         ("redeliver --failed --all", 2, "nothing was changed"),
         ("redeliver --failed --type a..b --yes", 2, "event type"),
         (f"recover {UNKNOWN} --since 2h --yes", 3, "no endpoint"),
-        (f"recover {UNKNOWN} --yes", 2, "since when"),
+        (f"recover {UNKNOWN} --yes", 2, "--since is required"),
         (f"rotate-secret {UNKNOWN}", 3, "no endpoint"),
         (f"rotate-secret {UNKNOWN} --overlap 8d", 2, "7 days"),
         ("new-key --id a:b", 2, "master key"),
@@ -188,3 +189,77 @@ def test_a_delivery_shows_its_timeline_but_never_its_body(cli: WebhooksCommand) 
 def _rows(cli: WebhooksCommand) -> int:
     with cli.database.session() as session:
         return sum(session.scalar(select(func.count()).select_from(each)) or 0 for each in (Endpoint, Event, Delivery))
+
+
+def test_an_ed25519_endpoint_prints_its_public_key_whenever_it_is_asked(cli: WebhooksCommand) -> None:
+    added = cli.run("endpoints", "add", "https://example.com/hook", "--event", "*", "--ed25519", "--json")
+    assert added.code == 0, added.err
+    key = added.json["public_key"]
+    assert key.startswith("whpk_")
+    assert "secret" not in added.json
+    shown = cli.run("endpoints", "show", added.json["id"], "--json")
+    assert (shown.json["public_keys"], shown.json["sends_predictify"]) == ([key], False)
+    rotated = cli.run("rotate-secret", added.json["id"], "--json")
+    assert rotated.json["public_key"].startswith("whpk_")
+    plain = cli.run("endpoints", "show", added.json["id"])
+    assert key in plain.out
+    assert rotated.json["public_key"] in plain.out
+    assert "whsk_" not in added.out + shown.out + rotated.out + plain.out
+    refused = cli.run("endpoints", "add", "https://example.com/x", "--event", "*", "--ed25519", "--no-standard")
+    assert (refused.code, refused.out) == (2, "")
+    assert "unsigned" in refused.err
+
+
+def test_an_endpoint_is_edited_and_the_operator_log_says_what_changed(cli: WebhooksCommand) -> None:
+    words = ("--event", "market.*", "--rate", "20", "--header", "X-Key: hush-hush")
+    endpoint = cli.run("endpoints", "add", "https://example.com/old", *words, "--json").json["id"]
+    new = ("--url", "https://example.com/new", "--event", "order.*", "--rate", "5", "--header", "X-Key: other-word")
+    edited = cli.run("endpoints", "edit", endpoint, *new, "--reason", "moved", "--json")
+    assert edited.code == 0, edited.err
+    shown = cli.run("endpoints", "show", endpoint, "--json").json
+    assert (shown["url"], shown["patterns"], shown["rate_per_second"]) == ("https://example.com/new", ["order.*"], 5.0)
+    with cli.database.session() as session:
+        row = session.scalars(select(Operation).where(col(Operation.verb) == "webhooks endpoints edit")).one()
+    assert (row.target, row.reason) == (endpoint, "moved")
+    assert row.filter == {
+        "url": ["https://example.com/old", "https://example.com/new"],
+        "patterns": [["market.*"], ["order.*"]],
+        "rate_per_second": [20.0, 5.0],
+        "header_names": [["X-Key"], ["X-Key"]],
+    }
+    assert edited.json["changed"] == row.filter
+    assert "hush" not in edited.out + str(row.filter)
+
+
+def test_what_an_edit_takes_away_or_refuses(cli: WebhooksCommand) -> None:
+    words = (
+        "--event",
+        "*",
+        "--rate",
+        "20",
+        "--max-concurrency",
+        "3",
+        "--header",
+        "X-Key: hush",
+        "--retry-delays",
+        "5s",
+    )
+    endpoint = cli.run("endpoints", "add", "https://example.com/hook", *words, "--retry-delays", "5s", "--json").json[
+        "id"
+    ]
+    for bad, says in {
+        ("--url", "ftp://example.com"): "https://",
+        ("--rate", "0"): "rate_per_second",
+        ("--no-standard", "--no-predictify"): "signature",
+        ("--event", "a..b"): "event type",
+        (): "nothing to change",
+    }.items():
+        refused = cli.run("endpoints", "edit", endpoint, *bad)
+        assert (refused.code, refused.out) == (2, ""), bad
+        assert says in refused.err
+    assert cli.run("endpoints", "edit", UNKNOWN, "--rate", "1").code == 3
+    nothing = ("--rate", "none", "--max-concurrency", "none", "--retry-delays", "none", "--no-headers")
+    assert cli.run("endpoints", "edit", endpoint, *nothing).code == 0
+    shown = cli.run("endpoints", "show", endpoint, "--json").json
+    names = ("rate_per_second", "max_concurrency", "retry_delays", "extra_headers", "patterns")
+    assert [shown[name] for name in names] == [None, None, None, [], ["*"]]

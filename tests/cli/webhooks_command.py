@@ -108,8 +108,8 @@ class WebhooksCommand:
     def deliveries(self, count: int, event_type: str = "market.resolved") -> list[UUID]:
         """Emit events, each with the body's marker; return the ids of all their deliveries."""
         with self.database.session() as session, session.begin():
-            rows = [add_event(session, self.settings, event_type, {"note": IN_BODY, "n": n})[1] for n in range(count)]
-            return [row.id for each in rows for row in each]
+            added = [add_event(session, self.settings, event_type, {"note": IN_BODY, "n": n}) for n in range(count)]
+            return [row.delivery_id for each in added for row in each.due]
 
     def exhaust(self, *delivery_ids: UUID) -> None:
         """Make deliveries look as if their only attempt failed, with the answer's marker in it."""

@@ -1,6 +1,6 @@
 """A broker, a database and workers for flows, and what a test wants to know of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,7 @@ from taskyard.flows.outcomes import Outcome
 from taskyard.flows.states import ENDED_FLOWS
 from taskyard.flows.steprefs import StepRef
 from taskyard.flows.store import FlowStore, Start
-from taskyard.flows.sweeping import Sweeper, Swept
+from taskyard.flows.sweeping import FlowsSwept, Sweeper
 from taskyard.history.models import DeadLetter
 from taskyard.tasks.dead_letters.redrive import redrive
 from tests.databases import Database
@@ -45,6 +45,17 @@ class FlowStage:
         worker = Worker("tests.flows.app", self.folder, name=name, arguments=arguments, env={**self.env, **env})
         self._workers.append(worker)
         return worker.start()
+
+    def restarting(self, pool: str, is_done: Callable[[], bool]) -> None:
+        """Keep two workers running, however often they die, until it is done."""
+
+        def look() -> bool:
+            alive = [worker for worker in self._workers if worker.is_running]
+            if len(alive) < 2:
+                self.worker(f"again{len(self._workers)}", pool, 2)
+            return is_done()
+
+        wait_for(look, 2 * LIMIT, "it is done", lambda: "\n".join(worker.tail() for worker in self._workers))
 
     def session(self) -> Session:
         """A session on the database."""
@@ -93,7 +104,7 @@ class FlowStage:
         with self.session() as session, session.begin():
             session.execute(update(StepRow).where(col(StepRow.check_at).is_not(None)).values(check_at=utc_now()))
 
-    def sweep(self) -> Swept:
+    def sweep(self) -> FlowsSwept:
         """Look for what is due."""
         with Redis.from_url(self.valkey.url) as client:
             return Sweeper(self.session, lambda runs: find_live_runs(client, PREFIX, runs)).sweep()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from taskyard.flows import machine, repair
 from taskyard.flows.models import StepRow
 from taskyard.flows.outcomes import Outcome, apply_outcome
-from taskyard.flows.plan import Plan
+from taskyard.flows.plan import FlowPlan
 from taskyard.flows.states import POLICIES
 from taskyard.flows.steprefs import StepRef
 from tests.flows.memory import FLOW, MemoryRows
@@ -121,7 +121,7 @@ class Pair:
         return self.now
 
 
-def _never(_step: StepRow, _plan: Plan, _now: datetime) -> None:
+def _never(_step: StepRow, _plan: FlowPlan, _now: datetime) -> None:
     raise AssertionError("nothing was added")
 
 

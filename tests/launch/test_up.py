@@ -17,7 +17,7 @@ import redis
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.launch import embedded_server
 from taskyard.launch.programs import programs
-from taskyard.settings.loading import load_settings
+from taskyard.settings.loading import current_settings, is_broker_given, load_settings
 from taskyard.settings.profiles import PROFILES
 from taskyard.settings.queues import QUEUES
 from tests.app_broker import use_broker
@@ -169,3 +169,29 @@ def test_the_embedded_server_takes_another_port_when_the_usual_one_is_in_use(
         monkeypatch.setattr(embedded_server, "DEFAULT_PORT", other.getsockname()[1])
         with embedded_server.embedded_valkey(tmp_path) as valkey:
             assert valkey.port != embedded_server.DEFAULT_PORT
+
+
+def test_commands_without_redis_url_find_the_server_of_a_running_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the usual port in use they talked to another Redis, silently; a server that has ended is not believed."""
+    monkeypatch.setattr(embedded_server, "DEFAULT_PORT", 0)
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    monkeypatch.setenv("TASKYARD_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def found() -> str:
+        current_settings.cache_clear()
+        return current_settings().redis_url
+
+    usual = load_settings({}).redis_url
+    try:
+        with embedded_server.embedded_valkey(tmp_path / "valkey") as valkey:
+            assert found() == valkey.url
+            left_behind = (tmp_path / "valkey" / "url").read_text()
+            assert not is_broker_given()
+        assert found() == usual
+        (tmp_path / "valkey" / "url").write_text(left_behind)  # as a killed `up` leaves it
+        assert found() == usual
+    finally:
+        current_settings.cache_clear()

@@ -129,6 +129,11 @@ class MarketRows:
         with self.database.session() as session:
             return list(session.scalars(select(Delivery).where(col(Delivery.event_type) == event_type)))
 
+    def body(self, delivery: Delivery) -> bytes:
+        """The body that a delivery sends."""
+        with self.database.session() as session:
+            return session.scalars(select(col(Event.body)).where(col(Event.id) == delivery.event_id)).one()
+
     def count(self, model: type[Any]) -> int:
         """How many rows a table has."""
         with self.database.session() as session:

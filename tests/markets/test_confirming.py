@@ -38,7 +38,7 @@ def test_a_prediction_whose_transaction_was_seen_is_confirmed_and_announced(mark
     assert (row.state, row.ledger, done.confirmed) == ("confirmed", 77, 1)
     assert row.confirmed_at is not None
     (delivery,) = market_rows.deliveries("prediction.confirmed")
-    assert json.loads(delivery.body)["data"] == {
+    assert json.loads(market_rows.body(delivery))["data"] == {
         "prediction_id": str(row_id),
         "market_id": "m",
         "outcome": "yes",

@@ -92,7 +92,7 @@ def test_the_event_is_in_the_outbox_for_each_subscriber(market_rows: MarketRows)
     deliveries = market_rows.deliveries("market.resolved")
     assert {delivery.endpoint_id for delivery in deliveries} == subscribers
     assert {delivery.event_id for delivery in deliveries} == {done.event_id}
-    assert json.loads(deliveries[0].body)["data"] == {
+    assert json.loads(market_rows.body(deliveries[0]))["data"] == {
         "market_id": "m",
         "winning_outcome": "yes",
         "ledger": 42,

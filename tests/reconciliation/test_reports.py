@@ -141,7 +141,7 @@ def test_drift_above_the_tolerance_is_announced_once(reconciler: Reconciler, nod
     assert done[0] == done[1]
     assert (done[0].severity, done[0].drift) == ("critical", "300")
     (delivery,) = reconciler.market_rows.deliveries("reconciliation.drift")
-    data = json.loads(delivery.body)["data"]
+    data = json.loads(reconciler.market_rows.body(delivery))["data"]
     assert (data["report_id"], data["drift"], data["drift_bp"]) == (str(report_id), "300", 3000)
     assert [market["market_id"] for market in data["markets"]] == ["m"]
     assert reconciler.report(report_id).event_id == delivery.event_id

@@ -22,9 +22,8 @@ IN_BODY = "marker-of-the-body-5b1f"
 IN_ANSWER = "marker-of-the-answer-9c2e"
 MASTER_KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"
 PRIVATE_COLUMNS = {
-    ("webhook_deliveries", "body"),
-    ("webhook_events", "body"),
-    ("webhook_attempts", "excerpt"),  # the receiver's words, kept for its owner
+    ("taskyard_webhook_events", "body"),
+    ("taskyard_webhook_attempts", "excerpt"),  # the receiver's words, kept for its owner
 }
 
 

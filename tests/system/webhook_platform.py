@@ -31,7 +31,7 @@ from tests.waiting import wait_for
 from tests.webhooks.webhook_rows import ENVIRONMENT, WebhookRows
 from tests.workers import MINIMAL, ROOT
 
-QUEUES = "webhook-deliveries,maintenance,dead-letter"
+QUEUES = "webhook-deliveries,webhook-slow,maintenance,dead-letter"
 FAST = {
     "WEBHOOK_RETRY_DELAYS": "0.1,0.1,0.1,0.1,0.1",
     "WEBHOOK_THROTTLE_FLOOR": "0",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings
 
 from taskyard.database.engine import open_engine
-from taskyard.webhooks.http.client import AiohttpWebhookClient
+from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient
 from tests.databases import Database, DatabaseServers, database, database_servers
 from tests.webhooks.posting import LOCAL
 from tests.webhooks.receivers import Receiver

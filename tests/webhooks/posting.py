@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 
-from taskyard.webhooks.http.client import AiohttpWebhookClient, ClientOptions
 from taskyard.webhooks.http.response import Answer, Timeouts
 from taskyard.webhooks.http.ssrf_policy import parse_nets
+from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient, ClientOptions
 
 LOCAL = ClientOptions(allow_nets=parse_nets("127.0.0.0/8"), allow_http=True)
 QUICK = Timeouts(connect=timedelta(seconds=0.5), total=timedelta(seconds=1), body=timedelta(seconds=0.3))

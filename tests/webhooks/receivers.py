@@ -23,9 +23,11 @@ __all__ = [
     "closes_kept_connections",
     "drips_body",
     "drips_headers",
+    "floods_with_continue",
     "never_answers",
     "sends",
     "sends_endless_body",
+    "sends_tiny_chunks",
 ]
 
 type Behaviour = Callable[["Visit"], None]
@@ -36,9 +38,10 @@ STEP = 0.05  # seconds between the drops of a drip
 class Visit:
     """One connection to a hostile receiver."""
 
-    def __init__(self, connection: socket.socket, ended: Event) -> None:
+    def __init__(self, connection: socket.socket, ended: Event, handled: Callable[[], None]) -> None:
         self._connection = connection
         self._ended = ended
+        self._handled = handled  # told of each request that came whole
 
     def read_request(self) -> bytes:
         """Return what came up to the end of the headers; empty when the client has gone."""
@@ -48,6 +51,7 @@ class Visit:
             if not chunk:
                 return b""
             data += chunk
+        self._handled()
         return data
 
     def send(self, data: bytes) -> None:
@@ -77,6 +81,7 @@ class Hostile:
         self.host = host
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
+        self.requests = 0
         self._changed = Condition()
         self._open: list[socket.socket] = []
         self._threads = [Thread(target=self._accept, daemon=True)]
@@ -126,13 +131,17 @@ class Hostile:
             self._threads.append(thread)
             thread.start()
 
+    def _count_request(self) -> None:
+        with self._changed:
+            self.requests += 1
+
     def _treat(self, connection: socket.socket) -> None:
         # The client is right to hang up in the middle of all this.
         with contextlib.suppress(OSError), connection:
             connection.settimeout(10)
             secured = self._tls.wrap_socket(connection, server_side=True) if self._tls else connection
             with secured:
-                self._behaviour(Visit(secured, self.ended))
+                self._behaviour(Visit(secured, self.ended, self._count_request))
 
 
 def sends(data: bytes) -> Behaviour:
@@ -197,6 +206,23 @@ def bomb_of_gzip(data: bytes) -> Behaviour:
     )
 
 
+def floods_with_continue(visit: Visit) -> None:
+    """Answer with `100 Continue`, as fast as they are taken, until the client hangs up."""
+    visit.read_request()
+    block = b"HTTP/1.1 100 Continue\r\n\r\n" * 2000
+    while True:
+        visit.send(block)
+
+
+def sends_tiny_chunks(visit: Visit) -> None:
+    """Answer 200 with a body of endless chunks of one byte."""
+    visit.read_request()
+    visit.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    block = b"1\r\nz\r\n" * 10_000
+    while True:
+        visit.send(block)
+
+
 def breaks_a_chunk(visit: Visit) -> None:
     """Answer 200 with one good chunk, and then something that is none."""
     visit.read_request()
@@ -207,7 +233,7 @@ def breaks_a_chunk(visit: Visit) -> None:
 
 
 def closes_kept_connections(visit: Visit) -> None:
-    """Answer one request and promise to keep the connection, then read the next request and hang up instead."""
+    """Answer one request and promise to keep the connection, then handle the next request and hang up instead."""
     visit.read_request()
     visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     visit.read_request()

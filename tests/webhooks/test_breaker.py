@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from taskyard.database.columns import utc_now
-from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.delivery.limits import LONGEST_BREAK
 from taskyard.webhooks.delivery.store import Refusal
 from tests.databases import Database
@@ -16,8 +16,8 @@ GRACE = timedelta(seconds=60)
 SECOND = timedelta(seconds=1)
 
 
-def ids(called: tuple[Due, ...] | list[Due]) -> list[object]:
-    return [due.delivery_id for due in called]
+def ids(released: tuple[DueDelivery, ...] | list[DueDelivery]) -> list[object]:
+    return [due.delivery_id for due in released]
 
 
 def pause_of(webhook_rows: WebhookRows, endpoint: UUID) -> int:
@@ -55,7 +55,7 @@ class TestBreaker:
         probe = webhook_rows.claim(rows[3])
 
         assert webhook_rows.refusal(rows[4]) == webhook_rows.refusal(rows[5]) == Refusal("waiting")
-        assert ids(webhook_rows.record(probe, status(200)).called) == rows[4:], "closed: all that waited are called"
+        assert ids(webhook_rows.record(probe, status(200)).released) == rows[4:], "closed: all that waited are released"
         assert webhook_rows.lane(endpoint).breaker_openings == 0
 
     def test_each_probe_that_fails_doubles_the_pause_up_to_half_an_hour(self, webhook_rows: WebhookRows) -> None:

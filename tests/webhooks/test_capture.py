@@ -8,7 +8,7 @@ import pytest
 
 from scripts.standins import receiver
 from scripts.standins.receiver import Captured, Receiver, Reply
-from taskyard.webhooks.http.client import AiohttpWebhookClient
+from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient
 from tests.webhooks.posting import HEADERS
 
 

@@ -11,7 +11,7 @@ from taskyard.webhooks.delivery.classification import (
     DEFAULT_SCHEDULE,
     OVERLOAD_FLOOR,
     RETRY_AFTER_CAP,
-    Result,
+    AttemptResult,
     classify,
     next_delay,
     parse_retry_after,
@@ -26,54 +26,55 @@ DAY = timedelta(hours=24)
 @pytest.mark.parametrize(
     ("status", "result"),
     [
-        *[(status, Result.SUCCESS) for status in (200, 201, 202, 204, 206, 226, 299)],
-        *[(status, Result.RETRY) for status in (101, 300, 301, 302, 303, 304, 307, 308)],
-        *[(status, Result.RETRY) for status in (400, 401, 403, 404, 405, 408, 409, 413, 422, 425, 451, 499)],
-        *[(status, Result.RETRY) for status in (500, 501, 505, 507, 520, 599, 600, 999)],
-        *[(status, Result.RETRY_WITH_FLOOR) for status in (429, 502, 503, 504)],
-        (410, Result.GONE),
+        *[(status, AttemptResult.SUCCESS) for status in (200, 201, 202, 204, 206, 226, 299)],
+        *[(status, AttemptResult.RETRY) for status in (101, 300, 301, 302, 303, 304, 307, 308)],
+        *[(status, AttemptResult.RETRY) for status in (400, 401, 403, 404, 405, 408, 409, 413, 422, 425, 451, 499)],
+        *[(status, AttemptResult.RETRY) for status in (500, 501, 505, 507, 520, 599, 600, 999)],
+        *[(status, AttemptResult.RETRY_WITH_FLOOR) for status in (429, 502, 503, 504)],
+        (410, AttemptResult.GONE),
     ],
 )
-def test_each_status_has_its_result(status: int, result: Result) -> None:
+def test_each_status_has_its_result(status: int, result: AttemptResult) -> None:
     assert classify(Answer(status=status)) is result
 
 
 @pytest.mark.parametrize(
     ("error", "first", "third"),
     [
-        (ErrorCode.DNS_ERROR, Result.RETRY, Result.RETRY),
-        (ErrorCode.CONNECTION_REFUSED, Result.RETRY, Result.RETRY),
-        (ErrorCode.CONNECTION_RESET, Result.RETRY, Result.RETRY),
-        (ErrorCode.CONNECTION_FAILED, Result.RETRY, Result.RETRY),
-        (ErrorCode.NETWORK_UNREACHABLE, Result.RETRY, Result.RETRY),
-        (ErrorCode.TIMEOUT_CONNECT, Result.RETRY_WITH_FLOOR, Result.RETRY_WITH_FLOOR),
-        (ErrorCode.TIMEOUT_TOTAL, Result.RETRY_WITH_FLOOR, Result.RETRY_WITH_FLOOR),
-        (ErrorCode.TLS_ERROR, Result.RETRY, Result.RETRY),
-        (ErrorCode.PROTOCOL_ERROR, Result.RETRY, Result.RETRY),
-        (ErrorCode.RESPONSE_TOO_LARGE, Result.RETRY, Result.RETRY),
-        (ErrorCode.TLS_NAME_MISMATCH, Result.RETRY, Result.TERMINAL),
-        (ErrorCode.BLOCKED_ADDRESS, Result.RETRY, Result.TERMINAL),
-        (ErrorCode.INVALID_URL, Result.RETRY, Result.TERMINAL),
-        (ErrorCode.INVALID_REQUEST, Result.RETRY, Result.TERMINAL),
+        (ErrorCode.DNS_ERROR, AttemptResult.RETRY, AttemptResult.RETRY),
+        (ErrorCode.CONNECTION_REFUSED, AttemptResult.RETRY, AttemptResult.RETRY),
+        (ErrorCode.CONNECTION_RESET, AttemptResult.RETRY, AttemptResult.RETRY),
+        (ErrorCode.CONNECTION_FAILED, AttemptResult.RETRY, AttemptResult.RETRY),
+        (ErrorCode.NETWORK_UNREACHABLE, AttemptResult.RETRY, AttemptResult.RETRY),
+        (ErrorCode.TIMEOUT_CONNECT, AttemptResult.RETRY_WITH_FLOOR, AttemptResult.RETRY_WITH_FLOOR),
+        (ErrorCode.TIMEOUT_TOTAL, AttemptResult.RETRY_WITH_FLOOR, AttemptResult.RETRY_WITH_FLOOR),
+        (ErrorCode.TLS_ERROR, AttemptResult.RETRY, AttemptResult.RETRY),
+        (ErrorCode.PROTOCOL_ERROR, AttemptResult.RETRY, AttemptResult.RETRY),
+        (ErrorCode.RESPONSE_TOO_LARGE, AttemptResult.RETRY, AttemptResult.RETRY),
+        (ErrorCode.TLS_NAME_MISMATCH, AttemptResult.RETRY, AttemptResult.TERMINAL),
+        (ErrorCode.BLOCKED_ADDRESS, AttemptResult.RETRY, AttemptResult.TERMINAL),
+        (ErrorCode.INVALID_URL, AttemptResult.RETRY, AttemptResult.TERMINAL),
+        (ErrorCode.INVALID_REQUEST, AttemptResult.RETRY, AttemptResult.TERMINAL),
+        (ErrorCode.UNSIGNED, AttemptResult.RETRY, AttemptResult.TERMINAL),
     ],
 )
 def test_each_error_has_its_result_and_wrong_registrations_end_on_the_third_attempt(
-    error: ErrorCode, first: Result, third: Result
+    error: ErrorCode, first: AttemptResult, third: AttemptResult
 ) -> None:
     answer = Answer.failed(error)
     assert (classify(answer), classify(answer, 2), classify(answer, 3)) == (first, first, third)
 
 
 def test_every_error_code_is_in_the_table_above() -> None:
-    assert len(ErrorCode) == 14
+    assert len(ErrorCode) == 15
 
 
 def test_the_operator_may_end_deliveries_by_status() -> None:
     terminal = frozenset({400, 401, 200, 410})
-    assert classify(Answer(status=400), terminal_statuses=terminal) is Result.TERMINAL
-    assert classify(Answer(status=402), terminal_statuses=terminal) is Result.RETRY
-    assert classify(Answer(status=200), terminal_statuses=terminal) is Result.SUCCESS
-    assert classify(Answer(status=410), terminal_statuses=terminal) is Result.GONE
+    assert classify(Answer(status=400), terminal_statuses=terminal) is AttemptResult.TERMINAL
+    assert classify(Answer(status=402), terminal_statuses=terminal) is AttemptResult.RETRY
+    assert classify(Answer(status=200), terminal_statuses=terminal) is AttemptResult.SUCCESS
+    assert classify(Answer(status=410), terminal_statuses=terminal) is AttemptResult.GONE
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from taskyard.database.columns import utc_now
 from taskyard.webhooks import outbox
-from taskyard.webhooks.delivery.dispatch import Due
-from taskyard.webhooks.event_store import EventDataError
+from taskyard.webhooks.delivery.dispatch import DueDelivery
+from taskyard.webhooks.event_store import EventDataError, IdempotencyConflictError
 from taskyard.webhooks.event_types import EventTypeError
 from taskyard.webhooks.models import Delivery, Endpoint, Event
 from taskyard.webhooks.outbox import emit
@@ -25,10 +25,10 @@ class Broker:
     """What was handed over; the tests in tests/system use a real one."""
 
     def __init__(self) -> None:
-        self.batches: list[list[Due]] = []
+        self.batches: list[list[DueDelivery]] = []
         self.error: Exception | None = None
 
-    def take(self, due: list[Due]) -> None:
+    def take(self, due: list[DueDelivery]) -> None:
         if self.error is not None:
             raise self.error
         self.batches.append(list(due))
@@ -168,12 +168,27 @@ def test_an_idempotency_key_returns_the_first_event(
 ) -> None:
     webhook_rows.endpoint()
     first = emit(session, "market.resolved", {"n": 1}, idempotency_key="order-7")
-    again = emit(session, "market.resolved", {"n": 2}, idempotency_key="order-7")
+    again = emit(session, "market.resolved", {"n": 1}, idempotency_key="order-7")
     session.commit()
-    later = emit(session, "market.resolved", {"n": 3}, idempotency_key="order-7")
+    later = emit(session, "market.resolved", {"n": 1}, idempotency_key="order-7")
     session.commit()
 
     assert first == again == later
+    assert (webhook_rows.count(Event), webhook_rows.count(Delivery), len(broker.ids)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("event_type", "data"), [("market.resolved", {"n": 2}), ("market.opened", {"n": 1})])
+def test_an_idempotency_key_with_other_content_is_refused(
+    webhook_rows: WebhookRows, broker: Broker, session: Session, event_type: str, data: Any
+) -> None:
+    webhook_rows.endpoint()
+    emit(session, "market.resolved", {"n": 1}, idempotency_key="order-7")
+    session.commit()
+
+    with pytest.raises(IdempotencyConflictError, match="used before"):
+        emit(session, event_type, data, idempotency_key="order-7")
+    session.commit()
+
     assert (webhook_rows.count(Event), webhook_rows.count(Delivery), len(broker.ids)) == (1, 1, 1)
 
 

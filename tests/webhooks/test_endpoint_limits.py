@@ -1,4 +1,4 @@
-"""An endpoint's lane: places, the rate limit, pauses and the circuit breaker, and who is called when there is room."""
+"""An endpoint's limits: slots, rate limit, pauses and the circuit breaker, and which deliveries are released."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -8,9 +8,9 @@ import pytest
 
 from taskyard.database.columns import utc_now
 from taskyard.settings.loading import load_settings
-from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.delivery.endpoints import disable, enable, find
-from taskyard.webhooks.delivery.limits import Lane, Wait
+from taskyard.webhooks.delivery.limits import LEAD, EndpointLimiter, LimitWait
 from taskyard.webhooks.delivery.store import Claim, Refusal
 from taskyard.webhooks.models import Delivery, Endpoint
 from tests.webhooks.webhook_rows import ENVIRONMENT, WebhookRows, status
@@ -19,8 +19,8 @@ GRACE = timedelta(seconds=60)
 SECOND = timedelta(seconds=1)
 
 
-def ids(called: tuple[Due, ...] | list[Due]) -> list[object]:
-    return [due.delivery_id for due in called]
+def ids(released: tuple[DueDelivery, ...] | list[DueDelivery]) -> list[object]:
+    return [due.delivery_id for due in released]
 
 
 def test_a_full_lane_lets_nobody_in_and_calls_the_oldest_when_a_place_is_free(webhook_rows: WebhookRows) -> None:
@@ -29,9 +29,9 @@ def test_a_full_lane_lets_nobody_in_and_calls_the_oldest_when_a_place_is_free(we
     claim = webhook_rows.claim(first)
 
     assert webhook_rows.refusal(third) == webhook_rows.refusal(second) == Refusal("waiting")
-    verdict = webhook_rows.record(claim, status(200))
+    outcome = webhook_rows.record(claim, status(200))
 
-    assert verdict.called == (Due(second, claim.endpoint.id, has_task=False),)
+    assert outcome.released == (DueDelivery(second, claim.endpoint.id, has_task=False),)
     assert isinstance(webhook_rows.store.claim(second), Claim)
 
 
@@ -41,7 +41,7 @@ def test_a_failure_frees_its_place_too(webhook_rows: WebhookRows) -> None:
     claim = webhook_rows.claim(first)
     webhook_rows.refusal(second)
 
-    assert ids(webhook_rows.record(claim, status(500)).called) == [second]
+    assert ids(webhook_rows.record(claim, status(500)).released) == [second]
 
 
 def test_a_called_delivery_is_called_once(webhook_rows: WebhookRows) -> None:
@@ -51,9 +51,9 @@ def test_a_called_delivery_is_called_once(webhook_rows: WebhookRows) -> None:
     for row in rows[2:]:
         webhook_rows.refusal(row)
 
-    called = [*webhook_rows.record(one, status(200)).called, *webhook_rows.record(two, status(200)).called]
+    released = [*webhook_rows.record(one, status(200)).released, *webhook_rows.record(two, status(200)).released]
 
-    assert ids(called) == rows[2:]
+    assert ids(released) == rows[2:]
     assert webhook_rows.store.waiting(100) == []
 
 
@@ -88,41 +88,52 @@ def test_one_full_lane_does_not_touch_another(webhook_rows: WebhookRows) -> None
     assert isinstance(webhook_rows.store.claim(second), Claim)
 
 
-def test_slots_of_a_rate_limit_lie_an_interval_apart_and_only_few_are_given_ahead() -> None:
-    """At 4 a second: one at once, four within the second ahead, and the rest waits in SQL to be called."""
+def test_under_a_rate_limit_deliveries_are_asked_to_come_an_interval_apart_and_only_few_ahead() -> None:
+    """At 4 a second: one at once, four within the second ahead, and the rest waits in SQL to be released."""
     now = utc_now()
-    lane = Lane(Endpoint(url="", rate_per_second=4.0), 0, load_settings(ENVIRONMENT))
+    limiter = EndpointLimiter(Endpoint(url="", rate_per_second=4.0), 0, load_settings(ENVIRONMENT))
 
-    waits = [lane.wait(Delivery(event_id="", endpoint_id=uuid4(), event_type="", body=b""), now) for _ in range(8)]
+    answers = [limiter.admit(Delivery(event_id="", endpoint_id=uuid4(), event_type=""), now) for _ in range(8)]
 
-    ahead = [Wait(now + timedelta(seconds=seconds)) for seconds in (0.25, 0.5, 0.75, 1.0)]
-    assert waits == [None, *ahead, Wait(None), Wait(None), Wait(None)]
+    ahead = [LimitWait(now + LEAD + timedelta(seconds=seconds)) for seconds in (0.25, 0.5, 0.75, 1.0)]
+    assert answers == [now + LEAD, *ahead, *[LimitWait(None)] * 3]
 
 
-def test_a_slot_stays_good_when_its_owner_comes_late(webhook_rows: WebhookRows) -> None:
-    webhook_rows.endpoint(rate_per_second=0.05)
+def test_starts_lie_an_interval_apart_however_late_the_deliveries_come() -> None:
+    """Twenty that were asked to come within a second, and come all at its end, start no faster for it."""
+    now = utc_now()
+    limiter = EndpointLimiter(Endpoint(url="", rate_per_second=20.0), 0, load_settings(ENVIRONMENT))
+    reserved = Delivery(event_id="", endpoint_id=uuid4(), event_type="", slot_reserved=True)
+    limiter.admit(reserved, now)
+    late = now + SECOND
+
+    starts = [limiter.admit(reserved, late) for _ in range(20)]
+
+    assert starts[:2] == [late + LEAD, late + LEAD + timedelta(milliseconds=50)]
+    assert all(isinstance(start, LimitWait) for start in starts[2:])
+
+
+def test_a_delivery_that_was_not_asked_waits_behind_those_that_were(webhook_rows: WebhookRows) -> None:
+    webhook_rows.endpoint(rate_per_second=4.0)
+    first, asked, newcomer = webhook_rows.emit_many(3)
+    webhook_rows.claim(first)
+    assert webhook_rows.refusal(asked).state == "busy"
+
+    refusal = webhook_rows.refusal(newcomer)
+
+    assert refusal.retry_at is not None
+    assert refusal.retry_at > webhook_rows.delivery(asked).next_attempt_at  # type: ignore[operator]  # it has one
+
+
+def test_an_asked_delivery_starts_when_its_time_has_come(webhook_rows: WebhookRows) -> None:
+    endpoint = webhook_rows.endpoint(rate_per_second=0.05)
     first, second = webhook_rows.emit_many(2)
     webhook_rows.claim(first)
     assert webhook_rows.refusal(second).state == "busy"
-    webhook_rows.change(Delivery, second, next_attempt_at=utc_now() - 5 * SECOND)
+    webhook_rows.change(Delivery, second, next_attempt_at=utc_now())
+    webhook_rows.change(Endpoint, endpoint, next_start_at=utc_now())
 
     assert isinstance(webhook_rows.store.claim(second), Claim)
-
-
-def test_a_slot_is_lost_when_its_owner_comes_too_late(webhook_rows: WebhookRows) -> None:
-    """Else workers that were busy for long would send all they had slots for at once."""
-    webhook_rows.endpoint(rate_per_second=4.0)
-    first, late, second = webhook_rows.emit_many(3)
-    webhook_rows.claim(first)
-    for row in (late, second):
-        assert webhook_rows.refusal(row).state == "busy"
-    webhook_rows.change(Delivery, late, next_attempt_at=utc_now() - 1.5 * SECOND)
-
-    refusal = webhook_rows.refusal(late)
-
-    assert refusal.state == "busy", "it got a new slot, behind the others"
-    assert refusal.retry_at == webhook_rows.delivery(late).next_attempt_at
-    assert refusal.retry_at > webhook_rows.delivery(second).next_attempt_at  # type: ignore[operator]  # both have a slot
 
 
 def test_who_finishes_under_a_rate_limit_calls_the_next_to_its_slot(webhook_rows: WebhookRows) -> None:
@@ -132,13 +143,13 @@ def test_who_finishes_under_a_rate_limit_calls_the_next_to_its_slot(webhook_rows
     assert webhook_rows.refusal(second).state == "busy", "one slot is always given ahead"
     assert webhook_rows.refusal(third) == Refusal("waiting")
 
-    assert webhook_rows.record(claim, status(200)).called == ()
+    assert webhook_rows.record(claim, status(200)).released == ()
     webhook_rows.change(Delivery, second, next_attempt_at=utc_now())
-    webhook_rows.change(Endpoint, endpoint, next_slot_at=utc_now() + 5 * SECOND)
-    (called,) = webhook_rows.record(webhook_rows.claim(second), status(200)).called
+    webhook_rows.change(Endpoint, endpoint, next_start_at=utc_now(), next_slot_at=utc_now())
+    (released,) = webhook_rows.record(webhook_rows.claim(second), status(200)).released
 
-    assert called.delivery_id == third
-    assert 4 * SECOND < called.wait <= 5 * SECOND
+    assert released.delivery_id == third
+    assert 4 * SECOND < released.wait <= 5 * SECOND + LEAD
     assert webhook_rows.refusal(third).retry_at is not None, "its slot"
 
 
@@ -165,14 +176,14 @@ def test_a_receiver_that_asks_for_a_pause_gets_it_for_its_whole_lane(
     endpoint = webhook_rows.endpoint()
     first, second = webhook_rows.emit_many(2)
 
-    verdict = webhook_rows.attempt(first, status(429, retry_after=asked))
+    outcome = webhook_rows.attempt(first, status(429, retry_after=asked))
 
     until = webhook_rows.lane(endpoint).paused_until
     assert until is not None
     assert abs(until - utc_now() - timedelta(seconds=seconds)) < 5 * SECOND
-    assert verdict.retry_in == timedelta(seconds=seconds)
+    assert outcome.retry_in == timedelta(seconds=seconds)
     assert webhook_rows.refusal(second) == Refusal("waiting")
-    assert verdict.called == ()
+    assert outcome.released == ()
     assert webhook_rows.store.waiting(100) == [], "the sweeper leaves a paused lane alone"
     webhook_rows.end_pause(endpoint)
     assert ids(webhook_rows.store.waiting(100)) == [second]
@@ -183,10 +194,10 @@ def test_a_retry_after_that_says_nothing_pauses_nothing(sqlite_webhook_rows: Web
     endpoint = sqlite_webhook_rows.endpoint()
     (delivery,) = sqlite_webhook_rows.emit()
 
-    verdict = sqlite_webhook_rows.attempt(delivery, status(503, retry_after=garbage))
+    outcome = sqlite_webhook_rows.attempt(delivery, status(503, retry_after=garbage))
 
     assert sqlite_webhook_rows.lane(endpoint).paused_until is None
-    assert verdict.retry_in == timedelta(seconds=60), "the floor after a 503"
+    assert outcome.retry_in == timedelta(seconds=60), "the floor after a 503"
 
 
 def test_a_success_that_was_under_way_does_not_end_a_pause_that_another_answer_asked_for(
@@ -224,11 +235,11 @@ def test_a_disabled_endpoint_parks_and_an_enabled_one_releases_within_its_lane(w
     assert webhook_rows.store.waiting(100) == []
 
     with webhook_rows.database.session() as session, session.begin():
-        released, called = enable(session, find(session, endpoint), webhook_rows.settings)
+        count, released = enable(session, find(session, endpoint), webhook_rows.settings)
 
-    assert released == 5
-    assert [due.delivery_id in rows for due in called] == [True, True]
-    first = {due.delivery_id for due in called}
+    assert count == 5
+    assert [due.delivery_id in rows for due in released] == [True, True]
+    first = {due.delivery_id for due in released}
     for row in first:
         assert isinstance(webhook_rows.store.claim(row), Claim)
     for row in set(rows) - first:

@@ -1,4 +1,4 @@
-"""Group commit: who shares a transaction, and whose error is whose."""
+"""Group commit: which calls share a transaction, and who gets which error."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,20 +7,20 @@ from threading import Event
 
 import pytest
 
-from taskyard.webhooks.delivery.group_commit import MOST, Together
+from taskyard.webhooks.delivery.group_commit import MAX_BATCH, GroupCommitter
 from tests.waiting import wait_for
 
 
-class Committer:
-    """Answers with the double; its first round waits to be released; negative numbers make a round fail."""
+class Doubler:
+    """Returns doubles; its first batch waits to be released; negative numbers make a batch fail."""
 
     def __init__(self) -> None:
-        self.rounds: list[list[int]] = []
+        self.batches: list[list[int]] = []
         self.has_begun, self.released = Event(), Event()
 
-    def answer(self, numbers: Sequence[int]) -> list[int]:
-        self.rounds.append(list(numbers))
-        if len(self.rounds) == 1:
+    def run(self, numbers: Sequence[int]) -> list[int]:
+        self.batches.append(list(numbers))
+        if len(self.batches) == 1:
             self.has_begun.set()
             assert self.released.wait(20)
         if bad := [number for number in numbers if number < 0]:
@@ -29,57 +29,57 @@ class Committer:
 
 
 @contextmanager
-def asked_together(committer: Committer, numbers: Sequence[int]) -> Iterator[list[object]]:
-    """Ask 0 alone, and all numbers while its round runs; gives the answers, an exception for a failed one."""
-    together = Together(committer.answer)
-    answers: list[object] = []
+def called_concurrently(doubler: Doubler, numbers: Sequence[int]) -> Iterator[list[object]]:
+    """Call with 0 alone, and with all numbers while its batch runs; gives the results, or a failed call's exception."""
+    committer = GroupCommitter(doubler.run)
+    results: list[object] = []
     with ThreadPoolExecutor(len(numbers) + 1) as pool:
-        first = pool.submit(together.ask, 0)
-        assert committer.has_begun.wait(20)
-        others = [pool.submit(together.ask, number) for number in numbers]
-        wait_for(lambda: together.waiting == len(numbers), 20, "all others wait")
-        committer.released.set()
+        first = pool.submit(committer.call, 0)
+        assert doubler.has_begun.wait(20)
+        others = [pool.submit(committer.call, number) for number in numbers]
+        wait_for(lambda: committer.pending == len(numbers), 20, "all others wait")
+        doubler.released.set()
         assert first.result(20) == 0
-        answers += [other.exception(20) or other.result() for other in others]
-    yield answers
+        results += [other.exception(20) or other.result() for other in others]
+    yield results
 
 
-def test_who_comes_while_a_round_runs_shares_the_next_one() -> None:
-    committer = Committer()
+def test_calls_that_arrive_while_a_batch_runs_share_the_next_one() -> None:
+    doubler = Doubler()
 
-    with asked_together(committer, [1, 2, 3, 4, 5]) as answers:
-        assert answers == [2, 4, 6, 8, 10]
+    with called_concurrently(doubler, [1, 2, 3, 4, 5]) as results:
+        assert results == [2, 4, 6, 8, 10]
 
-    assert [sorted(numbers) for numbers in committer.rounds] == [[0], [1, 2, 3, 4, 5]]
-
-
-def test_a_round_has_a_limit_and_the_rest_comes_next() -> None:
-    committer = Committer()
-
-    with asked_together(committer, range(1, MOST + 6)) as answers:
-        assert answers == [number * 2 for number in range(1, MOST + 6)]
-
-    assert [len(numbers) for numbers in committer.rounds] == [1, MOST, 5]
+    assert [sorted(numbers) for numbers in doubler.batches] == [[0], [1, 2, 3, 4, 5]]
 
 
-def test_one_bad_question_fails_alone() -> None:
-    committer = Committer()
+def test_a_batch_has_a_limit_and_the_rest_comes_next() -> None:
+    doubler = Doubler()
 
-    with asked_together(committer, [1, -7, 3]) as answers:
-        assert (answers[0], answers[2]) == (2, 6)
-        assert isinstance(answers[1], ValueError)
-        assert answers[1].args == (-7,)
+    with called_concurrently(doubler, range(1, MAX_BATCH + 6)) as results:
+        assert results == [number * 2 for number in range(1, MAX_BATCH + 6)]
 
-    assert len(committer.rounds) == 5, "the first, the one that failed, and each of its three alone"
+    assert [len(numbers) for numbers in doubler.batches] == [1, MAX_BATCH, 5]
 
 
-def test_a_lone_error_reaches_its_caller_and_nobody_waits_for_it() -> None:
-    committer = Committer()
-    committer.released.set()
-    together = Together(committer.answer)
+def test_one_bad_request_fails_alone() -> None:
+    doubler = Doubler()
+
+    with called_concurrently(doubler, [1, -7, 3]) as results:
+        assert (results[0], results[2]) == (2, 6)
+        assert isinstance(results[1], ValueError)
+        assert results[1].args == (-7,)
+
+    assert len(doubler.batches) == 5, "the first, the one that failed, and each of its three alone"
+
+
+def test_the_error_of_a_single_call_reaches_its_caller_and_nobody_waits_for_it() -> None:
+    doubler = Doubler()
+    doubler.released.set()
+    committer = GroupCommitter(doubler.run)
 
     with pytest.raises(ValueError, match="-1"):
-        together.ask(-1)
+        committer.call(-1)
 
-    assert together.ask(4) == 8
-    assert committer.rounds == [[-1], [4]]
+    assert committer.call(4) == 8
+    assert doubler.batches == [[-1], [4]]

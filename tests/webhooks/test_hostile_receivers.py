@@ -4,14 +4,16 @@ import gzip
 import socket
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
-from time import monotonic
+from statistics import median
+from time import monotonic, process_time
 
 import pytest
 
-from taskyard.webhooks.http.client import AiohttpWebhookClient
 from taskyard.webhooks.http.response import Answer, ErrorCode, Timeouts
+from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient
 from tests.webhooks.posting import HEADERS, LOCAL, QUICK, posted
 from tests.webhooks.receivers import (
     Behaviour,
@@ -24,15 +26,18 @@ from tests.webhooks.receivers import (
     closes_in_the_headers,
     drips_body,
     drips_headers,
+    floods_with_continue,
     never_answers,
     sends,
     sends_endless_body,
+    sends_tiny_chunks,
 )
 
 MEMORY_CAP = 4 * 1024 * 1024  # bytes that one request may hold at its worst
 FIRM = Timeouts(connect=timedelta(seconds=2), total=timedelta(seconds=2), body=timedelta(seconds=0.3))
 SLACK = 2.0  # seconds that a busy machine may add to a deadline
 OK = b"HTTP/1.1 200 OK\r\n"
+HALF_LINE = b"X: " + b"y" * 4000 + b"\r\n"
 
 
 @contextmanager
@@ -75,6 +80,8 @@ def treated(behaviour: Behaviour) -> Answer:
         pytest.param(sends(OK + b"X: " + b"y" * 50_000_000), ErrorCode.RESPONSE_TOO_LARGE, id="one endless header"),
         pytest.param(sends(OK + b"X: y\r\n" * 1_000_000), ErrorCode.RESPONSE_TOO_LARGE, id="endless headers"),
         pytest.param(sends(b"HTTP/1.1 200 " + b"y" * 50_000_000), ErrorCode.RESPONSE_TOO_LARGE, id="endless reason"),
+        pytest.param(floods_with_continue, ErrorCode.PROTOCOL_ERROR, id="endless 100 Continue"),
+        pytest.param(sends(OK + HALF_LINE * 63), ErrorCode.RESPONSE_TOO_LARGE, id="many long headers"),
         pytest.param(sends(b"y" * 50_000_000), ErrorCode.PROTOCOL_ERROR, id="endless garbage"),
     ],
 )
@@ -90,6 +97,7 @@ def test_without_a_status_the_answer_is_an_error(behaviour: Behaviour, error: Er
         pytest.param(drips_body(b"500 No"), 500, "z", id="body drip after 500"),
         pytest.param(drips_body(b"410 Gone"), 410, "z", id="body drip after 410"),
         pytest.param(sends_endless_body, 200, "x" * 16384, id="100 MB body"),
+        pytest.param(sends_tiny_chunks, 200, "z" * 16384, id="endless chunks of one byte"),
         pytest.param(sends(OK + b"Content-Length: 10\r\n\r\nabc"), 200, "abc", id="closes in the body"),
         pytest.param(breaks_a_chunk, 200, "abc", id="broken chunk"),
     ],
@@ -165,3 +173,29 @@ def test_a_hostile_retry_after_is_text_that_can_be_stored(raw: bytes) -> None:
     answer = treated(sends(b"HTTP/1.1 503 No\r\nRetry-After: " + raw + b"\r\nContent-Length: 0\r\n\r\n"))
     assert answer.retry_after is not None
     assert len(answer.retry_after.encode("utf-8")) <= 600
+
+
+@pytest.mark.parametrize("behaviour", [floods_with_continue, sends_tiny_chunks])
+def test_the_cpu_of_an_attempt_is_bounded_whatever_is_sent(behaviour: Behaviour) -> None:
+    """Ten attempts cost less CPU, the receiver's share included, than a tenth of the time that each may take."""
+    firm = Timeouts(connect=timedelta(seconds=5), total=timedelta(seconds=20), body=timedelta(seconds=0.3))
+    with Hostile(behaviour) as receiver:
+        client = AiohttpWebhookClient(LOCAL)
+        began = process_time()
+        with ThreadPoolExecutor(10) as threads:
+            list(threads.map(lambda _: client.post(receiver.url, HEADERS, b"{}", timeouts=firm), range(10)))
+        used = process_time() - began
+        client.close()
+    assert used < 2
+
+
+def test_healthy_deliveries_beside_ten_floods_take_their_usual_time(receiver: Receiver) -> None:
+    """Issue's case: ten connections that flood `100 Continue` slowed healthy deliveries a hundredfold."""
+    client = AiohttpWebhookClient(LOCAL)
+    alone = [client.post(receiver.url, HEADERS, b"{}").phases.total_ms for _ in range(50)]
+    with Hostile(floods_with_continue) as flooding, ThreadPoolExecutor(10) as threads:
+        floods = [threads.submit(client.post, flooding.url, HEADERS, b"{}") for _ in range(10)]
+        beside = [client.post(receiver.url, HEADERS, b"{}").phases.total_ms for _ in range(50)]
+        assert {flood.result().error for flood in floods} == {ErrorCode.PROTOCOL_ERROR}
+    client.close()
+    assert median(beside) < 10 * median(alone)

@@ -12,7 +12,7 @@ from taskyard.webhooks.delivery.endpoints import UnknownEndpointError, disable, 
 from taskyard.webhooks.models import Delivery, Endpoint
 from taskyard.webhooks.operators.replay import (
     EndpointDisabledError,
-    Failed,
+    FailedDeliveryFilter,
     UnknownDeliveryIdError,
     add_missing,
     count_failed,
@@ -32,7 +32,7 @@ def exhausted(webhook_rows: WebhookRows, number: int, event_type: str = "market.
     return rows
 
 
-def reopened(webhook_rows: WebhookRows, wanted: Failed) -> list[UUID]:
+def reopened(webhook_rows: WebhookRows, wanted: FailedDeliveryFilter) -> list[UUID]:
     with webhook_rows.database.session() as session:
         return [due.delivery_id for batch in reopen_failed(session, wanted) for due in batch]
 
@@ -44,8 +44,8 @@ def test_all_that_failed_gets_fresh_attempts(webhook_rows: WebhookRows) -> None:
     webhook_rows.attempt(delivered, status(200))
 
     with webhook_rows.database.session() as session:
-        assert count_failed(session, Failed(endpoint_id=endpoint)) == 5
-    assert sorted(reopened(webhook_rows, Failed(endpoint_id=endpoint))) == sorted(rows)
+        assert count_failed(session, FailedDeliveryFilter(endpoint_id=endpoint)) == 5
+    assert sorted(reopened(webhook_rows, FailedDeliveryFilter(endpoint_id=endpoint))) == sorted(rows)
 
     assert webhook_rows.attempt(rows[0], status(500)).state == "retrying", "its failures count from nought"
     assert webhook_rows.delivery(delivered).state == "delivered"
@@ -61,10 +61,10 @@ def test_the_filters_hold(webhook_rows: WebhookRows) -> None:
     webhook_rows.change(Delivery, old[0], created_at=utc_now() - PAST)
     half_an_hour_ago = utc_now() - PAST / 2
 
-    assert reopened(webhook_rows, Failed(endpoint_id=uuid4())) == []
-    assert reopened(webhook_rows, Failed(until=half_an_hour_ago)) == old
-    assert reopened(webhook_rows, Failed(event_type="market.opened")) == other
-    assert reopened(webhook_rows, Failed(since=half_an_hour_ago)) == new
+    assert reopened(webhook_rows, FailedDeliveryFilter(endpoint_id=uuid4())) == []
+    assert reopened(webhook_rows, FailedDeliveryFilter(until=half_an_hour_ago)) == old
+    assert reopened(webhook_rows, FailedDeliveryFilter(event_type="market.opened")) == other
+    assert reopened(webhook_rows, FailedDeliveryFilter(since=half_an_hour_ago)) == new
 
 
 def test_ten_operators_at_once_reopen_each_delivery_once(webhook_rows: WebhookRows) -> None:
@@ -74,7 +74,7 @@ def test_ten_operators_at_once_reopen_each_delivery_once(webhook_rows: WebhookRo
 
     def one(_: int) -> list[UUID]:
         start.wait(20)
-        return reopened(webhook_rows, Failed())
+        return reopened(webhook_rows, FailedDeliveryFilter())
 
     with ThreadPoolExecutor(10) as pool:
         sent = [row for rows in pool.map(one, range(10)) for row in rows]
@@ -115,7 +115,7 @@ def test_missed_events_keep_their_id_and_bytes(webhook_rows: WebhookRows) -> Non
 
     one, two = webhook_rows.delivery(delivery), webhook_rows.delivery(missed.delivery_id)
     assert (one.endpoint_id, two.endpoint_id) == (first, late)
-    assert (one.event_id, one.body) == (two.event_id, two.body)
+    assert (one.event_id, webhook_rows.body(one.id)) == (two.event_id, webhook_rows.body(two.id))
 
 
 def test_unknown_ids_are_said_to_be_unknown(webhook_rows: WebhookRows) -> None:

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from taskyard.webhooks.http.client import AiohttpWebhookClient
 from taskyard.webhooks.http.resolver import Lookup, guarded_socket
 from taskyard.webhooks.http.response import Answer, ErrorCode, Phases
 from taskyard.webhooks.http.ssrf_policy import BLOCKED_MESSAGE, BlockedAddressError, parse_nets
+from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient
 from tests.webhooks.posting import HEADERS, LOCAL, posted
 from tests.webhooks.receivers import Receiver, Reply
 

@@ -23,8 +23,8 @@ def test_a_claim_gives_the_stored_bytes_and_a_lease_beyond_the_deadline(webhook_
 
     claim = webhook_rows.claim(delivery)
 
-    assert claim.delivery.body == webhook_rows.delivery(delivery).body
-    assert b'"data":{"b":1,"a":"\xc3\xa4"}' in claim.delivery.body
+    assert claim.body == webhook_rows.body(delivery)
+    assert b'"data":{"b":1,"a":"\xc3\xa4"}' in claim.body
     lease = webhook_rows.delivery(delivery).lease_until
     assert lease is not None
     assert lease > utc_now() + webhook_rows.settings.webhook_total_timeout
@@ -74,9 +74,9 @@ def test_a_delivery_before_its_time_is_refused_until_then(webhook_rows: WebhookR
 def test_a_finished_delivery_is_not_sent_again(webhook_rows: WebhookRows, code: int) -> None:
     webhook_rows.endpoint()
     (delivery,) = webhook_rows.emit()
-    verdict = webhook_rows.attempt(delivery, status(code))
+    outcome = webhook_rows.attempt(delivery, status(code))
 
-    assert webhook_rows.refusal(delivery) == Refusal(verdict.state)
+    assert webhook_rows.refusal(delivery) == Refusal(outcome.state)
 
 
 def test_a_manual_claim_ignores_schedule_and_state_but_not_a_lease(webhook_rows: WebhookRows) -> None:
@@ -96,9 +96,9 @@ def test_a_lost_worker_leaves_an_attempt_row_and_its_delivery_free(webhook_rows:
     webhook_rows.claim(delivery)
     webhook_rows.lose_worker(delivery)
 
-    verdict = webhook_rows.attempt(delivery, status(200))
+    outcome = webhook_rows.attempt(delivery, status(200))
 
-    assert (verdict.state, verdict.attempt) == ("delivered", 2)
+    assert (outcome.state, outcome.attempt) == ("delivered", 2)
     assert [(row.number, row.error, row.status) for row in webhook_rows.attempts(delivery)] == [
         (1, "worker_lost", None),
         (2, None, 200),
@@ -113,10 +113,10 @@ def test_a_worker_that_lost_its_lease_records_its_attempt_and_decides_nothing(we
     webhook_rows.lose_worker(delivery)
     current = webhook_rows.claim(delivery)
 
-    verdict = webhook_rows.record(late, status(500))
+    outcome = webhook_rows.record(late, status(500))
 
     row = webhook_rows.delivery(delivery)
-    assert (verdict.state, verdict.retry_in, row.failures) == ("pending", None, 0)
+    assert (outcome.state, outcome.retry_in, row.failures) == ("pending", None, 0)
     assert row.lease_token == current.token, "the current holder keeps its lease"
     assert webhook_rows.record(current, status(200)).state == "delivered"
     assert [attempt.number for attempt in webhook_rows.attempts(delivery)] == [1, 2, 3]
@@ -196,7 +196,7 @@ def test_the_body_of_an_event_is_the_same_for_each_endpoint_and_attempt(webhook_
     webhook_rows.change(Endpoint, webhook_rows.delivery(first).endpoint_id, paused_until=None)
     webhook_rows.change(Delivery, first, next_attempt_at=utc_now())
 
-    assert webhook_rows.claim(first).delivery.body == webhook_rows.claim(second).delivery.body
+    assert webhook_rows.claim(first).body == webhook_rows.claim(second).body
 
 
 def test_a_rotated_secret_signs_with_the_next_claim_and_an_expired_one_no_more(webhook_rows: WebhookRows) -> None:
@@ -247,7 +247,7 @@ def test_claims_and_records_of_many_threads_share_their_transactions(webhook_row
             first = pool.submit(webhook_rows.store.claim, rows[0])
             wait_for(lambda: len(taken) == 2, 20, "ours has begun, and the first claim's")
             others = [pool.submit(webhook_rows.store.claim, row) for row in rows[1:]]
-            wait_for(lambda: webhook_rows.store._claims.waiting == 19, 20, "they wait for their turn")
+            wait_for(lambda: webhook_rows.store._claims.pending == 19, 20, "they wait for their turn")
         claims = [claim.result(20) for claim in (first, *others)]
 
     assert len({claim.token for claim in claims if isinstance(claim, Claim)}) == 20

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from taskyard.database.columns import utc_now
-from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.models import Delivery
 from tests.webhooks.webhook_rows import WebhookRows, status
 
@@ -12,8 +12,8 @@ GRACE = timedelta(seconds=60)
 SECOND = timedelta(seconds=1)
 
 
-def ids(called: tuple[Due, ...] | list[Due]) -> list[object]:
-    return [due.delivery_id for due in called]
+def ids(released: tuple[DueDelivery, ...] | list[DueDelivery]) -> list[object]:
+    return [due.delivery_id for due in released]
 
 
 class TestSweep:
@@ -31,7 +31,7 @@ class TestSweep:
         (delivery,) = webhook_rows.emit()
         webhook_rows.change(Delivery, delivery, enqueued_at=utc_now() - GRACE - SECOND)
 
-        assert webhook_rows.store.lost(100, GRACE) == [Due(delivery, endpoint)]
+        assert webhook_rows.store.lost(100, GRACE) == [DueDelivery(delivery, endpoint, is_slow=True)]
         assert webhook_rows.store.lost(100, GRACE) == []
 
     def test_the_delivery_of_a_dead_worker_is_handed_over_when_its_lease_ends(self, webhook_rows: WebhookRows) -> None:
@@ -43,7 +43,7 @@ class TestSweep:
 
         webhook_rows.lose_worker(delivery)
 
-        assert webhook_rows.store.lost(100, GRACE) == [Due(delivery, endpoint)]
+        assert webhook_rows.store.lost(100, GRACE) == [DueDelivery(delivery, endpoint, is_slow=True)]
 
     def test_of_a_thousand_waiting_it_takes_what_the_lane_holds(self, webhook_rows: WebhookRows) -> None:
         slow, quick = webhook_rows.endpoint(("slow",), max_concurrency=3), webhook_rows.endpoint(("quick",))
@@ -65,7 +65,7 @@ class TestSweep:
 
         webhook_rows.change(Delivery, delivery, next_attempt_at=utc_now())
 
-        assert webhook_rows.store.waiting(100) == [Due(delivery, endpoint, has_task=False)]
+        assert webhook_rows.store.waiting(100) == [DueDelivery(delivery, endpoint, is_slow=True, has_task=False)]
 
     def test_two_sweepers_at_once_share_the_work(self, webhook_rows: WebhookRows) -> None:
         webhook_rows.endpoint()

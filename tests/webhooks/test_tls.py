@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from taskyard.webhooks.http.client import ClientOptions
 from taskyard.webhooks.http.response import ErrorCode
+from taskyard.webhooks.http.webhook_client import ClientOptions
 from tests.webhooks.posting import LOCAL, posted
 from tests.webhooks.receivers import Hostile, Receiver, sends
 

@@ -1,5 +1,6 @@
 """What an answer does to its delivery and its endpoint: the schedule, the end, and the owner's notice."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from uuid import UUID
@@ -7,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from taskyard.database.columns import utc_now
-from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.delivery.store import Claim
 from taskyard.webhooks.event_types import ENDPOINT_DISABLED
 from taskyard.webhooks.http.response import Answer, ErrorCode, Phases
@@ -44,9 +45,9 @@ def test_the_waits_follow_the_schedule_and_after_the_sixth_attempt_it_is_exhaust
     (delivery,) = webhook_rows.emit()
     webhook_rows = webhook_rows.tuned(WEBHOOK_BREAKER_FAILURES="100")
 
-    verdicts = [webhook_rows.attempt(delivery, status(500)) for _ in range(6)]
+    outcomes = [webhook_rows.attempt(delivery, status(500)) for _ in range(6)]
 
-    assert [verdict.retry_in and verdict.retry_in.total_seconds() for verdict in verdicts] == [
+    assert [outcome.retry_in and outcome.retry_in.total_seconds() for outcome in outcomes] == [
         30,
         300,
         3600,
@@ -68,6 +69,19 @@ def test_a_wait_beyond_the_brokers_stays_in_sql(webhook_rows: WebhookRows) -> No
     webhook_rows.attempt(delivery, status(500))
 
     assert webhook_rows.delivery(delivery).enqueued_at is None
+
+
+def test_a_connection_that_closed_after_the_request_is_an_attempt_and_the_next_one_comes_at_once(
+    webhook_rows: WebhookRows,
+) -> None:
+    webhook_rows.endpoint()
+    (delivery,) = webhook_rows.emit()
+    closed = replace(no_answer(ErrorCode.CONNECTION_RESET), is_stale=True)
+
+    first, second = webhook_rows.attempt(delivery, closed), webhook_rows.attempt(delivery, closed)
+
+    assert [attempt.error for attempt in webhook_rows.attempts(delivery)] == ["connection_reset"] * 2
+    assert (first.retry_in, second.retry_in) == (timedelta(0), timedelta(minutes=5)), "then on schedule"
 
 
 @pytest.mark.parametrize(
@@ -97,19 +111,19 @@ def test_a_retry_after_may_be_a_date(webhook_rows: WebhookRows) -> None:
     (delivery,) = webhook_rows.emit()
     at = datetime.now(UTC) + timedelta(seconds=200)
 
-    verdict = webhook_rows.attempt(delivery, status(503, retry_after=format_datetime(at, usegmt=True)))
+    outcome = webhook_rows.attempt(delivery, status(503, retry_after=format_datetime(at, usegmt=True)))
 
-    assert verdict.retry_in is not None
-    assert abs(verdict.retry_in - timedelta(seconds=200)) < timedelta(seconds=10)
+    assert outcome.retry_in is not None
+    assert abs(outcome.retry_in - timedelta(seconds=200)) < timedelta(seconds=10)
 
 
 def test_a_code_that_the_operator_calls_terminal_ends_the_delivery_at_once(webhook_rows: WebhookRows) -> None:
     webhook_rows.endpoint()
     (delivery,) = webhook_rows.emit()
 
-    verdict = webhook_rows.tuned(WEBHOOK_TERMINAL_CODES="422,400").attempt(delivery, status(422))
+    outcome = webhook_rows.tuned(WEBHOOK_TERMINAL_CODES="422,400").attempt(delivery, status(422))
 
-    assert (verdict.state, verdict.retry_in) == ("exhausted", None)
+    assert (outcome.state, outcome.retry_in) == ("exhausted", None)
 
 
 def test_410_ends_the_delivery_disables_the_endpoint_and_parks_the_others(webhook_rows: WebhookRows) -> None:
@@ -117,10 +131,10 @@ def test_410_ends_the_delivery_disables_the_endpoint_and_parks_the_others(webhoo
     first, second, under_way = webhook_rows.emit_many(3)
     other = webhook_rows.claim(under_way)
 
-    verdict = webhook_rows.attempt(first, status(410))
+    outcome = webhook_rows.attempt(first, status(410))
 
     lane = webhook_rows.lane(endpoint)
-    assert verdict.state == "exhausted"
+    assert outcome.state == "exhausted"
     assert (lane.enabled, lane.disabled_reason) == (False, "the receiver answered 410 Gone")
     assert [webhook_rows.delivery(row).state for row in (second, under_way)] == ["parked", "parked"]
     assert webhook_rows.record(other, status(200)).state == "delivered", "what was under way still counts"
@@ -132,9 +146,9 @@ def test_a_failure_that_was_under_way_when_its_endpoint_was_disabled_stays_parke
     claim = webhook_rows.claim(under_way)
     webhook_rows.attempt(first, status(410))
 
-    verdict = webhook_rows.record(claim, status(500))
+    outcome = webhook_rows.record(claim, status(500))
 
-    assert (verdict.state, verdict.retry_in) == ("parked", None)
+    assert (outcome.state, outcome.retry_in) == ("parked", None)
     assert webhook_rows.delivery(under_way).next_attempt_at is None
 
 
@@ -146,13 +160,13 @@ def test_the_owner_is_told_of_a_disabled_endpoint_by_an_event(webhook_rows: Webh
     deliveries = webhook_rows.emit()
     (delivery,) = [row for row in deliveries if webhook_rows.delivery(row).endpoint_id == broken]
 
-    verdict = webhook_rows.attempt(delivery, status(410))
+    outcome = webhook_rows.attempt(delivery, status(410))
 
     (notice,) = webhook_rows.deliveries(ENDPOINT_DISABLED)
     assert notice.endpoint_id == operators
-    assert str(broken).encode() in notice.body
-    assert b"410 Gone" in notice.body
-    assert verdict.called == (Due(notice.id, operators),), "it is handed over with the attempt"
+    assert str(broken).encode() in webhook_rows.body(notice.id)
+    assert b"410 Gone" in webhook_rows.body(notice.id)
+    assert outcome.released == (DueDelivery(notice.id, operators, is_slow=True),), "it is handed over with the attempt"
 
 
 def test_so_many_exhausted_deliveries_in_a_row_disable_the_endpoint(webhook_rows: WebhookRows) -> None:
@@ -175,9 +189,9 @@ def test_an_endpoint_that_failed_for_too_long_is_disabled_with_its_next_failure(
     webhook_rows.attempt(delivery, status(500))
     webhook_rows.change(Endpoint, endpoint, failing_since=utc_now() - timedelta(hours=121))
 
-    verdict = webhook_rows.attempt(delivery, status(500))
+    outcome = webhook_rows.attempt(delivery, status(500))
 
-    assert (verdict.state, verdict.retry_in) == ("parked", None)
+    assert (outcome.state, outcome.retry_in) == ("parked", None)
     assert str(webhook_rows.lane(endpoint).disabled_reason).startswith("no success since ")
 
 
@@ -201,10 +215,10 @@ class TestManual:
         webhook_rows.attempt(delivery, status(500))
         before = webhook_rows.delivery(delivery)
 
-        verdict = webhook_rows.record(by_hand(webhook_rows, delivery), status(500))
+        outcome = webhook_rows.record(by_hand(webhook_rows, delivery), status(500))
 
         after = webhook_rows.delivery(delivery)
-        assert (verdict.state, verdict.retry_in) == ("retrying", None)
+        assert (outcome.state, outcome.retry_in) == ("retrying", None)
         assert (after.failures, after.next_attempt_at) == (before.failures, before.next_attempt_at)
         assert [(row.trigger, row.by) for row in webhook_rows.attempts(delivery)] == [
             ("schedule", None),

@@ -1,4 +1,4 @@
-"""Webhook rows for tests: endpoints, events and attempts in a few words, on a real database."""
+"""A webhook_rows for tests of the webhook rows: endpoints, events and attempts in a few words, on a real database."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -12,8 +12,8 @@ from taskyard.database.columns import utc_now
 from taskyard.settings.loading import load_settings
 from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery.endpoints import EndpointOptions, register
-from taskyard.webhooks.delivery.store import Claim, DeliveryStore, Refusal
-from taskyard.webhooks.delivery.transitions import Verdict
+from taskyard.webhooks.delivery.store import Claim, Refusal, SqlDeliveryStore
+from taskyard.webhooks.delivery.transitions import AttemptFacts, AttemptOutcome
 from taskyard.webhooks.event_store import add_event
 from taskyard.webhooks.http.response import Answer, ErrorCode, Phases
 from taskyard.webhooks.models import Delivery, DeliveryAttempt, Endpoint, Event
@@ -36,11 +36,11 @@ class WebhookRows:
 
     def __init__(self, database: Database, **environ: str) -> None:
         self.database = database
-        self.settings: Settings = load_settings({**ENVIRONMENT, **environ})
-        self.store = DeliveryStore(database.session, self.settings)
+        self.settings: Settings = load_settings({**ENVIRONMENT, "DATABASE_URL": database.url, **environ})
+        self.store = SqlDeliveryStore(database.session, self.settings)
 
     def tuned(self, **environ: str) -> "WebhookRows":
-        """Webhook rows on the same database with these settings."""
+        """A webhook_rows on the same database with these settings."""
         return WebhookRows(self.database, **environ)
 
     def endpoint(self, patterns: Sequence[str] = ("*",), url: str = NOWHERE, **options: Any) -> UUID:
@@ -52,8 +52,7 @@ class WebhookRows:
     def emit(self, event_type: str = "market.resolved", data: Any = None, key: str | None = None) -> list[UUID]:
         """Write an event; return the ids of its deliveries."""
         with self.database.session() as session, session.begin():
-            _, deliveries = add_event(session, self.settings, event_type, data, key)
-            return [row.id for row in deliveries]
+            return [row.delivery_id for row in add_event(session, self.settings, event_type, data, key).due]
 
     def emit_many(self, count: int) -> list[UUID]:
         """Write so many events for the one endpoint there is; return their deliveries, oldest first."""
@@ -71,22 +70,28 @@ class WebhookRows:
         assert isinstance(refusal, Refusal), "it was claimed"
         return refusal
 
-    def record(self, claim: Claim, answer: Answer) -> Verdict:
+    def record(self, claim: Claim, answer: Answer, run_id: str = "") -> AttemptOutcome:
         """Record an attempt under this claim that ended just now."""
-        return self.store.record(claim, answer, utc_now(), "worker-1")
+        return self.store.record(
+            claim, AttemptFacts(claim.token, answer, utc_now(), "worker-1", claim.manual_by, run_id)
+        )
 
-    def attempt(self, delivery_id: UUID, *answers: Answer) -> Verdict:
+    def attempt(self, delivery_id: UUID, *answers: Answer) -> AttemptOutcome:
         """Make one attempt per answer, each as soon as the row is free, whatever the schedule says."""
-        verdict = None
+        outcome = None
         for answer in answers:
             self.change(Delivery, delivery_id, next_attempt_at=utc_now())
-            verdict = self.record(self.claim(delivery_id), answer)
-        assert verdict is not None
-        return verdict
+            outcome = self.record(self.claim(delivery_id), answer)
+        assert outcome is not None
+        return outcome
 
     def delivery(self, delivery_id: UUID) -> Delivery:
         """Read a delivery."""
         return self._one(Delivery, delivery_id)
+
+    def body(self, delivery_id: UUID) -> bytes:
+        """Read the body that a delivery sends."""
+        return self._one(Event, self.delivery(delivery_id).event_id).body
 
     def lane(self, endpoint_id: UUID) -> Endpoint:
         """Read an endpoint."""
@@ -109,7 +114,7 @@ class WebhookRows:
         with self.database.session() as session:
             return session.scalar(select(func.count()).select_from(table)) or 0
 
-    def change(self, table: type[SQLModel], row_id: UUID, **values: Any) -> None:
+    def change(self, table: type[SQLModel], row_id: UUID | str, **values: Any) -> None:
         """Set columns of a row, as time or an accident would."""
         with self.database.session() as session, session.begin():
             session.execute(update(table).filter_by(id=row_id).values(**values))
@@ -125,7 +130,7 @@ class WebhookRows:
         self.change(Endpoint, endpoint_id, paused_until=utc_now())
         return until
 
-    def _one[T: SQLModel](self, table: type[T], row_id: UUID) -> T:
+    def _one[T: SQLModel](self, table: type[T], row_id: Any) -> T:
         with self.database.session() as session:
             found = session.get(table, row_id)
             assert found is not None

@@ -4,9 +4,13 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from celery import Task
-from celery.exceptions import Retry
+from celery.exceptions import Ignore, Retry
 
 from taskyard.broker.worker.portable_errors import error_text
+
+
+class CancelledRun(Ignore):
+    """Ends a run that did not do its work and is not to: recorded as cancelled, neither done nor failed."""
 
 
 class Redeliver(Retry):

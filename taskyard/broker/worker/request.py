@@ -30,7 +30,7 @@ from taskyard.broker.untyped import CeleryRequest, ExceptionWithTraceback
 from taskyard.broker.worker import fallback
 from taskyard.broker.worker.observers import TaskExecution, execution_observers, result_of
 from taskyard.broker.worker.portable_errors import dead_letter_reason, error_name, error_text, use_portable_errors
-from taskyard.broker.worker.redelivery import Redeliver
+from taskyard.broker.worker.redelivery import CancelledRun, Redeliver
 from taskyard.broker.worker.start_detail import start_detail
 from taskyard.pools.asyncio_job import info_of
 
@@ -225,6 +225,8 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         self._decide(Rescheduled(round(error.delay * 1000), kind, error.uses_attempt, facts))
 
     def _ending_of_failure(self, error: BaseException, exc_info: ExceptionInfo) -> Outcome:
+        if isinstance(error, CancelledRun):
+            return Completed("cancelled", detail(runtime=self._runtime, reason=str(error)))
         if isinstance(error, Ignore):
             return Completed("succeeded", detail(runtime=self._runtime, result="ignored"))
         if isinstance(error, TimeLimitExceeded):

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from taskyard.beat.views import origin_of
 from taskyard.broker.admin.queue_control import MessageNotFoundError
 from taskyard.cli.jobs import follow
 from taskyard.cli.jobs.follow import follow_runs, for_option, progress_text
@@ -97,6 +96,8 @@ def ls(*, limit: int, after: str | None, follow: bool, span: timedelta | None, a
 @json_option
 def show(*, run_id: str, as_json: bool) -> None:
     """Show one run with all its attempts."""
+    from taskyard.beat.views import origin_of  # noqa: PLC0415 - the other verbs start without the scheduler
+
     with open_session() as session:
         run = find_run(session, run_id)
         if run is None:

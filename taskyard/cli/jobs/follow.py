@@ -20,7 +20,6 @@ from taskyard.history.dead_letters import open_dead_letter_of
 from taskyard.history.models import FINAL_STATES, Run
 from taskyard.history.queries.runs import RunFilter, find_run, list_runs
 from taskyard.history.task_logs import lines_of
-from taskyard.tasks.dead_letters.redrive import NotRedrivableError, redrive
 
 POLL_INTERVAL = 0.5  # seconds between two queries
 MAX_WATCHED = 500  # newest runs that are watched
@@ -69,6 +68,8 @@ def tail(*, span: timedelta | None, **filters: Any) -> None:
 @json_option
 def retry(*, run_id: str, reason: str, as_json: bool) -> None:
     """Retry a run: redrive its dead letter, or make it due now if it is delayed."""
+    from taskyard.tasks.dead_letters.redrive import NotRedrivableError, redrive  # noqa: PLC0415 - only this verb sends
+
     with open_session() as session:
         run = find_run(session, run_id)
         letter = open_dead_letter_of(session, run_id)

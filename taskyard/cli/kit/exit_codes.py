@@ -8,6 +8,7 @@ from typing import Any
 import click
 from kombu.exceptions import OperationalError as BrokerError
 from redis import RedisError
+from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -128,9 +129,16 @@ def error_line(error: Exception) -> str:
         return f"database: {reason}"
     if isinstance(error, SQLAlchemyError):
         return f"database: {_first_line(error)}"
+    if _is_loading(error):
+        return "broker: the server is loading its data and will answer when that is done; try again in a moment"
     if isinstance(error, BrokerError | RedisError):
         return f"broker: {_first_line(error).rstrip('.')}{_hint(error)}"
     return f"{type(error).__name__}: {_first_line(error)} (use -v for the traceback)"
+
+
+def _is_loading(error: Exception) -> bool:
+    """Whether a Redis server that has just started reads its data, as kombu or redis-py say it."""
+    return isinstance(error, BusyLoadingError) or isinstance(error.__cause__, BusyLoadingError)
 
 
 def _hint(error: Exception) -> str:

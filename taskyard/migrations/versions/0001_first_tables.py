@@ -374,7 +374,8 @@ def _create_webhook_endpoints() -> None:
         sa.Column("disabled_at", MOMENT),
         sa.Column("sends_standard", sa.Boolean(), nullable=False),
         sa.Column("sends_predictify", sa.Boolean(), nullable=False),
-        sa.Column("extra_headers", JSON),
+        sa.Column("header_names", JSON),
+        sa.Column("sealed_headers", sa.String()),
         sa.Column("max_concurrency", sa.Integer()),
         sa.Column("rate_per_second", sa.Float()),
         sa.Column("retry_delays", JSON),
@@ -385,6 +386,8 @@ def _create_webhook_endpoints() -> None:
         sa.Column("breaker_openings", sa.Integer(), nullable=False),
         sa.Column("paused_until", MOMENT),
         sa.Column("next_slot_at", MOMENT),
+        sa.Column("next_start_at", MOMENT),
+        sa.Column("slow_attempts", sa.Integer(), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("updated_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("id"),
@@ -399,9 +402,19 @@ def _create_webhook_events() -> None:
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("content_type", sa.String(255), nullable=False),
         sa.Column("idempotency_key", sa.String(255)),
+        sa.Column("content_sha256", sa.String(64), nullable=False),
+        sa.Column("needs_fan_out", sa.Boolean(), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("idempotency_key"),
+    )
+    op.create_index("ix_taskyard_webhook_events_created", "taskyard_webhook_events", ["created_at"])
+    op.create_index(
+        "ix_taskyard_webhook_events_fan_out",
+        "taskyard_webhook_events",
+        ["created_at"],
+        sqlite_where=sa.text("needs_fan_out"),
+        postgresql_where=sa.text("needs_fan_out"),
     )
     op.create_index(op.f("ix_taskyard_webhook_events_type"), "taskyard_webhook_events", ["type"])
 
@@ -413,8 +426,6 @@ def _create_webhook_deliveries() -> None:
         sa.Column("event_id", sa.String(64), nullable=False),
         sa.Column("endpoint_id", sa.Uuid(), nullable=False),
         sa.Column("event_type", sa.String(255), nullable=False),
-        sa.Column("body", sa.LargeBinary(), nullable=False),
-        sa.Column("content_type", sa.String(255), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
@@ -425,12 +436,21 @@ def _create_webhook_deliveries() -> None:
         sa.Column("enqueued_at", MOMENT),
         sa.Column("last_status", sa.Integer()),
         sa.Column("last_error", sa.String()),
+        sa.Column("exhausted_run_id", sa.String(155)),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("finished_at", MOMENT),
         sa.ForeignKeyConstraint(["endpoint_id"], ["taskyard_webhook_endpoints.id"]),
         sa.ForeignKeyConstraint(["event_id"], ["taskyard_webhook_events.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("event_id", "endpoint_id", name="uq_taskyard_webhook_deliveries_event_endpoint"),
+    )
+    op.create_index("ix_taskyard_webhook_deliveries_finished", "taskyard_webhook_deliveries", ["finished_at"])
+    op.create_index(
+        "ix_taskyard_webhook_deliveries_dead_letter",
+        "taskyard_webhook_deliveries",
+        ["state"],
+        sqlite_where=sa.text("exhausted_run_id IS NOT NULL"),
+        postgresql_where=sa.text("exhausted_run_id IS NOT NULL"),
     )
     op.create_index("ix_taskyard_webhook_deliveries_due", "taskyard_webhook_deliveries", ["state", "next_attempt_at"])
     op.create_index(
@@ -492,6 +512,7 @@ def _create_webhook_attempts() -> None:
         sa.ForeignKeyConstraint(["delivery_id"], ["taskyard_webhook_deliveries.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("delivery_id", "number"),
     )
+    op.create_index("ix_taskyard_webhook_attempts_started", "taskyard_webhook_attempts", ["started_at"])
 
 
 def _index_texts() -> None:

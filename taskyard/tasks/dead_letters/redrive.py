@@ -23,7 +23,7 @@ from taskyard.history import dead_letters
 from taskyard.history.dead_letters import claim_for_redrive, confirm_sent, find_dead_letter, reopen, take_over_redrive
 from taskyard.history.models import DeadLetter
 from taskyard.history.queries.runs import find_run
-from taskyard.tasks.call_options import Run, message_options
+from taskyard.tasks.call_options import RunHandle, message_options
 from taskyard.tasks.dead_letters.stored_message import StoredMessage, UndecodableError, read_message
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.tasks.payloads import Payload
@@ -50,7 +50,7 @@ def redrive(  # noqa: PLR0913 - keyword-only options
     reason: str = "",
     fields: Mapping[str, Any] | None = None,
     is_forced: bool = False,
-) -> Run:
+) -> RunHandle:
     """
     Run a dead letter again: the same task, queue and policy, with fresh attempts.
 
@@ -147,13 +147,13 @@ class RedriveOrder:
         origin = find_run(session, dead_letter.run_id)
         self._options = self._options_of(message, origin.priority if origin else None)
 
-    def send(self, run_id: str, producer: Any = None) -> Run:
+    def send(self, run_id: str, producer: Any = None) -> RunHandle:
         """Let the domain prepare its row, then send."""
         if self._task.on_redrive is not None:
             self._task.on_redrive(self._payload)
         options = {**self._options, **({"producer": producer} if producer is not None else {})}
         sent = Task.apply_async(self._task, (), self._payload.to_wire(), task_id=run_id, **options)
-        return cast("Run", sent)
+        return cast("RunHandle", sent)
 
     def _options_of(self, message: StoredMessage, audited_priority: int | None) -> dict[str, Any]:
         headers = self._dead_letter.headers if isinstance(self._dead_letter.headers, dict) else {}
@@ -186,13 +186,13 @@ def _is_abandoned(dead_letter: DeadLetter, *, is_forced: bool) -> bool:
     return is_forced or dead_letter.resolved_at is None or utc_now() - dead_letter.resolved_at > GRACE
 
 
-def _known_run(run_id: str) -> Run:
-    run = Run(run_id)
+def _known_run(run_id: str) -> RunHandle:
+    run = RunHandle(run_id)
     run.is_duplicate = True
     return run
 
 
-def _result_of_the_other(session: Session, dead_letter_id: UUID, run_id: str) -> Run:
+def _result_of_the_other(session: Session, dead_letter_id: UUID, run_id: str) -> RunHandle:
     """Return what somebody else made of the dead letter between our read and our mark."""
     dead_letter = find_dead_letter(session, dead_letter_id)
     session.commit()

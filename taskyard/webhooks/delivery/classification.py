@@ -31,13 +31,14 @@ _HOPELESS: Final = frozenset(
         ErrorCode.BLOCKED_ADDRESS,
         ErrorCode.INVALID_URL,
         ErrorCode.INVALID_REQUEST,
+        ErrorCode.UNSIGNED,
         ErrorCode.TLS_NAME_MISMATCH,
     }
 )
 _HOPELESS_ATTEMPTS: Final = 3
 
 
-class Result(StrEnum):
+class AttemptResult(StrEnum):
     """What an attempt means for its delivery."""
 
     SUCCESS = "success"
@@ -47,7 +48,7 @@ class Result(StrEnum):
     TERMINAL = "terminal"  # never again
 
 
-def classify(answer: Answer, attempt: int = 1, terminal_statuses: Collection[int] = ()) -> Result:
+def classify(answer: Answer, attempt: int = 1, terminal_statuses: Collection[int] = ()) -> AttemptResult:
     """
     Tell what `answer` means.
 
@@ -62,14 +63,14 @@ def classify(answer: Answer, attempt: int = 1, terminal_statuses: Collection[int
     Source: Standard Webhooks 1.0.0, "Deliverability and reliability".
     """
     if answer.is_success:
-        return Result.SUCCESS
+        return AttemptResult.SUCCESS
     if answer.status == GONE_STATUS:
-        return Result.GONE
+        return AttemptResult.GONE
     if answer.status in terminal_statuses or (answer.error in _HOPELESS and attempt >= _HOPELESS_ATTEMPTS):
-        return Result.TERMINAL
+        return AttemptResult.TERMINAL
     if answer.status in _OVERLOADED or answer.error in _LATE:
-        return Result.RETRY_WITH_FLOOR
-    return Result.RETRY
+        return AttemptResult.RETRY_WITH_FLOOR
+    return AttemptResult.RETRY
 
 
 def pause_asked(answer: Answer, now: datetime, cap: timedelta = RETRY_AFTER_CAP) -> timedelta | None:
@@ -112,7 +113,7 @@ def next_delay(
         attempt: How many attempts were made.
         schedule: The waits between attempts; attempts in all are one more.
         jitter_source: Gives numbers from 0 to 1.
-        at_least: What the receiver asked for (`parse_retry_after`), or the floor of `Result.RETRY_WITH_FLOOR`.
+        at_least: What the receiver asked for (`parse_retry_after`), or the floor of `AttemptResult.RETRY_WITH_FLOOR`.
         jitter: The share of the scheduled wait by which it varies, 0-1.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which deliveries are handed to the broker next: called into a lane with room, due at last, or lost on their way."""
+"""Select the deliveries to enqueue next: released into a free slot, due, or lost on their way."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -11,63 +11,75 @@ from sqlmodel import Session, col
 
 from taskyard.database.columns import UtcDateTime
 from taskyard.settings.platform import Settings
-from taskyard.webhooks.delivery.limits import Lane
-from taskyard.webhooks.models import OPEN_STATES, Delivery, Endpoint
+from taskyard.webhooks.delivery.limits import EndpointLimiter
+from taskyard.webhooks.models import OPEN_STATES, SLOW_AFTER, Delivery, Endpoint
 
 
-class Due(NamedTuple):
-    """A delivery to hand to the broker, and the lane it belongs to."""
+class DueDelivery(NamedTuple):
+    """A delivery to enqueue, with its endpoint."""
 
     delivery_id: UUID
     endpoint_id: UUID
-    wait: timedelta = timedelta(0)  # until its slot
-    has_task: bool = True  # it may have one that is alive; False: its last one ended, or is about to
+    wait: timedelta = timedelta(0)  # until its start time under the rate limit
+    is_slow: bool = False  # its endpoint is served in the slow lane
+    has_task: bool = True  # a task of it may still be alive; False: the last one has ended or is about to
 
 
-def call_next(
+def release_waiting(
     session: Session, endpoints: Sequence[Endpoint], settings: Settings, now: datetime
-) -> dict[UUID, list[Due]]:
+) -> dict[UUID, list[DueDelivery]]:
     """
-    Call as many waiting deliveries as each lane has room for, oldest first; the caller holds the endpoints' locks.
+    Release as many waiting deliveries as each endpoint has free slots, oldest first; the caller holds the row locks.
 
-    Under a rate limit each gets its slot with the call.
+    Under a rate limit each gets its start time with the release.
     """
-    open_lanes = [
-        endpoint for endpoint in endpoints if endpoint.enabled and Lane(endpoint, 0, settings).places(now) > 0
+    open_endpoints = [
+        endpoint
+        for endpoint in endpoints
+        if endpoint.enabled and EndpointLimiter(endpoint, 0, settings).places(now) > 0
     ]
-    if not open_lanes:
+    if not open_endpoints:
         return {}
-    facts = {"endpoint_ids": [endpoint.id for endpoint in open_lanes], "now": now}
-    waited_for = set(session.scalars(_HAVE_WAITING, facts))
-    if not waited_for:  # the usual case: one statement, and nothing to count
+    facts = {"endpoint_ids": [endpoint.id for endpoint in open_endpoints], "now": now}
+    with_waiting = set(session.scalars(_HAVE_WAITING, facts))
+    if not with_waiting:  # the usual case: one statement, and nothing to count
         return {}
-    in_flight = count_in_flight(session, waited_for, now)
+    in_flight = count_in_flight(session, with_waiting, now)
     return {
-        endpoint.id: _call(session, Lane(endpoint, in_flight[endpoint.id], settings), now)
-        for endpoint in open_lanes
-        if endpoint.id in waited_for
+        endpoint.id: _release(session, EndpointLimiter(endpoint, in_flight[endpoint.id], settings), now)
+        for endpoint in open_endpoints
+        if endpoint.id in with_waiting
     }
 
 
-def _call(session: Session, lane: Lane, now: datetime) -> list[Due]:
-    endpoint, called = lane.endpoint, list[Due]()
-    facts = {"endpoint_id": endpoint.id, "now": now, "places": lane.places(now)}
+def _release(session: Session, limiter: EndpointLimiter, now: datetime) -> list[DueDelivery]:
+    endpoint, released = limiter.endpoint, list[DueDelivery]()
+    facts = {"endpoint_id": endpoint.id, "now": now, "places": limiter.places(now)}
     for delivery_id in session.scalars(_WAITING_HERE, facts).all():
-        slot = lane.reserve(now)
+        slot = limiter.reserve(now)
         if slot is None:
             break
         is_early = endpoint.rate_per_second is not None
         values = {"enqueued_at": slot} | ({"next_attempt_at": slot, "slot_reserved": True} if is_early else {})
         session.execute(update(Delivery).where(col(Delivery.id) == delivery_id).values(values))
-        called.append(Due(delivery_id, endpoint.id, slot - now, has_task=False))
-    return called
+        released.append(DueDelivery(delivery_id, endpoint.id, slot - now, is_slow=endpoint.is_slow, has_task=False))
+    return released
 
 
-def take_waiting(session: Session, settings: Settings, limit: int, now: datetime) -> list[Due]:
+def requeue_waiting(session: Session, endpoint_id: UUID, now: datetime) -> None:
+    """Take back what was enqueued for an endpoint that has left the slow lane: it is released into the fast one."""
+    session.execute(
+        update(Delivery)
+        .where(col(Delivery.endpoint_id) == endpoint_id, col(Delivery.enqueued_at).is_not(None), *_is_due(now))
+        .values(enqueued_at=None)
+    )
+
+
+def take_waiting(session: Session, settings: Settings, limit: int, now: datetime) -> list[DueDelivery]:
     """
-    Take the deliveries that are due and have no task: as many for each endpoint as its lane holds.
+    Take the deliveries that are due and have no task: for each endpoint as many as it has slots.
 
-    The others of the endpoint are called by these when they are done. A paused lane is left alone.
+    These release the others of the endpoint when they are done. A paused endpoint is left out.
     """
     capacity = case(
         (col(Endpoint.breaker_openings) > 0, 1),
@@ -89,11 +101,11 @@ def take_waiting(session: Session, settings: Settings, limit: int, now: datetime
     return _take(session, [col(Delivery.id).in_(first), *_is_waiting(now)], limit, now, has_task=False)
 
 
-def take_lost(session: Session, limit: int, grace: timedelta, now: datetime) -> list[Due]:
+def take_lost(session: Session, limit: int, grace: timedelta, now: datetime) -> list[DueDelivery]:
     """
-    Take deliveries that are due and were handed over longer than ``grace`` ago without a trace of their task since.
+    Take deliveries that are due although they were enqueued more than ``grace`` ago: their task was lost.
 
-    Rows whose lease ran out are among them: a lost worker leaves nothing behind.
+    Rows with an expired lease, left by a lost worker, are among them.
     """
     return _take(session, [col(Delivery.enqueued_at) < now - grace, *_is_due(now)], limit, now, has_task=True)
 
@@ -106,9 +118,9 @@ def count_in_flight(session: Session, endpoint_ids: Collection[UUID], now: datet
 
 def _take(
     session: Session, which: list[ColumnElement[bool]], limit: int, now: datetime, *, has_task: bool
-) -> list[Due]:
+) -> list[DueDelivery]:
     found = session.execute(
-        select(col(Delivery.id), col(Delivery.endpoint_id))
+        select(col(Delivery.id), col(Delivery.endpoint_id), _SLOW_ATTEMPTS)
         .where(*which)
         .order_by(col(Delivery.next_attempt_at))
         .limit(limit)
@@ -117,7 +129,7 @@ def _take(
     if found:
         ids = [row.id for row in found]
         session.execute(update(Delivery).where(col(Delivery.id).in_(ids)).values(enqueued_at=now))
-    return [Due(row.id, row.endpoint_id, has_task=has_task) for row in found]
+    return [DueDelivery(row[0], row[1], is_slow=row[2] >= SLOW_AFTER, has_task=has_task) for row in found]
 
 
 def _is_due(now: datetime | BindParameter[datetime]) -> list[ColumnElement[bool]]:
@@ -132,7 +144,10 @@ def _is_waiting(now: datetime | BindParameter[datetime]) -> list[ColumnElement[b
     return [col(Delivery.enqueued_at).is_(None), *_is_due(now)]
 
 
-# Every delivery runs these two; made once, since making a statement costs as much as running it.
+_SLOW_ATTEMPTS = (
+    select(col(Endpoint.slow_attempts)).where(col(Endpoint.id) == col(Delivery.endpoint_id)).scalar_subquery()
+)
+# Every delivery runs these; built once, since building a statement costs as much as running it.
 _NOW: BindParameter[datetime] = bindparam("now", type_=UtcDateTime())
 _IN_FLIGHT = (
     select(col(Delivery.endpoint_id), func.count())

@@ -1,7 +1,7 @@
-"""Endpoints: registered, limited, rotated, disabled and enabled. All changes to their rows are here."""
+"""Register, rotate, disable and enable endpoints; every change of their rows by a person is here."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from ipaddress import ip_network
 from uuid import UUID
@@ -11,54 +11,27 @@ from sqlmodel import Session, col
 
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
-from taskyard.webhooks.delivery.dispatch import Due, call_next
+from taskyard.webhooks.delivery.dispatch import DueDelivery, release_waiting
+from taskyard.webhooks.delivery.endpoint_options import (
+    EndpointError,
+    EndpointOptions,
+    check_options,
+    secret_of,
+    sends_predictify,
+)
 from taskyard.webhooks.event_types import check_pattern
 from taskyard.webhooks.http.ssrf_policy import check_url
 from taskyard.webhooks.models import OPEN_STATES, Delivery, Endpoint, Secret, Subscription
 from taskyard.webhooks.signing.key_vault import Vault
-from taskyard.webhooks.signing.schemes import SigningSecret, new_secret, parse_secret
+from taskyard.webhooks.signing.schemes import PrivateKey, SigningSecret, new_private_key, new_secret, parse_secret
+
+__all__ = ["EndpointError", "EndpointOptions", "UnknownEndpointError"]
 
 LONGEST_OVERLAP = timedelta(days=7)  # of two secrets in a rotation
-LONGEST_RETRY_DELAY = timedelta(days=30)
-LONGEST_HEADER = 4096  # characters; most servers take lines of 8190 bytes at most
-SLOWEST = 0.0001  # requests per second: one in three hours
-_FORBIDDEN_HEADERS = frozenset(
-    {
-        "accept-encoding",
-        "connection",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-    }
-)
-
-
-class EndpointError(ValueError):
-    """An endpoint's options have no meaning; nothing was written."""
 
 
 class UnknownEndpointError(LookupError):
     """There is no endpoint with this id."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointOptions:
-    """What an owner may choose; None takes the platform's setting."""
-
-    description: str = ""
-    sends_standard: bool = True
-    sends_predictify: bool = True
-    extra_headers: dict[str, str] | None = None
-    max_concurrency: int | None = None  # 1-1000 requests in flight
-    rate_per_second: float | None = None  # above 0
-    retry_delays: tuple[timedelta, ...] | None = None  # waits between attempts
-    secret: str | None = field(default=None, repr=False)  # whsec_ or whsk_; None: a new one is made
 
 
 def register(
@@ -69,7 +42,10 @@ def register(
     options: EndpointOptions | None = None,
 ) -> tuple[Endpoint, str]:
     """
-    Add an endpoint; return it with its secret, which is shown here and never stored in clear.
+    Add an endpoint; return it with what its receiver verifies with.
+
+    That is the shared secret (``whsec_``), which is not shown again and never stored in clear, or the public Ed25519
+    key (``whpk_``).
 
     Raises:
         UrlRefusedError: The URL is malformed or may not be called.
@@ -78,7 +54,9 @@ def register(
         SecretFormatError: The given secret is malformed.
     """
     chosen = options or EndpointOptions()
-    _check(chosen)
+    secret = secret_of(chosen)
+    shows_predictify = sends_predictify(chosen, secret)
+    check_options(chosen)
     checked = [check_pattern(pattern, settings.webhook_event_types) for pattern in dict.fromkeys(patterns)]
     if not checked:
         raise EndpointError("an endpoint needs at least one event filter; use * for all events")
@@ -87,20 +65,20 @@ def register(
         url=check_url(url, allow_http=settings.webhook_allow_http, allow_nets=nets),
         description=chosen.description,
         sends_standard=chosen.sends_standard,
-        sends_predictify=chosen.sends_predictify,
-        extra_headers=chosen.extra_headers,
+        sends_predictify=shows_predictify,
         max_concurrency=chosen.max_concurrency,
         rate_per_second=chosen.rate_per_second,
         retry_delays=[wait.total_seconds() for wait in chosen.retry_delays] if chosen.retry_delays else None,
     )
-    shown = parse_secret(chosen.secret).reveal() if chosen.secret is not None else new_secret().reveal()
-    sealed = open_vault(settings).seal(shown, endpoint.id)
+    vault = open_vault(settings)
+    sealed = vault.seal(secret.reveal(), endpoint.id)
+    seal_headers(vault, endpoint, chosen.extra_headers)
     session.add(endpoint)
     session.flush()  # the rows below refer to it
     session.add_all([Subscription(pattern=pattern, endpoint_id=endpoint.id) for pattern in checked])
     session.add(Secret(endpoint_id=endpoint.id, ciphertext=sealed))
     session.flush()
-    return endpoint, shown
+    return endpoint, secret.receiver_key()
 
 
 def find(session: Session, endpoint_id: UUID) -> Endpoint:
@@ -118,35 +96,40 @@ def find(session: Session, endpoint_id: UUID) -> Endpoint:
 
 def rotate_secret(session: Session, settings: Settings, endpoint_id: UUID, overlap: timedelta) -> str:
     """
-    Give the endpoint a new secret; the old one signs beside it until ``overlap`` has passed. Return the new one.
+    Give the endpoint a new secret of the same kind; the old one also signs until ``overlap`` has passed.
+
+    Returns what the receiver verifies with: the new shared secret, or the new public key.
 
     Raises:
         UnknownEndpointError: There is no such endpoint.
         EndpointError: The overlap is negative or longer than seven days.
+        SealedSecretError: The present secret cannot be decrypted, so its kind is unknown.
     """
     if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
         raise EndpointError("the overlap lies between 0 and 7 days")
     now = utc_now()
     find(session, endpoint_id).updated_at = now  # tells the workers to read the secrets again
     active = session.scalars(_active_secrets(endpoint_id, now)).all()
+    vault = open_vault(settings)
+    newest = parse_secret(vault.open(active[0].ciphertext, endpoint_id)) if active else None
     for place, row in enumerate(active):  # at most two sign at once: the new one and the newest of the old
         row.expires_at = now + overlap if place == 0 else now
-    fresh = new_secret().reveal()
-    session.add(Secret(endpoint_id=endpoint_id, ciphertext=open_vault(settings).seal(fresh, endpoint_id)))
+    fresh = new_private_key() if isinstance(newest, PrivateKey) else new_secret()
+    session.add(Secret(endpoint_id=endpoint_id, ciphertext=vault.seal(fresh.reveal(), endpoint_id)))
     session.flush()
-    return fresh
+    return fresh.receiver_key()
 
 
 def active_secrets(
     session: Session, vault: Vault, endpoint_id: UUID, now: datetime
 ) -> list[tuple[SigningSecret, datetime | None]]:
-    """Return the secrets that sign now, newest first, each with the moment at which it ceases to (None: never)."""
+    """Return the secrets that sign now, newest first, each with its expiry (None: never)."""
     rows = session.scalars(_active_secrets(endpoint_id, now)).all()
     return [(parse_secret(vault.open(row.ciphertext, endpoint_id)), row.expires_at) for row in rows]
 
 
 def disable(session: Session, endpoint: Endpoint, reason: str) -> int:
-    """Stop sending to the endpoint and park what was still to come; return how many deliveries were parked."""
+    """Stop sending to the endpoint and park its open deliveries; return how many were parked."""
     endpoint.enabled = False
     endpoint.disabled_reason = reason
     endpoint.disabled_at = endpoint.updated_at = utc_now()
@@ -160,13 +143,13 @@ def disable(session: Session, endpoint: Endpoint, reason: str) -> int:
     return len(parked.all())
 
 
-def enable(session: Session, endpoint: Endpoint, settings: Settings) -> tuple[int, list[Due]]:
+def enable(session: Session, endpoint: Endpoint, settings: Settings) -> tuple[int, list[DueDelivery]]:
     """
     Start sending again with a clean health record.
 
     Returns:
-        How many deliveries were parked and are due now; and those of them to hand to the broker: as many as the lane
-        has room for, which call the others when they are done.
+        How many parked deliveries are due now; and those of them to enqueue, as many as the endpoint has slots, which
+        release the others when they are done.
     """
     now = utc_now()
     endpoint.enabled = True
@@ -181,7 +164,7 @@ def enable(session: Session, endpoint: Endpoint, settings: Settings) -> tuple[in
         .values(state="retrying", next_attempt_at=now, enqueued_at=None)
         .returning(col(Delivery.id))
     )
-    return len(released.all()), call_next(session, [endpoint], settings, now).get(endpoint.id, [])
+    return len(released.all()), release_waiting(session, [endpoint], settings, now).get(endpoint.id, [])
 
 
 def remove(session: Session, endpoint_id: UUID) -> None:
@@ -197,6 +180,25 @@ def remove(session: Session, endpoint_id: UUID) -> None:
     if count:
         raise EndpointError(f"endpoint {endpoint_id} has {count} deliveries; disable it instead, so that they stay")
     session.execute(delete(Endpoint).where(col(Endpoint.id) == endpoint_id))
+
+
+def seal_headers(vault: Vault, endpoint: Endpoint, headers: dict[str, str] | None) -> None:
+    """Store the endpoint's extra headers: names in clear, names and values encrypted."""
+    endpoint.header_names = sorted(headers) if headers else None
+    endpoint.sealed_headers = vault.seal(json.dumps(headers), endpoint.id) if headers else None
+
+
+def open_headers(vault: Vault, endpoint: Endpoint) -> dict[str, str]:
+    """
+    Return the endpoint's extra headers.
+
+    Raises:
+        SealedSecretError: They do not open with the master keys that are set.
+    """
+    if endpoint.sealed_headers is None:
+        return {}
+    headers: dict[str, str] = json.loads(vault.open(endpoint.sealed_headers, endpoint.id))
+    return headers
 
 
 def open_vault(settings: Settings) -> Vault:
@@ -223,31 +225,3 @@ def _active_secrets(endpoint_id: UUID, now: datetime) -> Select[Secret]:
         )
         .order_by(col(Secret.created_at).desc())
     )
-
-
-def _check(options: EndpointOptions) -> None:
-    slots, rate = options.max_concurrency, options.rate_per_second
-    if slots is not None and (type(slots) is not int or not 1 <= slots <= 1000):  # noqa: PLR2004 - as documented
-        raise EndpointError("max_concurrency is a whole number between 1 and 1000")
-    if rate is not None and (isinstance(rate, bool) or not SLOWEST <= rate <= 10_000):  # noqa: PLR2004 - as documented
-        raise EndpointError(f"rate_per_second lies between {SLOWEST:g} and 10000")
-    if options.retry_delays is not None and not 1 <= len(options.retry_delays) <= 20:  # noqa: PLR2004 - a bounded list
-        raise EndpointError("retry_delays has 1 to 20 entries")
-    if not all(timedelta(0) <= wait <= LONGEST_RETRY_DELAY for wait in options.retry_delays or ()):
-        raise EndpointError("a retry delay lies between 0 and 30 days")
-    if not options.description.isprintable():
-        raise EndpointError("a description is one line of printable characters")
-    if not (options.sends_standard or options.sends_predictify):
-        raise EndpointError("an endpoint needs at least one kind of signature headers")
-    for name, value in (options.extra_headers or {}).items():
-        _check_header(name, value)
-
-
-def _check_header(name: str, value: str) -> None:
-    lower = name.lower()
-    if lower in _FORBIDDEN_HEADERS or lower.startswith(("content-", "webhook-", "x-predictify-")):
-        raise EndpointError(f"header {name!r} is set by the platform")
-    if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum() or not value.isprintable():
-        raise EndpointError(f"header {name!r} has characters that do not belong into a header")
-    if len(name) + len(value) > LONGEST_HEADER:
-        raise EndpointError(f"header {name[:40]!r} is longer than {LONGEST_HEADER} characters: no receiver takes it")

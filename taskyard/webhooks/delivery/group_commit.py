@@ -1,4 +1,4 @@
-"""Group commit: calls that many threads make at the same time become one transaction."""
+"""Group commit: concurrent calls from many threads share one transaction."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -7,56 +7,56 @@ from threading import Lock
 
 import structlog
 
-MOST = 100  # calls of one transaction
+MAX_BATCH = 100  # calls in one transaction
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class _Call[Q, A]:
-    question: Q
-    answers: list[A] | None = None  # one answer, once it is there
+class _PendingCall[Q, A]:
+    request: Q
+    results: list[A] | None = None  # holds one result once the batch has run
 
 
-class Together[Q, A]:
+class GroupCommitter[Q, A]:
     """
-    Runs one function for the calls of many threads; a caller that comes while it runs waits for the next round.
+    Batches the calls of many threads; a call that arrives while a batch runs joins the next one.
 
-    A lone caller waits for nobody. When a round fails, each of its callers tries alone, so that nobody gets another
-    one's error.
+    A single caller never waits for others. When a batch fails, each of its calls is retried alone, so that no caller
+    gets another caller's error.
     """
 
-    def __init__(self, answer_all: Callable[[Sequence[Q]], Sequence[A]]) -> None:
-        """Take the function: answers in the order of the questions, all written or none."""
-        self._answer_all = answer_all
-        self._waiting: deque[_Call[Q, A]] = deque()
+    def __init__(self, run_batch: Callable[[Sequence[Q]], Sequence[A]]) -> None:
+        """Take the function that runs a batch: results in the order of the requests, all committed or none."""
+        self._run_batch = run_batch
+        self._pending: deque[_PendingCall[Q, A]] = deque()
         self._turn = Lock()
 
-    def ask(self, question: Q) -> A:
-        """Return the answer to this question; raises what the function raises."""
-        call: _Call[Q, A] = _Call(question)
-        self._waiting.append(call)
+    def call(self, request: Q) -> A:
+        """Return the result for this request; raises what the function raises."""
+        call: _PendingCall[Q, A] = _PendingCall(request)
+        self._pending.append(call)
         with self._turn:
-            while call in self._waiting:
-                self._run_round()
-        if call.answers is None:
-            call.answers = list(self._answer_all([question]))
-        return call.answers[0]
+            while call in self._pending:
+                self._run_next_batch()
+        if call.results is None:
+            call.results = list(self._run_batch([call.request]))
+        return call.results[0]
 
     @property
-    def waiting(self) -> int:
-        """How many calls wait for the next round."""
-        return len(self._waiting)
+    def pending(self) -> int:
+        """How many calls wait for the next batch."""
+        return len(self._pending)
 
-    def _run_round(self) -> None:
-        calls = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST))]
+    def _run_next_batch(self) -> None:
+        calls = [self._pending.popleft() for _ in range(min(len(self._pending), MAX_BATCH))]
         if len(calls) == 1:
-            calls[0].answers = list(self._answer_all([calls[0].question]))
+            calls[0].results = list(self._run_batch([calls[0].request]))
             return
         try:
-            answers = self._answer_all([call.question for call in calls])
-        except Exception as error:  # noqa: BLE001 - whatever it is, each tries alone and gets its own
-            log.warning("webhook.round_failed", calls=len(calls), error=type(error).__name__)
+            results = self._run_batch([call.request for call in calls])
+        except Exception as error:  # noqa: BLE001 - whatever it is, each call is retried alone and gets its own error
+            log.warning("webhook.batch_failed", calls=len(calls), error=type(error).__name__)
             return
-        for call, answer in zip(calls, answers, strict=True):
-            call.answers = [answer]
+        for call, result in zip(calls, results, strict=True):
+            call.results = [result]

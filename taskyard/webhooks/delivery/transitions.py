@@ -1,4 +1,4 @@
-"""What an attempt's answer means for its delivery and its endpoint; one function per transition."""
+"""Apply the outcome of an attempt to its delivery and endpoint; one function per transition."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,10 +10,17 @@ from sqlmodel import Session
 
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
-from taskyard.webhooks.delivery.classification import Result, classify, next_delay, parse_retry_after, pause_asked
-from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.classification import (
+    AttemptResult,
+    classify,
+    next_delay,
+    parse_retry_after,
+    pause_asked,
+)
+from taskyard.webhooks.delivery.dead_letters import resolve
+from taskyard.webhooks.delivery.dispatch import DueDelivery, requeue_waiting
 from taskyard.webhooks.delivery.endpoints import disable
-from taskyard.webhooks.delivery.limits import disable_reason, note_failure, note_success
+from taskyard.webhooks.delivery.limits import disable_reason, note_failure, note_speed, note_success
 from taskyard.webhooks.event_store import add_event
 from taskyard.webhooks.event_types import ENDPOINT_DISABLED
 from taskyard.webhooks.http.response import Answer
@@ -29,11 +36,12 @@ class AttemptFacts:
     started_at: datetime
     worker: str
     manual_by: str | None
+    run_id: str = ""  # of the task; its dead letter if this was the last attempt
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of the delivery."""
+class AttemptOutcome:
+    """The state of the delivery after an attempt was recorded."""
 
     endpoint_id: UUID
     state: str  # of the delivery
@@ -41,88 +49,95 @@ class Verdict:
     status: int | None
     error: str | None
     retry_in: timedelta | None  # None: no attempt is to come
-    called: tuple[Due, ...] = ()  # to hand to the broker once this is committed
+    released: tuple[DueDelivery, ...] = ()  # waiting deliveries to enqueue once this is committed
 
     @property
     def summary(self) -> str:
-        """Say the answer in a few words, without anything that the receiver sent."""
+        """Return a short text such as "HTTP 503", without anything that the receiver sent."""
         return f"HTTP {self.status}" if self.status is not None else str(self.error)
 
-    def calling(self, others: Sequence[Due]) -> "Verdict":
-        """Return it with others to hand to the broker."""
-        return replace(self, called=(*self.called, *others)) if others else self
+    def with_released(self, others: Sequence[DueDelivery]) -> "AttemptOutcome":
+        """Return a copy that releases these deliveries, too."""
+        return replace(self, released=(*self.released, *others)) if others else self
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """The rows that one attempt changes, locked by the caller's transaction."""
+class LockedRows:
+    """The rows that one attempt changes; the caller's transaction has locked them."""
 
     session: Session
     settings: Settings
     endpoint: Endpoint
     delivery: Delivery
-    called: list[Due] = field(default_factory=list)
+    released: list[DueDelivery] = field(default_factory=list)
 
 
-def settle_attempt(scene: Scene, facts: AttemptFacts) -> Verdict:
-    """Record the attempt and move the delivery and the endpoint on; all in the caller's transaction."""
-    delivery, answer, now = scene.delivery, facts.answer, utc_now()
+def settle_attempt(locked: LockedRows, facts: AttemptFacts) -> AttemptOutcome:
+    """Record the attempt and update delivery and endpoint, all in the caller's transaction."""
+    delivery, answer, now = locked.delivery, facts.answer, utc_now()
     delivery.attempts += 1
     retry_in: timedelta | None = None
     if delivery.lease_token == facts.token:
         delivery.lease_token = delivery.lease_until = None
         delivery.slot_reserved = False
         delivery.last_status, delivery.last_error = answer.status, answer.error
-        retry_in = _move_on(scene, facts, now)
-    scene.session.add(_attempt_row(delivery, facts, now + retry_in if retry_in is not None else None))
-    return Verdict(
+        retry_in = _move_on(locked, facts, now)
+    locked.session.add(_attempt_row(delivery, facts, now + retry_in if retry_in is not None else None))
+    return AttemptOutcome(
         delivery.endpoint_id,
         delivery.state,
         delivery.attempts,
         answer.status,
         answer.error,
         retry_in,
-        tuple(scene.called),
+        tuple(locked.released),
     )
 
 
-def _move_on(scene: Scene, facts: AttemptFacts, now: datetime) -> timedelta | None:
-    settings, endpoint, delivery = scene.settings, scene.endpoint, scene.delivery
+def _move_on(locked: LockedRows, facts: AttemptFacts, now: datetime) -> timedelta | None:
+    settings, endpoint, delivery = locked.settings, locked.endpoint, locked.delivery
     codes = {int(code) for code in settings.webhook_terminal_codes}
+    took = timedelta(milliseconds=facts.answer.phases.total_ms)
+    if note_speed(endpoint, took, is_success=facts.answer.is_success):
+        requeue_waiting(locked.session, endpoint.id, now)
     result = classify(facts.answer, delivery.failures + 1, codes)
-    if result is Result.SUCCESS:
+    if result is AttemptResult.SUCCESS:
         _deliver(delivery, now)
+        manual = f" by {facts.manual_by}" if facts.manual_by else ""
+        resolve(locked.session, [delivery], f"delivered at attempt {delivery.attempts}{manual}")
         note_success(endpoint, now, is_manual=facts.manual_by is not None)
         return None
     asked = pause_asked(facts.answer, now, settings.webhook_retry_after_cap)
     note_failure(endpoint, facts.started_at, now, settings, asked)
-    if result is Result.GONE:
-        _exhaust(delivery, endpoint, now)
-        _disable(scene, "the receiver answered 410 Gone")
+    if result is AttemptResult.GONE:
+        _exhaust(delivery, endpoint, facts, now)
+        _disable(locked, "the receiver answered 410 Gone")
         return None
-    if facts.manual_by is not None:  # one attempt more, which leaves the schedule as it was
+    if facts.manual_by is not None:  # an extra attempt: the schedule stays as it was
         return None
     delivery.failures += 1
     if not endpoint.enabled:  # disabled while this attempt was under way, and the delivery parked with the others
         return None
-    retry_in = None if result is Result.TERMINAL else _wait(scene, facts.answer, result, now)
+    retry_in = None if result is AttemptResult.TERMINAL else _retry_delay(locked, facts.answer, result, now)
     if retry_in is None:
-        _exhaust(delivery, endpoint, now)
+        _exhaust(delivery, endpoint, facts, now)
     else:
         _retry(delivery, now + retry_in, stays_in_broker=retry_in <= settings.webhook_broker_wait)
     reason = disable_reason(endpoint, now, settings)
     if reason is not None:
-        _disable(scene, reason)
+        _disable(locked, reason)
     return retry_in if delivery.state == "retrying" else None
 
 
-def _wait(scene: Scene, answer: Answer, result: Result, now: datetime) -> timedelta | None:
-    settings = scene.settings
-    schedule = [timedelta(seconds=wait) for wait in scene.endpoint.retry_delays or ()]
+def _retry_delay(locked: LockedRows, answer: Answer, result: AttemptResult, now: datetime) -> timedelta | None:
+    settings = locked.settings
+    if answer.is_stale and locked.delivery.failures == 1:
+        return timedelta(0)  # servers close idle connections at any moment; only the first time proves nothing else
+    schedule = [timedelta(seconds=wait) for wait in locked.endpoint.retry_delays or ()]
     asked = parse_retry_after(answer.retry_after, now, settings.webhook_retry_after_cap) or timedelta(0)
-    floor = settings.webhook_throttle_floor if result is Result.RETRY_WITH_FLOOR else timedelta(0)
+    floor = settings.webhook_throttle_floor if result is AttemptResult.RETRY_WITH_FLOOR else timedelta(0)
     return next_delay(
-        scene.delivery.failures,
+        locked.delivery.failures,
         schedule or settings.webhook_retry_delays,
         at_least=max(asked, floor),
         jitter=settings.webhook_retry_jitter,
@@ -135,24 +150,25 @@ def _deliver(delivery: Delivery, now: datetime) -> None:
 
 def _retry(delivery: Delivery, at: datetime, *, stays_in_broker: bool) -> None:
     delivery.state, delivery.next_attempt_at = "retrying", at
-    delivery.enqueued_at = at if stays_in_broker else None  # the sweeper looks after it from then on
+    delivery.enqueued_at = at if stays_in_broker else None  # None: the sweeper enqueues it when it is due
 
 
-def _exhaust(delivery: Delivery, endpoint: Endpoint, now: datetime) -> None:
+def _exhaust(delivery: Delivery, endpoint: Endpoint, facts: AttemptFacts, now: datetime) -> None:
     if delivery.state not in OPEN_STATES:
         return
     delivery.state, delivery.next_attempt_at, delivery.finished_at = "exhausted", None, now
+    if facts.manual_by is None:  # else the task makes no dead letter
+        delivery.exhausted_run_id = facts.run_id or None
     endpoint.consecutive_exhausted += 1
 
 
-def _disable(scene: Scene, reason: str) -> None:
-    endpoint = scene.endpoint
+def _disable(locked: LockedRows, reason: str) -> None:
+    endpoint = locked.endpoint
     if not endpoint.enabled:
         return
-    parked = disable(scene.session, endpoint, reason)
+    parked = disable(locked.session, endpoint, reason)
     facts = {"endpoint_id": str(endpoint.id), "url": endpoint.url, "reason": reason, "parked_deliveries": parked}
-    _, told = add_event(scene.session, scene.settings, ENDPOINT_DISABLED, facts)
-    scene.called.extend(Due(row.id, row.endpoint_id) for row in told)
+    locked.released.extend(add_event(locked.session, locked.settings, ENDPOINT_DISABLED, facts).due)
 
 
 def _attempt_row(delivery: Delivery, facts: AttemptFacts, next_attempt_at: datetime | None) -> DeliveryAttempt:

@@ -1,4 +1,4 @@
-"""Stand between a session and the network: resolve names, and refuse any address that is not public."""
+"""Resolve names and open sockets, refusing every address that is not public."""
 
 import asyncio
 import socket

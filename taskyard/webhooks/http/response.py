@@ -1,11 +1,17 @@
-"""What came of one request: the receiver's answer, or the reason why there was none."""
+"""The outcome of one request: the receiver's answer, or why there was none."""
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
+from urllib.parse import quote
 
 from taskyard.webhooks.http.ssrf_policy import BLOCKED_MESSAGE
+
+MASK: Final = "***"
+SHORTEST_SECRET: Final = 6  # characters; a shorter value is no credential, and would mask common words
 
 
 class ErrorCode(StrEnum):
@@ -25,6 +31,7 @@ class ErrorCode(StrEnum):
     BLOCKED_ADDRESS = "blocked_address"
     INVALID_URL = "invalid_url"
     INVALID_REQUEST = "invalid_request"
+    UNSIGNED = "unsigned"
 
 
 # Fixed texts: what a library says of an error may hold addresses, bytes of the answer, or header values.
@@ -43,6 +50,7 @@ MESSAGES: Final[dict[ErrorCode, str]] = {
     ErrorCode.BLOCKED_ADDRESS: BLOCKED_MESSAGE,
     ErrorCode.INVALID_URL: "the endpoint's URL is not valid",
     ErrorCode.INVALID_REQUEST: "the request cannot be sent: a header is not valid",
+    ErrorCode.UNSIGNED: "not sent: the endpoint has no secret that could sign the request",
 }
 
 
@@ -77,6 +85,7 @@ class Answer:
     retry_after: str | None = None  # the raw header, up to 200 characters
     phases: Phases = Phases()
     remote_ip: str | None = None
+    is_stale: bool = False  # a kept-alive connection was closed: maybe before it carried the request, maybe after
 
     @classmethod
     def failed(
@@ -92,6 +101,19 @@ class Answer:
     def is_success(self) -> bool:
         """Whether the receiver took the message: any 2xx, and nothing else."""
         return self.status is not None and 200 <= self.status < 300  # noqa: PLR2004  the 2xx class
+
+
+def mask_echoes(answer: Answer, headers: Mapping[str, str]) -> Answer:
+    """Return the answer with every echo of a request header's value masked in its excerpt: it may be a credential."""
+    values = {part for value in headers.values() for part in (value, *value.split()) if len(part) >= SHORTEST_SECRET}
+    excerpt = answer.excerpt
+    for value in sorted(values, key=len, reverse=True):
+        for form in {value, json.dumps(value)[1:-1], quote(value), quote(value, safe="")}:
+            excerpt = excerpt.replace(form, MASK)
+        if answer.truncated:  # its last characters may be the beginning of an echo
+            cut = next((n for n in range(len(value) - 1, SHORTEST_SECRET - 1, -1) if excerpt.endswith(value[:n])), 0)
+            excerpt = excerpt[: len(excerpt) - cut] + MASK if cut else excerpt
+    return replace(answer, excerpt=excerpt)
 
 
 def as_text(raw: bytes) -> str:

@@ -1,9 +1,9 @@
-"""Send requests on one event loop: a guarded aiohttp session that hostile receivers can neither hold nor fill."""
+"""Send requests on one event loop, bounded in time, size and target whatever the receiver does."""
 
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -13,11 +13,12 @@ import aiohttp
 from aiohttp.connector import Connection
 from yarl import URL
 
+from taskyard.webhooks.http.bounded_protocol import BoundedConnector
 from taskyard.webhooks.http.error_codes import REQUEST_ERRORS, error_code, tls_reason
 from taskyard.webhooks.http.resolver import GuardedResolver, Lookup, guarded_socket, system_lookup, tls_context
-from taskyard.webhooks.http.response import Answer, Timeouts, as_text
+from taskyard.webhooks.http.response import Answer, ErrorCode, Timeouts, as_text
 from taskyard.webhooks.http.ssrf_policy import Network, UrlRefusedError, parse_url
-from taskyard.webhooks.http.timing import Stopwatch, tracing
+from taskyard.webhooks.http.timing import RequestTimer, tracing
 
 READ_LIMIT: Final = 64 * 1024  # bytes of a body that are read; a longer one costs its connection
 EXCERPT_LIMIT: Final = 16 * 1024  # bytes of a body that are kept
@@ -27,7 +28,6 @@ _MAX_HEADERS: Final = 64
 _MAX_HEADER_BYTES: Final = 8190  # of one line
 # Below the 5 s after which many servers drop an idle connection, so that we seldom write into a closing one.
 _KEEPALIVE: Final = 4.0  # seconds
-_RESENDS: Final = 2
 # These say where the request ends and whom it is for; a caller's value could smuggle in a second request.
 _OURS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade", "te"})
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: a token
@@ -52,7 +52,7 @@ class GuardedSession:
         self._options = options
         self._resolver = GuardedResolver(options.lookup, options.allow_nets)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=BoundedConnector(
                 resolver=self._resolver,
                 socket_factory=partial(guarded_socket, options.allow_nets),
                 ssl=tls_context(options.extra_ca_file),
@@ -76,26 +76,27 @@ class GuardedSession:
         """
         Send one POST and return what came of it; raises nothing that a receiver can cause.
 
-        When a connection that was kept alive turns out to be closed before an answer began, the request is sent again
-        on another within the same deadline: a receiver may, rarely, see one request twice.
+        A request is never sent twice: one that ends with its kept-alive connection may have been handled, and is an
+        attempt like any other (`Answer.is_stale` tells it).
         """
-        watch = Stopwatch()
+        timer = RequestTimer()
         deadline = _now() + timeouts.total.total_seconds()
         try:
             target = self._target(url, headers)
             async with asyncio.timeout_at(deadline):
-                response = await self._open(target, headers, body, timeouts.connect.total_seconds(), watch)
+                response = await self._open(target, headers, body, timeouts.connect.total_seconds(), timer)
         except REQUEST_ERRORS as error:
-            code = error_code(error, connected=watch.connected_at is not None)
-            return Answer.failed(code, reason=tls_reason(error), phases=watch.phases())
-        watch.answered_at = monotonic()
+            code = error_code(error, connected=timer.connected_at is not None)
+            answer = Answer.failed(code, reason=tls_reason(error), phases=timer.phases())
+            return replace(answer, is_stale=timer.is_reused and code is ErrorCode.CONNECTION_RESET)
+        timer.answered_at = monotonic()
         received, is_whole = await _read(response, min(deadline, _now() + timeouts.body.total_seconds()))
         return Answer(
             status=response.status,
             excerpt=as_text(received[:EXCERPT_LIMIT]),
             truncated=not is_whole or len(received) > EXCERPT_LIMIT,
             retry_after=_retry_after(response),
-            phases=watch.phases(),
+            phases=timer.phases(),
             remote_ip=response.remote_ip,
         )
 
@@ -113,26 +114,18 @@ class GuardedSession:
         return target
 
     async def _open(
-        self, target: URL, headers: Mapping[str, str], body: bytes, connect: float, watch: Stopwatch
+        self, target: URL, headers: Mapping[str, str], body: bytes, connect: float, timer: RequestTimer
     ) -> "_Response":
-        send = partial(
-            self._session.post,
+        response = await self._session.post(
             target,
             headers=headers,
             data=body,
             allow_redirects=False,
-            trace_request_ctx=watch,
+            trace_request_ctx=timer,
             # aiohttp rounds a timeout up to a whole second unless the threshold is above it
             timeout=aiohttp.ClientTimeout(total=None, connect=connect, ceil_threshold=connect + 1),
         )
-        for _ in range(_RESENDS):
-            try:
-                return cast("_Response", await send())
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not watch.is_reused:
-                    raise
-                watch.start_over()
-        return cast("_Response", await send())
+        return cast("_Response", response)
 
 
 class _Response(aiohttp.ClientResponse):

@@ -12,8 +12,8 @@ from taskyard.webhooks.http.response import Phases
 
 
 @dataclass(slots=True)
-class Stopwatch:
-    """When the parts of one request happened, on the monotonic clock (seconds); None for what did not yet."""
+class RequestTimer:
+    """When the phases of one request happened, on the monotonic clock (seconds); None: not yet."""
 
     started_at: float = field(default_factory=monotonic)
     connecting_at: float | None = None
@@ -21,11 +21,6 @@ class Stopwatch:
     connected_at: float | None = None
     answered_at: float | None = None
     is_reused: bool = False  # the connection had been kept alive
-
-    def start_over(self) -> None:
-        """Forget the connection, for a second try within the same request."""
-        self.connecting_at = self.resolved_at = self.connected_at = self.answered_at = None
-        self.is_reused = False
 
     def phases(self) -> Phases:
         """Return what was measured, up to now."""
@@ -39,7 +34,7 @@ class Stopwatch:
 
 
 def tracing() -> aiohttp.TraceConfig:
-    """Return a trace that fills in the `Stopwatch` given as a request's ``trace_request_ctx``."""
+    """Return a trace that fills in the `RequestTimer` given as a request's ``trace_request_ctx``."""
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_start.append(_marking("connecting_at"))
     trace.on_dns_resolvehost_end.append(_marking("resolved_at"))
@@ -61,5 +56,5 @@ def _marking(name: str) -> Callable[[aiohttp.ClientSession, SimpleNamespace, Any
 
 
 async def _note_reuse(_session: aiohttp.ClientSession, context: SimpleNamespace, _event: Any) -> None:
-    watch: Stopwatch = context.trace_request_ctx
-    watch.is_reused, watch.connected_at = True, monotonic()
+    timer: RequestTimer = context.trace_request_ctx
+    timer.is_reused, timer.connected_at = True, monotonic()

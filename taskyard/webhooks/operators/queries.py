@@ -13,9 +13,11 @@ from sqlmodel import Session, col
 
 from taskyard.database.columns import UtcDateTime, utc_now
 from taskyard.database.paging import PAGE, BadCursorError, Page, read_cursor, write_cursor
+from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery import endpoints
-from taskyard.webhooks.models import STATES, Delivery, DeliveryAttempt, Endpoint, Subscription
+from taskyard.webhooks.models import STATES, Delivery, DeliveryAttempt, Endpoint, Event, Subscription
 from taskyard.webhooks.operators.replay import find_delivery
+from taskyard.webhooks.signing.schemes import PrivateKey
 
 LISTED = (  # of a delivery; without its body
     *("id", "event_id", "event_type", "endpoint_id", "state", "attempts", "next_attempt_at", "created_at"),
@@ -90,7 +92,7 @@ class DeliveryDetails(DeliveryView):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class DeliveryFilter:
     """Which deliveries to list; None leaves a filter out."""
 
     endpoint_id: UUID | None = None
@@ -116,8 +118,23 @@ def show_endpoint(session: Session, endpoint_id: UUID) -> EndpointView:
     return _endpoint_views(session, [endpoints.find(session, endpoint_id)])[0]
 
 
+def public_keys(session: Session, settings: Settings, endpoint_id: UUID) -> list[str]:
+    """
+    Return the public keys (``whpk_``) that verify an endpoint's requests now, newest first.
+
+    Empty for an endpoint with a shared secret, and where WEBHOOK_SECRET_KEYS, which its key is sealed with, is not set.
+
+    Raises:
+        SealedSecretError: A secret does not open with the master keys that are set.
+    """
+    if settings.webhook_secret_keys is None:
+        return []
+    active = endpoints.active_secrets(session, endpoints.open_vault(settings), endpoint_id, utc_now())
+    return [secret.receiver_key() for secret, _ in active if isinstance(secret, PrivateKey)]
+
+
 def list_deliveries(
-    session: Session, wanted: Wanted, *, limit: int = PAGE, after: str | None = None
+    session: Session, wanted: DeliveryFilter, *, limit: int = PAGE, after: str | None = None
 ) -> Page[DeliveryView]:
     """
     Return a page of deliveries, newest first.
@@ -145,14 +162,15 @@ def show_delivery(session: Session, delivery_id: UUID) -> DeliveryDetails:
         UnknownDeliveryIdError: There is none.
     """
     delivery = find_delivery(session, delivery_id)
+    body = session.scalars(select(col(Event.body)).where(col(Event.id) == delivery.event_id)).one()
     of_delivery = select(DeliveryAttempt).where(col(DeliveryAttempt.delivery_id) == delivery_id)
     attempts = session.scalars(of_delivery.order_by(col(DeliveryAttempt.number))).all()
     return DeliveryDetails(
         **delivery.model_dump(include=set(DeliveryView.model_fields)),
         last_answer=_answer(delivery.last_status, delivery.last_error),
         endpoint_url=endpoints.find(session, delivery.endpoint_id).url,
-        body_bytes=len(delivery.body),
-        body_sha256=sha256(delivery.body).hexdigest(),
+        body_bytes=len(body),
+        body_sha256=sha256(body).hexdigest(),
         timeline=[_attempt_view(row) for row in attempts],
     )
 
@@ -187,7 +205,7 @@ def _endpoint_views(session: Session, rows: Sequence[Endpoint]) -> list[Endpoint
             **row.model_dump(include=plain),
             patterns=patterns.get(row.id, []),
             health=_health(row, now),
-            extra_headers=sorted(row.extra_headers or {}),
+            extra_headers=row.header_names or [],
             deliveries=dict.fromkeys(STATES, 0) | counts.get(row.id, {}),
         )
         for row in rows
@@ -202,7 +220,7 @@ def _health(endpoint: Endpoint, now: datetime) -> Health:
     return "failing" if endpoint.failing_since is not None else "ok"
 
 
-def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+def _conditions(wanted: DeliveryFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.endpoint_id is not None:
         conditions.append(col(Delivery.endpoint_id) == wanted.endpoint_id)

@@ -1,5 +1,6 @@
-"""Send again on an operator's word: one delivery now, or all that an endpoint missed since a moment."""
+"""Send again at an operator's request: failed deliveries, or events that an endpoint missed."""
 
+import getpass
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,8 +10,10 @@ from sqlalchemy import Select, exists, func, select, update
 from sqlmodel import Session, col
 
 from taskyard.database.columns import utc_now
+from taskyard.history.dead_letters import discard_dead_letters_of
+from taskyard.history.operator_log import add_to_count
 from taskyard.webhooks.delivery import endpoints
-from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.event_store import delivery_of
 from taskyard.webhooks.event_types import patterns_for
 from taskyard.webhooks.models import Delivery, Endpoint, Event, Subscription
@@ -27,7 +30,7 @@ class EndpointDisabledError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class FailedDeliveryFilter:
     """Which deliveries to send again."""
 
     endpoint_id: UUID | None = None  # None: of all endpoints
@@ -49,15 +52,18 @@ def find_delivery(session: Session, delivery_id: UUID) -> Delivery:
     return delivery
 
 
-def count_failed(session: Session, wanted: Failed) -> int:
+def count_failed(session: Session, wanted: FailedDeliveryFilter) -> int:
     """Return how many deliveries :func:`reopen_failed` would send again."""
     return len(session.scalars(_failed(wanted)).all())
 
 
-def reopen_failed(session: Session, wanted: Failed) -> Iterator[list[Due]]:
+def reopen_failed(
+    session: Session, wanted: FailedDeliveryFilter, operation: UUID | None = None
+) -> Iterator[list[DueDelivery]]:
     """
     Give exhausted deliveries fresh attempts, in batches; each batch is committed before it is yielded.
 
+    Their open dead letters are discarded, and each batch is counted in its row of the operator log, in one transaction.
     Runs twice safely: a delivery that was reopened is not exhausted any more.
     """
     while batch := session.scalars(_failed(wanted).limit(BATCH)).all():
@@ -66,13 +72,18 @@ def reopen_failed(session: Session, wanted: Failed) -> Iterator[list[Due]]:
             update(Delivery)
             .where(col(Delivery.id).in_(batch), col(Delivery.state) == "exhausted")
             .values(state="retrying", failures=0, next_attempt_at=now, enqueued_at=now, finished_at=None)
-            .returning(col(Delivery.id), col(Delivery.endpoint_id))
+            .returning(col(Delivery.id), col(Delivery.endpoint_id), col(Delivery.exhausted_run_id))
         ).all()
+        run_ids = [row.exhausted_run_id for row in moved if row.exhausted_run_id is not None]
+        discard_dead_letters_of(session, run_ids, by=getpass.getuser(), reason="the delivery is sent again")
+        add_to_count(session, operation, len(moved))
         session.commit()
-        yield [Due(row.id, row.endpoint_id) for row in moved]
+        yield [DueDelivery(row.id, row.endpoint_id) for row in moved]
 
 
-def add_missing(session: Session, endpoint_id: UUID, since: datetime) -> Iterator[list[Due]]:
+def add_missing(
+    session: Session, endpoint_id: UUID, since: datetime, operation: UUID | None = None
+) -> Iterator[list[DueDelivery]]:
     """
     Make deliveries for events that the endpoint wants and never got, as while it was disabled; in committed batches.
 
@@ -84,8 +95,9 @@ def add_missing(session: Session, endpoint_id: UUID, since: datetime) -> Iterato
     while events := session.scalars(_missed(endpoint_id, since, session).limit(BATCH)).all():
         rows = [delivery_of(event, endpoint_id) for event in events]
         session.add_all(rows)
+        add_to_count(session, operation, len(rows))
         session.commit()
-        yield [Due(row.id, row.endpoint_id) for row in rows]
+        yield [DueDelivery(row.id, row.endpoint_id) for row in rows]
 
 
 def count_missing(session: Session, endpoint_id: UUID, since: datetime) -> int:
@@ -108,7 +120,7 @@ def find_enabled(session: Session, endpoint_id: UUID) -> Endpoint:
     return endpoint
 
 
-def _failed(wanted: Failed) -> Select[UUID]:
+def _failed(wanted: FailedDeliveryFilter) -> Select[UUID]:
     query = select(col(Delivery.id)).where(col(Delivery.state) == "exhausted").order_by(col(Delivery.created_at))
     if wanted.endpoint_id is not None:
         query = query.where(col(Delivery.endpoint_id) == wanted.endpoint_id)

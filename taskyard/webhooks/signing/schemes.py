@@ -45,6 +45,10 @@ class SigningSecret(Protocol):
         """Return the text form. The only way to the secret: `repr` and `str` never show it."""
         ...
 
+    def receiver_key(self) -> str:
+        """Return the text form of what the receiver verifies with."""
+        ...
+
 
 class Verifier(Protocol):
     """What a receiver holds to check signatures of one version."""
@@ -82,6 +86,10 @@ class SymmetricSecret:
     def reveal(self) -> str:
         """Return the secret's text form, to be shown once to its owner."""
         return SYMMETRIC_PREFIX + base64.b64encode(self.key).decode("ascii")
+
+    def receiver_key(self) -> str:
+        """Return the secret itself: both sides share it."""
+        return self.reveal()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +166,10 @@ class PrivateKey:
     def reveal(self) -> str:
         """Return the key's text form: seed and public key, 64 bytes in base64."""
         return PRIVATE_PREFIX + base64.b64encode(self.seed + self.public().key).decode("ascii")
+
+    def receiver_key(self) -> str:
+        """Return the public key, ``whpk_`` and base64; it may be shown to anybody."""
+        return self.public().reveal()
 
 
 def new_secret() -> SymmetricSecret:

@@ -1,4 +1,4 @@
-"""A test event for one endpoint, on an operator's word: delivered, signed and recorded like every other."""
+"""Send a test event to one endpoint; signed, delivered and recorded like any other."""
 
 import json
 from uuid import UUID, uuid4
@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from sqlmodel import Session
 
 from taskyard.database.columns import utc_now
-from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.event_store import delivery_of
 from taskyard.webhooks.models import Event
 from taskyard.webhooks.operators.replay import find_enabled
@@ -14,7 +14,7 @@ from taskyard.webhooks.operators.replay import find_enabled
 TEST_EVENT = "webhook.test"
 
 
-def add_test(session: Session, endpoint_id: UUID) -> Due:
+def add_test(session: Session, endpoint_id: UUID) -> DueDelivery:
     """
     Write a test event with a delivery to this endpoint only, whatever it subscribed to; the caller commits.
 
@@ -32,4 +32,4 @@ def add_test(session: Session, endpoint_id: UUID) -> Due:
     delivery = delivery_of(event, endpoint_id)
     session.add(delivery)
     session.flush()
-    return Due(delivery.id, endpoint_id)
+    return DueDelivery(delivery.id, endpoint_id)

@@ -1,4 +1,4 @@
-"""The world outside: a client that posts webhooks from any thread of a worker."""
+"""An HTTP client that posts webhooks from any thread of a worker."""
 
 import asyncio
 import concurrent.futures
@@ -16,7 +16,7 @@ from taskyard.webhooks.http.session import ClientOptions, GuardedSession
 __all__ = ["AiohttpWebhookClient", "ClientClosedError", "ClientOptions", "WebhookClient"]
 
 _DEFAULT_TIMEOUTS: Final = Timeouts()
-# The loop keeps the deadline itself; this only saves the caller should the loop be stuck.
+# The loop enforces the deadline; this only frees the caller if the loop is stuck.
 _GRACE: Final = timedelta(seconds=5)
 _STOP_TIMEOUT: Final = 10.0  # seconds
 
@@ -46,7 +46,7 @@ class AiohttpWebhookClient:
     def __init__(self, options: ClientOptions | None = None) -> None:
         self._options = options or ClientOptions()
         self._lock = Lock()
-        self._background: _Background | None = None
+        self._background: _LoopThread | None = None
         self._sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, GuardedSession] = (
             weakref.WeakKeyDictionary()
         )
@@ -105,7 +105,7 @@ class AiohttpWebhookClient:
             if self._is_closed:
                 raise ClientClosedError("the webhook client is closed")
             if self._background is None:
-                self._background = _Background()
+                self._background = _LoopThread()
             return asyncio.run_coroutine_threadsafe(start(), self._background.loop)
 
     def _session(self) -> GuardedSession:
@@ -118,7 +118,7 @@ class AiohttpWebhookClient:
         return session
 
 
-class _Background:
+class _LoopThread:
     """An event loop in a thread of its own."""
 
     def __init__(self) -> None:

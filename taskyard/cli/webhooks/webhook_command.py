@@ -1,4 +1,4 @@
-"""Which exit code each error of the webhooks has on the command line."""
+"""Commands on webhooks: map the errors of webhooks to exit codes."""
 
 from typing import Any
 

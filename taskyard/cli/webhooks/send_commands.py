@@ -1,4 +1,4 @@
-"""`celery -A tasks webhooks send-test|redeliver|recover`: send something, now, on an operator's word."""
+"""`celery -A tasks webhooks send-test|redeliver|recover`: send now, at an operator's request."""
 
 import getpass
 import sys
@@ -25,17 +25,17 @@ from taskyard.cli.kit.common_options import (
 from taskyard.cli.kit.exit_codes import FailedError, PartlyDoneError
 from taskyard.cli.kit.output import print_json
 from taskyard.cli.kit.recorded_changes import logged_bulk_change
-from taskyard.cli.webhooks.errors import WebhookCommand
+from taskyard.cli.webhooks.webhook_command import WebhookCommand
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
 from taskyard.webhooks.delivery import endpoints
-from taskyard.webhooks.delivery.dispatch import Due
+from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.event_types import check_type
-from taskyard.webhooks.operators import replay, test_event
+from taskyard.webhooks.operators import replay, test_delivery
 from taskyard.webhooks.operators.queries import AttemptView, show_delivery
 from taskyard.webhooks.tasks import deliver, enqueue_deliveries
 
-LOOK_EVERY = 0.1  # seconds between two looks at SQL, which tells nobody when it changes
+POLL_INTERVAL = 0.1  # seconds
 wait_option = click.option(
     "--wait",
     "wait_seconds",
@@ -51,22 +51,22 @@ wait_option = click.option(
 @wait_option
 @json_option
 def send_test(*, endpoint_id: UUID, wait_seconds: float, as_json: bool) -> None:
-    """Send the event webhook.test to one endpoint, whatever it subscribed to."""
+    """Send the event webhook.test to one endpoint, whatever its subscriptions."""
     with open_session() as session, session.begin():
-        due = test_event.add_test(session, endpoint_id)
+        due = test_delivery.add_test(session, endpoint_id)
         record_operation(session, "webhooks send-test", str(endpoint_id))
-    hand_over([due])
+    enqueue_or_report([due])
     _report_attempt(due.delivery_id, 0, wait_seconds, as_json=as_json)
 
 
 @click.command("redeliver", cls=WebhookCommand)
 @click.argument("delivery_id", metavar="[DELIVERY]", type=click.UUID, required=False)
-@click.option("--failed", is_flag=True, help="All exhausted deliveries that fit the filter, with fresh attempts.")
-@click.option("--endpoint", "endpoint_id", type=click.UUID, metavar="ID", help="To this endpoint.")
-@click.option("--type", "event_type", metavar="TYPE", help="Of events of this type.")
+@click.option("--failed", is_flag=True, help="Every exhausted delivery that matches the filter, with fresh attempts.")
+@click.option("--endpoint", "endpoint_id", type=click.UUID, metavar="ID", help="Only to this endpoint.")
+@click.option("--type", "event_type", metavar="TYPE", help="Only events of this type.")
 @since_option
 @until_option
-@click.option("--all", "everything", is_flag=True, help="Without a filter.")
+@click.option("--all", "everything", is_flag=True, help="Without any filter.")
 @wait_option
 @destructive_options(needs_reason=False)
 @json_option
@@ -82,7 +82,7 @@ def redeliver(  # noqa: PLR0913 - an option each
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """Make exactly one attempt to send DELIVERY now, or send many again with --failed."""
+    """Make exactly one attempt to send DELIVERY now, or resend many with --failed."""
     if failed == (delivery_id is not None):
         raise click.UsageError("give a DELIVERY, or --failed with a filter")
     check_selection([delivery_id] if delivery_id else [], filters, everything=everything)
@@ -92,7 +92,7 @@ def redeliver(  # noqa: PLR0913 - an option each
     check_confirmed(yes=yes, dry_run=dry_run)
     if filters["event_type"] is not None:
         check_type(filters["event_type"])
-    wanted = replay.Failed(**filters)
+    wanted = replay.FailedDeliveryFilter(**filters)
     with open_session() as session:
         if wanted.endpoint_id is not None:
             endpoints.find(session, wanted.endpoint_id)
@@ -103,14 +103,14 @@ def redeliver(  # noqa: PLR0913 - an option each
             logged_bulk_change("webhooks redeliver", reason=reason, facts=_plain(filters)) as row,
             open_session() as session,
         ):
-            sent = row.count = _send_batches(replay.reopen_failed(session, wanted), total)
+            sent = _send_batches(replay.reopen_failed(session, wanted, row.id), total)
     _report_many({"failed": sent}, dry_run=dry_run, as_json=as_json)
 
 
 @click.command("recover", cls=WebhookCommand)
 @click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
 @since_option
-@click.option("--missing", is_flag=True, help="Also events that it never got, as while it was disabled.")
+@click.option("--missing", is_flag=True, help="Also events that it never got, for example while it was disabled.")
 @destructive_options(needs_reason=False)
 @json_option
 def recover(  # noqa: PLR0913 - an option each
@@ -123,11 +123,11 @@ def recover(  # noqa: PLR0913 - an option each
     reason: str,
     as_json: bool,
 ) -> None:
-    """Send again all that failed for an endpoint since a moment."""
+    """Resend every failed delivery of an endpoint since a given time."""
     check_confirmed(yes=yes, dry_run=dry_run)
     if since is None:
-        raise click.UsageError("say since when: --since 2h, or --since 2026-01-31T12:00")
-    wanted = replay.Failed(endpoint_id=endpoint_id, since=since)
+        raise click.UsageError("--since is required, such as --since 2h or --since 2026-01-31T12:00")
+    wanted = replay.FailedDeliveryFilter(endpoint_id=endpoint_id, since=since)
     with open_session() as session:
         replay.find_enabled(session, endpoint_id)
         counts = {"failed": replay.count_failed(session, wanted)}
@@ -139,29 +139,29 @@ def recover(  # noqa: PLR0913 - an option each
             logged_bulk_change("webhooks recover", str(endpoint_id), reason=reason, facts=facts) as row,
             open_session() as session,
         ):
-            batches = [replay.reopen_failed(session, wanted)]
-            batches += [replay.add_missing(session, endpoint_id, since)] if missing else []
-            row.count = _send_batches(chain.from_iterable(batches), sum(counts.values()))
+            batches = [replay.reopen_failed(session, wanted, row.id)]
+            batches += [replay.add_missing(session, endpoint_id, since, row.id)] if missing else []
+            _send_batches(chain.from_iterable(batches), sum(counts.values()))
     _report_many(counts, dry_run=dry_run, as_json=as_json)
 
 
-def hand_over(due: Sequence[Due]) -> None:
+def enqueue_or_report(due: Sequence[DueDelivery]) -> None:
     """
-    Give deliveries that are committed and due to the broker.
+    Enqueue deliveries that are committed and due.
 
     Raises:
-        PartlyDoneError: The broker did not take them; the sweeper will see to it.
+        PartlyDoneError: The broker is unavailable; the sweeper enqueues them later.
     """
     try:
         enqueue_deliveries(due)
     except (OperationalError, RedisError, OSError) as error:
         raise PartlyDoneError(
-            f"{len(due)} deliveries are due, and the sweeper enqueues them: the broker did not take them now ({error})"
+            f"{len(due)} deliveries are due, but the broker is unavailable ({error}); the sweeper enqueues them later"
         ) from error
 
 
 def _plain(filters: dict[str, Any]) -> dict[str, str]:
-    """Return what was asked for as JSON values."""
+    """Return the given filters as JSON values."""
     return {name: str(value) for name, value in filters.items() if value is not None}
 
 
@@ -174,7 +174,7 @@ def _redeliver_one(delivery_id: UUID, reason: str, wait_seconds: float, *, as_js
 
 
 def _report_attempt(delivery_id: UUID, before: int, wait_seconds: float, *, as_json: bool) -> None:
-    """WaitSecondsParam for the attempt after number ``before``, and say what came of it."""
+    """Wait for the attempt after number ``before`` and print its result."""
     attempt = _next_attempt(delivery_id, before, wait_seconds)
     answer = attempt.answer if attempt else None
     if as_json:
@@ -184,7 +184,7 @@ def _report_attempt(delivery_id: UUID, before: int, wait_seconds: float, *, as_j
     if attempt is None and wait_seconds:
         raise PartlyDoneError(f"enqueued, but no attempt was made within {wait_seconds:g} s; is a worker running?")
     if attempt is not None and not attempt.is_success:
-        raise FailedError(f"the endpoint did not take it: {answer}")
+        raise FailedError(f"the endpoint did not accept it: {answer}")
 
 
 def _next_attempt(delivery_id: UUID, before: int, wait_seconds: float) -> AttemptView | None:
@@ -196,25 +196,25 @@ def _next_attempt(delivery_id: UUID, before: int, wait_seconds: float) -> Attemp
             return later[0]
         if time.monotonic() > deadline:
             return None
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_INTERVAL)
     return None
 
 
-def _send_batches(batches: Iterator[list[Due]], total: int) -> int:
-    """Give batch after batch to the broker; when it is down, go on with the rows and leave the rest to the sweeper."""
+def _send_batches(batches: Iterator[list[DueDelivery]], total: int) -> int:
+    """Enqueue batch after batch; while the broker is down, update the rows only and leave the rest to the sweeper."""
     sent, refusal = 0, None
     is_hidden = not sys.stderr.isatty()
-    with click.progressbar(length=total, label="sending again", file=sys.stderr, hidden=is_hidden) as bar:
+    with click.progressbar(length=total, label="resending", file=sys.stderr, hidden=is_hidden) as bar:
         for batch in batches:
             sent += len(batch)
             bar.update(len(batch))
             if refusal is None:
                 try:
-                    hand_over(batch)
+                    enqueue_or_report(batch)
                 except PartlyDoneError as error:
                     refusal = error
     if refusal is not None:
-        raise PartlyDoneError(f"all {sent} deliveries are due again, but: {refusal.message}")
+        raise PartlyDoneError(f"all {sent} deliveries are due again, but {refusal.message}")
     return sent
 
 
@@ -223,4 +223,4 @@ def _report_many(counts: dict[str, int], *, dry_run: bool, as_json: bool) -> Non
         print_json({**counts, "dry_run": dry_run})
         return
     words = " and ".join(f"{count} {name}" for name, count in counts.items())
-    click.echo(f"{words} deliveries {'would be' if dry_run else 'are'} sent again")
+    click.echo(f"{words} deliveries {'would be' if dry_run else 'are'} resent")

@@ -1,4 +1,4 @@
-"""`celery -A tasks webhooks deliveries`: what was sent, when, and what came back. Bodies are never printed."""
+"""`celery -A tasks webhooks deliveries`: what was sent, when, and the answers. Bodies are never printed."""
 
 from typing import Any
 from uuid import UUID
@@ -8,11 +8,17 @@ import click
 from taskyard.cli.kit.common_options import json_option, page_options, since_option, until_option
 from taskyard.cli.kit.output import milliseconds, print_block, print_facts, print_json
 from taskyard.cli.kit.tables import print_table
-from taskyard.cli.webhooks.errors import WebhookCommand
+from taskyard.cli.webhooks.webhook_command import WebhookCommand
 from taskyard.database.engine import open_session
 from taskyard.webhooks.delivery import endpoints
 from taskyard.webhooks.models import STATES
-from taskyard.webhooks.operators.queries import AttemptView, Wanted, answer_excerpts, list_deliveries, show_delivery
+from taskyard.webhooks.operators.queries import (
+    AttemptView,
+    DeliveryFilter,
+    answer_excerpts,
+    list_deliveries,
+    show_delivery,
+)
 
 
 @click.group("deliveries")
@@ -21,16 +27,16 @@ def group() -> None:
 
 
 @group.command("ls", cls=WebhookCommand)
-@click.option("--endpoint", "endpoint_id", type=click.UUID, metavar="ID", help="To this endpoint.")
-@click.option("--state", type=click.Choice(STATES), help="In this state.")
-@click.option("--type", "event_type", metavar="TYPE", help="Of events of this type.")
+@click.option("--endpoint", "endpoint_id", type=click.UUID, metavar="ID", help="Only to this endpoint.")
+@click.option("--state", type=click.Choice(STATES), help="Only in this state.")
+@click.option("--type", "event_type", metavar="TYPE", help="Only events of this type.")
 @since_option
 @until_option
 @page_options
 @json_option
 def ls(*, limit: int, after: str | None, as_json: bool, **filters: Any) -> None:
-    """List deliveries, the newest first."""
-    wanted = Wanted(**filters)
+    """List deliveries, newest first."""
+    wanted = DeliveryFilter(**filters)
     with open_session() as session:
         if wanted.endpoint_id is not None:
             endpoints.find(session, wanted.endpoint_id)
@@ -59,12 +65,12 @@ def ls(*, limit: int, after: str | None, as_json: bool, **filters: Any) -> None:
 
 @group.command("show", cls=WebhookCommand)
 @click.argument("delivery_id", metavar="DELIVERY", type=click.UUID)
-@click.option("--answers", is_flag=True, help="Also print what is kept of the receiver's answers.")
+@click.option("--answers", is_flag=True, help="Also print the stored part of the receiver's answers.")
 @json_option
 def show(*, delivery_id: UUID, answers: bool, as_json: bool) -> None:
     """Show one delivery with the timeline of its attempts."""
     if answers and as_json:
-        raise click.UsageError("--answers is for people; it does not go with --json")
+        raise click.UsageError("--answers cannot be combined with --json")
     with open_session() as session:
         details = show_delivery(session, delivery_id)
         excerpts = answer_excerpts(session, delivery_id) if answers else {}

@@ -1,0 +1,96 @@
+"""Steps a second of a flow with a large header, beside a Celery chord of the same no-ops; `python -m bench.flows`."""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from celery import chord
+from sqlalchemy import text
+from sqlmodel import Session, select
+
+from bench.databases import durable_database
+from bench.flow_tasks import Nothing, nothing
+from taskyard.broker.server.valkey import EmbeddedValkey
+from taskyard.database.engine import current_engine
+from taskyard.flows.definition import Flow
+from taskyard.flows.models import FlowRow
+from taskyard.settings.loading import current_settings
+from taskyard.tasks.sending import find_task
+from tests.app_broker import use_broker
+from tests.databases import Database
+from tests.waiting import wait_for
+from tests.workers import MINIMAL, Worker
+
+LIMIT = 900  # seconds
+MIB = 2**20
+
+
+def main(words: list[str] | None = None) -> None:
+    """Start a Valkey, a PostgreSQL and a worker of threads; print a line for the chord and one for the flow."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--children", type=int, default=10_000)
+    parser.add_argument("--slots", type=int, default=20, help="threads of the worker")
+    options = parser.parse_args(words or [])
+    with tempfile.TemporaryDirectory() as name, EmbeddedValkey(Path(name) / "valkey") as valkey:
+        folder = Path(name)
+        with durable_database("postgresql", folder) as database:
+            os.environ.update(REDIS_URL=valkey.url, DATABASE_URL=database.url)
+            use_broker(valkey.url)
+            arguments = ("-P", "threads", "-c", str(options.slots), "-Q", "celery", *MINIMAL)
+            with Worker("bench.flow_tasks", folder, arguments=arguments) as worker:
+                _measure("warm-up", 200, worker, database, _run_flow)
+                _measure("chord", options.children, worker, database, _run_chord)
+                _measure("flow", options.children, worker, database, _run_flow)
+            current_engine().dispose()
+            current_settings.cache_clear()
+
+
+def _measure(
+    what: str, children: int, worker: Worker, database: Database, run: Callable[[int, Database], None]
+) -> None:
+    process = psutil.Process(worker.pid)
+    memory, transactions, began = process.memory_info().rss, _transactions(database), time.monotonic()
+    run(children, database)
+    took = time.monotonic() - began
+    grown = (process.memory_info().rss - memory) / MIB
+    each = (_transactions(database) - transactions) / children
+    print(
+        f"{what}: {children} children in {took:.1f} s, {children / took:.0f}/s, "
+        f"worker +{grown:.0f} MiB, {each:.2f} transactions a child"
+    )
+
+
+def _run_flow(children: int, database: Database) -> None:
+    flow = Flow("bench.flow")
+    parts = flow.fan_out("parts", nothing, [Nothing(number=number) for number in range(children)])
+    flow.step("body", nothing, Nothing(number=-1), after=[parts])
+    run = flow.start()
+
+    def has_ended() -> bool:
+        with Session(database.engine) as session:
+            return session.exec(select(FlowRow.state).where(FlowRow.id == run.id)).one() == "succeeded"
+
+    wait_for(has_ended, LIMIT, "the flow has succeeded")
+
+
+def _run_chord(children: int, _database: Database) -> None:
+    task: Any = find_task(nothing.name)
+    header = [task.si(number=number).set(ignore_result=False) for number in range(children)]
+    result = chord(header)(task.si(number=-1).set(ignore_result=False))
+    wait_for(result.ready, LIMIT, "the body has run")
+
+
+def _transactions(database: Database) -> int:
+    with database.engine.connect() as connection:
+        row = connection.execute(text("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"))
+        return int(row.scalar_one())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
