@@ -37,7 +37,7 @@ class MarketSettings(SettingsGroup):
 
     prefixes: ClassVar[tuple[str, ...]] = ("MARKET_",)
 
-    market_confirm_interval: Interval = Field(timedelta(seconds=10), description="How often predictions are confirmed")
+    market_confirm_interval: Interval = Field(timedelta(minutes=1), description="How often predictions are confirmed")
     market_confirm_attempts: int = Field(
         3, ge=1, le=1000, description="Looks for a prediction's transaction before the prediction is failed"
     )
@@ -84,7 +84,7 @@ class ReconciliationSettings(SettingsGroup):
         timedelta(hours=1), description="A global run is reported after so long, with what there is"
     )
     reconciliation_sweep_interval: Interval = Field(
-        timedelta(seconds=30), description="How often runs that lost a worker are looked for"
+        timedelta(minutes=1), description="How often runs that lost a worker are looked for"
     )
     reconciliation_retention_days: int = Field(90, ge=0, le=36_500, description="Days that reports are kept; 0: all")
     chain_provider: Literal["none", "evm", "soroban"] = Field("none", description="How positions on chain are read")
@@ -92,6 +92,10 @@ class ReconciliationSettings(SettingsGroup):
     chain_contract: str | None = Field(None, description="The contract: 0x... or C...")
     chain_confirmations: int = Field(
         12, ge=0, le=100_000, description="EVM: blocks behind the newest one that are taken as final"
+    )
+    chain_id: int | None = Field(None, ge=1, description="EVM: id of the chain; unset: a node of any chain is read")
+    chain_max_age: Seconds = Field(
+        timedelta(hours=1), description="EVM: a node whose newest block is older than this is stale and not read"
     )
     chain_timeout: Timeout = Field(timedelta(seconds=10), description="Wall clock of one call, body included")
     chain_tries: int = Field(3, ge=1, le=20, description="Calls before a node counts as unreachable")

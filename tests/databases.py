@@ -47,8 +47,9 @@ PR_SET_PDEATHSIG = 1
 class Postgres:
     """A PostgreSQL server on a free loopback port, in a folder that is removed with it; gone with its parent."""
 
-    def __init__(self, *, durable: bool = False) -> None:
+    def __init__(self, *, durable: bool = False, binaries: Path = BINARIES) -> None:
         """Prepare, but do not start; `durable` waits for the disk at each commit, as production does."""
+        self.binaries = binaries
         self._folder = Path(tempfile.mkdtemp(prefix="taskyard-pg-"))
         self._durable = durable
         self._user = _server_user()
@@ -70,11 +71,13 @@ class Postgres:
         data = self._folder / "data"
         if not data.exists():
             arguments = ["-D", str(data), "-U", "taskyard", "-A", "trust", "-E", "UTF8", "--no-sync"]
-            subprocess.run([str(BINARIES / "initdb"), *arguments], user=self._user, check=True, capture_output=True)
+            subprocess.run(
+                [str(self.binaries / "initdb"), *arguments], user=self._user, check=True, capture_output=True
+            )
         options = [] if self._durable else ["-c", "fsync=off", "-c", "full_page_writes=off"]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [BINARIES / "postgres", "-D", data, "-p", str(self.port), "-k", self._folder, *options],
+                [self.binaries / "postgres", "-D", data, "-p", str(self.port), "-k", self._folder, *options],
                 stdout=log,
                 stderr=log,
                 user=self._user,

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -42,13 +43,15 @@ def group() -> None:
 @click.option(
     "--new-baseline", is_flag=True, help="Do not compare with the last good run, for data that shrank on purpose."
 )
+@click.option("--keep", is_flag=True, help="Keep the scratch database of a failed run, and show the restore's output.")
 @click.option("--enqueue", "is_queued", is_flag=True, help="Enqueue it for a worker instead of running it here.")
 @json_option
-def verify(*, targets: tuple[str, ...], new_baseline: bool, is_queued: bool, as_json: bool) -> None:
+def verify(*, targets: tuple[str, ...], new_baseline: bool, keep: bool, is_queued: bool, as_json: bool) -> None:
     """
     Verify the newest backup of each TARGET, or of all profiles.
 
-    Runs in this process and needs no worker. Exit code 0: all passed; 1: one failed or could not be
+    Runs in this process and needs no worker. Exit code 0: all passed, or were skipped
+    because another run verifies them; 1: one failed or could not be
     verified; 2: a setting or profile is wrong; 3: no such target.
     """
     settings = current_settings(BackupSettings)
@@ -58,6 +61,10 @@ def verify(*, targets: tuple[str, ...], new_baseline: bool, is_queued: bool, as_
         names = [find_profile(dict(dependencies.profiles), name).target for name in targets] or sorted(
             dependencies.profiles
         )
+    if keep and is_queued:
+        raise click.UsageError("--keep works in this process only; leave out --enqueue")
+    if keep:
+        dependencies = replace(dependencies, keeps_failed=True, show=lambda text: click.echo(text, err=True, nl=False))
     payloads = [VerifyBackup(target=name, is_new_baseline=new_baseline) for name in dict.fromkeys(names)]
     if is_queued:
         runs = [{"target": payload.target, "task_id": enqueue(payload)} for payload in payloads]
@@ -66,7 +73,7 @@ def verify(*, targets: tuple[str, ...], new_baseline: bool, is_queued: bool, as_
     holder = f"cli:{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
     found = [_verify(payload, dependencies, holder) for payload in payloads]
     _print([result.model_dump() for result in found], as_json=as_json)
-    bad = [result for result in found if result.state != "passed"]
+    bad = [result for result in found if result.state not in {"passed", "skipped"}]
     if bad:
         raise FailedError("; ".join(f"{result.target} {result.state}: {result.reason}" for result in bad))
 
@@ -82,6 +89,9 @@ def history(*, limit: int, after: str | None, as_json: bool, **filters: Any) -> 
     """List runs, newest first, of one TARGET or of all."""
     with open_session() as session:
         page = list_backups(session, BackupFilter(**filters), limit=limit, after=after)
+        target = filters["target"]
+        if target and not page.rows and target not in {*newest_of_each(session), *_profile_names()}:
+            raise NotFoundError(f"no backup target {target!r}: neither a profile nor a run")
     if as_json:
         print_json({"items": [_facts(row, LISTED) for row in page.rows], "next": page.after})
         return
@@ -135,6 +145,13 @@ def metrics() -> None:
     """Print metrics in Prometheus' text format, for a textfile collector."""
     with open_session() as session:
         click.echo(as_prometheus(figures(session)), nl=False)
+
+
+def _profile_names() -> set[str]:
+    try:
+        return set(open_profiles(current_settings(BackupSettings)))
+    except BackupConfigError:
+        return set()
 
 
 @contextmanager

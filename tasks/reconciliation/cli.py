@@ -86,6 +86,8 @@ def drifts(*, report_id: UUID | None, market_id: str | None, limit: int, after: 
     """List the positions of a report, by default the newest, whose sides differ."""
     report = _find(report_id)
     with open_session() as session:
+        if market_id is not None and not queries.has_line(session, report.id, market_id):
+            raise NotFoundError(f"no market {market_id!r} in report {report.id}")
         page = queries.list_drifts(session, report.id, market_id, limit=limit, after=after)
     if as_json:
         items = [row.model_dump(mode="json") for row in page.rows]

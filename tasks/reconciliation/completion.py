@@ -12,6 +12,7 @@ from tasks.reconciliation.comparison import ALERTING, SEVERITIES, PositionTotals
 from tasks.reconciliation.models import MarketLine, Report
 
 DRIFT_EVENT = "reconciliation.drift"
+INCOMPLETE_EVENT = "reconciliation.incomplete"
 NAMED_MARKETS = 20  # in the event, the worst first; the report has all
 
 
@@ -36,6 +37,8 @@ def complete(session: Session, report: Report, emit: EmitEvent, now: datetime) -
     _fill_totals(report, sum(map(_totals, lines), PositionTotals()))
     report.state, report.completed_at = "completed", now
     report.status = "ok" if report.markets_ok == len(lines) else "partial"
+    if report.status != "ok":
+        emit(session, INCOMPLETE_EVENT, _incomplete(report, lines), f"{INCOMPLETE_EVENT}:{report.id}")
     if report.severity in ALERTING:
         report.event_id = emit(session, DRIFT_EVENT, _drift(report, lines), f"{DRIFT_EVENT}:{report.id}")
 
@@ -59,6 +62,22 @@ def _fill_totals(report: Report, totals: PositionTotals) -> None:
     report.missing_on_chain, report.missing_in_db = totals.missing_on_chain, totals.missing_in_db
     report.db_total, report.chain_total = totals.db_total, totals.chain_total
     report.drift, report.drift_bp, report.severity = totals.drift, totals.drift_bp, totals.severity
+
+
+def _incomplete(report: Report, lines: Sequence[MarketLine]) -> dict[str, Any]:
+    missing = [line for line in lines if line.status != "ok"]
+    return {
+        "report_id": str(report.id),
+        "type": report.scope,
+        "status": report.status,
+        "markets": report.markets,
+        "markets_partial": report.markets_partial,
+        "markets_failed": report.markets_failed,
+        "reasons": [
+            {"market_id": line.market_id, "status": line.status, "error": line.error}
+            for line in missing[:NAMED_MARKETS]
+        ],
+    }
 
 
 def _drift(report: Report, lines: Sequence[MarketLine]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tasks.reconciliation.store import OpenedReport
 from taskyard import PermanentError
 
 SWEEP_BATCH = 500
+MAX_BLOCKS_BEHIND = 50  # of the last report: nodes behind one address differ by a few blocks
 
 type SendMarkets = Callable[[UUID, Sequence[str]], None]  # the report and its markets, as one chord
 
@@ -70,6 +71,9 @@ class ReportBooks(Protocol):
     def has_market(self, market_id: str) -> bool:
         """Return whether there is such a market."""
 
+    def last_block(self) -> int | None:
+        """Return the block of the newest report that has one."""
+
     def open_global(
         self, report_id: UUID, request: Reconcile, at: ChainSnapshot | None, error: str | None
     ) -> OpenedReport:
@@ -115,7 +119,7 @@ def reconcile(
         return summarize(known.report if known else _reconcile_market(payload, report_id, store, chain))
     if known is None:
         try:
-            known = store.open_global(report_id, payload, chain.snapshot(), None)
+            known = store.open_global(report_id, payload, _snapshot(store, chain), None)
         except ChainUnavailableError as error:
             log.warning("reconciliation.chain_unavailable", report_id=str(report_id), error=str(error))
             known = store.open_global(report_id, payload, None, str(error))
@@ -201,10 +205,23 @@ def _reconcile_market(payload: Reconcile, report_id: UUID, store: ReportBooks, c
     if not store.has_market(market_id):
         raise MarketNotFoundError(f"no market {market_id!r}")
     try:
-        outcome = _read(market_id, chain, chain.snapshot())
+        outcome = _read(market_id, chain, _snapshot(store, chain))
     except ChainUnavailableError as error:
         outcome = str(error)
     return store.record_market(report_id, payload, outcome)
+
+
+def _snapshot(store: ReportBooks, chain: ChainReader) -> ChainSnapshot:
+    """
+    Return the state to read at.
+
+    Raises:
+        ChainUnavailableError: The node cannot be read, or is far behind the last report.
+    """
+    at, last = chain.snapshot(), store.last_block()
+    if last is not None and at.block < last - MAX_BLOCKS_BEHIND:
+        raise ChainUnavailableError(f"the node is at block {at.block}; the last report was of block {last}")
+    return at
 
 
 def _read(market_id: str, chain: ChainReader, at: ChainSnapshot) -> MarketReading | str:

@@ -111,6 +111,11 @@ def list_lines(session: Session, report_id: UUID, *, everything: bool, limit: in
     return [LineView(**_texts(line, "db_total", "chain_total", "drift")) for line in session.scalars(query)]
 
 
+def has_line(session: Session, report_id: UUID, market_id: str) -> bool:
+    """Return whether a market is part of a report."""
+    return session.get(MarketLine, (report_id, market_id)) is not None
+
+
 def list_drifts(
     session: Session, report_id: UUID, market_id: str | None = None, *, limit: int = PAGE, after: str | None = None
 ) -> Page[DriftView]:

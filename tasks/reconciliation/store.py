@@ -63,6 +63,12 @@ class ReportStore:
         with self._open_session() as session:
             return self._database.has_market(session, market_id)
 
+    def last_block(self) -> int | None:
+        """Return the block or ledger of the newest report that has one; None: there is none yet."""
+        newest = select(col(Report.block)).where(col(Report.block).is_not(None)).order_by(col(Report.started_at).desc())
+        with self._open_session() as session:
+            return session.scalar(newest.limit(1))
+
     def open_global(
         self, report_id: UUID, request: Reconcile, at: ChainSnapshot | None, error: str | None
     ) -> OpenedReport:

@@ -58,6 +58,8 @@ def message_options(shown: dict[str, Any], options: dict[str, Any]) -> dict[str,
             options["countdown"] = ours["debounce"].total_seconds()
     if options.get("eta") is not None and options.get("countdown") is not None:
         raise ValueError("countdown and eta exclude each other")
+    if options.get("countdown"):
+        header["delay_ms"] = round(options["countdown"] * 1000)  # a duration: the caller's clock does not matter
     options["priority"] = priority_number(options.get("priority", NORMAL))
     options["kwargsrepr"] = repr(header["args"])
     options["headers"] = {**(options.get("headers") or {}), HEADER: header}

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.engine import URL
 
-from tests.databases import BINARIES, Postgres
+from tests.databases import Postgres
 
 PASSWORD = "s3cr:et\\pa ss'%/@"  # each character that a URL, a passfile or a shell could trip over
 CUSTOMERS = 1000
@@ -94,8 +94,15 @@ class ShopServer(Postgres):
 
     def dump(self, path: Path, database: str = "shop", kind: str = "custom", *options: str) -> Path:
         """Make a real dump."""
-        command = [str(BINARIES / "pg_dump"), f"--format={kind}", f"--file={path}", *options, database]
+        command = [str(self.binaries / "pg_dump"), f"--format={kind}", f"--file={path}", *options, database]
         where = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": "taskyard", "PGPASSWORD": PASSWORD}
+        subprocess.run(command, env={**os.environ, **where}, check=True, capture_output=True)
+        return path
+
+    def dump_all(self, path: Path) -> Path:
+        """Dump all databases, as pg_dumpall does."""
+        where = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": "taskyard", "PGPASSWORD": PASSWORD}
+        command = [str(self.binaries / "pg_dumpall"), f"--file={path}"]
         subprocess.run(command, env={**os.environ, **where}, check=True, capture_output=True)
         return path
 

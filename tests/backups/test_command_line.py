@@ -118,7 +118,8 @@ def test_profiles_are_listed_with_their_newest_run(command: Command) -> None:
         (["verify"], {"BACKUP_EPHEMERAL_DB_URL": "nonsense"}, 2, "BACKUP_EPHEMERAL_DB_URL: not a PostgreSQL URL"),
         (["verify"], {"BACKUP_EPHEMERAL_DB_URL": ""}, 1, "BACKUP_EPHEMERAL_DB_URL is not set"),
         (["verify"], {"BACKUP_SMOKE_TIMEOUT_MS": "-5"}, 2, "BACKUP_SMOKE_TIMEOUT_MS"),
-        (["verify"], {"BACKUP_TYPO": "1"}, 2, "BACKUP_TYPO: not a setting"),
+        (["verify"], {"BACKUP_PROFILE": "1"}, 2, "BACKUP_PROFILE: "),
+        (["history", "nosuch"], {}, 3, "no backup target 'nosuch'"),
         (["show", "nonsense"], {}, 2, "not a valid UUID"),
         (["show", "00000000-0000-0000-0000-000000000000"], {}, 3, "no backup run"),
         (["history", "--state", "odd"], {}, 2, "odd"),
@@ -148,7 +149,7 @@ def test_one_target_that_cannot_be_verified_keeps_no_other_from_it(good: BackupT
     )
     (good.folder / "a-file.toml").write_text(other)
     done = command("verify", "--json", BACKUP_EPHEMERAL_DB_URL="postgresql://x@127.0.0.1:1/entry")
-    assert done.exit_code == 1
+    assert (done.exit_code, "failed" in done.stdout) == (1, True), done.output
     states = {item["target"]: item["state"] for item in json.loads(done.stdout)["items"]}
     assert states == {"a-file": "failed", "shop": "error"}
 
@@ -158,3 +159,27 @@ def test_every_help_ends_well(verb: str) -> None:
     done = CliRunner().invoke(command_of("backups"), [*filter(None, [verb]), "--help"])
     assert done.exit_code == 0
     assert "Usage:" in done.stdout
+
+
+def test_keep_leaves_the_database_of_a_failed_run_and_shows_what_the_restore_said(
+    backup_target: BackupTarget, shop_server: ShopServer, command: Command
+) -> None:
+    with shop_server.changed_shop("DELETE FROM orders") as database:
+        shop_server.dump(backup_target.dumps / "shop.dump", database)
+    backup_target.add_manifest()
+    done = command("verify", "shop", "--keep")
+    assert (done.exit_code, "failed" in done.stdout) == (1, True), done.output
+    (kept,) = [name for name in shop_server.scratch_databases() if name.startswith("taskyard_kept_shop_")]
+    try:
+        assert shop_server.query("SELECT count(*) FROM customers", kept) == [(1000,)]
+        assert kept in str(backup_target.runs()[0].checks)
+        command("verify", "shop")
+        assert shop_server.scratch_databases() == [kept], "no later run drops it"
+    finally:
+        shop_server.query(f"DROP DATABASE {kept}")
+
+
+def test_a_target_that_another_run_verifies_is_skipped_with_exit_code_0(good: BackupTarget, command: Command) -> None:
+    good.store().take_lease("shop", "another")
+    done = command("verify", "shop")
+    assert (done.exit_code, "skipped" in done.stdout) == (0, True)

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import redis
 from celery import Celery, Task
+from celery.exceptions import Reject
 
 from taskyard.broker.protocol.header import BURY_TASK, DEAD_LETTER_QUEUE
 from taskyard.broker.transport.options import transport_settings
@@ -142,6 +143,14 @@ def die(self: Task[..., Any]) -> None:
     """Kill the process that runs it."""
     records.rpush(RECORDS, f"start {self.request.id} die {time.time():.6f}")
     os.kill(os.getpid(), 9)
+
+
+@app.task(name="reject_again", bind=True)
+def reject_again(self: Task[..., Any]) -> None:
+    """Refuse the message whenever it comes."""
+    info = self.request.delivery_info or {}
+    records.rpush(RECORDS, f"try {self.request.id} {info.get('redelivered')}")
+    raise Reject("not now", requeue=True)
 
 
 @app.task(name="leave", Request="taskyard.broker.worker.request:PlatformRequest")

@@ -11,6 +11,7 @@ import kombu.pools
 import redis
 
 from taskyard.broker.admin.queue_control import QueueControl
+from taskyard.broker.scripts.runner import Keyspace
 from tests.broker.app import RECORDS, Settings, make_app, started
 from tests.servers import Server
 from tests.waiting import wait_for
@@ -33,7 +34,9 @@ class BrokerHarness:
         self.records = recorder.client()
         self._recorder = recorder
         self.prefix = self.settings.taskyard_key_prefix
-        self.control = QueueControl(redis.Redis(port=server.port), self.prefix)
+        self.raw = redis.Redis(port=server.port)  # answers with bytes
+        self.space = Keyspace(self.prefix, writes_events=True)
+        self.control = QueueControl(self.raw, self.prefix)
         self._folder = folder
         self._stack = ExitStack()
 

@@ -63,7 +63,9 @@ class ScriptDriver:
     def take(self, want: int = 1, *queues: str, lease_ms: int | None = None) -> list[TakenMessage]:
         """Take up to `want` messages."""
         pairs = [argument for queue in queues or (self.queue,) for argument in (queue, "0")]
-        answer = run_script(self.client, self.space, "take", lease_ms or self.lease_ms, self.max_stalls, want, *pairs)
+        answer = run_script(
+            self.client, self.space, "take", lease_ms or self.lease_ms, self.max_stalls, want, "driver", *pairs
+        )
         self.next_look = answer[0]
         return [read_taken(one) for one in answer[1:]]
 

@@ -108,6 +108,7 @@ class Side:
         for label, run in self.runs.items():
             text = text.replace(run, f"<{label}>")
         text = text.replace(self.name, "<side>")
+        text = re.sub(r"^[\w.-]+:\d+$", "<process>", text)
         text = re.sub(r"((?:waited_ms|expiration)\W+)\d+", r"\1N", text)
         return re.sub(r"\d[\d.e-]*s\b", "Ns", text)
 

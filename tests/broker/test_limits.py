@@ -119,7 +119,9 @@ def test_a_message_that_needs_no_acknowledgement_holds_no_slot(driver: ScriptDri
     driver.control.set_key_concurrency("q", 1)
     for _ in range(3):
         driver.put(group_key="g")
-        taken = run_script(driver.client, driver.space, "take", driver.lease_ms, driver.max_stalls, 5, "q", "1")[1:]
+        taken = run_script(
+            driver.client, driver.space, "take", driver.lease_ms, driver.max_stalls, 5, "driver", "q", "1"
+        )[1:]
         assert len(taken) == 1
     assert driver.all_keys() == {f"{PREFIX}limits:q"}
 

@@ -23,7 +23,8 @@ def test_ten_running_and_500_waiting_are_neither_lost_nor_run_twice(
     worker = harness.worker(pool, slots, SOFT_SHUTDOWN="60", **OURS)
     harness.wait_started(slots)
     getattr(worker, signal)()
-    wait_for(lambda: "shutdown (MainProcess)" in worker.tail(), 10, "the signal has come")
+    wait_for(lambda: "Soft shutdown (MainProcess)" in worker.tail(), 10, "the signal has come")
+    assert "Cold shutdown" not in worker.tail()
     wait_for(lambda: harness.control.counts("celery").active == slots, 30, "only what runs is left")
     harness.release()
     assert worker.wait_ended(60) == 0

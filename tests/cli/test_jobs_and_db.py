@@ -212,3 +212,16 @@ def test_a_database_without_tables_is_told_how_to_get_them(empty_command: Comman
 def command_json(run: Command, *arguments: str) -> dict[str, object]:
     found: dict[str, object] = json.loads(run(*arguments, "--json").stdout)
     return found
+
+
+@pytest.mark.usefixtures("history")
+def test_a_run_is_found_by_a_prefix_that_only_it_has(command: Command, valkey: Server, database: Database) -> None:
+    with redis.Redis.from_url(valkey.url) as client:
+        append(client, "queued", "abc-1")
+        EventWriter(client, database.engine, PREFIX).drain()
+
+    assert json.loads(command("jobs", "show", "abc", "--json").stdout)["id"] == "abc-1"
+    assert command("jobs", "logs", "abc").exit_code == 0
+    several = command("jobs", "show", "run-")
+    assert (several.exit_code, "several runs begin with 'run-'" in several.stderr) == (2, True)
+    assert command("jobs", "show", "%").exit_code == 3, "a prefix is no pattern"

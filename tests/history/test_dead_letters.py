@@ -145,3 +145,18 @@ def test_a_second_insert_says_that_it_changed_nothing(database: Database) -> Non
     with database.session() as session:
         assert insert_dead_letter(session, letter)
         assert not insert_dead_letter(session, letter)
+
+
+WRONG = [{"task": 7}, {"attempt": "x"}, {"headers": 5}, {"failed_at": "soon"}, {"body": None}]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_letter_of_which_a_field_is_wrong_is_stored_in_its_last_form(
+    app_database: Database, wrong: dict[str, object]
+) -> None:
+    """Refused, it would be tried for ever, and its message would stay dead in the broker without a row."""
+    facts = report() | wrong
+    bury.handler(BuryRun.from_wire(facts))  # type: ignore[attr-defined]  # of the task class
+    with app_database.session() as session:
+        (letter,) = list_dead_letters(session, DeadLetterFilter()).rows
+    assert (letter.run_id, letter.reason) == (facts["run_id"], "exhausted")

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.reconciliation.chain.evm import POSITION_COUNT, POSITIONS, EvmChain
+from tasks.reconciliation.chain.evm import POSITION_COUNT, POSITIONS, EvmChain, ExpectedChain
 from tasks.reconciliation.chain.rpc import CallLimits, JsonRpc
 from tasks.reconciliation.clients import ChainUnavailableError
 from tests.reconciliation.anvil import CONTRACT, FOLDER, Anvil, npm_install
+from tests.waiting import wait_for
 
 ALICE = "0x" + "aa" * 20
 BOB = "0x" + "0b" * 20
@@ -146,3 +147,31 @@ def test_the_bytecode_is_what_the_compiler_makes_of_the_source() -> None:
     made = subprocess.run([node, script], env={"NODE_PATH": str(folder)}, capture_output=True, check=True, text=True)
 
     assert json.loads(made.stdout) == CONTRACT
+
+
+def test_a_node_of_another_chain_is_not_read(anvil: Anvil) -> None:
+    contract, own = anvil.deploy(), int(anvil.call("eth_chainId"), 16)
+    rpc = JsonRpc(anvil.url, CallLimits(timedelta(seconds=20), tries=1))
+    assert EvmChain(rpc, contract, 0, 2, ExpectedChain(chain_id=own)).snapshot().block > 0
+    with pytest.raises(ChainUnavailableError, match=f"of chain {own}, not of 1 "):
+        EvmChain(rpc, contract, 0, 2, ExpectedChain(chain_id=1)).snapshot()
+
+
+def test_a_node_that_stands_still_is_stale(anvil: Anvil) -> None:
+    """Its newest block only grows older; what it holds says nothing about the chain."""
+    chain = EvmChain(
+        JsonRpc(anvil.url, CallLimits(timedelta(seconds=20), tries=1)),
+        anvil.deploy(),
+        0,
+        2,
+        ExpectedChain(max_age=timedelta(seconds=1)),
+    )
+
+    def refusal() -> str | None:
+        try:
+            chain.snapshot()
+        except ChainUnavailableError as error:
+            return str(error)
+        return None
+
+    assert "stale" in str(wait_for(refusal, 20, "its block is older than a second"))

@@ -83,6 +83,7 @@ def test_drifts_are_listed_page_by_page(platform: MarketPlatform, reconciler: Re
     assert ([row["outcome"] for row in second["items"]], second["next"]) == (["o4"], None)
     assert first["items"][0]["difference"] == "1"
     assert "missing_on_chain" in platform.command("recon", "drifts", "--market", "m").stdout
+    assert platform.command("recon", "drifts", "--market", "nope").exit_code == 3
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from sqlmodel import Session
 from audit.models import AdminAction
 from scripts.standins.soroban_node import CONTRACT, StandinNode, account
 from tasks.reconciliation import handlers
+from tasks.reconciliation.handlers import MAX_BLOCKS_BEHIND
 from tasks.reconciliation.models import MarketLine, PositionRow, Report
 from tasks.reconciliation.payloads import Reconcile
 from tasks.reconciliation.tasks import reconcile
@@ -86,6 +87,7 @@ def test_a_chain_that_cannot_be_read_makes_a_partial_report_without_drift(
     assert (line.status, line.missing_on_chain, line.chain_total) == ("partial", 0, None)
     assert line.error
     assert reconciler.market_rows.events("reconciliation.drift") == []
+    assert len(reconciler.market_rows.events("reconciliation.incomplete")) == 1, "somebody is told"
 
 
 def test_without_a_configured_chain_every_report_is_partial(database: Database) -> None:
@@ -190,3 +192,14 @@ def test_a_wrong_request_is_refused_at_the_caller(fields: dict[str, Any], named:
 
 def test_names_are_trimmed() -> None:
     assert Reconcile.checked(type="market", **ADMIN | {"market_id": " m "}).market_id == "m"
+
+
+def test_a_node_far_behind_the_last_report_is_not_believed(reconciler: Reconciler, node: StandinNode) -> None:
+    """Its state would be compared with positions that it cannot know yet, and nothing would differ."""
+    reconciler.market_rows.market()
+    ahead = reconciler.market()
+    with reconciler.market_rows.database.session() as session, session.begin():
+        session.get_one(Report, ahead.report_id).block = node.ledger + MAX_BLOCKS_BEHIND + 1
+    done = reconciler.market()
+    assert done.status == "partial"
+    assert "the last report was of block" in (reconciler.lines(done.report_id)["m"].error or "")

@@ -53,6 +53,8 @@ class LeftOutRules:
         kind, name = entry.kind, entry.name.partition("(")[0]
         if kind == "COMMENT":
             kind, name = _kind_of(entry.name.split(" "), self._kinds())
+            if kind == EXTENSION:
+                return True  # its owner alone may comment on it, and a template's extensions have another one
         if not kind or not self._matches(kind, f"{entry.schema}.{name}" if entry.schema else name):
             return False
         if entry.kind != "COMMENT":
@@ -64,6 +66,8 @@ class LeftOutRules:
         if words[-3:] == ("ROW", "LEVEL", "SECURITY") or words[:2] == ("SECURITY", "LABEL"):
             return True
         is_comment = words[:2] == ("COMMENT", "ON")
+        if is_comment and words[2:3] == (EXTENSION,):
+            return True  # as above
         if not is_comment and words[:1] not in {("CREATE",), ("ALTER",)}:
             return False
         rest = words[2:] if is_comment else words[1:]

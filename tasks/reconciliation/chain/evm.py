@@ -1,7 +1,10 @@
 """The chain side on an EVM contract: every market of a run is read at one pinned block."""
 
 import re
+import time
 from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from tasks.reconciliation.chain.abi import AbiArrays, AbiError, decode_number, encode_arguments
@@ -18,6 +21,14 @@ ADDRESS = re.compile(r"0[xX][0-9a-fA-F]{40}")
 MOST_POSITIONS = 10_000_000  # of one market; more is a contract that talks nonsense
 
 
+@dataclass(frozen=True, slots=True)
+class ExpectedChain:
+    """What a node must show before anything is read from it."""
+
+    chain_id: int | None = None  # None: any
+    max_age: timedelta | None = None  # of the newest block; None: any
+
+
 class EvmChain:
     """
     Reads a contract through JSON-RPC.
@@ -27,15 +38,22 @@ class EvmChain:
     Source: EIP-1898 (block by hash), EIP-1474 (methods).
     """
 
-    def __init__(self, rpc: JsonRpc, contract: str, confirmations: int, page_size: int) -> None:
+    def __init__(
+        self,
+        rpc: JsonRpc,
+        contract: str,
+        confirmations: int,
+        page_size: int,
+        expected: ExpectedChain = ExpectedChain(),
+    ) -> None:
         """Prepare; `confirmations` are blocks behind the newest, `page_size` counts positions of one call."""
+        self._expected = expected
         self._rpc, self._contract = rpc, contract
         self._confirmations, self._page_size = confirmations, page_size
 
     def snapshot(self) -> ChainSnapshot:
         """Return the block that is the configured confirmations behind the newest, if the contract is in it."""
-        newest = _number(self._rpc.call("eth_blockNumber", []))
-        wanted = max(0, newest - self._confirmations)
+        wanted = max(0, self._newest_block() - self._confirmations)
         block = self._rpc.call("eth_getBlockByNumber", [hex(wanted), False])
         if not isinstance(block, dict) or not isinstance(block.get("hash"), str):
             raise ChainUnavailableError(f"the node has no block {wanted}")
@@ -43,6 +61,20 @@ class EvmChain:
         if self._rpc.call("eth_getCode", [self._contract, _by_hash(at)]) in {"0x", None}:
             raise ChainUnavailableError(f"there is no contract at {self._contract} in block {wanted}")
         return at
+
+    def _newest_block(self) -> int:
+        """Return the newest block's number, if the node is of the right chain and not stale."""
+        wanted = self._expected.chain_id
+        if wanted is not None and (found := _number(self._rpc.call("eth_chainId", []))) != wanted:
+            raise ChainUnavailableError(f"the node is of chain {found}, not of {wanted} (CHAIN_ID)")
+        block = self._rpc.call("eth_getBlockByNumber", ["latest", False])
+        if not isinstance(block, dict):
+            raise ChainUnavailableError("the node has no newest block")
+        age = timedelta(seconds=time.time() - _number(block.get("timestamp")))
+        if self._expected.max_age is not None and age > self._expected.max_age:
+            shown = timedelta(seconds=round(age.total_seconds()))
+            raise ChainUnavailableError(f"the node is stale: its newest block is {shown} old (CHAIN_MAX_AGE)")
+        return _number(block.get("number"))
 
     def positions(self, market_id: str, at: ChainSnapshot) -> MarketReading:
         """Read all positions page by page; several of one owner on one outcome are one sum."""

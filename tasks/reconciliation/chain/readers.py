@@ -1,7 +1,7 @@
 """Choose the reader of the chain by the settings."""
 
 from config.settings import ReconciliationSettings
-from tasks.reconciliation.chain.evm import ADDRESS, EvmChain
+from tasks.reconciliation.chain.evm import ADDRESS, EvmChain, ExpectedChain
 from tasks.reconciliation.chain.rpc import CallLimits, JsonRpc
 from tasks.reconciliation.chain.soroban import SorobanChain
 from tasks.reconciliation.chain.strkeys import StrkeyError, contract_bytes
@@ -29,7 +29,8 @@ def open_chain(settings: ReconciliationSettings) -> ChainReader:
     if settings.chain_provider == "evm":
         if not ADDRESS.fullmatch(settings.chain_contract):
             raise SettingsError("CHAIN_CONTRACT: an EVM contract is 0x and 40 hexadecimal digits")
-        return EvmChain(rpc, settings.chain_contract, settings.chain_confirmations, settings.chain_page_size)
+        expected = ExpectedChain(settings.chain_id, settings.chain_max_age)
+        return EvmChain(rpc, settings.chain_contract, settings.chain_confirmations, settings.chain_page_size, expected)
     try:
         contract_bytes(settings.chain_contract)
     except StrkeyError as error:

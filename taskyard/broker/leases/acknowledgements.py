@@ -6,13 +6,22 @@ from typing import NamedTuple
 
 import redis
 
-from taskyard.broker.protocol.outcomes import BrokerLease, Completed, Outcome
+from taskyard.broker.protocol.outcomes import (
+    INFRASTRUCTURE_ERRORS,
+    BrokerLease,
+    Completed,
+    DeadLettered,
+    Outcome,
+    detail,
+    is_outage,
+)
 from taskyard.broker.scripts.runner import Keyspace, ScriptCall, run_scripts
 from taskyard.broker.scripts.shared_names import EventKind
 
 log = logging.getLogger(__name__)
 
 ACKS_PER_CALL = 200
+UNSENDABLE = (redis.RedisError, TypeError, ValueError)  # what a single item can cause: a wrong type, a text no text
 
 
 class BufferedEvent(NamedTuple):
@@ -91,7 +100,7 @@ class AcknowledgementBuffer:
                 return
             try:
                 self._send(client, batch)
-            except (redis.RedisError, OSError) as error:
+            except INFRASTRUCTURE_ERRORS as error:
                 with self._lock:
                     newer = self._batch
                     self._batch = _Batch(
@@ -101,6 +110,40 @@ class AcknowledgementBuffer:
                 raise
 
     def _send(self, client: redis.Redis, batch: _Batch) -> None:
+        try:
+            self._send_together(client, batch)
+        except UNSENDABLE as error:
+            if is_outage(error):
+                raise
+            log.warning("a batch of %d outcomes cannot be sent, each goes alone: %s", len(batch.settled), error)
+            self._send_one_by_one(client, batch)
+
+    def _send_one_by_one(self, client: redis.Redis, batch: _Batch) -> None:
+        """Send each outcome alone; one that cannot be sent is replaced by a dead letter that says why."""
+        for event in batch.events:
+            self._try_alone(client, _Batch([], [event], {}))
+        for lease, outcome in batch.settled:
+            tag = lease.delivery_tag
+            starts = {tag: batch.starts.pop(tag)} if tag in batch.starts else {}
+            error = self._try_alone(client, _Batch([SettledLease(lease, outcome)], [], starts))
+            if error is not None:
+                facts = detail(error=type(error).__name__, message=f"the outcome could not be sent: {error!r}")
+                self._try_alone(client, _Batch([SettledLease(lease, DeadLettered("unsendable", facts))], [], {}))
+        for tag, start in batch.starts.items():
+            self._try_alone(client, _Batch([], [], {tag: start}))
+
+    def _try_alone(self, client: redis.Redis, item: _Batch) -> Exception | None:
+        """Send one item; returns why it cannot be sent."""
+        try:
+            self._send_together(client, item)
+        except UNSENDABLE as error:
+            if is_outage(error):
+                raise
+            log.exception("an outcome or event cannot be sent: %s", item)
+            return error
+        return None
+
+    def _send_together(self, client: redis.Redis, batch: _Batch) -> None:
         acks = [(lease, outcome) for lease, outcome in batch.settled if isinstance(outcome, Completed)]
         chunks = [acks[start : start + ACKS_PER_CALL] for start in range(0, len(acks), ACKS_PER_CALL)]
         others = [(lease, outcome) for lease, outcome in batch.settled if not isinstance(outcome, Completed)]
@@ -127,7 +170,7 @@ def _ack_call(acks: list[tuple[BrokerLease, Completed]], starts: dict[str, Buffe
 
 def _note_call(events: list[BufferedEvent]) -> ScriptCall:
     arguments: list[str | int] = []
-    for kind, lease, detail, outlives_lease in events:
+    for kind, lease, facts, outlives_lease in events:
         tag = "" if outlives_lease else lease.tag
-        arguments += (kind, lease.run_id, lease.queue, lease.attempt, detail, tag, lease.number)
+        arguments += (kind, lease.run_id, lease.queue, lease.attempt, facts, tag, lease.number)
     return ScriptCall("note", tuple(arguments))

@@ -51,7 +51,7 @@ class LeaseManager:
         self._renew_at = 0.0  # monotonic seconds
         self._is_away = False
         self._sender: threading.Thread | None = None
-        self._worker = f"{socket.gethostname()}:{self._pid}"
+        self.worker = self.holder = f"{socket.gethostname()}:{self._pid}"
 
     def add(self, leases: Iterable[BrokerLease]) -> None:
         """Renew these leases from now on."""
@@ -124,6 +124,11 @@ class LeaseManager:
         named = set(delivery_tags)
         for delivery_tag in reversed([tag for tag in list(self._leases) if tag in named]):  # threads settle, too
             self.settle(delivery_tag, Returned())
+
+    def settle_started(self, delivery_tags: Iterable[str], outcome: Outcome) -> None:
+        """Settle all whose execution has begun, or may have begun."""
+        for tag in [tag for tag in delivery_tags if tag in self._started or tag in self.dispatched]:
+            self.settle(tag, outcome)
 
     def return_unstarted(self, delivery_tags: Iterable[str], *, with_dispatched: bool) -> None:
         """As `give_back`, but only those whose execution has not begun; from now on it cannot, but for those handed."""
@@ -225,7 +230,7 @@ class LeaseManager:
             return
         arguments = [argument for lease in leases for argument in (lease.queue, lease.tag, lease.number)]
         answer = run_script(
-            self._client, self.space, "renew", self.lease_ms, self._worker, len(queues), *queues, *arguments
+            self._client, self.space, "renew", self.lease_ms, self.worker, len(queues), *queues, *arguments
         )
         lost = [leases[index] for index in answer if self._leases.pop(leases[index].delivery_tag, None)]
         for lease in lost:

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 from kombu.utils.json import dumps, loads
 
+from taskyard.broker.protocol.field_checks import LARGEST_COUNT, MalformedMessageError, check_headers
 from taskyard.broker.protocol.header import BURY_TASK, HEADER
 from taskyard.broker.protocol.json_codec import dump, load
 from taskyard.broker.protocol.outcomes import BrokerLease, detail
 from taskyard.broker.scripts.shared_names import PutFields
 
 NORMAL_PRIORITY = 5  # of a message that names none; 0-9, 9 first
+PROBLEM = "taskyard-problem"  # property in which the reader of an envelope reports a malformed task
 
 
 class MalformedEnvelopeError(ValueError):
@@ -34,6 +36,7 @@ class TakenMessage(NamedTuple):
     run_id: str
     dead: tuple[bytes, ...]  # for a dead letter: the message it reports
     waited_ms: int  # since it was put, due, or taken back
+    was_requeued: bool  # a consumer rejected it to have it again
 
     delivery_tag: str  # unique for each hand-out, so that a late answer to an earlier one is recognized
 
@@ -50,28 +53,46 @@ def put_fields(
     """Return the arguments of put.lua for one message; `expiry_ms` is that of a temporary queue, 0 for none."""
     headers: dict[str, Any] = message.get("headers") or {}
     properties: dict[str, Any] = message["properties"]
-    options: Mapping[str, Any] = headers.get(HEADER) or {}
+    options = _facts_of(headers)
     run_id = str(headers.get("id") or "") if "task" in headers else ""
     nonce = str(properties["delivery_tag"])
-    dedup: Mapping[str, Any] = options.get("dedup") or {}
+    dedup = _mapping(options.get("dedup"))
     return PutFields(
         queue=queue,
         tag=run_id or nonce,
         nonce=nonce,
         payload=encode(message),
         priority=priority_of(properties.get("priority")),
-        group=options.get("group_key") or "",
-        due_ms=due_ms(headers.get("eta")),
-        lifo=int(bool(options.get("lifo"))),
-        dedup_key=dedup.get("key") or "",
-        dedup_mode=dedup.get("mode") or "until_done",
-        dedup_ms=int(dedup.get("ttl_ms") or 0),
+        group=_text(options.get("group_key")),
+        due_ms=0 if options.get("delay_ms") else due_ms(headers.get("eta")),
+        delay_ms=_count(options.get("delay_ms")),
+        lifo=int(options.get("lifo") is True),
+        dedup_key=_text(dedup.get("key")),
+        dedup_mode=_text(dedup.get("mode")) or "until_done",
+        dedup_ms=_count(dedup.get("ttl_ms")),
         run_id=run_id,
         detail=queued_detail(headers, properties) if run_id else "",
         expiry_ms=expiry_ms,
-        attempt=int(options.get("attempt") or 1),
-        retries=int(headers.get("retries") or 0),
+        attempt=max(1, _count(options.get("attempt"))),
+        retries=_count(headers.get("retries")),
     )
+
+
+def _facts_of(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Our header; what is wrong in it is for the worker to say, who has the bytes for the dead letter."""
+    return _mapping(headers.get(HEADER))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and 0 < value <= LARGEST_COUNT else 0
 
 
 def priority_of(value: Any) -> int:
@@ -103,7 +124,7 @@ def due_ms(eta: Any) -> int:
 
 def queued_detail(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
     """The detail of a `queued` or `scheduled` event: from our header, else from Celery's."""
-    options: Mapping[str, Any] = headers.get(HEADER) or {}
+    options = _facts_of(headers)
     return detail(
         task=headers.get("task"),
         args=options.get("args") or headers.get("kwargsrepr"),
@@ -120,7 +141,7 @@ def queued_detail(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> 
 
 def read_taken(answer: list[Any]) -> TakenMessage:
     """One message of the answer of take.lua."""
-    queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead, waited = answer
+    queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead, waited, requeued = answer
     name = tag.decode()
     return TakenMessage(
         queue.decode(),
@@ -134,6 +155,7 @@ def read_taken(answer: list[Any]) -> TakenMessage:
         run_id.decode(),
         tuple(dead),
         waited,
+        requeued == b"1",
         f"{name}:{lease}",
     )
 
@@ -148,20 +170,42 @@ def envelope_of(taken: TakenMessage) -> dict[str, Any]:
     if taken.dead:
         return _dead_letter_envelope(taken)
     message = _decode(taken.payload)
-    properties = message["properties"]
+    properties, headers = message["properties"], message["headers"]
     properties["delivery_tag"] = taken.delivery_tag
-    info = properties["delivery_info"]
-    if taken.stalls:
-        info["redelivered"] = True
-    headers = message["headers"]
+    properties["delivery_info"] = _delivery_info(properties, taken)
+    properties[PROBLEM] = None
     if "task" in headers:
-        options = headers[HEADER] = dict(headers.get(HEADER) or {})
-        options["attempt"], options["stalls"] = taken.attempt, taken.stalls
-        options["waited_ms"] = taken.waited_ms
-        if taken.cancelled_by:
-            options["cancelled"] = taken.cancelled_by
+        properties[PROBLEM] = _problem_of(headers, properties)
+        stored = {name: value for name, value in _facts_of(headers).items() if name != "delay_ms"}  # it is over
+        headers[HEADER] = stored | _facts_of_execution(taken)
         headers["retries"], headers["eta"] = taken.retries, None
+    properties["priority"] = priority_of(properties.get("priority"))
     return message
+
+
+def _delivery_info(properties: Mapping[str, Any], taken: TakenMessage) -> dict[str, Any]:
+    stored = properties["delivery_info"]
+    info = {name: stored[name] for name in ("exchange", "routing_key") if isinstance(stored.get(name), str)}
+    return info | ({"redelivered": True} if taken.stalls or taken.was_requeued else {})
+
+
+def _problem_of(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> str | None:
+    """What is wrong with a task's headers, for a worker to bury it; other consumers may know better."""
+    try:
+        check_headers(headers, properties)
+    except MalformedMessageError as error:
+        return str(error)
+    return None
+
+
+def _facts_of_execution(taken: TakenMessage) -> dict[str, Any]:
+    """The broker's own facts, which take the place of what a message says of itself."""
+    return {
+        "attempt": taken.attempt,
+        "stalls": taken.stalls,
+        "waited_ms": taken.waited_ms,
+        "cancelled": taken.cancelled_by or None,
+    }
 
 
 def _decode(payload: bytes) -> dict[str, Any]:
@@ -175,6 +219,9 @@ def _decode(payload: bytes) -> dict[str, Any]:
         raise MalformedEnvelopeError("an envelope has 'headers' and 'properties'")
     if not isinstance(properties.get("delivery_info"), dict):
         raise MalformedEnvelopeError("the envelope's properties have no 'delivery_info'")
+    for part in ("content-type", "content-encoding"):
+        if not isinstance(message.get(part), str | None):
+            raise MalformedEnvelopeError(f"the envelope's {part!r} is not a text")
     return message
 
 
@@ -201,13 +248,13 @@ def _dead_letter_envelope(taken: TakenMessage) -> dict[str, Any]:
 
 def dead_letter_of(dead: tuple[bytes, ...]) -> dict[str, Any]:
     """The keyword arguments of `dead_letter.bury` for a message that the broker buried."""
-    tag, payload, queue, run_id, attempt, stalls, reason, facts, died_ms = dead
+    tag, payload, queue, _run_id, attempt, stalls, reason, facts, died_ms = dead
     known = load(facts or b"{}")
     headers = _headers_of(payload)
     return {
-        "run_id": run_id.decode() or tag.decode(errors="replace"),
+        "run_id": tag.decode(errors="replace"),  # the run's id, or what tells a copy in another queue apart
         "attempt": int(attempt),
-        "task": (headers or {}).get("task"),
+        "task": _text((headers or {}).get("task")) or None,
         "queue": queue.decode(),
         "reason": reason.decode(),
         "error": known.get("error") or "",

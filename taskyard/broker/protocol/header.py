@@ -22,6 +22,7 @@ class MessageFacts(TypedDict, total=False):
     attempt: int  # number of the execution to come, from 1; absent: 1
     max_attempts: int  # executions in total
     waited_ms: int  # set by the broker at hand-out: since it was put, due, or taken back
+    delay_ms: int  # from the put on, by the server's clock; it wins over Celery's `eta`
     group_key: str
     dedup: Dedup
     lifo: bool

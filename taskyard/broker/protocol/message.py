@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from taskyard.broker.protocol.envelope import PROBLEM
 from taskyard.broker.protocol.json_codec import load
 from taskyard.broker.protocol.outcomes import Completed, Outcome, rejection
 from taskyard.broker.untyped import VirtualMessage
@@ -19,6 +20,7 @@ class DeliveredMessage(VirtualMessage):  # type: ignore[misc]  # see taskyard/br
 
     def __init__(self, payload: dict[str, Any], channel: Any = None) -> None:
         properties, headers, body = payload["properties"], payload.get("headers") or {}, payload.get("body")
+        self.problem: str | None = properties.pop(PROBLEM, None)  # why it is no task that a worker can run
         if properties.get("body_encoding") != "utf-8" or headers.get("compression") or not isinstance(body, str):
             super().__init__(payload, channel)
             return

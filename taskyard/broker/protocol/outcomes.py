@@ -16,7 +16,14 @@ INFRASTRUCTURE_ERRORS = (
     MemoryError,
 )  # not caused by a message
 
+_OUTAGES = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.NoPermissionError, OSError, MemoryError)
+
 type FinalEvent = Literal["succeeded", "failed", "cancelled", ""]
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the server is away or refuses all work, as opposed to one item that it cannot take."""
+    return isinstance(error, _OUTAGES)
 
 
 def detail(**facts: Any) -> str:
@@ -73,21 +80,20 @@ class Rescheduled:
     def call(self, lease: BrokerLease, max_stalls: int) -> ScriptCall:
         """The call of requeue.lua."""
         added = int(self.uses_attempt)
-        last = (added, added, self.event, self.detail, max_stalls)
+        last = (added, added, self.event, self.detail, max_stalls, "")
         return ScriptCall("requeue", (lease.queue, lease.tag, lease.number, "delay", self.delay_ms, *last))
 
 
 @dataclass(frozen=True, slots=True)
 class Stalled:
-    """The process that ran it died; this counts as a stall."""
+    """Its process died, or its task rejected it to run again: back to the head, dead after `max_stalls` of these."""
 
     detail: str
+    reason: Literal["worker_lost", "rejected"] = "worker_lost"  # of the dead letter
 
     def call(self, lease: BrokerLease, max_stalls: int) -> ScriptCall:
-        """The call of requeue.lua."""
-        return ScriptCall(
-            "requeue", (lease.queue, lease.tag, lease.number, "stall", 0, 0, 0, "", self.detail, max_stalls)
-        )
+        """Return the call of requeue.lua."""
+        return _requeue(lease, "stall", self.detail, max_stalls, self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +101,17 @@ class Returned:
     """It was not executed: back to the head of its priority, nothing is counted."""
 
     def call(self, lease: BrokerLease, max_stalls: int) -> ScriptCall:
-        """The call of requeue.lua."""
-        return ScriptCall("requeue", (lease.queue, lease.tag, lease.number, "head", 0, 0, 0, "", "", max_stalls))
+        """Return the call of requeue.lua."""
+        return _requeue(lease, "head", "", max_stalls)
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """A consumer asked for it again: back to the head of its priority, marked as redelivered."""
+
+    def call(self, lease: BrokerLease, max_stalls: int) -> ScriptCall:
+        """Return the call of requeue.lua."""
+        return _requeue(lease, "reject", "", max_stalls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +126,20 @@ class DeadLettered:
         return ScriptCall("bury", (lease.queue, lease.tag, lease.number, self.reason, self.facts))
 
 
-type Outcome = Completed | Rescheduled | Stalled | Returned | DeadLettered
+type Outcome = Completed | Rescheduled | Stalled | Returned | Requeued | DeadLettered
+
+
+def _requeue(lease: BrokerLease, how: str, detail: str, max_stalls: int, reason: str = "") -> ScriptCall:
+    arguments = (lease.queue, lease.tag, lease.number, how, 0, 0, 0, "", detail, max_stalls, reason)
+    return ScriptCall("requeue", arguments)
 
 
 def rejection(*, requeue: bool) -> Outcome:
     """Return the outcome of a message that its consumer rejected."""
-    return Returned() if requeue else Completed("failed", detail(error="Reject", message="rejected"))
+    return Requeued() if requeue else Completed("failed", detail(error="Reject", message="rejected"))
+
+
+def task_rejection(reason: str, *, requeue: bool) -> Outcome:
+    """Return the outcome of a task that raised `Reject`; requeued it is a stall, so it cannot return for ever."""
+    facts = detail(error="Reject", message=reason)
+    return Stalled(facts, "rejected") if requeue else Completed("failed", facts)

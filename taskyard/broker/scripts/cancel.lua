@@ -6,8 +6,9 @@
 local answers = {}
 for i = 5, #ARGV do
   local run = ARGV[i]
-  local f = call('HMGET', message(run), 'q', 'p', 'g')
+  local f = call('HMGET', message(run), 'q', 'p', 'g', 'x')
   local queue = f[1]
+  if f[4] then call('SET', key('cancel', run), ARGV[3], 'PX', ARGV[4]) end -- its copies in other queues ask for this
   if not queue then
     call('SET', key('cancel', run), ARGV[3], 'PX', ARGV[4])
     answers[#answers + 1] = 'unknown'

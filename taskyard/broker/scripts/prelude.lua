@@ -6,7 +6,8 @@
 --
 -- <prefix>message:<tag>    hash     one message: m payload, q queue, p priority, g group, i run id, n nonce of the put, t put at (ms),
 --                                   w waits since (ms), if not since it was put,
---                                   a attempt, r retries, s stalls, d number of the lease, k dedup key, c cancelled by,
+--                                   a attempt, r retries, s stalls, d number of the lease, l who took it last, k dedup key, c cancelled by,
+--                                   x 1 if the run has other messages (copies in other queues), v 1 if it was rejected and requeued,
 --                                   b tag of the dead message that this dead letter reports, fr/ff/ft reason, facts and time (ms) of its death
 -- <prefix>waiting:<queue>  zset     tag -> position; messages without a group
 -- <prefix>grouped:<queue>  zset     tag -> position; messages with a group
@@ -145,8 +146,8 @@ end
 local function stall(queue, tag, max_stalls, reason, facts)
   local mk = message(tag)
   local stalls = call('HINCRBY', mk, 's', 1)
-  local fields = call('HMGET', mk, 'i', 'a', 'p', 'g', 'b')
-  event(EVENT.stalled, fields[1], queue, fields[2], '{"stalls":' .. stalls .. '}')
+  local fields = call('HMGET', mk, 'i', 'a', 'p', 'g', 'b', 'l')
+  event(EVENT.stalled, fields[1], queue, fields[2], cjson.encode({ stalls = stalls, reason = reason, worker = fields[6] or nil }))
   if max_stalls >= 0 and stalls > max_stalls and not fields[5] then
     bury(queue, tag, reason, facts)
   else

@@ -1,10 +1,22 @@
--- Store messages; each is then waiting or delayed. A second put of the same message (same tag and nonce) changes nothing.
+-- Store messages; each is then waiting or delayed. A second put of the same message (same publication and queue) changes nothing.
 --
 -- ARGV[3...] PUT.count arguments per message, see PutFields in shared_names.py: queue, tag, nonce, payload, priority 0-9, group or '',
---            due (ms; 0: now), '1' for LIFO, dedup key or '', dedup mode, dedup time (ms; 0: none), run id or '', detail of the
+--            due (ms since 1970; 0: none), delay (ms; 0: none), '1' for LIFO, dedup key or '', dedup mode, dedup time (ms; 0: none), run id or '', detail of the
 --            event (JSON), expiry of the keys of a temporary queue (ms; 0: none), attempt, retries
 -- Returns    per message '' or the id of the run that already holds its dedup key
 local answers, woken = {}, {}
+
+-- The tag for a message: the given one, or one of its own beside another message of the same run: a second one, or a copy of the
+-- same publication in another queue. Returns nil when it is there already.
+local function free_tag(tag, nonce, queue)
+  local there = call('HMGET', message(tag), 'n', 'q')
+  if not there[1] then return tag end
+  if there[1] == nonce and there[2] == queue then return nil end
+  call('HSET', message(tag), 'x', 1)
+  local own = tag .. '~' .. nonce .. '~' .. queue
+  if call('EXISTS', message(own)) == 1 then return nil end
+  return own
+end
 
 -- The tag that holds the dedup key, '' if there is none (any more).
 local function holder_of(dedup, mode)
@@ -23,8 +35,9 @@ local function replace(holder, tag)
 end
 
 -- Returns the run that is already there ('' for none) and when a debounced message is due.
-local function claim(dedup, mode, span, tag)
+local function claim(dedup, mode, span, tag, nonce)
   local holder = holder_of(dedup, mode)
+  if holder ~= '' and call('HGET', message(holder), 'n') == nonce then return '', 0 end -- a copy of this publication has it
   if mode == 'debounce' then
     if holder ~= '' then replace(holder, tag) end
   elseif holder ~= '' then
@@ -40,11 +53,12 @@ local function put(at)
   local dedup, mode, span = ARGV[at + PUT.dedup_key], ARGV[at + PUT.dedup_mode], tonumber(ARGV[at + PUT.dedup_ms])
   local run, detail, expiry = ARGV[at + PUT.run_id], ARGV[at + PUT.detail], tonumber(ARGV[at + PUT.expiry_ms])
   local attempt, retries = ARGV[at + PUT.attempt], ARGV[at + PUT.retries]
-  local there = call('HGET', message(tag), 'n')
-  if there == nonce then return '' end
-  if there then tag = tag .. '~' .. nonce end
+  local delay = tonumber(ARGV[at + PUT.delay_ms])
+  if delay > 0 then due = now + delay end
+  tag = free_tag(tag, nonce, queue)
+  if not tag then return '' end
   if dedup ~= '' then
-    local existing, quiet = claim(dedup, mode, span, tag)
+    local existing, quiet = claim(dedup, mode, span, tag, nonce)
     if existing ~= '' then return existing end
     due = math.max(due, quiet)
   end

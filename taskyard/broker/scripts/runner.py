@@ -60,7 +60,7 @@ def script(name: ScriptName) -> LuaScript:
 
     A full server refuses `put` whole; all others need next to nothing, and are how it empties.
     """
-    first_line = "" if name == "put" else ALLOW_OOM
+    first_line = "#!lua\n" if name == "put" else ALLOW_OOM
     prelude = lua_names() + (FOLDER / "prelude.lua").read_text()
     text = first_line + prelude + (FOLDER / f"{name}.lua").read_text()
     return LuaScript(text, sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -25,7 +25,8 @@ class PutFields(NamedTuple):
     payload: str  # the envelope as JSON
     priority: int  # 0-9, 9 first
     group: str  # "" for none
-    due_ms: int  # 0: now
+    due_ms: int  # a moment since 1970; 0: none
+    delay_ms: int  # from the put on, by the server's clock; 0: none
     lifo: int  # 1: before all of its priority
     dedup_key: str  # "" for none
     dedup_mode: str

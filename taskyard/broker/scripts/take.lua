@@ -3,11 +3,13 @@
 -- ARGV[3] length of a lease (ms)
 -- ARGV[4] stalls that a message survives; -1: any number
 -- ARGV[5] want
--- ARGV[6...] pairs of queue and '1' for messages that need no acknowledgement (they are deleted now)
+-- ARGV[6] name of the worker, for whoever asks where a message was lost
+-- ARGV[7...] pairs of queue and '1' for messages that need no acknowledgement (they are deleted now)
 -- Returns { ms until something may be due (-1: unknown), message... }, each message { queue, tag, lease, payload, attempt, retries,
---         stalls, cancelled by or '', run id, dead, ms it waited since it was put, due, or taken back }, dead being {} or, for a dead letter, what it reports:
+--         stalls, cancelled by or '', run id, dead, ms it waited since it was put, due, or taken back,
+--         '1' if it was rejected and requeued }, dead being {} or, for a dead letter, what it reports:
 --         { tag, payload, queue, run id, attempt, stalls, reason, facts, time of death (ms) }
-local lease_ms, max_stalls, want = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local lease_ms, max_stalls, want, worker = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local DUE_AT_ONCE, STALLED_AT_ONCE, PARKED_AT_ONCE = 1000, 100, 200
 local TOLERANCE = 20 -- ms by which a start may come early when one before it came late
 local CANCELLED = 8 -- position in a message of the answer
@@ -121,7 +123,7 @@ end
 -- Adds to `leases` (words of ZADD) unless no lease is needed. Returns false when the message is gone (a temporary queue's, expired).
 local function hand_out(queue, tag, no_ack, leases)
   local mk = message(tag)
-  local f = call('HMGET', mk, 'm', 'a', 'r', 's', 'c', 'i', 'b', 'g', 'w', 't')
+  local f = call('HMGET', mk, 'm', 'a', 'r', 's', 'c', 'i', 'b', 'g', 'w', 't', 'd', 'v')
   if not f[1] then
     if has(f[8]) then call('SREM', group_key('running', queue, f[8]), tag) end
     return false
@@ -131,12 +133,13 @@ local function hand_out(queue, tag, no_ack, leases)
     call('DEL', mk)
     if has(f[8]) then call('SREM', group_key('running', queue, f[8]), tag) end
   else
-    lease = call('HINCRBY', mk, 'd', 1)
+    lease = tonumber(f[11] or 0) + 1
+    call('HSET', mk, 'd', lease, 'l', worker)
     leases[#leases + 1] = now + lease_ms
     leases[#leases + 1] = tag
   end
   out[#out + 1] = { queue, tag, lease, f[1], f[2] or '1', f[3] or '0', f[4] or '0', f[5] or '', f[6] or '', report_of(f[7]),
-    math.max(0, now - tonumber(f[9] or f[10] or now)) }
+    math.max(0, now - tonumber(f[9] or f[10] or now)), f[12] or '' }
   if not f[5] and has(f[6]) then
     asked[#asked + 1] = #out
     cancels[#cancels + 1] = key('cancel', f[6])
@@ -195,14 +198,14 @@ local function serve(queue, room, no_ack)
   tidy(queue)
 end
 
-local queues = (#ARGV - 5) / 2
+local queues = (#ARGV - 6) / 2
 local share = math.ceil(want / queues)
-for i = 6, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
   join_due(ARGV[i])
   take_back(ARGV[i])
   if #out < want then serve(ARGV[i], math.min(share, want - #out), ARGV[i + 1] == '1') end
 end
-for i = 6, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
   if queues > 1 and #out < want then serve(ARGV[i], want - #out, ARGV[i + 1] == '1') end
 end
 mark_cancelled()

@@ -139,7 +139,7 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
     def take_arguments(self, queues: list[str], want: int) -> tuple[Any, ...]:
         """Return the arguments of take.lua."""
         pairs = (argument for queue in queues for argument in (queue, "1" if queue in self._no_ack else "0"))
-        return (self.lease_ms, self.max_stalls, want, *pairs)
+        return (self.lease_ms, self.max_stalls, want, self.leases.holder, *pairs)
 
     def begin_poll(self, connection: Any) -> None:
         """Note, in kombu's terms, that a command is in flight on this connection."""
@@ -149,6 +149,11 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
     def end_poll(self) -> None:
         """Note that no command is in flight."""
         self._in_poll = None
+
+    @property
+    def has_loop(self) -> bool:
+        """Whether a worker's loop sends outcomes; without one, each takes effect at once."""
+        return self.connection is None or self.connection.cycle.loop is not None
 
     @property
     def is_polling(self) -> bool:
@@ -233,7 +238,7 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
             redis.ConnectionError: It is away, or refuses to work.
         """
         try:
-            self.client.eval(PROBE, 0)
+            self.client.eval(PROBE, 1, self.key_prefix)
         except BaseException:
             self.close()
             raise

@@ -51,6 +51,14 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see taskyard/broker/untyped.py
         self.channel.leases.settle(delivery_tag, outcome)
         if delivery_tag in self._delivered:
             self._quick_ack(delivery_tag)
+        if not self.channel.has_loop:  # nobody else sends it soon
+            self._flush_outcomes()
+
+    def _flush_outcomes(self) -> None:
+        try:
+            self.channel.leases.flush()
+        except (redis.RedisError, OSError) as error:
+            log.debug("outcomes are kept for later, the broker is away: %s", error)
 
     def ack(self, delivery_tag: str) -> None:
         """Settle as done; messages of ours call `settle` themselves."""

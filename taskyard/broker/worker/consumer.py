@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery import signals
+from celery.app.task import Context
+from celery.exceptions import NotRegistered
 from celery.utils.log import get_logger
 from celery.worker import state
 
 from taskyard.broker.leases.manager import LeaseManager
-from taskyard.broker.protocol.outcomes import BrokerLease, DeadLettered, detail
+from taskyard.broker.protocol.outcomes import BrokerLease, DeadLettered, Stalled, detail
 from taskyard.broker.transport.qos import lease_of
 from taskyard.broker.untyped import ENDING_STATES, CeleryConsumer, ThreadPool
 from taskyard.broker.worker.gc_tuning import freeze_startup_objects
-from taskyard.broker.worker.message_handler import task_handler
+from taskyard.broker.worker.message_handler import checked, task_handler
 from taskyard.broker.worker.soft_shutdown import SoftShutdown, flush_leases
+from taskyard.broker.worker.suspects import SuspectGate
 from taskyard.broker.worker.thread_pool import WorkerThreads
 
 log = get_logger(__name__)
@@ -33,6 +37,10 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
         self._shutdown = SoftShutdown(self) if self.controller is not None else None
         if type(self.pool) is ThreadPool and not isinstance(self.pool.executor, WorkerThreads):
             self.pool.executor = WorkerThreads(self.pool.limit)
+        if self.hub is not None and not self.pool.uses_semaphore:  # the tasks of this pool share our process
+            gate = SuspectGate(vars(self)["on_task_request"])
+            self.on_task_request: Any = gate.admit
+            self.hub.on_tick.add(gate.release)
         freeze_startup_objects()
 
     def update_strategies(self) -> None:
@@ -47,13 +55,29 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
             if channel.leases not in self.leases:
                 self.leases.append(channel.leases)
             channel.leases.on_lost = self._on_lost
+            channel.leases.holder = self.hostname
 
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
         """Use the fast path where the loop is Celery's and the transport ours."""
         celerys = super().create_task_handler(*args, **options)
-        if self.hub is None or not self._our_channels():
+        if not self._our_channels():
             return celerys
-        return task_handler(self, celerys)
+        return checked(self, celerys if self.hub is None else task_handler(self, celerys))
+
+    def start(self) -> None:
+        """Consume until the worker ends; its own fatal error counts as a stall of what it was executing."""
+        try:
+            super().start()
+        except Exception as error:
+            log.exception("the worker ends by an error of its own; what it executes counts as stalled")
+            self._stall_started(error)
+            raise
+
+    def _stall_started(self, error: Exception) -> None:
+        facts = detail(error=type(error).__name__, message=f"the worker ended by its own error: {error}")
+        for leases, tags in self._unsettled():
+            leases.settle_started(tags, Stalled(facts))
+        flush_leases(self.leases)
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Keep running tasks: a lease needs no connection."""
@@ -100,27 +124,45 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Neither a task message of protocol 2 nor of protocol 1."""
-        self._bury(message, "malformed", "UnknownMessage", "the message is no Celery task")
-        super().on_unknown_message(body, message)
+        if not self._bury(message, "malformed", "UnknownMessage", "the message is no Celery task"):
+            super().on_unknown_message(body, message)
 
     def on_unknown_task(self, body: Any, message: Any, exc: BaseException) -> None:
         """A task that this worker has not registered."""
-        self._bury(message, "unknown_task", "NotRegistered", str(exc))
-        super().on_unknown_task(body, message, exc)
+        if self._bury(message, "unknown_task", "NotRegistered", str(exc)):
+            self._fail_result(message)
+        else:
+            super().on_unknown_task(body, message, exc)
 
     def on_invalid_task(self, body: Any, message: Any, exc: BaseException) -> None:
         """The envelope or the content type is wrong."""
-        self._bury(message, "malformed", type(exc).__name__, str(exc))
-        super().on_invalid_task(body, message, exc)
+        if not self._bury(message, "malformed", type(exc).__name__, str(exc)):
+            super().on_invalid_task(body, message, exc)
 
     def on_decode_error(self, message: Any, exc: BaseException) -> None:
         """The body cannot be decoded."""
-        self._bury(message, "malformed", type(exc).__name__, str(exc))
-        super().on_decode_error(message, exc)
+        if not self._bury(message, "malformed", type(exc).__name__, str(exc)):
+            super().on_decode_error(message, exc)
 
-    def _bury(self, message: Any, reason: str, error: str, text: str) -> None:
-        if lease_of(message) is not None:
-            message.outcome = DeadLettered(reason, detail(error=error, message=text))
+    def _bury(self, message: Any, reason: str, error: str, text: str) -> bool:
+        """Make a message a dead letter; False when there is no lease, so that Celery discards it."""
+        lease = lease_of(message)
+        if lease is None:
+            return False
+        log.error("message %s on %s becomes a dead letter (%s): %s", lease.tag, lease.queue, reason, text)
+        message.outcome = DeadLettered(reason, detail(error=error, message=text))
+        message.reject_log_error(log, self.connection_errors)
+        signals.task_rejected.send(sender=self, message=message, exc=None)
+        return True
+
+    def _fail_result(self, message: Any) -> None:
+        """Tell who waits for the result of an unknown task."""
+        headers, properties = message.headers, message.properties
+        name, run_id = headers.get("task"), headers.get("id")
+        if name and run_id and not headers.get("ignore_result"):
+            request = Context(headers, correlation_id=properties.get("correlation_id"), errbacks=None, chord=None)
+            self.app.backend.mark_as_failure(run_id, NotRegistered(name), request=request)
+        signals.task_unknown.send(sender=self, message=message, exc=None, name=name, id=run_id)
 
     def _our_channels(self) -> list[Any]:
         connection = self.connection

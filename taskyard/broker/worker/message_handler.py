@@ -9,6 +9,9 @@ from typing import Any
 from celery.exceptions import InvalidTaskError
 from kombu.exceptions import ContentDisallowed, DecodeError
 
+from taskyard.broker.protocol.field_checks import MalformedMessageError, check_body, check_old_body
+from taskyard.broker.protocol.outcomes import INFRASTRUCTURE_ERRORS
+
 
 class LoopWaker:
     """Wakes the loop after a pool thread freed a slot; at most one wake-up is pending."""
@@ -27,6 +30,43 @@ class LoopWaker:
     def _reset(self) -> None:
         """Called at the start of the turn that flushes outcomes."""
         self._is_awake = False
+
+
+def checked(consumer: Any, handle: Any) -> Any:
+    """Return a handler that passes on only what has no malformed field; the rest becomes a dead letter."""
+
+    def check(message: Any) -> Any:
+        try:
+            check_message(message)
+        except DecodeError as error:
+            return consumer.on_decode_error(message, error)
+        except INFRASTRUCTURE_ERRORS:
+            raise
+        except Exception as error:  # noqa: BLE001 - a decoder raises whatever it likes
+            return consumer.on_invalid_task(None, message, error)
+        return handle(message)
+
+    return check
+
+
+def check_message(message: Any) -> None:
+    """
+    Check all fields of a task message, of either protocol; what is no task is left to the consumer.
+
+    Raises:
+        MalformedMessageError: A field is wrong.
+        Exception: What the decoder of the body raises.
+    """
+    headers, payload = message.headers, message.payload
+    if message.problem is not None:
+        raise MalformedMessageError(message.problem)
+    if "task" not in headers:
+        if isinstance(payload, dict) and "task" in payload:
+            check_old_body(payload)
+    elif isinstance(payload, dict) and "args" in payload:  # of both protocols
+        check_old_body({**payload, "task": headers["task"], "id": headers["id"]})
+    else:
+        check_body(payload)
 
 
 def task_handler(consumer: Any, celerys: Any) -> Any:

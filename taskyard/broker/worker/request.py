@@ -19,17 +19,20 @@ from taskyard.broker.protocol.outcomes import (
     DeadLettered,
     Outcome,
     Rescheduled,
+    Returned,
     Stalled,
     cancellation_detail,
     detail,
     success_detail,
+    task_rejection,
 )
 from taskyard.broker.scripts.shared_names import EventKind
 from taskyard.broker.transport.qos import is_withdrawn, lease_of
-from taskyard.broker.untyped import CeleryRequest, ExceptionWithTraceback
+from taskyard.broker.untyped import CeleryRequest
 from taskyard.broker.worker import fallback
+from taskyard.broker.worker.failures import LONGEST_TEXT, cause_of, failure_detail, reason_of
 from taskyard.broker.worker.observers import TaskExecution, execution_observers, result_of
-from taskyard.broker.worker.portable_errors import dead_letter_reason, error_name, error_text, use_portable_errors
+from taskyard.broker.worker.portable_errors import dead_letter_reason, error_text, use_portable_errors
 from taskyard.broker.worker.redelivery import CancelledRun, Redeliver
 from taskyard.broker.worker.start_detail import start_detail
 from taskyard.pools.asyncio_job import info_of
@@ -37,7 +40,6 @@ from taskyard.pools.asyncio_job import info_of
 log = logging.getLogger(__name__)
 use_portable_errors()
 
-LONGEST_TEXT = 8192  # characters of an error's message or traceback in an event
 CELERYS_HEADERS = frozenset(Context.__dict__) | {"lang", "task", "argsrepr", "kwargsrepr", "compression"}
 DEAD_LETTER_PAUSE_MS = 30_000  # between tries to store a dead letter
 
@@ -75,6 +77,11 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
                 name: value for name, value in self._request_dict.items() if name not in CELERYS_HEADERS
             } or None
 
+    @property
+    def stalls(self) -> int:
+        """How many workers were lost with this message."""
+        return self._facts.get("stalls", 0) if self._lease is not None else 0
+
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """
         The pool starts it.
@@ -103,7 +110,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         failed, value, self._runtime = failed__retval__runtime
         if failed:
             self._runtime = self._seconds_since_accepted()  # Celery measures successes only
-            error = _cause(value)
+            error = cause_of(value)
             if isinstance(error, (SystemExit, KeyboardInterrupt)):
                 raise error
             return self.on_failure(value, return_ok=True)
@@ -128,7 +135,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
 
     def on_retry(self, exc_info: ExceptionInfo) -> None:
         """It asked to come back."""
-        error = _cause(exc_info)
+        error = cause_of(exc_info)
         if isinstance(error, Redeliver):
             self._redeliver(error, exc_info)
         else:  # Celery's own retry has sent a new message with the same id
@@ -138,18 +145,22 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
 
     def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
         """It raised, or its process died."""
-        error = _cause(exc_info)
+        error = cause_of(exc_info)
         if isinstance(error, WorkerLostError) and self._may_run_again():
             state.task_ready(self)
             self._decide(Stalled(self._failure_detail(exc_info)))
             self.reject(requeue=True)
             return None
-        if not isinstance(error, (Retry, Reject, Terminated)):
+        if isinstance(error, Reject):
+            reject: Any = error  # its stubs lack the attributes
+            self._decide(task_rejection(str(reject.reason)[:LONGEST_TEXT], requeue=reject.requeue))
+        elif not isinstance(error, (Retry, Terminated)):
             self._decide(self._ending_of_failure(error, exc_info))
         if isinstance(error, MemoryError):  # Celery would end the worker, and then the next one: it comes back
             exc_info = info_of(OutOfMemoryError(error_text(error)))
         answer = super().on_failure(exc_info, send_failed_event, return_ok)
         if self._already_cancelled and not self.acknowledged:
+            self._message.outcome = Returned()
             self.reject(requeue=True)
         return answer
 
@@ -219,7 +230,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         if error.uses_attempt:
             facts = self._failure_detail(exc_info, delay=error.delay)
         else:
-            facts = detail(delay=error.delay, runtime=self._runtime, reason=error_text(_reason(error)))
+            facts = detail(delay=error.delay, runtime=self._runtime, reason=error_text(reason_of(error)))
         if self._lease is None or self.acknowledged:
             fallback.send_copy(self, error.delay, uses_attempt=error.uses_attempt)
         self._decide(Rescheduled(round(error.delay * 1000), kind, error.uses_attempt, facts))
@@ -243,15 +254,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         return DeadLettered(reason, facts)
 
     def _failure_detail(self, exc_info: ExceptionInfo, **more: Any) -> str:
-        cause = _cause(exc_info)
-        error: BaseException = _reason(cause) if isinstance(cause, Retry) else cause
-        return detail(
-            error=error_name(error),
-            message=error_text(error)[:LONGEST_TEXT],
-            traceback=str(exc_info.traceback)[-LONGEST_TEXT:],
-            runtime=self._runtime,
-            **more,
-        )
+        return failure_detail(exc_info, self._runtime, **more)
 
 
 class PlatformRequest(Request):
@@ -279,14 +282,3 @@ def bury_malformed_headers(execute: Any) -> Any:
         return result
 
     return execute_using_pool
-
-
-def _reason(retry: Retry) -> BaseException:
-    exc: Any = retry.exc
-    return exc if isinstance(exc, BaseException) else Retry(str(retry))
-
-
-def _cause(exc_info: ExceptionInfo) -> BaseException:
-    error: Any = exc_info.exception
-    found: BaseException = error.exc if isinstance(error, ExceptionWithTraceback) else error
-    return found

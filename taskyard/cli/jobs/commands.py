@@ -18,6 +18,7 @@ from taskyard.cli.kit.common_options import (
     page_options,
 )
 from taskyard.cli.kit.exit_codes import NotFoundError, OperatorCommand
+from taskyard.cli.kit.id_prefixes import full_run_id
 from taskyard.cli.kit.output import (
     milliseconds,
     print_block,
@@ -99,6 +100,7 @@ def show(*, run_id: str, as_json: bool) -> None:
     from taskyard.beat.views import origin_of  # noqa: PLC0415 - the other verbs start without the scheduler
 
     with open_session() as session:
+        run_id = full_run_id(session, run_id)
         run = find_run(session, run_id)
         if run is None:
             raise NotFoundError(f"no run {run_id}")

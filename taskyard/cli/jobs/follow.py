@@ -13,6 +13,7 @@ from taskyard.cli.jobs.run_fields import run_filter_options
 from taskyard.cli.kit.common_options import json_option, reason_option
 from taskyard.cli.kit.durations import DurationParam
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
+from taskyard.cli.kit.id_prefixes import full_run_id
 from taskyard.cli.kit.output import milliseconds, print_json, printable
 from taskyard.cli.kit.recorded_changes import logged_bulk_change, logged_change, queue_control
 from taskyard.database.engine import open_session
@@ -38,6 +39,8 @@ def logs(*, run_id: str, attempt: int | None, follow: bool, as_json: bool) -> No
     """Print the log lines of a run, attempt by attempt."""
     if follow and as_json:
         raise click.UsageError("--follow cannot be combined with --json")
+    with open_session() as session:
+        run_id = full_run_id(session, run_id)
     if _state_of(run_id) is None:
         raise NotFoundError(f"no run {run_id}")
     if as_json:
@@ -71,6 +74,7 @@ def retry(*, run_id: str, reason: str, as_json: bool) -> None:
     from taskyard.tasks.dead_letters.redrive import NotRedrivableError, redrive  # noqa: PLC0415 - only this verb sends
 
     with open_session() as session:
+        run_id = full_run_id(session, run_id)
         run = find_run(session, run_id)
         letter = open_dead_letter_of(session, run_id)
         session.commit()  # SQLite: a read holds the write lock

@@ -1,10 +1,11 @@
 """The task that writes dead letters; it is itself retried until the row is stored."""
 
 import binascii
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
+from uuid import uuid4
 
 from pydantic import ConfigDict
 
@@ -17,6 +18,7 @@ from taskyard.history.writer.error_signatures import error_signature
 from taskyard.history.writer.truncation import ERROR_BYTES, TRACEBACK_BYTES, clean_json, clip, clip_middle
 from taskyard.settings.queues import DEAD_LETTERS
 from taskyard.tasks.declaration import task
+from taskyard.tasks.errors import InvalidPayloadError
 from taskyard.tasks.payloads import Hidden, Payload
 from taskyard.tasks.policy import Exponential, Policy
 
@@ -51,8 +53,16 @@ class BuryRun(Payload):
 
     @classmethod
     def from_wire(cls, kwargs: Mapping[str, Any]) -> Self:
-        """Make it from a message's keyword arguments; lone surrogates and NUL are replaced."""
-        return super().from_wire(clean_json(dict(kwargs), LARGEST))
+        """
+        Make it from a message's keyword arguments, whatever they are: a dead letter that is refused would be lost.
+
+        Lone surrogates and NUL are replaced; of fields of a wrong type only their text is kept.
+        """
+        cleaned = clean_json(dict(kwargs), LARGEST)
+        try:
+            return super().from_wire(cleaned)
+        except InvalidPayloadError:
+            return super().from_wire(_last_resort(cleaned))
 
 
 @task(BURY_TASK, BuryRun, queue=DEAD_LETTERS, policy=UNTIL_STORED)
@@ -99,6 +109,30 @@ def dead_letter_row(payload: BuryRun) -> DeadLetter:
         headers=clean_json(payload.headers, HEADERS_BYTES) if payload.headers else None,
         failed_at=payload.failed_at.astimezone(),
     )
+
+
+def _last_resort(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields that fit, from a dead letter of which some do not."""
+    texts = {name: str(given.get(name) or "") for name in ("run_id", "queue", "reason", "error", "message")}
+    task_name, headers, body = given.get("task"), given.get("headers"), given.get("body")
+    return {
+        **texts,
+        "run_id": texts["run_id"] or f"unknown-{uuid4()}",
+        "reason": texts["reason"] or "malformed",
+        "attempt": given["attempt"] if type(given.get("attempt")) is int else 1,
+        "task": task_name if isinstance(task_name, str) else None,
+        "headers": headers if isinstance(headers, dict) else None,
+        "body": body if isinstance(body, str) else b64encode(repr(dict(given)).encode(errors="replace")).decode(),
+        "failed_at": _moment_of(given.get("failed_at")).isoformat(),
+    }
+
+
+def _moment_of(value: Any) -> datetime:
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return datetime.now(UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _bytes_of(body: str) -> bytes:
