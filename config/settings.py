@@ -37,7 +37,7 @@ class MarketSettings(SettingsGroup):
 
     prefixes: ClassVar[tuple[str, ...]] = ("MARKET_",)
 
-    market_confirm_interval: Interval = Field(timedelta(seconds=10), description="How often predictions are confirmed")
+    market_confirm_interval: Interval = Field(timedelta(minutes=1), description="How often predictions are confirmed")
     market_confirm_attempts: int = Field(
         3, ge=1, le=1000, description="Looks for a prediction's transaction before the prediction is failed"
     )
@@ -84,7 +84,7 @@ class ReconciliationSettings(SettingsGroup):
         timedelta(hours=1), description="A global run is reported after so long, with what there is"
     )
     reconciliation_sweep_interval: Interval = Field(
-        timedelta(seconds=30), description="How often runs that lost a worker are looked for"
+        timedelta(minutes=1), description="How often runs that lost a worker are looked for"
     )
     reconciliation_retention_days: int = Field(90, ge=0, le=36_500, description="Days that reports are kept; 0: all")
     chain_provider: Literal["none", "evm", "soroban"] = Field("none", description="How positions on chain are read")

@@ -51,6 +51,7 @@ def records_timetable() -> Iterator[Entry[Any]]:
         CleanUpAudit(),
         cron(current_policy().cleanup_cron),
         is_enabled=current_settings().audit_log_retention_days > 0,
+        needs="AUDIT_LOG_RETENTION_DAYS above 0",
         note="Deletes records that are older than AUDIT_LOG_RETENTION_DAYS",
     )
 

@@ -20,5 +20,6 @@ def entries() -> Iterator[Entry[Any]]:
         VerifyBackup(),
         VERIFY_BACKUPS,
         is_enabled=settings.backup_profiles is not None or settings.backup_dump_path is not None,
+        needs="BACKUP_PROFILES or BACKUP_DUMP_PATH",
         note="Restores the newest backup of every profile",
     )

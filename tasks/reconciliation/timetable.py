@@ -27,6 +27,7 @@ def entries() -> Iterator[Entry[Any]]:
         Reconcile(type="global"),
         reconcile_markets(),
         is_enabled=current_settings(ReconciliationSettings).reconciliation_enabled,
+        needs="RECONCILIATION_ENABLED=true",
         overlap="skip",
         note="Compares all markets with the chain",
     )

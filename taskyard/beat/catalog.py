@@ -169,6 +169,15 @@ def apply(session: Session, row: Schedule, definition: Definition, by: str) -> b
     before = definition_of(row)
     if before == definition:
         return False
+    apply_definition(row, definition)
+    if series_key(before) != series_key(definition):
+        row.cursor = max(row.cursor, database_now(session))
+    touch(session, row, by)
+    return True
+
+
+def apply_definition(row: Schedule, definition: Definition) -> None:
+    """Copy a checked definition into a row, without numbering the change."""
     row.task, row.args = definition.task, dict(definition.args)
     row.kind, row.expression, row.zone = definition.kind, definition.expression, definition.zone
     row.jitter_ms = definition.jitter // MS
@@ -176,10 +185,6 @@ def apply(session: Session, row: Schedule, definition: Definition, by: str) -> b
     row.misfire, row.misfire_limit = definition.misfire, definition.misfire_limit
     row.overlap, row.note = definition.overlap, definition.note
     row.priority = int(definition.priority)
-    if series_key(before) != series_key(definition):
-        row.cursor = max(row.cursor, database_now(session))
-    touch(session, row, by)
-    return True
 
 
 def touch(session: Session, row: Schedule, by: str) -> None:

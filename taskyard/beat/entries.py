@@ -50,7 +50,8 @@ class Entry[M: Payload]:
     task: TypedTask[..., M]
     payload: M
     when: When
-    is_enabled: bool = True  # False: as if it were not declared, so an existing one is retired
+    is_enabled: bool = True  # False: it is not saved, an existing one is retired; `schedules ls` lists it as disabled
+    needs: str = ""  # the settings that enable it, for that listing
     jitter: timedelta = timedelta(0)
     misfire: Misfire = "run_once"
     misfire_limit: int = 1

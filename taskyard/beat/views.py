@@ -1,6 +1,6 @@
 """Read-only views of schedules: state, next slots, last outcome."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,9 +8,10 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select
 
-from taskyard.beat.catalog import database_now, definition_of, find, series_of
+from taskyard.beat.catalog import CODE, apply_definition, database_now, definition_of, find, series_of
 from taskyard.beat.definitions import Definition
 from taskyard.beat.engine.planning import shift_of
+from taskyard.beat.entries import Entry
 from taskyard.beat.models import Schedule, ScheduleFire
 from taskyard.beat.timing.describe import timing_text
 from taskyard.history.models import Run
@@ -19,7 +20,7 @@ from taskyard.tasks.sending import find_task
 
 NEXT = 5  # slots that a preview shows
 MASKED = "***"
-STATES = ("active", "paused", "retired", "done")
+STATES = ("active", "paused", "retired", "done", "disabled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class ScheduleView:
     next: list[datetime]  # due times, its shift included
     last_outcome: str | None  # state of its last run, or of its last fire; None: never fired
     last_lag_ms: int | None
+    needs: str = ""  # settings that a disabled entry of the code needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,16 @@ class FireView:
     outcome: str
 
 
-def list_schedules(session: Session, count: int = 1) -> list[ScheduleView]:
-    """Return all schedules by name, each with its next slots."""
+def list_schedules(session: Session, entries: Iterable[Entry[Any]] = (), count: int = 1) -> list[ScheduleView]:
+    """Return all schedules by name, each with its next slots; `entries` of the code that are off are `disabled`."""
+    off = {entry.name: entry for entry in entries if not entry.is_enabled}
     rows = session.exec(select(Schedule).order_by(col(Schedule.name))).all()
+    rows = [row for row in rows if row.name not in off or row.retired_at is None]
     outcomes = _outcomes(session, rows)
     now = database_now(session)
-    return [_view(row, outcomes.get(str(row.last_run_id)), now, count) for row in rows]
+    views = [_view(row, outcomes.get(str(row.last_run_id)), now, count) for row in rows]
+    views += [_disabled(off[name], now) for name in off.keys() - {row.name for row in rows}]
+    return sorted(views, key=lambda view: view.schedule.name)
 
 
 def show_schedule(session: Session, name: str) -> ScheduleView:
@@ -119,6 +125,14 @@ def shown_args(task: str, args: dict[str, Any]) -> dict[str, Any]:
         return find_task(task).payload.from_wire(args).shown()
     except (UnknownTaskError, InvalidPayloadError):
         return dict.fromkeys(args, MASKED)
+
+
+def _disabled(entry: Entry[Any], now: datetime) -> ScheduleView:
+    """Return what code would schedule if its settings were given."""
+    definition = entry.definition()
+    row = Schedule(name=entry.name, owner=CODE, task=definition.task, kind=definition.kind, expression="", cursor=now)
+    apply_definition(row, definition)
+    return ScheduleView(row, "disabled", timing_text(row.kind, row.expression, row.zone), [], None, None, entry.needs)
 
 
 def _outcomes(session: Session, rows: Sequence[Schedule]) -> dict[str, tuple[str, int | None]]:

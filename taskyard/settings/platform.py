@@ -148,7 +148,7 @@ class Settings(SettingsGroup):
     webhook_breaker_open: Seconds = Field(
         timedelta(seconds=30), description="First pause of an open breaker; doubles up to 30 minutes"
     )
-    webhook_sweep_interval: Interval = Field(timedelta(seconds=30), description="How often the sweeper looks")
+    webhook_sweep_interval: Interval = Field(timedelta(minutes=1), description="How often the sweeper looks")
     webhook_event_retention_days: int = Field(
         30, ge=0, le=36_500, description="Days that events without deliveries are kept; 0 keeps all"
     )

@@ -100,7 +100,7 @@ def test_a_preview_shows_slots_and_saves_nothing(command: Command) -> None:
     ("words", "says"),
     [
         ((*TASK, "--cron", "0 0 1--100000000 * *"), "'1--100000000' is not a value, range or step"),
-        ((*TASK, "--cron", "61 * * * *"), "bad minute"),
+        ((*TASK, "--cron", "61 * * * *"), "61 is not between 0 and 59"),
         (("--task", "no.such", "--every", "5m"), "unknown task 'no.such'"),
         (("--task", mark.name, "--every", "5m"), "label: Field required"),
         ((*TASK[:2], "--args", '{"label": 5}', "--every", "5m"), "label: Input should be a valid string"),

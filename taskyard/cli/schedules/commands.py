@@ -9,6 +9,7 @@ import click
 from taskyard.beat import catalog
 from taskyard.beat.definitions import check_times, checked
 from taskyard.beat.manual import run_now
+from taskyard.beat.timetable import timetable
 from taskyard.beat.views import STATES, ScheduleView, list_fires, list_schedules, preview, show_schedule
 from taskyard.cli.kit.common_options import TimeParam, check_confirmed, destructive_options, json_option, reason_option
 from taskyard.cli.kit.output import milliseconds, print_facts, print_json
@@ -58,7 +59,7 @@ def group() -> None:
 def ls(*, owner: str | None, state: str | None, as_json: bool) -> None:
     """List schedules, sorted by name."""
     with open_session() as session:
-        views = list_schedules(session)
+        views = list_schedules(session, timetable(current_app().domains))
     views = [v for v in views if (owner is None or v.schedule.owner == owner) and (state is None or v.state == state)]
     if as_json:
         print_json({"items": [facts_of(view) for view in views]})
@@ -210,7 +211,8 @@ def _row(view: ScheduleView) -> tuple[Any, ...]:
     following = view.next[0] if view.next else None
     counted = (row.fired, row.skipped, row.missed)
     lag = milliseconds(view.last_lag_ms)
-    return row.name, view.when, row.task, row.owner, view.state, following, view.last_outcome, lag, *counted
+    outcome = f"needs {view.needs}" if view.needs else view.last_outcome
+    return row.name, view.when, row.task, row.owner, view.state, following, outcome, lag, *counted
 
 
 def _say(what: str, name: str, *, as_json: bool) -> None:

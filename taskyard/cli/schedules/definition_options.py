@@ -156,6 +156,7 @@ def facts_of(view: ScheduleView) -> dict[str, Any]:
         "name": row.name,
         "when": view.when,
         "state": view.state,
+        "needs": view.needs or None,
         "owner": row.owner,
         "task": row.task,
         "args": shown_args(row.task, row.args),

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache, partial
 from uuid import UUID, uuid4
 
 from sqlalchemy import bindparam, select, update
@@ -86,7 +87,7 @@ class SqlDeliveryStore:
     def __init__(self, open_session: Callable[[], Session], settings: Settings) -> None:
         self._open_session = open_session
         self._settings = settings
-        self._vault = open_vault(settings)
+        self._vault = cache(partial(open_vault, settings))  # only sending needs the keys; sweeps run without
         self._known: dict[UUID, _CachedSecrets] = {}
         self._claims = GroupCommitter(self._claim_all)
         self._records = GroupCommitter(self._record_all)
@@ -223,9 +224,9 @@ class SqlDeliveryStore:
         if known is None or known.version != endpoint.updated_at:
             if len(self._known) >= SECRET_CACHE_SIZE:
                 self._known.clear()
-            secrets = active_secrets(session, self._vault, endpoint.id, now)
+            secrets = active_secrets(session, self._vault(), endpoint.id, now)
             known = self._known[endpoint.id] = _CachedSecrets(
-                endpoint.updated_at, secrets, open_headers(self._vault, endpoint)
+                endpoint.updated_at, secrets, open_headers(self._vault(), endpoint)
             )
         active = [secret for secret, expires_at in known.secrets if expires_at is None or expires_at > now]
         return active, known.extra_headers
