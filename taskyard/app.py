@@ -74,12 +74,13 @@ class Taskyard(PlatformApp):
         from taskyard.broker.worker.signal_handlers import SoftSignals  # noqa: PLC0415 - as above
         from taskyard.history.writer.bootstep import AuditWriter  # noqa: PLC0415 - as above
         from taskyard.monitor.in_worker import WorkerMonitor  # noqa: PLC0415 - as above
+        from taskyard.tasks.platform_worker import PlatformWorker  # noqa: PLC0415 - as above
         from taskyard.tasks.slot_shares import SlotShares  # noqa: PLC0415 - as above
         from taskyard.tasks.start_checks import StartCheck  # noqa: PLC0415 - as above
 
         self.steps["worker"].update({AuditWriter, SlotShares, SoftSignals, WorkerMonitor, StartCheck})
         use_portable_errors()  # before the pool makes its processes
-        return super().Worker
+        return self.subclass_with_self(PlatformWorker)
 
     def send_task(  # type: ignore[override]  # Celery's options pass through
         self, name: str, args: Any = None, kwargs: Any = None, **options: Any

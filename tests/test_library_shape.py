@@ -13,13 +13,12 @@ CLOCKS = {"monotonic", "now", "perf_counter", "time", "today", "utc_now", "utcno
 ROLE = "a file of this name has the same role in each domain"
 NOUN = "the command line has a module for each noun, named as what it shows"
 SHARED_MODULES = {
-    "client": "one of Redis, one of HTTP: each is the client of the server that its folder names",
     "commands": "each folder of the command line has one, with the verbs of its group",
     "dead_letters": "the rows in history, and the task that writes and redrives them in tasks",
     "doctor": NOUN,
-    "endpoints": NOUN,
     "engine": "the database's engine, as SQLAlchemy calls it; the folder of the scheduler's loop",
     "errors": ROLE,
+    "flows": NOUN,
     "handlers": ROLE,
     "loading": "each reads what its folder works with: settings, schedules",
     "metrics": ROLE,
@@ -29,7 +28,7 @@ SHARED_MODULES = {
     "pools": NOUN,
     "queries": ROLE,
     "queues": NOUN,
-    "sending": "of a task by name; of a delivery on the command line, beside `webhooks send`",
+    "retention": ROLE,
     "store": ROLE,
     "tables": "of the database; printed ones",
     "tasks": ROLE,
@@ -37,9 +36,7 @@ SHARED_MODULES = {
     "transport": "kombu looks for a class Transport in a module transport, which is in the folder about it",
     "webhooks": NOUN,
 }
-SHARED_CLASSES = {
-    "DeliveryStore": "a Protocol of what the handlers need, and the class on SQL that has it",
-}
+SHARED_CLASSES: dict[str, str] = {}
 
 
 def library() -> dict[str, Path]:

@@ -1,5 +1,6 @@
 """A worker does not start with tasks that cannot run, or settings that none of its tasks could use."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,8 +44,8 @@ def check(given: dict[str, str], queues: list[str] | None = None) -> None:
         ({"WEBHOOK_CA_FILE": __file__}, "no certificate in PEM"),
         ({"CHAIN_PROVIDER": "evm"}, "needs CHAIN_RPC_URL and CHAIN_CONTRACT"),
         ({"CHAIN_PROVIDER": "evm", "CHAIN_RPC_URL": "https://n", "CHAIN_CONTRACT": "0x1"}, "CHAIN_CONTRACT: an EVM"),
-        ({"BACKUP_PROFILES": "/no/such"}, "BACKUP_PROFILES: /no/such is no folder"),
-        ({"BACKUP_PG_BIN": __file__}, "BACKUP_PG_BIN: .* is no folder"),
+        ({"BACKUP_PROFILES": "/no/such"}, "BACKUP_PROFILES: /no/such is not a folder"),
+        ({"BACKUP_PG_BIN": __file__}, "BACKUP_PG_BIN: .* is not a folder"),
         ({"BACKUP_EPHEMERAL_DB_URL": "mysql://h/d"}, "BACKUP_EPHEMERAL_DB_URL: not a PostgreSQL URL"),
         ({"BACKUP_LIVE_DB_URLS": "sqlite:///a.db,prod"}, "BACKUP_LIVE_DB_URLS: not a PostgreSQL URL"),
         ({"BACKUP_SLACK_WEBHOOK_URL": "https://hooks.example/x"}, "WEBHOOK_SECRET_KEYS is not set"),
@@ -109,3 +110,15 @@ def test_a_worker_with_such_a_task_does_not_start() -> None:
     assert ended.stderr.splitlines()[-1].startswith(
         "Error: async def, which only Taskyard's own @task awaits: plain.waits;"
     )
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet", "celery.concurrency.gevent:TaskPool"])
+def test_a_pool_of_green_threads_is_refused_before_anything_starts(pool: str, tmp_path: Path) -> None:
+    start = f"from tasks.app import app; app.Worker(pool={pool!r}).start()"
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-c", start], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert ended.returncode == 1
+    assert "is not supported: leases and shutdown rely on real threads" in ended.stderr
+    assert "use -P threads, or async def handlers in the asyncio pool" in ended.stderr
