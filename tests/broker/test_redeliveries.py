@@ -135,7 +135,13 @@ class Queued:
     """What the gate reads of a request."""
 
     def __init__(self, name: str, stalls: int = 0) -> None:
-        self.name, self.stalls = name, stalls
+        self.name, self.stalls, self.is_held = name, stalls, False
+
+    def hold_back(self) -> None:
+        self.is_held = True
+
+    def let_go(self) -> None:
+        self.is_held = False
 
 
 def test_a_suspect_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +159,7 @@ def test_a_suspect_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         running.discard(one)
         gate.release()
         assert started == expected
+        assert [each.name for each in requests if each.is_held] == ["d"] * ("d" not in started and "b" in started)
 
 
 @pytest.mark.parametrize("pool", ["threads", "custom"])

@@ -76,6 +76,28 @@ class LeaseManager:
             self._wake_sender()
         return True
 
+    def hold_back(self, delivery_tag: str) -> None:
+        """
+        Say that a message waits for its turn in this worker, whose death is then not counted as a stall of it.
+
+        Raises:
+            redis.RedisError: The server is away.
+        """
+        lease = self._leases.get(delivery_tag)
+        if lease is not None:
+            self._client.hset(self.space.message(lease.tag), "h", lease.number)
+
+    def let_go(self, delivery_tag: str) -> None:
+        """
+        End a `hold_back` before the message runs: from here on the worker's death counts.
+
+        Raises:
+            redis.RedisError: The server is away.
+        """
+        lease = self._leases.get(delivery_tag)
+        if lease is not None:
+            self._client.hdel(self.space.message(lease.tag), "h")
+
     def mark_dispatched(self, delivery_tag: str) -> None:
         """Note that a pool process has it and may have started it."""
         with self._lock:

@@ -6,7 +6,7 @@
 --
 -- <prefix>message:<tag>    hash     one message: m payload, q queue, p priority, g group, i run id, n nonce of the put, t put at (ms),
 --                                   w waits since (ms), if not since it was put,
---                                   a attempt, r retries, s stalls, d number of the lease, l who took it last, k dedup key, c cancelled by,
+--                                   a attempt, r retries, s stalls, d number of the lease, l who took it last, h number of the lease under which its worker holds it back, k dedup key, c cancelled by,
 --                                   x 1 if the run has other messages (copies in other queues), v 1 if it was rejected and requeued,
 --                                   b tag of the dead message that this dead letter reports, fr/ff/ft reason, facts and time (ms) of its death
 -- <prefix>waiting:<queue>  zset     tag -> position; messages without a group
@@ -143,9 +143,11 @@ local function bury(queue, tag, reason, facts)
 end
 
 -- A lease ended without an answer: back to the head of the queue, or dead after more than max_stalls. A dead letter waits for ever.
+-- A message that its worker held back had no part in the worker's death, so nothing is counted.
 local function stall(queue, tag, max_stalls, reason, facts)
   local mk = message(tag)
-  local stalls = call('HINCRBY', mk, 's', 1)
+  local held = call('HMGET', mk, 'h', 'd')
+  local stalls = call('HINCRBY', mk, 's', held[1] and held[1] == held[2] and 0 or 1)
   local fields = call('HMGET', mk, 'i', 'a', 'p', 'g', 'b', 'l')
   event(EVENT.stalled, fields[1], queue, fields[2], cjson.encode({ stalls = stalls, reason = reason, worker = fields[6] or nil }))
   if max_stalls >= 0 and stalls > max_stalls and not fields[5] then

@@ -52,6 +52,10 @@ class Keyspace(NamedTuple):
     prefix: str
     writes_events: bool  # to the stream that the audit reads
 
+    def message(self, tag: str) -> str:
+        """Return the key of a message; what it holds is listed at the head of prelude.lua."""
+        return f"{self.prefix}message:{tag}"
+
 
 @cache
 def script(name: ScriptName) -> LuaScript:

@@ -82,6 +82,16 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
         """How many workers were lost with this message."""
         return self._facts.get("stalls", 0) if self._lease is not None else 0
 
+    def hold_back(self) -> None:
+        """Wait for a turn in this worker: its death is not counted as a stall of this message."""
+        if self._lease is not None:
+            self._message.channel.leases.hold_back(self._tag)
+
+    def let_go(self) -> None:
+        """Run soon: from here on the worker's death counts."""
+        if self._lease is not None:
+            self._message.channel.leases.let_go(self._tag)
+
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """
         The pool starts it.

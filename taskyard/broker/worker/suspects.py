@@ -16,7 +16,8 @@ class SuspectGate:
     Stands before a pool whose tasks share one process: threads, coroutines.
 
     A suspect starts when nothing else runs, and nothing starts beside it. So that one long task cannot idle all slots,
-    either side waits for the other at most `PATIENCE`; but two suspects never run together.
+    either side waits for the other at most `PATIENCE`; but two suspects never run together. The broker knows which
+    suspects wait: the death of the worker is not counted against them.
     """
 
     def __init__(self, dispatch: Any, patience: float = PATIENCE) -> None:
@@ -32,6 +33,8 @@ class SuspectGate:
             self._dispatch(request)
             return
         self._waiting.append((request, monotonic()))
+        if _is_suspect(request):
+            request.hold_back()
         self.release()
 
     def release(self) -> None:
@@ -39,9 +42,11 @@ class SuspectGate:
         if self._suspect is not None and self._suspect not in state.reserved_requests:
             self._suspect = None
         while self._waiting and self._may_start(*self._waiting[0]):
-            request, _ = self._waiting.popleft()
+            request, _ = self._waiting[0]
             if _is_suspect(request):
+                request.let_go()
                 self._suspect = request
+            self._waiting.popleft()
             self._dispatch(request)
 
     def _may_start(self, request: Any, came_at: float) -> bool:
