@@ -35,7 +35,7 @@ class SuspectGate:
         self._waiting.append((request, monotonic()))
         if _is_suspect(request):
             request.hold_back()
-        self.release()
+        # It starts in the next turn at the earliest: by then all that were taken with it are held back.
 
     def release(self) -> None:
         """Dispatch those whose turn has come; called in each turn of the loop."""
