@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pydantic import SecretStr
@@ -16,6 +17,7 @@ from sqlmodel import Session
 
 from taskyard.beat.engine.leadership import current_leader
 from taskyard.broker.admin.queue_control import QueueControl
+from taskyard.domain import Domain
 from taskyard.findings import Finding
 from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
 from taskyard.history.queries.runs import RunFilter
@@ -70,6 +72,8 @@ def examine(client: Redis, engine: Engine, settings: Settings) -> list[Finding]:
 def _findings(name: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
     try:
         return list(check())
+    except ImportError as error:
+        return [Finding(name, "fault", str(error), "correct the domain's manifest")]
     except (RedisError, SQLAlchemyError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         fix = "check DATABASE_URL, and that the server runs" if isinstance(error, SQLAlchemyError) else _BROKER_FIX
@@ -103,8 +107,12 @@ def _examinations(client: Redis, engine: Engine, settings: Settings) -> dict[str
         "settings": _settings,
         "audit": lambda: _audit(client, settings),
         "runs": lambda: _runs(client, engine, settings),
-        "domains": _domains,
+        **{f"domain {domain.name}": partial(_domain, domain) for domain in current_app().domains if domain.checks},
     }
+
+
+def _domain(domain: Domain) -> Iterator[Finding]:
+    yield from domain.load("checks")()
 
 
 def _broker(client: Any) -> Iterator[Finding]:
@@ -249,12 +257,6 @@ def _runs(client: Redis, engine: Engine, settings: Settings) -> Iterator[Finding
         )
     else:
         yield Finding("runs", "ok", "recent unfinished runs are in the broker")
-
-
-def _domains() -> Iterator[Finding]:
-    for domain in current_app().domains:
-        if checks := domain.load("checks"):
-            yield from checks()
 
 
 def _clock(name: str, there: datetime) -> Finding:

@@ -62,6 +62,8 @@ def filled(words: tuple[str, ...]) -> list[str]:
             values += [param.opts[0], value_for(param)]
     if words == ("schedules", "preview"):
         values = ["--every", "5m"]
+    if words == ("webhooks", "endpoints", "edit"):
+        values += ["--rate", "5"]
     if words == ("jobs", "ls"):
         values += ["--limit", "5"]
     return values

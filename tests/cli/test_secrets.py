@@ -39,11 +39,13 @@ CHANGING = {  # the fixture runs them too; their own tests look at what they pri
     *("webhooks rotate-secret", "webhooks send-test"),
     *(f"queues {verb}" for verb in ("drain", "limit", "move", "pause", "promote", "remove", "resume")),
     *(f"schedules {verb}" for verb in ("add", "edit", "pause", "resume", "rm", "run")),
-    *(f"webhooks endpoints {verb}" for verb in ("add", "disable", "enable", "rm")),
+    *(f"webhooks endpoints {verb}" for verb in ("add", "disable", "edit", "enable", "rm")),
+    *(f"flows {verb}" for verb in ("approve", "cancel", "resume", "retry-step", "skip")),
 }
 CODES = {  # of verbs that have nothing to show here
     "backups profiles": 2,
     "backups show": 3,
+    "flows show": 2,
     "recon drifts": 3,
     "recon report": 3,
     "doctor": 1,  # no beat, no consumer

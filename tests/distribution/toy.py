@@ -104,12 +104,12 @@ def entries():
 from sqlmodel import func, select
 
 from shop.parcels.models import Parcel
-from taskyard.gauges import Figure
+from taskyard.gauges import GaugeSample
 from taskyard.findings import Finding
 
 
 def figures(session):
-    yield Figure("shop_parcels", "Parcels", float(session.exec(select(func.count(Parcel.id))).one()))
+    yield GaugeSample("shop_parcels", "Parcels", float(session.exec(select(func.count(Parcel.id))).one()))
 
 
 def findings():

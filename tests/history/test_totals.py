@@ -144,10 +144,11 @@ def letters(app_database: Database, run_id: str | None = None) -> int:
 
 
 def keys(valkey: Server) -> set[str]:
-    """The broker's keys but for the event stream and who listens."""
+    """The broker's keys of messages; not what belongs to queues, kombu's bindings, or results that expire."""
+    others = ("events", "consumers:", "limits:", "_kombu.", "celery-task-meta-")
     with valkey.client() as client:
         names = {str(name) for name in client.scan_iter("taskyard:*", count=1000)}
-    return {name for name in names if not name.startswith(("taskyard:events", "taskyard:consumers:"))}
+    return {name for name in names if not name.startswith(tuple(f"taskyard:{other}" for other in others))}
 
 
 def events_left(valkey: Server) -> int:

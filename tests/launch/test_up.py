@@ -63,7 +63,11 @@ def up(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Up]:
 def test_a_worker_is_killed_and_up_is_ended_and_no_task_is_lost_or_run_twice(
     up: Up, tmp_path: Path, slots: int, waiting: int
 ) -> None:
-    """A SIGKILL runs the tasks of its slots again elsewhere, a SIGTERM runs none twice."""
+    """
+    A SIGKILL runs the tasks of its slots again, a SIGTERM runs none twice.
+
+    What lost its worker runs alone: the first of them here, the others when it has ended.
+    """
     url = up.wait_says("up.valkey")["url"]
     use_broker(url)
     client = redis.Redis.from_url(url)
@@ -80,9 +84,8 @@ def test_a_worker_is_killed_and_up_is_ended_and_no_task_is_lost_or_run_twice(
     os.kill(up.pid_of("io-1"), signal.SIGKILL)
     up.wait_says("process.started", count=2, process="io-1")
     wait_for(lambda: control.counts("celery").consumers == 2, LIMIT, "it listens again", up.tail)
-    wait_for(lambda: len(numbers(tmp_path / "started")) >= 3 * slots, LIMIT, "its tasks run again", seen)
-    starts = sorted(Counter(numbers(tmp_path / "started")).values())
-    assert slots == 2 or starts == [1] * slots + [2] * slots
+    wait_for(lambda: len(numbers(tmp_path / "started")) > 2 * slots, LIMIT, "one of its tasks runs again", seen)
+    assert sorted(Counter(numbers(tmp_path / "started")).values()) == [1] * (2 * slots - 1) + [2]
 
     for number in range(waiting):
         hold.delay(folder=str(tmp_path), number=2 * slots + number)
@@ -90,10 +93,10 @@ def test_a_worker_is_killed_and_up_is_ended_and_no_task_is_lost_or_run_twice(
     server = up.pid_of("valkey")
     up.signal(signal.SIGTERM)
     wait_for(lambda: up.says("process.exited", process="beat"), LIMIT, "beat is ended first", up.tail)
-    wait_for(lambda: control.counts("celery").active == 2 * slots, LIMIT, "only what runs is left", up.tail)
-    assert control.counts("celery").waiting == waiting
+    wait_for(lambda: control.counts("celery").active == slots + 1, LIMIT, "only what runs is left", up.tail)
+    assert control.counts("celery").waiting == waiting + slots - 1
     (tmp_path / "go").touch()
-    wait_for(lambda: len({*numbers(tmp_path / "ended")}) == 2 * slots, LIMIT, "what ran has ended", up.tail)
+    wait_for(lambda: len({*numbers(tmp_path / "ended")}) == slots + 1, LIMIT, "what ran has ended", up.tail)
     assert up.wait_ended() == 0, up.tail()
     assert len({*numbers(tmp_path / "started")}) == 2 * slots, "the rest did not start"
     assert psutil.pid_exists(server) is False

@@ -75,7 +75,7 @@ def test_the_slot_of_a_coroutine_that_swallows_its_cancellation_is_free_for_othe
     run.revoke(terminate=True)
     assert platform.wait_notes("end") == ["next"]
     assert platform.notes("swallowed") == ["stubborn"]
-    assert "odd.resist goes on though it was cancelled" in worker.tail()
+    assert "odd.resist continues though it was cancelled" in worker.tail()
     platform.records.set("go", 1)
     platform.wait_done()
 

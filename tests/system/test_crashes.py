@@ -188,7 +188,7 @@ def answers_of(platform: WebhookPlatform, delivery: UUID) -> list[tuple[str | No
 
 def messages_in(platform: WebhookPlatform) -> int:
     with Redis.from_url(platform.broker.url) as client:
-        return QueueControl(client).counts("webhook-deliveries").waiting
+        return sum(QueueControl(client).counts(queue).waiting for queue in ("webhook-deliveries", "webhook-slow"))
 
 
 def assert_each_arrived_once(platform: WebhookPlatform, receiver: Receiver, number: int) -> None:

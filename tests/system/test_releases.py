@@ -24,9 +24,9 @@ from tests.waiting import wait_for
 from tests.webhooks.receivers import Captured, Receiver, Reply
 from tests.workers import ROOT
 
-# A landed state with the schema of revision 0007, other scripts in the broker, and Celery's own path to the pool.
-LAST_RELEASE = "5efeafeb3f00"
-QUEUE = "webhook-deliveries"
+# A landed state from just before 0.2.0: the first with the tables of that release.
+LAST_RELEASE = "88d556e"
+QUEUES = ("webhook-deliveries", "webhook-slow")  # a delivery may move from one to the other: its first run is cancelled
 OF_EACH = 20  # deliveries that each release enqueues; each fails once, so that one release's retry is the other's task
 REQUESTS = OF_EACH * 2 * 2
 THINKING = 0.2  # seconds of the receiver: a worker would have to stand still for two to miss one release's messages
@@ -62,22 +62,24 @@ def test_old_and_new_workers_share_the_work_and_the_old_one_ends_in_the_middle(
     receiver.decides(fails_once())
     with Redis.from_url(platform.broker.url) as client:
         control = QueueControl(client)
-        control.pause(QUEUE)
+        for queue in QUEUES:
+            control.pause(queue)
         old = platform.worker("old", slots=2, root=last_release)
         by_old = emit_with(last_release)
         by_new = platform.emit(OF_EACH)
         old.ready()  # before the other starts, so that it writes the audit until it ends
         platform.worker("new", slots=2).ready()
-        control.resume(QUEUE)
+        for queue in QUEUES:
+            control.resume(queue)
 
         receiver.wait_for(REQUESTS - 8, timeout=LIMIT)  # each has four requests or so to go
         old.term()
         assert old.container.wait_ended(LIMIT) == 0
         platform.wait_for_states(delivered=OF_EACH * 2)
 
-        wait_for(lambda: len(endings(platform)) == OF_EACH * 2, LIMIT, "the audit knows how all ended")
+        wait_for(lambda: endings(platform)["succeeded"] == OF_EACH * 2, LIMIT, "the history knows how all ended")
         assert client.xlen(f"{stream_key('taskyard:')}:refused") == 0, "each writer can write what both tell"
-    assert set(endings(platform)) == {("succeeded", 2)}
+    assert set(endings(platform)) <= {"succeeded", "cancelled"}
     assert Counter(request.webhook_id for request in receiver.requests) == dict.fromkeys(by_old + by_new, 2)
     assert platform.dead_letters() == []
     pairs = who_ran_whose(platform, old_ones={platform.delivery_of(event_id) for event_id in by_old})
@@ -104,11 +106,10 @@ def emit_with(release: Path) -> list[str]:
     return said.stdout.split()
 
 
-def endings(platform: WebhookPlatform) -> list[tuple[str, int]]:
-    """State and attempts of each run that has ended."""
+def endings(platform: WebhookPlatform) -> Counter[str]:
+    """How many runs have ended in which state."""
     with platform.database.session() as session:
-        runs = session.scalars(select(Run).where(col(Run.finished_at).is_not(None)))
-        return [(run.state, run.attempts) for run in runs]
+        return Counter(session.scalars(select(Run.state).where(col(Run.finished_at).is_not(None))))
 
 
 def who_ran_whose(platform: WebhookPlatform, old_ones: set[UUID]) -> set[tuple[str, str | None]]:

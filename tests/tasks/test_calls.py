@@ -46,6 +46,7 @@ def test_our_options_travel_in_one_header_and_celerys_stay() -> None:
         "max_attempts": 2,
         "user_id": "ann",
         "lifo": True,
+        "delay_ms": 3000,
     }
     assert (made["countdown"], made["priority"]) == (3, 5)
 
