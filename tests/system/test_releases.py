@@ -32,6 +32,7 @@ REQUESTS = OF_EACH * 2 * 2
 THINKING = 0.2  # seconds of the receiver: a worker would have to stand still for two to miss one release's messages
 EMIT = """
 import sys
+import tasks.app
 from taskyard.database.engine import open_session
 from taskyard.webhooks.outbox import emit
 for number in range(int(sys.argv[1])):
