@@ -110,7 +110,7 @@ def emit_with(release: Path) -> list[str]:
 def endings(platform: WebhookPlatform) -> Counter[str]:
     """How many runs have ended in which state."""
     with platform.database.session() as session:
-        return Counter(session.scalars(select(Run.state).where(col(Run.finished_at).is_not(None))))
+        return Counter(session.scalars(select(col(Run.state)).where(col(Run.finished_at).is_not(None))))
 
 
 def who_ran_whose(platform: WebhookPlatform, old_ones: set[UUID]) -> set[tuple[str, str | None]]:
