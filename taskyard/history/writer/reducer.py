@@ -154,7 +154,8 @@ def _apply_to_attempt(attempt: AttemptRow, event: AuditEvent) -> None:
         if event.id > attempt.started_event:
             attempt.started_event = event.id
             attempt.worker, attempt.pid = event.text("worker"), _pid(event)
-    if event.kind == "stalled" and not attempt.started_event:  # it died before its start was written
+    is_newest = event.kind == "stalled" and attempt.executions[-1]["event"] == event.id
+    if is_newest and not attempt.started_event:  # it died before its start was written
         attempt.worker = event.text("worker")
     if event.kind == "snoozed" and event.id > attempt.last_snooze:
         attempt.last_snooze = event.id
