@@ -1,6 +1,7 @@
 """Enqueue by name, or many at once; a single typed task has `.delay()` and `.enqueue()` of its own."""
 
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import shorten
 from typing import Any, Unpack
 
 from taskyard.broker.transport.bulk_publish import copies_of, fixed_options
@@ -13,6 +14,8 @@ from taskyard.tasks.errors import UnknownTaskError
 from taskyard.tasks.option_checks import check_queue
 from taskyard.tasks.payloads import Payload
 from taskyard.tasks.platform_task import PlatformTask
+
+LONGEST_LIST = 700  # characters of the names of known tasks in an error
 
 
 def find_task(name: str) -> PlatformTask:
@@ -31,7 +34,7 @@ def find_task(name: str) -> PlatformTask:
     if name not in known:
         raise UnknownTaskError(
             f"unknown task {name!r} (if a module of yours declares it, give that: celery -A module); "
-            f"known: {', '.join(sorted(known))}"
+            f"known: {shorten(', '.join(sorted(known)), LONGEST_LIST, placeholder=' ...')}"
         )
     return known[name]
 
