@@ -16,7 +16,7 @@ from time import monotonic, process_time
 from bench.databases import durable_database
 from scripts.standins.soroban_node import CONTRACT, StandinNode, account
 from tasks.markets.models import Market, Prediction
-from tasks.reconciliation.models import MarketLine, Report
+from tasks.reconciliation.models import MarketLine, ReconciliationReport
 from tests.app_broker import use_broker
 from tests.databases import Database, Kind
 from tests.markets.market_platform import MarketPlatform, environment
@@ -73,7 +73,7 @@ def reconciliation(markets: int, workers: int) -> float:
         platform.send("reconciliation.reconcile", {"type": "global"})
         wait_for(lambda: platform.count(MarketLine, state="done"), LIMIT, "the first market is compared")
         begin = monotonic()
-        wait_for(lambda: platform.count(Report, state="completed"), LIMIT, "the report is complete")
+        wait_for(lambda: platform.count(ReconciliationReport, state="completed"), LIMIT, "the report is complete")
         took = monotonic() - begin
         if platform.count(MarketLine, status="ok") != markets:
             raise RuntimeError("not every market was compared")

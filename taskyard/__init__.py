@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from taskyard.tasks.reporting import progress
     from taskyard.tasks.sending import enqueue_many, find_task, send
     from taskyard.tasks.start_checks import before_work
-    from taskyard.webhooks.outbox import emit
+    from taskyard.webhooks.outbox import EmitEvent, emit
 
 _HOMES = {
     "taskyard.app": ("Taskyard",),
@@ -55,7 +55,7 @@ _HOMES = {
     "taskyard.tasks.reporting": ("progress",),
     "taskyard.tasks.sending": ("enqueue_many", "find_task", "send"),
     "taskyard.tasks.start_checks": ("before_work",),
-    "taskyard.webhooks.outbox": ("emit",),
+    "taskyard.webhooks.outbox": ("EmitEvent", "emit"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -66,6 +66,7 @@ __all__ = [
     "CallOptions",
     "CommandGroup",
     "Domain",
+    "EmitEvent",
     "Exponential",
     "Flow",
     "FlowRun",

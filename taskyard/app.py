@@ -72,13 +72,13 @@ class Taskyard(PlatformApp):
         """Celery's worker with our steps, which only a worker's process imports."""
         from taskyard.broker.worker.portable_errors import use_portable_errors  # noqa: PLC0415 - as above
         from taskyard.broker.worker.signal_handlers import SoftSignals  # noqa: PLC0415 - as above
-        from taskyard.history.writer.bootstep import AuditWriter  # noqa: PLC0415 - as above
+        from taskyard.history.writer.bootstep import EventWriterStep  # noqa: PLC0415 - as above
         from taskyard.monitor.in_worker import WorkerMonitor  # noqa: PLC0415 - as above
         from taskyard.tasks.platform_worker import PlatformWorker  # noqa: PLC0415 - as above
         from taskyard.tasks.slot_shares import SlotShares  # noqa: PLC0415 - as above
         from taskyard.tasks.start_checks import StartCheck  # noqa: PLC0415 - as above
 
-        self.steps["worker"].update({AuditWriter, SlotShares, SoftSignals, WorkerMonitor, StartCheck})
+        self.steps["worker"].update({EventWriterStep, SlotShares, SoftSignals, WorkerMonitor, StartCheck})
         use_portable_errors()  # before the pool makes its processes
         return self.subclass_with_self(PlatformWorker)
 

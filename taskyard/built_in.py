@@ -42,13 +42,13 @@ BUILT_IN = (RECORDS_DOMAIN, WEBHOOKS_DOMAIN, FLOWS_DOMAIN)
 
 def records_timetable() -> Iterator[Entry[Any]]:
     """When old records are removed."""
-    from taskyard.tasks.records.payloads import CleanUpAudit  # noqa: PLC0415 - only beat needs the tasks
+    from taskyard.tasks.records.payloads import CleanUpRecords  # noqa: PLC0415 - only beat needs the tasks
     from taskyard.tasks.records.tasks import cleanup  # noqa: PLC0415 - as above
 
     yield Entry(
         "audit.cleanup",
         cleanup,
-        CleanUpAudit(),
+        CleanUpRecords(),
         cron(current_policy().cleanup_cron),
         is_enabled=current_settings().audit_log_retention_days > 0,
         needs="AUDIT_LOG_RETENTION_DAYS above 0",

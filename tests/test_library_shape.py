@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("audit", "beat", "config", "scripts", "tasks", "taskyard", "tests")
 CLOCKS = {"monotonic", "now", "perf_counter", "time", "today", "utc_now", "utcnow"}
@@ -20,46 +22,42 @@ SHARED_MODULES = {
     "errors": ROLE,
     "flows": NOUN,
     "handlers": ROLE,
-    "loading": "each reads what its folder works with: settings, schedules",
     "metrics": ROLE,
     "models": ROLE,
-    "outcomes": "what ends an execution: a message's in the broker, a step's in a flow",
     "payloads": ROLE,
     "pools": NOUN,
     "queries": ROLE,
     "queues": NOUN,
     "retention": ROLE,
     "store": ROLE,
-    "tables": "of the database; printed ones",
     "tasks": ROLE,
-    "timing": "the phases of a request; the folder about when schedules are due",
     "transport": "kombu looks for a class Transport in a module transport, which is in the folder about it",
     "webhooks": NOUN,
 }
-SHARED_CLASSES: dict[str, str] = {}
 
 
-def library() -> dict[str, Path]:
-    """The library's modules by their dotted names."""
+def modules_of(*packages: str) -> dict[str, Path]:
+    """The modules of packages by their dotted names."""
     found = {}
-    for path in (ROOT / "taskyard").rglob("*.py"):
+    for path in (path for package in packages for path in (ROOT / package).rglob("*.py")):
         words = path.relative_to(ROOT).with_suffix("").parts
         found[".".join(words[:-1] if words[-1] == "__init__" else words)] = path
     return found
 
 
-def test_no_two_classes_of_the_library_share_a_name_without_a_reason() -> None:
+@pytest.mark.parametrize("packages", [("taskyard",), ("audit", "beat", "config", "tasks")])
+def test_no_two_classes_of_the_library_or_the_application_share_a_name(packages: tuple[str, ...]) -> None:
     places = defaultdict(list)
-    for module, path in library().items():
+    for module, path in modules_of(*packages).items():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):  # those are seen in their module only
                 places[node.name].append(module)
-    assert problems(places, SHARED_CLASSES) == []
+    assert problems(places, {}) == []
 
 
 def test_no_two_modules_of_the_library_share_a_name_without_a_reason() -> None:
     places = defaultdict(list)
-    for module in library():
+    for module in modules_of("taskyard"):
         places[module.rpartition(".")[2]].append(module)
     assert problems(places, SHARED_MODULES) == []
 

@@ -16,7 +16,7 @@ from scripts.standins.market_sample import OUTCOMES, Sample, add_sample
 from scripts.standins.receiver import Receiver
 from scripts.standins.soroban_node import CONTRACT, StandinNode, account
 from tasks.markets import queries as markets
-from tasks.markets.models import Prediction, User
+from tasks.markets.models import Prediction, Predictor
 from tasks.markets.tasks import confirm, resolve
 from tasks.reconciliation import queries as reports
 from tasks.reconciliation.tasks import reconcile, report_id_of
@@ -38,7 +38,7 @@ class ActError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Resolution:
+class MarketResolution:
     """What the first act showed."""
 
     markets: int
@@ -58,7 +58,7 @@ def load_sample() -> Sample:
         return add_sample(session, [account(number) for number in range(1, USERS + 1)])
 
 
-def show_resolution(sample: Sample, receiver: Receiver, say: Say) -> Resolution:
+def show_resolution(sample: Sample, receiver: Receiver, say: Say) -> MarketResolution:
     """
     Confirm the sample's predictions and resolve its markets, each twice; the subscriber hears of each once.
 
@@ -108,7 +108,7 @@ def show_reconciliation(sample: Sample, node: StandinNode, say: Say) -> reports.
     return report
 
 
-def _account_for(sample: Sample, messages: int) -> Resolution:
+def _account_for(sample: Sample, messages: int) -> MarketResolution:
     pool = paid_and_fee = 0
     with open_session() as session:
         for market_id in sample.market_ids:
@@ -118,14 +118,14 @@ def _account_for(sample: Sample, messages: int) -> Resolution:
             paid_and_fee += int(markets.show_market(session, market_id).fee or 0)
     if pool != paid_and_fee or messages != len(sample.market_ids):
         raise ActError(f"pools of {pool}, payouts and fees of {paid_and_fee}, {messages} messages")
-    return Resolution(len(sample.market_ids), pool, paid_and_fee, messages)
+    return MarketResolution(len(sample.market_ids), pool, paid_and_fee, messages)
 
 
 def _on_chain(session: Session, market_id: str, lacking: int) -> list[tuple[str, str, int]]:
     """Return a market's confirmed positions as the chain holds them, but for what the first one lacks."""
     rows = session.execute(
-        select(col(User.address), col(Prediction.outcome), col(Prediction.amount))
-        .join(User, col(User.id) == col(Prediction.user_id))
+        select(col(Predictor.address), col(Prediction.outcome), col(Prediction.amount))
+        .join(Predictor, col(Predictor.id) == col(Prediction.user_id))
         .where(col(Prediction.market_id) == market_id, col(Prediction.state) == "confirmed")
         .order_by(col(Prediction.id))
     ).all()

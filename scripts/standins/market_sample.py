@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import insert
 from sqlmodel import Session
 
-from tasks.markets.models import IndexerEvent, Market, Prediction, User
+from tasks.markets.models import IndexerEvent, Market, Prediction, Predictor
 
 QUESTIONS = (
     "Will the rover reach the crater rim before March?",
@@ -48,7 +48,7 @@ def add_sample(
         seed: The same seed gives the same rows.
     """
     random = Random(seed)  # noqa: S311 - a sample, not a secret
-    users = [User(id=_id(random), address=address, created_at=OPENING) for address in addresses]
+    users = [Predictor(id=_id(random), address=address, created_at=OPENING) for address in addresses]
     names = [f"sample-{number:03}" for number in range(markets)]
     session.add_all(users)
     session.add_all(
@@ -72,7 +72,7 @@ def add_sample(
     return Sample(names, predictions, predictions - len(seen))
 
 
-def _prediction(random: Random, users: Sequence[User], market_id: str, number: int) -> dict[str, object]:
+def _prediction(random: Random, users: Sequence[Predictor], market_id: str, number: int) -> dict[str, object]:
     return {
         "id": _id(random),
         "market_id": market_id,

@@ -25,7 +25,7 @@ from tasks.backups.tasks import enqueue, open_dependencies
 from taskyard.cli.kit.common_options import json_option, page_options, since_option, until_option
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
 from taskyard.cli.kit.output import milliseconds, print_facts, print_json
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.logging import configure_logging
 from taskyard.settings import current_settings

@@ -1,6 +1,6 @@
 """Notices of a run: the events `backup.passed`, `.failed`, `.error`, and a Slack message."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -12,6 +12,7 @@ from tasks.backups.checks.verification_report import FinishedVerification
 from tasks.backups.errors import BackupConfigError
 from tasks.backups.profile.schema import BackupProfile
 from tasks.backups.store import AnnounceRun
+from taskyard import EmitEvent
 from taskyard.settings import Settings
 from taskyard.webhooks.operators.direct_notices import Notice, check_receiver, post_notice
 
@@ -19,8 +20,6 @@ SLACK_PURPOSE = "Slack notices of backup verification (BACKUP_SLACK_WEBHOOK_URL)
 MOST_FAILURES = 20  # in one notice
 LONGEST_TEXT = 2900  # characters; a section takes 3000. Source: Slack's reference of Block Kit
 _TITLES = {"passed": "PASSED", "failed": "FAILED", "error": "NOT POSSIBLE"}
-
-type EmitEvent = Callable[[Session, str, Any, str | None], str]
 
 log = structlog.stdlib.get_logger(__name__)
 

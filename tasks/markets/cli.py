@@ -17,7 +17,7 @@ from taskyard.cli.kit.common_options import TimeParam, check_confirmed, destruct
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
 from taskyard.cli.kit.output import print_facts, print_json
 from taskyard.cli.kit.recorded_changes import logged_change
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.settings import current_settings
@@ -144,7 +144,7 @@ def _find(market_id: str) -> queries.MarketDetails:
     try:
         with open_session() as session:
             return queries.show_market(session, market_id)
-    except queries.MarketNotFoundError as error:
+    except queries.NoSuchMarketError as error:
         raise NotFoundError(str(error)) from error
 
 

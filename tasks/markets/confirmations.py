@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, case, exists, func, select, update
 from sqlmodel import Session, col
 
 from config.settings import MarketSettings
-from tasks.markets.clients import EmitEvent
 from tasks.markets.models import IndexerEvent, Market, Prediction
+from taskyard import EmitEvent
 from taskyard.database.columns import utc_now
 
 CONFIRMED_EVENT = "prediction.confirmed"

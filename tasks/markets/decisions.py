@@ -9,9 +9,9 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from audit.models import AdminAction
-from tasks.markets.models import Conflict, Market, OracleRefusal, Resolution
+from tasks.markets.models import Market, MarketResolution, OracleRefusal, ResolutionConflict
 from tasks.markets.payloads import ResolveMarket
-from tasks.markets.queries import MarketNotFoundError
+from tasks.markets.queries import NoSuchMarketError
 from tasks.markets.store import ResolutionVerdict
 from taskyard.database.columns import utc_now
 
@@ -35,7 +35,7 @@ class MarketSettler(Protocol):
         """Settle a market that is not resolved, without the oracle guard."""
 
 
-def acknowledge(session: Session, ids: Sequence[UUID], decider: Decider) -> list[Conflict | OracleRefusal]:
+def acknowledge(session: Session, ids: Sequence[UUID], decider: Decider) -> list[ResolutionConflict | OracleRefusal]:
     """
     Mark conflicts and refusals as seen; nothing else changes.
 
@@ -50,7 +50,7 @@ def acknowledge(session: Session, ids: Sequence[UUID], decider: Decider) -> list
     return rows
 
 
-def override(session: Session, refusal_id: UUID, decider: Decider, markets: MarketSettler) -> Resolution:
+def override(session: Session, refusal_id: UUID, decider: Decider, markets: MarketSettler) -> MarketResolution:
     """
     Settle a market as an event said that the oracle guard has refused.
 
@@ -68,12 +68,12 @@ def override(session: Session, refusal_id: UUID, decider: Decider, markets: Mark
     return _settled(markets.settle(session, event_of(refusal)), refusal.market_id, refusal.claimed_outcome)
 
 
-def settle(session: Session, event: ResolveMarket, decider: Decider, markets: MarketSettler) -> Resolution:
+def settle(session: Session, event: ResolveMarket, decider: Decider, markets: MarketSettler) -> MarketResolution:
     """
     Settle a market, disputed or not, as an operator decides.
 
     Raises:
-        MarketNotFoundError: There is no such market.
+        NoSuchMarketError: There is no such market.
         DecisionRefusedError: It is resolved, or has no such outcome.
     """
     session.add(_action("admin.market.settle", decider, event.market_id))
@@ -85,12 +85,12 @@ def reopen(session: Session, market_id: str, decider: Decider) -> None:
     End a dispute without a decision on the winner: the event that waits resolves the market at its next look.
 
     Raises:
-        MarketNotFoundError: There is no such market.
+        NoSuchMarketError: There is no such market.
         DecisionRefusedError: It is not disputed.
     """
     market = session.scalar(select(Market).where(col(Market.id) == market_id).with_for_update())
     if market is None:
-        raise MarketNotFoundError(f"no market {market_id!r}")
+        raise NoSuchMarketError(f"no market {market_id!r}")
     if market.state != "disputed":
         raise DecisionRefusedError(f"market {market_id!r} is not disputed, it is {market.state}")
     market.state = "open"
@@ -107,26 +107,26 @@ def event_of(refusal: OracleRefusal) -> ResolveMarket:
     )
 
 
-def _find(session: Session, row_id: UUID) -> Conflict | OracleRefusal:
-    conflict = session.get(Conflict, row_id, with_for_update=True)
+def _find(session: Session, row_id: UUID) -> ResolutionConflict | OracleRefusal:
+    conflict = session.get(ResolutionConflict, row_id, with_for_update=True)
     found = conflict or session.get(OracleRefusal, row_id, with_for_update=True)
     if found is None:
         raise LookupError(f"no conflict or oracle refusal {row_id}")
     return found
 
 
-def _decide(row: Conflict | OracleRefusal, decision: str, decider: Decider) -> None:
+def _decide(row: ResolutionConflict | OracleRefusal, decision: str, decider: Decider) -> None:
     if row.decision is not None:
         raise DecisionRefusedError(f"{row.id} was {row.decision} before, by {row.decided_by}: {row.decided_why}")
     row.decision, row.decided_at = decision, utc_now()
     row.decided_by, row.decided_why = decider.who, decider.why
 
 
-def _settled(verdict: ResolutionVerdict, market_id: str, outcome: str) -> Resolution:
+def _settled(verdict: ResolutionVerdict, market_id: str, outcome: str) -> MarketResolution:
     if verdict.resolution is not None:
         return verdict.resolution
     if verdict.state == "unknown":
-        raise MarketNotFoundError(f"no market {market_id!r}")
+        raise NoSuchMarketError(f"no market {market_id!r}")
     raise DecisionRefusedError(f"market {market_id!r} is not settled as {outcome!r}: {verdict.reason}")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from tasks.markets.models import MARKET_STATES, Conflict, Market, OracleRefusal, Prediction
+from tasks.markets.models import MARKET_STATES, Market, OracleRefusal, Prediction, ResolutionConflict
 from taskyard.gauges import GaugeSample, age_seconds, gauges_by_label
 
 
@@ -14,7 +14,7 @@ def figures(session: Session) -> Iterator[GaugeSample]:
     found = dict(session.exec(select(Market.state, func.count()).group_by(Market.state)).all())
     states = ((state, found.get(state, 0)) for state in MARKET_STATES)
     yield from gauges_by_label("taskyard_markets", "Markets", "state", states)
-    conflicts = select(func.count()).select_from(Conflict).where(col(Conflict.decision).is_(None))
+    conflicts = select(func.count()).select_from(ResolutionConflict).where(col(ResolutionConflict.decision).is_(None))
     refusals = (
         select(func.count())
         .select_from(OracleRefusal)

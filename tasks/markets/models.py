@@ -44,7 +44,7 @@ class MarketTable(SQLModel, registry=registry(metadata=METADATA)):
     """Base of the tables of this domain."""
 
 
-class User(MarketTable, table=True):
+class Predictor(MarketTable, table=True):
     """Somebody who predicts, known by an address on the chain."""
 
     __tablename__ = "users"
@@ -117,7 +117,7 @@ class IndexerEvent(MarketTable, table=True):
     seen_at: datetime = moment(nullable=False)
 
 
-class Resolution(MarketTable, table=True):
+class MarketResolution(MarketTable, table=True):
     """How a market was settled; one per market, never changed."""
 
     __tablename__ = "market_resolutions"
@@ -148,7 +148,7 @@ class NeedsDecision(MarketTable):
     decided_why: str | None = Field(default=None, max_length=500)
 
 
-class Conflict(NeedsDecision, table=True):
+class ResolutionConflict(NeedsDecision, table=True):
     """An event that names another winner for a resolved market; a person must look."""
 
     __tablename__ = "market_conflicts"

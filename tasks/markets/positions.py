@@ -5,7 +5,7 @@ from collections import defaultdict
 from sqlalchemy import select
 from sqlmodel import Session, col
 
-from tasks.markets.models import Market, Prediction, User
+from tasks.markets.models import Market, Prediction, Predictor
 
 
 def market_ids(session: Session) -> list[str]:
@@ -26,8 +26,8 @@ def positions(session: Session, market_id: str, up_to_ledger: int) -> dict[tuple
     ledger number, as an import may leave it, counts.
     """
     rows = session.connection().execute(
-        select(col(User.address), col(Prediction.outcome), col(Prediction.amount))
-        .join(User, col(User.id) == col(Prediction.user_id))
+        select(col(Predictor.address), col(Prediction.outcome), col(Prediction.amount))
+        .join(Predictor, col(Predictor.id) == col(Prediction.user_id))
         .where(
             col(Prediction.market_id) == market_id,
             col(Prediction.state) == "confirmed",

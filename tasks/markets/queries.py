@@ -14,17 +14,17 @@ from tasks.markets.models import (
     PREDICTION_STATES,
     RESULTS,
     VOID,
-    Conflict,
     Market,
+    MarketResolution,
     OracleRefusal,
     Prediction,
-    Resolution,
+    ResolutionConflict,
 )
 from taskyard.database.columns import UtcDateTime
 from taskyard.database.paging import PAGE, Page, read_cursor, read_uuid, write_cursor
 
 
-class MarketNotFoundError(LookupError):
+class NoSuchMarketError(LookupError):
     """There is no market with this id."""
 
 
@@ -121,12 +121,12 @@ def show_market(session: Session, market_id: str) -> MarketDetails:
     Return one market with all its counts.
 
     Raises:
-        MarketNotFoundError: There is none.
+        NoSuchMarketError: There is none.
     """
     market = session.get(Market, market_id)
     if market is None:
-        raise MarketNotFoundError(f"no market {market_id!r}")
-    resolution = session.get(Resolution, market_id)
+        raise NoSuchMarketError(f"no market {market_id!r}")
+    resolution = session.get(MarketResolution, market_id)
     settled = {}
     if resolution is not None:
         settled = {name: str(getattr(resolution, name)) for name in ("pool", "fee", "paid")} | resolution.model_dump(
@@ -137,7 +137,7 @@ def show_market(session: Session, market_id: str) -> MarketDetails:
         **market.model_dump(include={*MarketView.model_fields, "outcomes", "fee_bp"}),
         predictions={state: sum(n for (s, _), n in counts.items() if s == state) for state in PREDICTION_STATES},
         results={result: n for result in RESULTS if (n := sum(n for (_, r), n in counts.items() if r == result))},
-        conflicts=session.scalar(select(func.count()).where(col(Conflict.market_id) == market_id)) or 0,
+        conflicts=session.scalar(select(func.count()).where(col(ResolutionConflict.market_id) == market_id)) or 0,
         refusals=session.scalar(select(func.count()).where(col(OracleRefusal.market_id) == market_id)) or 0,
         **settled,
     )
@@ -166,9 +166,11 @@ def list_conflicts(
     Raises:
         BadCursorError: `after` does not come from an earlier page.
     """
-    open_ones = col(Conflict.decision).is_(None)
-    query = select(Conflict)
-    rows, next_page = _reviews(session, query, Conflict, wanted, open_ones=open_ones, limit=limit, after=after)
+    open_ones = col(ResolutionConflict.decision).is_(None)
+    query = select(ResolutionConflict)
+    rows, next_page = _reviews(
+        session, query, ResolutionConflict, wanted, open_ones=open_ones, limit=limit, after=after
+    )
     return Page([ConflictView(**row[0].model_dump()) for row in rows], next_page)
 
 
@@ -190,7 +192,7 @@ def list_refusals(
 def _reviews(  # noqa: PLR0913 - the parts of one query
     session: Session,
     query: Any,
-    model: type[Conflict | OracleRefusal],
+    model: type[ResolutionConflict | OracleRefusal],
     wanted: ReviewFilter,
     *,
     open_ones: ColumnElement[bool],

@@ -10,7 +10,7 @@ import click
 from sqlmodel import Session, col
 
 from tasks.markets import decisions, queries
-from tasks.markets.models import Conflict, OracleRefusal, Resolution
+from tasks.markets.models import MarketResolution, OracleRefusal, ResolutionConflict
 from tasks.markets.payloads import ResolveMarket
 from tasks.markets.tasks import open_store
 from taskyard import InvalidPayloadError
@@ -19,7 +19,7 @@ from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorComm
 from taskyard.cli.kit.id_prefixes import IdParam, full_id
 from taskyard.cli.kit.output import print_json, print_result
 from taskyard.cli.kit.recorded_changes import recorded_transaction
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 
@@ -78,7 +78,7 @@ def acknowledge(*, ids: tuple[str, ...], yes: bool, dry_run: bool, reason: str, 
     """Acknowledge conflicts and oracle refusals: all of these, or none."""
     check_confirmed(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
     with open_session() as session:
-        columns = (col(Conflict.id), "conflict or oracle refusal", col(OracleRefusal.id))
+        columns = (col(ResolutionConflict.id), "conflict or oracle refusal", col(OracleRefusal.id))
         found = list(dict.fromkeys(full_id(session, columns[0], each, *columns[1:]) for each in ids))
     with _refusals_as_errors(), _transaction("acknowledge", ", ".join(map(str, found[:6])), reason, dry_run) as session:
         rows = decisions.acknowledge(session, found, _decider(reason))
@@ -196,7 +196,7 @@ def _print_page(columns: tuple[str, ...], rows: list[Any], page: Any, *, as_json
         click.echo(f"more: --after {page.after}", err=True)
 
 
-def _print_resolution(row: Resolution, dry_run: bool, as_json: bool) -> None:  # noqa: FBT001 - the options
+def _print_resolution(row: MarketResolution, dry_run: bool, as_json: bool) -> None:  # noqa: FBT001 - the options
     facts = {"market_id": row.market_id, "winning_outcome": row.winning_outcome, "kind": row.kind}
     amounts = {"pool": str(row.pool), "fee": str(row.fee), "paid": str(row.paid)}
     line = f"{row.market_id} {'would be ' * dry_run}settled as {row.winning_outcome}: pool {row.pool}, fee {row.fee}"

@@ -11,12 +11,12 @@ from sqlmodel import Session, col
 
 from config.settings import MarketSettings
 from tasks.markets.classification import classify
-from tasks.markets.clients import EmitEvent
 from tasks.markets.confirmations import confirm_seen
-from tasks.markets.models import VOID, Conflict, Market, OracleRefusal, Prediction, Resolution
+from tasks.markets.models import VOID, Market, MarketResolution, OracleRefusal, Prediction, ResolutionConflict
 from tasks.markets.oracle_guard import OracleDecision, OracleRules, judge
 from tasks.markets.payloads import ResolveMarket
 from tasks.markets.payouts import Settlement, Stake, settle_pool
+from taskyard import EmitEvent
 from taskyard.database.columns import utc_now
 
 CONFLICT_EVENT = "market.resolution_conflict"
@@ -33,7 +33,7 @@ class ResolutionVerdict:
 
     state: VerdictState
     reason: str = ""
-    resolution: Resolution | None = None
+    resolution: MarketResolution | None = None
 
 
 class MarketStore:
@@ -87,14 +87,14 @@ class MarketStore:
 
     def _settle(
         self, session: Session, market: Market, event: ResolveMarket, now: datetime, decision: OracleDecision
-    ) -> Resolution:
+    ) -> MarketResolution:
         # The indexer may have seen a transaction that the confirmer's next tick would have found: it is in the pool.
         confirm_seen(session, self._emit, col(Prediction.market_id) == market.id, now)
         stakes = _stakes(session, market.id)
         settlement = settle_pool(stakes, event.winning_outcome, market.fee_bp)
         counts = classify(session, market.id, settlement)
         _mark_resolved(market, event.winning_outcome, now)
-        resolution = Resolution(
+        resolution = MarketResolution(
             market_id=market.id,
             winning_outcome=event.winning_outcome,
             kind=settlement.kind,
@@ -131,16 +131,16 @@ class MarketStore:
         """Compare with the resolution: the same outcome is a repetition, another one is a conflict."""
         if market.winning_outcome == event.winning_outcome:
             return ResolutionVerdict("already_resolved")
-        same_claim = select(Conflict).where(
-            col(Conflict.market_id) == market.id,
-            col(Conflict.claimed_outcome) == event.winning_outcome,
-            col(Conflict.ledger) == event.ledger,
+        same_claim = select(ResolutionConflict).where(
+            col(ResolutionConflict.market_id) == market.id,
+            col(ResolutionConflict.claimed_outcome) == event.winning_outcome,
+            col(ResolutionConflict.ledger) == event.ledger,
         )
         conflict = session.scalar(same_claim)
         if conflict is not None:
             conflict.times_seen, conflict.last_seen_at = conflict.times_seen + 1, now
             return ResolutionVerdict("conflict", f"it was resolved as {market.winning_outcome!r}")
-        conflict = Conflict(
+        conflict = ResolutionConflict(
             market_id=market.id,
             resolved_outcome=market.winning_outcome or "",
             claimed_outcome=event.winning_outcome,

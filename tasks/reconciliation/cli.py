@@ -16,7 +16,7 @@ from taskyard.cli.kit.common_options import WaitSecondsParam, json_option, page_
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand, PartlyDoneError
 from taskyard.cli.kit.output import print_facts, print_json
 from taskyard.cli.kit.recorded_changes import logged_change
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.database.engine import open_session
 
 POLL_INTERVAL = 0.2  # seconds between two looks at SQL, which tells nobody when it changes
@@ -135,7 +135,7 @@ def _find(report_id: UUID | None) -> queries.ReportView:
         raise NotFoundError(str(error)) from error
 
 
-def _print_report(report: queries.ReportView, lines: list[queries.LineView], *, as_json: bool) -> None:
+def _print_report(report: queries.ReportView, lines: list[queries.MarketLineView], *, as_json: bool) -> None:
     if as_json:
         print_json({**report.model_dump(mode="json"), "lines": [line.model_dump(mode="json") for line in lines]})
         return
@@ -146,7 +146,7 @@ def _print_report(report: queries.ReportView, lines: list[queries.LineView], *, 
         print_table(columns, [_row(line) for line in lines])
 
 
-def _row(line: queries.LineView) -> tuple[Any, ...]:
+def _row(line: queries.MarketLineView) -> tuple[Any, ...]:
     differing = line.mismatches + line.missing_on_chain + line.missing_in_db
     begin = (line.market_id, line.status or "pending", line.severity, differing)
     return (*begin, line.db_total, line.chain_total, line.drift, line.error)

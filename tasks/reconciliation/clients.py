@@ -1,7 +1,7 @@
 """The outside world of a reconciliation behind Protocols: the chain, and the database's positions."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from sqlmodel import Session
 
@@ -63,13 +63,6 @@ class PositionsBook(Protocol):
 
     def positions(self, session: Session, market_id: str, up_to_ledger: int, /) -> Positions:
         """Sum the confirmed positions, in smallest units."""
-
-
-class EmitEvent(Protocol):
-    """Write a webhook event in an open transaction; see :func:`taskyard.webhooks.outbox.emit`."""
-
-    def __call__(self, session: Session, event_type: str, data: Any, idempotency_key: str | None = None) -> str:
-        """Return the event's id."""
 
 
 class NoChainReader:

@@ -7,16 +7,16 @@ from typing import Any, cast
 from sqlalchemy import select, update
 from sqlmodel import Session, col
 
-from tasks.reconciliation.clients import EmitEvent
 from tasks.reconciliation.comparison import ALERTING, SEVERITIES, PositionTotals, Severity
-from tasks.reconciliation.models import MarketLine, Report
+from tasks.reconciliation.models import MarketLine, ReconciliationReport
+from taskyard import EmitEvent
 
 DRIFT_EVENT = "reconciliation.drift"
 INCOMPLETE_EVENT = "reconciliation.incomplete"
 NAMED_MARKETS = 20  # in the event, the worst first; the report has all
 
 
-def complete(session: Session, report: Report, emit: EmitEvent, now: datetime) -> None:
+def complete(session: Session, report: ReconciliationReport, emit: EmitEvent, now: datetime) -> None:
     """
     Fill the report from its lines and mark it completed; the caller holds its lock.
 
@@ -57,14 +57,14 @@ def _totals(line: MarketLine) -> PositionTotals:
     )
 
 
-def _fill_totals(report: Report, totals: PositionTotals) -> None:
+def _fill_totals(report: ReconciliationReport, totals: PositionTotals) -> None:
     report.keys, report.matches, report.mismatches = totals.keys, totals.matches, totals.mismatches
     report.missing_on_chain, report.missing_in_db = totals.missing_on_chain, totals.missing_in_db
     report.db_total, report.chain_total = totals.db_total, totals.chain_total
     report.drift, report.drift_bp, report.severity = totals.drift, totals.drift_bp, totals.severity
 
 
-def _incomplete(report: Report, lines: Sequence[MarketLine]) -> dict[str, Any]:
+def _incomplete(report: ReconciliationReport, lines: Sequence[MarketLine]) -> dict[str, Any]:
     missing = [line for line in lines if line.status != "ok"]
     return {
         "report_id": str(report.id),
@@ -80,7 +80,7 @@ def _incomplete(report: Report, lines: Sequence[MarketLine]) -> dict[str, Any]:
     }
 
 
-def _drift(report: Report, lines: Sequence[MarketLine]) -> dict[str, Any]:
+def _drift(report: ReconciliationReport, lines: Sequence[MarketLine]) -> dict[str, Any]:
     drifting = [line for line in lines if line.severity in ALERTING]
     drifting.sort(key=lambda line: (-SEVERITIES.index(cast("Severity", line.severity)), -(line.drift or 0)))
     return {

@@ -8,7 +8,7 @@ import structlog
 from pydantic import BaseModel
 
 from tasks.reconciliation.clients import ChainReader, ChainSnapshot, ChainUnavailableError, MarketReading
-from tasks.reconciliation.models import MarketLine, Report
+from tasks.reconciliation.models import MarketLine, ReconciliationReport
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile
 from tasks.reconciliation.recovery import LostMarket
 from tasks.reconciliation.store import OpenedReport
@@ -65,7 +65,7 @@ class ReportBooks(Protocol):
     def find(self, report_id: UUID) -> OpenedReport | None:
         """Return the report and its pending markets."""
 
-    def pending_line(self, report_id: UUID, market_id: str) -> tuple[Report | None, bool]:
+    def pending_line(self, report_id: UUID, market_id: str) -> tuple[ReconciliationReport | None, bool]:
         """Return the report, and whether this market of it is pending."""
 
     def has_market(self, market_id: str) -> bool:
@@ -82,10 +82,10 @@ class ReportBooks(Protocol):
     def record(self, report_id: UUID, market_id: str, outcome: MarketReading | str) -> MarketLine | None:
         """Write a market's comparison."""
 
-    def record_market(self, report_id: UUID, request: Reconcile, outcome: MarketReading | str) -> Report:
+    def record_market(self, report_id: UUID, request: Reconcile, outcome: MarketReading | str) -> ReconciliationReport:
         """Write a whole report of one market."""
 
-    def complete(self, report_id: UUID) -> Report | None:
+    def complete(self, report_id: UUID) -> ReconciliationReport | None:
         """Complete the report if nothing is pending."""
 
 
@@ -188,7 +188,7 @@ def sweep(store: ReportBooks, upkeep: ReportRecovery, send: Callable[[Iterable[L
     return done
 
 
-def summarize(report: Report) -> ReportSummary:
+def summarize(report: ReconciliationReport) -> ReportSummary:
     """Return the state and totals of a report."""
     return ReportSummary(
         report_id=report.id,
@@ -200,7 +200,9 @@ def summarize(report: Report) -> ReportSummary:
     )
 
 
-def _reconcile_market(payload: Reconcile, report_id: UUID, store: ReportBooks, chain: ChainReader) -> Report:
+def _reconcile_market(
+    payload: Reconcile, report_id: UUID, store: ReportBooks, chain: ChainReader
+) -> ReconciliationReport:
     market_id = payload.market_id or ""
     if not store.has_market(market_id):
         raise MarketNotFoundError(f"no market {market_id!r}")

@@ -4,14 +4,16 @@ from collections.abc import Iterator
 
 from sqlmodel import Session, col, select
 
-from tasks.reconciliation.models import Report
+from tasks.reconciliation.models import ReconciliationReport
 from taskyard.gauges import GaugeSample
 
 
 def figures(session: Session) -> Iterator[GaugeSample]:
     """Give what the newest completed report on all markets found; nothing, when there is none."""
-    query = select(Report).where(Report.scope == "global", Report.state == "completed")
-    report = session.exec(query.order_by(col(Report.started_at).desc()).limit(1)).first()
+    query = select(ReconciliationReport).where(
+        ReconciliationReport.scope == "global", ReconciliationReport.state == "completed"
+    )
+    report = session.exec(query.order_by(col(ReconciliationReport.started_at).desc()).limit(1)).first()
     if report is None:
         return
     at = report.started_at.timestamp()

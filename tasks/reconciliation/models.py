@@ -40,7 +40,7 @@ class ReconciliationTable(SQLModel, registry=registry(metadata=METADATA)):
     """Base of the tables of this domain."""
 
 
-class Report(ReconciliationTable, table=True):
+class ReconciliationReport(ReconciliationTable, table=True):
     """One reconciliation of one market or of all."""
 
     __tablename__ = "recon_reports"

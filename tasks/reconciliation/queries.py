@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy import case, func, select
 from sqlmodel import Session, col
 
-from tasks.reconciliation.models import MarketLine, PositionRow, Report
+from tasks.reconciliation.models import MarketLine, PositionRow, ReconciliationReport
 from taskyard.database.paging import PAGE, BadCursorError, Page, read_cursor, write_cursor
 
 
@@ -47,7 +47,7 @@ class ReportView(BaseModel):
     completed_at: datetime | None
 
 
-class LineView(BaseModel):
+class MarketLineView(BaseModel):
     """One market of a report."""
 
     market_id: str
@@ -84,9 +84,13 @@ def find_report(session: Session, report_id: UUID | None = None) -> ReportView:
     Raises:
         UnknownReportError: There is none.
     """
-    query = select(Report).order_by(col(Report.started_at).desc(), col(Report.id).desc()).limit(1)
+    query = (
+        select(ReconciliationReport)
+        .order_by(col(ReconciliationReport.started_at).desc(), col(ReconciliationReport.id).desc())
+        .limit(1)
+    )
     if report_id is not None:
-        query = query.where(col(Report.id) == report_id)
+        query = query.where(col(ReconciliationReport.id) == report_id)
     report = session.scalar(query)
     if report is None:
         raise UnknownReportError(
@@ -98,7 +102,7 @@ def find_report(session: Session, report_id: UUID | None = None) -> ReportView:
     return ReportView(**_texts(report, "db_total", "chain_total", "drift"), pending=pending or 0)
 
 
-def list_lines(session: Session, report_id: UUID, *, everything: bool, limit: int) -> list[LineView]:
+def list_lines(session: Session, report_id: UUID, *, everything: bool, limit: int) -> list[MarketLineView]:
     """Return markets of a report, those without an answer first; without ``everything`` only those that need a look."""
     query = (
         select(MarketLine)
@@ -108,7 +112,7 @@ def list_lines(session: Session, report_id: UUID, *, everything: bool, limit: in
     )
     if not everything:
         query = query.where((col(MarketLine.status).is_distinct_from("ok")) | (col(MarketLine.severity) != "none"))
-    return [LineView(**_texts(line, "db_total", "chain_total", "drift")) for line in session.scalars(query)]
+    return [MarketLineView(**_texts(line, "db_total", "chain_total", "drift")) for line in session.scalars(query)]
 
 
 def has_line(session: Session, report_id: UUID, market_id: str) -> bool:
@@ -140,7 +144,7 @@ def list_drifts(
     return Page(shown, write_cursor(report.started_at, str(rows[limit - 1].id)) if len(rows) > limit else None)
 
 
-def _texts(row: Report | MarketLine | PositionRow, *amounts: str) -> dict[str, Any]:
+def _texts(row: ReconciliationReport | MarketLine | PositionRow, *amounts: str) -> dict[str, Any]:
     """Return a row's columns with these amounts as text."""
     columns = row.model_dump()
     return {name: str(value) if name in amounts and value is not None else value for name, value in columns.items()}

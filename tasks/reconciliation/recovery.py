@@ -9,7 +9,7 @@ from sqlalchemy import delete, select, update
 from sqlmodel import Session, col
 
 from config.settings import ReconciliationSettings
-from tasks.reconciliation.models import MarketLine, Report
+from tasks.reconciliation.models import MarketLine, ReconciliationReport
 from taskyard.database.columns import utc_now
 
 MAX_SENDS = 3  # of one market; then it waits for the report's deadline
@@ -32,7 +32,11 @@ class RecoveryStore:
     def running(self) -> list[UUID]:
         """Return the reports that are not completed."""
         with self._open_session() as session:
-            return list(session.scalars(select(col(Report.id)).where(col(Report.state) == "running")))
+            return list(
+                session.scalars(
+                    select(col(ReconciliationReport.id)).where(col(ReconciliationReport.state) == "running")
+                )
+            )
 
     def lost(self, limit: int) -> list[LostMarket]:
         """Return markets without an answer since they were last sent, and mark them as sent now."""
@@ -40,9 +44,9 @@ class RecoveryStore:
         with self._open_session() as session, session.begin():
             rows = session.execute(
                 select(col(MarketLine.report_id), col(MarketLine.market_id))
-                .join(Report, col(Report.id) == col(MarketLine.report_id))
+                .join(ReconciliationReport, col(ReconciliationReport.id) == col(MarketLine.report_id))
                 .where(
-                    col(Report.state) == "running",
+                    col(ReconciliationReport.state) == "running",
                     col(MarketLine.state) == "pending",
                     col(MarketLine.sends) < MAX_SENDS,
                     col(MarketLine.sent_at) <= now - self._settings.reconciliation_member_timeout,
@@ -66,11 +70,14 @@ class RecoveryStore:
             return 0
         with self._open_session() as session, session.begin():
             old = session.scalars(
-                select(col(Report.id))
-                .where(col(Report.state) == "completed", col(Report.started_at) < utc_now() - timedelta(days=days))
-                .order_by(col(Report.started_at))
+                select(col(ReconciliationReport.id))
+                .where(
+                    col(ReconciliationReport.state) == "completed",
+                    col(ReconciliationReport.started_at) < utc_now() - timedelta(days=days),
+                )
+                .order_by(col(ReconciliationReport.started_at))
                 .limit(PRUNE_BATCH)
             ).all()
             if old:
-                session.execute(delete(Report).where(col(Report.id).in_(old)))
+                session.execute(delete(ReconciliationReport).where(col(ReconciliationReport.id).in_(old)))
             return len(old)

@@ -11,11 +11,12 @@ from sqlmodel import Session, col
 
 from audit.models import AdminAction
 from config.settings import ReconciliationSettings
-from tasks.reconciliation.clients import ChainSnapshot, EmitEvent, MarketReading, PositionsBook
+from tasks.reconciliation.clients import ChainSnapshot, MarketReading, PositionsBook
 from tasks.reconciliation.comparison import ComparedPosition, DriftThresholds, PositionTotals, compare, with_addresses
 from tasks.reconciliation.completion import complete
-from tasks.reconciliation.models import MarketLine, PositionRow, Report
+from tasks.reconciliation.models import MarketLine, PositionRow, ReconciliationReport
 from tasks.reconciliation.payloads import Reconcile
+from taskyard import EmitEvent
 from taskyard.database.columns import utc_now
 
 INSPECT_MARKET = "admin.reconciliation.market.inspect"
@@ -26,7 +27,7 @@ RUN_GLOBAL = "admin.reconciliation.global.run"
 class OpenedReport:
     """An existing report and its pending markets."""
 
-    report: Report
+    report: ReconciliationReport
     pending: list[str]  # market ids
 
 
@@ -49,14 +50,14 @@ class ReportStore:
     def find(self, report_id: UUID) -> OpenedReport | None:
         """Return the report and its markets that are still pending; None: there is none yet."""
         with self._open_session() as session:
-            report = session.get(Report, report_id)
+            report = session.get(ReconciliationReport, report_id)
             return None if report is None else OpenedReport(report, _pending(session, report_id))
 
-    def pending_line(self, report_id: UUID, market_id: str) -> tuple[Report | None, bool]:
+    def pending_line(self, report_id: UUID, market_id: str) -> tuple[ReconciliationReport | None, bool]:
         """Return the report, if there is one, and whether this market of it is still pending."""
         with self._open_session() as session:
             line = session.get(MarketLine, (report_id, market_id))
-            return session.get(Report, report_id), line is not None and line.state == "pending"
+            return session.get(ReconciliationReport, report_id), line is not None and line.state == "pending"
 
     def has_market(self, market_id: str) -> bool:
         """Return whether there is such a market."""
@@ -65,7 +66,11 @@ class ReportStore:
 
     def last_block(self) -> int | None:
         """Return the block or ledger of the newest report that has one; None: there is none yet."""
-        newest = select(col(Report.block)).where(col(Report.block).is_not(None)).order_by(col(Report.started_at).desc())
+        newest = (
+            select(col(ReconciliationReport.block))
+            .where(col(ReconciliationReport.block).is_not(None))
+            .order_by(col(ReconciliationReport.started_at).desc())
+        )
         with self._open_session() as session:
             return session.scalar(newest.limit(1))
 
@@ -107,7 +112,7 @@ class ReportStore:
             self._fill(session, line, outcome)
             return line
 
-    def record_market(self, report_id: UUID, request: Reconcile, outcome: MarketReading | str) -> Report:
+    def record_market(self, report_id: UUID, request: Reconcile, outcome: MarketReading | str) -> ReconciliationReport:
         """Write a whole report of one market, who asked, and the alert if there is one, in one transaction."""
         now = utc_now()
         at = outcome.at if isinstance(outcome, MarketReading) else None
@@ -123,7 +128,7 @@ class ReportStore:
             complete(session, report, self._emit, now)
             return report
 
-    def complete(self, report_id: UUID) -> Report | None:
+    def complete(self, report_id: UUID) -> ReconciliationReport | None:
         """
         Complete the report if all its markets are done or its deadline has passed; None: there is no such report.
 
@@ -131,7 +136,9 @@ class ReportStore:
         """
         now = utc_now()
         with self._open_session() as session, session.begin():
-            report = session.scalar(select(Report).where(col(Report.id) == report_id).with_for_update())
+            report = session.scalar(
+                select(ReconciliationReport).where(col(ReconciliationReport.id) == report_id).with_for_update()
+            )
             if report is None or report.state == "completed":
                 return report
             is_late = now >= report.started_at + self._settings.reconciliation_deadline
@@ -174,8 +181,10 @@ def _pending(session: Session, report_id: UUID) -> list[str]:
     )
 
 
-def _new_report(report_id: UUID, request: Reconcile, at: ChainSnapshot | None, now: datetime, markets: int) -> Report:
-    return Report(
+def _new_report(
+    report_id: UUID, request: Reconcile, at: ChainSnapshot | None, now: datetime, markets: int
+) -> ReconciliationReport:
+    return ReconciliationReport(
         id=report_id,
         scope=request.type,
         correlation_id=request.correlation_id,

@@ -22,7 +22,7 @@ from taskyard.cli.kit.durations import DurationParam
 from taskyard.cli.kit.exit_codes import FailedError, OperatorCommand
 from taskyard.cli.kit.output import json_text, milliseconds, print_json
 from taskyard.cli.kit.recorded_changes import logged_bulk_change
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.operator_log import Operation, OperationFilter, list_operations

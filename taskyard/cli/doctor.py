@@ -8,7 +8,7 @@ from taskyard.broker.server.client import shared_client
 from taskyard.cli.kit.common_options import json_option
 from taskyard.cli.kit.exit_codes import FailedError, OperatorCommand
 from taskyard.cli.kit.output import print_facts, print_json
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.database.engine import current_engine
 from taskyard.monitor.doctor import examine, shown_settings
 from taskyard.settings.loading import current_settings

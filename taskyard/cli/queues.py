@@ -16,7 +16,7 @@ from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorComm
 from taskyard.cli.kit.output import milliseconds, print_json, print_result
 from taskyard.cli.kit.rates import RateParam, rate_text
 from taskyard.cli.kit.recorded_changes import logged_change, queue_control
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.database.columns import utc_now
 from taskyard.tasks.known_queues import known_queues
 

@@ -27,11 +27,11 @@ supervise(FLOW_HEADER, run_step)
 
 
 @when_buried
-def tell_flow(letter: BuryRun) -> None:
+def tell_flow(dead_letter: BuryRun) -> None:
     """Let the flow know of a run that failed where no handler could say so; of others it knows already."""
-    ref = StepRef.read((letter.headers or {}).get(FLOW_HEADER))
+    ref = StepRef.read((dead_letter.headers or {}).get(FLOW_HEADER))
     if ref is not None:
-        step_was_buried(ref, f"{letter.reason}: {letter.error}: {letter.message}")
+        step_was_buried(ref, f"{dead_letter.reason}: {dead_letter.error}: {dead_letter.message}")
 
 
 @task("flows.sweep", SweepFlows, queue=MAINTENANCE, policy=SWEEP)

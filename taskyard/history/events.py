@@ -25,7 +25,7 @@ class MalformedEventError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class AuditEvent:
+class HistoryEvent:
     """One transition of one run."""
 
     id: str  # of the stream entry, padded so that text order is stream order
@@ -100,7 +100,7 @@ def stream_key(prefix: str) -> str:
     return f"{prefix}events"
 
 
-def read_event(entry_id: bytes, fields: Mapping[bytes, bytes]) -> AuditEvent:
+def read_event(entry_id: bytes, fields: Mapping[bytes, bytes]) -> HistoryEvent:
     """
     Turn a stream entry into an event.
 
@@ -109,7 +109,7 @@ def read_event(entry_id: bytes, fields: Mapping[bytes, bytes]) -> AuditEvent:
     """
     try:
         detail = load(fields.get(b"d") or b"{}")
-        event = AuditEvent(
+        event = HistoryEvent(
             id=padded(entry_id.decode()),
             kind=fields[b"e"].decode(),
             run_id=clip(fields[b"id"].decode(errors="replace"), MAX_ID),

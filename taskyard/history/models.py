@@ -1,4 +1,4 @@
-"""Tables of the audit: runs, their attempts and logs, dead letters, and operations on many of them."""
+"""Tables of the history: runs, their attempts and logs, dead letters, and operations on many of them."""
 
 from datetime import datetime
 from typing import Any
@@ -151,7 +151,7 @@ class BulkOperation(TaskyardTable, table=True):
     filter: Any = Field(default=None, sa_column=Column(JsonColumn))
     who: str = Field(max_length=255)  # OS user
     reason: str | None = Field(default=None, max_length=1000)
-    total: int  # letters that the filter meant at the start
+    total: int  # dead letters that the filter meant at the start
     refused: Any = Field(default=None, sa_column=Column(JsonColumn))  # the first few: list of {id, error}
     refused_count: int = 0
     place: str | None = Field(default=None, max_length=255)  # cursor: how far it has come; None: not begun

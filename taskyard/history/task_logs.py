@@ -8,7 +8,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 from sqlmodel import select as select_model
 
-from taskyard.history.events import AuditEvent
+from taskyard.history.events import HistoryEvent
 from taskyard.history.models import TaskLog
 from taskyard.history.writer.truncation import LOG_BYTES, clean_json
 
@@ -16,7 +16,7 @@ LOGS: Table = TaskLog.__table__  # type: ignore[attr-defined]  # SQLModel sets i
 EVENTS_KEPT = 50  # newest events kept per attempt: one that snoozes for ever must not fill the table
 
 
-def write_logs(connection: Connection, events: Sequence[AuditEvent]) -> None:
+def write_logs(connection: Connection, events: Sequence[HistoryEvent]) -> None:
     """Insert log events within the caller's transaction, and delete the oldest of an attempt that has too many."""
     values = [
         {"run_id": event.run_id, "attempt": event.attempt, "event": event.id, "lines": _lines(event)}
@@ -44,7 +44,7 @@ def lines_of(
             yield row.event, row.attempt, line
 
 
-def _lines(event: AuditEvent) -> list[dict[str, Any]]:
+def _lines(event: HistoryEvent) -> list[dict[str, Any]]:
     """Return the lines of an event; none if they are malformed."""
     given = clean_json(event.detail.get("lines"), LOG_BYTES)
     if not isinstance(given, list):

@@ -19,7 +19,7 @@ from taskyard.beat.engine.leadership import current_leader
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.domain import Domain
 from taskyard.findings import Finding
-from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
+from taskyard.history.queries.lost_runs import HistoryBehindError, LostRuns
 from taskyard.history.queries.runs import RunFilter
 from taskyard.history.writer.event_writer import backlog
 from taskyard.migrations import schema
@@ -246,7 +246,7 @@ def _runs(client: Redis, engine: Engine, settings: Settings) -> Iterator[Finding
     found = LostRuns(lambda: Session(engine, expire_on_commit=False), client, settings.taskyard_key_prefix, SKEW)
     try:
         lost = len(list(found.find(RunFilter(), pages=1)))
-    except AuditBehindError:  # the finding above says so
+    except HistoryBehindError:  # the finding above says so
         return
     if lost:
         yield Finding(

@@ -30,7 +30,7 @@ class CallOptions(TypedDict, total=False):
     dedup_key: str  # at most one run with this key ...
     throttle: timedelta  # ... within this time (instead of: until it is done)
     debounce: timedelta  # ... the last call wins, after so long without a new one
-    user_id: str  # on whose behalf; kept by the audit
+    user_id: str  # on whose behalf; kept in its history
     soft_time_limit: float  # seconds
     time_limit: float  # seconds
 

@@ -14,7 +14,7 @@ MAX_BYTES = 262_144  # of one payload as JSON: ids and facts, not objects
 
 
 class Hidden:
-    """Marks a payload field whose value no log, audit row or listing may show: ``Annotated[str, Hidden()]``."""
+    """Marks a payload field whose value no log, record or listing may show: ``Annotated[str, Hidden()]``."""
 
 
 type Secret = Annotated[str, Hidden()]
@@ -86,7 +86,7 @@ class Payload(BaseModel):
         return wire
 
     def shown(self) -> dict[str, Any]:
-        """Return the JSON values with every :class:`Hidden` field replaced by ``***``, for logs, audit and listings."""
+        """Return the JSON values with every :class:`Hidden` field replaced by ``***``, for logs and listings."""
         return self.mask(self.to_wire())
 
     @classmethod

@@ -1,5 +1,6 @@
 """`emit`, for apps: an event is written with the business change and enqueued after the commit."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,8 @@ from taskyard.webhooks.event_types import refuse_operational
 from taskyard.webhooks.models import Delivery, Event
 from taskyard.webhooks.platform_database import check_database
 from taskyard.webhooks.tasks import enqueue_deliveries, enqueue_fan_outs
+
+type EmitEvent = Callable[[Session, str, Any, str | None], str]  # what `emit` is to code that is handed it
 
 _INFO_KEY = "taskyard.emitted"  # session.info: what to enqueue after the commit
 

@@ -1,16 +1,13 @@
-"""Servers and stages for the tests of this folder."""
+"""Servers and targets for the tests of this folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from taskyard.database.engine import open_engine
 from tests.backups.backup_target import BackupTarget
 from tests.backups.shop_server import ShopServer
-from tests.databases import Database, DatabaseServers, database, database_servers
-
-__all__ = ["database", "database_servers"]
+from tests.databases import Database
 
 
 @pytest.fixture(scope="session")
@@ -33,19 +30,9 @@ def shop_dumps(shop_server: ShopServer, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def platform_database(database_servers: DatabaseServers) -> Iterator[Database]:
-    """A migrated platform database; SQLite, since these tests are about other databases."""
-    url = database_servers.make("sqlite")
-    engine = open_engine(url)
-    yield Database("sqlite", url, engine)
-    engine.dispose()
-    database_servers.drop(url)
-
-
-@pytest.fixture
-def backup_target(platform_database: Database, tmp_path: Path, shop_server: ShopServer) -> Iterator[BackupTarget]:
+def backup_target(sqlite_database: Database, tmp_path: Path, shop_server: ShopServer) -> Iterator[BackupTarget]:
     """A target with the shop's server; no test may leave a scratch database behind."""
-    yield BackupTarget(platform_database, tmp_path, shop_server)
+    yield BackupTarget(sqlite_database, tmp_path, shop_server)
     left = shop_server.scratch_databases()
     for name in left:  # so that this is not the next test's fault
         shop_server.query(f'DROP DATABASE "{name}" WITH (FORCE)')
@@ -53,6 +40,6 @@ def backup_target(platform_database: Database, tmp_path: Path, shop_server: Shop
 
 
 @pytest.fixture
-def sqlite_target(platform_database: Database, tmp_path: Path) -> BackupTarget:
+def sqlite_target(sqlite_database: Database, tmp_path: Path) -> BackupTarget:
     """A target without a server, for SQLite."""
-    return BackupTarget(platform_database, tmp_path)
+    return BackupTarget(sqlite_database, tmp_path)

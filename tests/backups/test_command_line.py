@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from taskyard.database.engine import current_engine
-from taskyard.settings.loading import current_settings
+from tests.app_broker import forget_settings
 from tests.backups.backup_target import SHOP_PROFILE, BackupTarget, environment
 from tests.backups.shop_server import PASSWORD, ShopServer
 from tests.commands import command_of
@@ -38,20 +37,12 @@ def command(backup_target: BackupTarget, monkeypatch: pytest.MonkeyPatch) -> Ite
     def run(*arguments: str, **more: str) -> Result:
         for name, value in environment(backup_target, **more).items():
             monkeypatch.setenv(name, value)
-        forget()
+        forget_settings()
         return CliRunner().invoke(command_of("backups"), arguments)
 
     yield run
-    forget()
+    forget_settings()
     root.handlers[:], root.level = handlers, level
-
-
-def forget() -> None:
-    """Let settings and engine be read anew."""
-    if current_engine.cache_info().currsize:
-        current_engine().dispose()
-    current_settings.cache_clear()
-    current_engine.cache_clear()
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from scripts.demo.backups import demo_backups
-from taskyard.database.engine import current_engine
-from taskyard.settings.loading import current_settings
+from tests.app_broker import forget_settings
 from tests.backups.backup_target import BackupTarget
 from tests.backups.shop_server import ShopServer
 from tests.databases import BINARIES
@@ -17,12 +16,9 @@ from tests.databases import BINARIES
 def here(backup_target: BackupTarget, monkeypatch: pytest.MonkeyPatch) -> Iterator[BackupTarget]:
     """This process works on the target's platform database, as the demo does on its own."""
     monkeypatch.setenv("DATABASE_URL", backup_target.database.url)
-    current_settings.cache_clear()
-    current_engine.cache_clear()
+    forget_settings()
     yield backup_target
-    current_engine().dispose()
-    current_engine.cache_clear()
-    current_settings.cache_clear()
+    forget_settings()
 
 
 def test_good_backups_are_verified_and_bad_ones_caught(

@@ -7,7 +7,8 @@ from datetime import timedelta
 from ipaddress import ip_network
 
 import pytest
-from sqlmodel import Session, col, select
+from sqlalchemy.orm import Session
+from sqlmodel import col, select
 
 from config.settings import BackupSettings
 from scripts.standins.receiver import Receiver

@@ -5,15 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from taskyard.database.engine import current_engine
-from taskyard.settings.loading import current_settings
-from tests.app_broker import use_broker
+from tests.app_broker import using_servers
 from tests.beat.beat_platform import BeatPlatform
 from tests.beat.simulation import BeatSimulation, TurnedClock
-from tests.databases import Database, database, database_servers
+from tests.databases import Database
 from tests.servers import Server
-
-__all__ = ["database", "database_servers"]
 
 
 @pytest.fixture
@@ -28,14 +24,7 @@ def simulation(
     valkey: Server, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[BeatSimulation]:
     """A platform for engines in this process, with a clock that the test turns."""
-    for name, value in (("DATABASE_URL", database.url), ("REDIS_URL", valkey.url), ("MARKS_URL", valkey.url)):
-        monkeypatch.setenv(name, value)
-    current_settings.cache_clear()
-    current_engine.cache_clear()
-    use_broker(valkey.url)
-    with BeatSimulation(valkey, database, tmp_path) as made:
+    servers = {"DATABASE_URL": database.url, "REDIS_URL": valkey.url, "MARKS_URL": valkey.url}
+    with using_servers(servers, monkeypatch), BeatSimulation(valkey, database, tmp_path) as made:
         made.clock = TurnedClock()
         yield made
-    current_engine().dispose()
-    current_engine.cache_clear()
-    current_settings.cache_clear()

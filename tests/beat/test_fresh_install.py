@@ -1,6 +1,5 @@
 """The timetable of a fresh install: every entry runs under default settings, and none is a nuisance."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,22 +14,21 @@ from taskyard.history.models import DeadLetter, Run
 from taskyard.history.queries.runs import find_run
 from taskyard.settings.queues import QUEUES
 from tests.app_broker import use_broker
-from tests.databases import Database, DatabaseServers, database_servers, lent
+from tests.databases import Database
 from tests.servers import Server
 from tests.waiting import wait_for
 from tests.workers import MINIMAL, Worker
 
-__all__ = ["database_servers"]
 LIMIT = 120  # seconds; the machine may be busy
 ONCE_A_MINUTE = 60.0  # seconds
 pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture
-def fresh(database_servers: DatabaseServers, valkey: Server) -> Iterator[Database]:
+def fresh(sqlite_database: Database, valkey: Server) -> Database:
     """A migrated database, and the app of this process on an empty broker."""
     use_broker(valkey.url)
-    yield from lent("sqlite", database_servers, migrated=True)
+    return sqlite_database
 
 
 def test_every_entry_runs_once_without_a_dead_letter(fresh: Database, valkey: Server, tmp_path: Path) -> None:

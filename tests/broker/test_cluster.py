@@ -10,7 +10,7 @@ import pytest
 from taskyard.settings.group import SettingsError
 from taskyard.settings.loading import load_settings
 from tests.broker.harness import BrokerHarness
-from tests.conftest import KINDS
+from tests.fixtures.servers import KINDS
 from tests.servers import Kind, Server, make_server
 from tests.waiting import wait_for
 

@@ -14,9 +14,9 @@ from taskyard.database.engine import open_engine
 from taskyard.history.models import Run
 from taskyard.history.operator_log import Operation
 from taskyard.history.writer.event_writer import EventWriter
-from tests.cli.celery_command import CeleryCommand
-from tests.cli.conftest import Command
 from tests.databases import Database
+from tests.fixtures.applications import Command
+from tests.fixtures.celery_command import CeleryCommand
 from tests.history.event_streams import PREFIX, append, append_life
 from tests.servers import Server
 from tests.waiting import wait_for

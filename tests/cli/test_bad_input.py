@@ -10,8 +10,8 @@ import pytest
 
 from taskyard.cli.kit.common_options import ReasonParam
 from taskyard.settings.loading import current_settings
-from tests.cli.conftest import Command
 from tests.cli.test_every_verb import LEAVES, filled, having, ids_of, operations
+from tests.fixtures.applications import Command
 
 ID = "0f6ff0f6-0000-4000-8000-000000000000"
 ESCAPES = "\x1b[2J\x9b2J\u202e"

@@ -12,9 +12,9 @@ from taskyard.database.engine import open_engine
 from taskyard.database.paging import write_cursor
 from taskyard.history.dead_letters import DeadLetterFilter, count_dead_letters
 from taskyard.history.models import DeadLetter
-from tests.cli.celery_command import CeleryCommand, ended
-from tests.cli.conftest import Command
 from tests.databases import Database
+from tests.fixtures.applications import Command
+from tests.fixtures.celery_command import CeleryCommand, ended
 from tests.history import records_app  # noqa: F401 - declares the tasks
 from tests.history.dead_letter_rows import put
 from tests.servers import Server

@@ -12,8 +12,8 @@ from sqlmodel import select
 from taskyard.cli.commands import LazyCommand
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import Operation
-from tests.cli.conftest import Command
 from tests.commands import OUR_COMMANDS, command_of
+from tests.fixtures.applications import Command
 
 ENDLESS = {("audit", "write"), ("jobs", "tail"), ("up",)}
 NEVER_MISSING = {  # their argument is free text, a file's name, or a new name

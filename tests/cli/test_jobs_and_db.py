@@ -9,8 +9,8 @@ import redis
 from taskyard.database.columns import utc_now
 from taskyard.history.writer.event_writer import EventWriter
 from taskyard.tasks.dead_letters.redrive import redriven_run_id
-from tests.cli.conftest import Command
 from tests.databases import Database
+from tests.fixtures.applications import Command
 from tests.history import records_app
 from tests.history.dead_letter_rows import put
 from tests.history.event_streams import BEGIN_MS, PREFIX, append, append_life

@@ -11,10 +11,10 @@ from sqlmodel import select
 
 from taskyard.database.engine import current_engine, open_session
 from taskyard.history.operator_log import Operation
-from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
+from taskyard.history.queries.lost_runs import HistoryBehindError, LostRuns
 from taskyard.history.queries.runs import RunFilter, find_run
 from taskyard.history.writer.event_writer import EventWriter
-from tests.cli.conftest import Command
+from tests.fixtures.applications import Command
 from tests.history.event_streams import PREFIX, append
 from tests.history.records_app import greet
 from tests.servers import Server
@@ -123,7 +123,7 @@ def test_without_a_writer_nobody_can_tell(command: Command, client: redis.Redis)
     (run_id,) = send(client, 1)
     forget(client, run_id)
     append(client, "succeeded", run_id)
-    with pytest.raises(AuditBehindError, match="1 events are not in SQL yet"):
+    with pytest.raises(HistoryBehindError, match="1 events are not in SQL yet"):
         list(LostRuns(open_session, client, PREFIX, timedelta(0)).find(RunFilter()))
 
 

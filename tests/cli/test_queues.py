@@ -14,7 +14,7 @@ from taskyard.tasks.call_options import RunHandle
 from taskyard.webhooks.payloads import DeliverWebhook
 from taskyard.webhooks.tasks import deliver
 from tests.app_broker import use_broker
-from tests.cli.conftest import Command
+from tests.fixtures.applications import Command
 from tests.servers import Server
 
 QUEUE = "webhook-deliveries"

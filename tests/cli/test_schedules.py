@@ -12,8 +12,8 @@ from taskyard.database.engine import open_session
 from taskyard.history.operator_log import Operation
 from taskyard.history.writer.event_writer import EventWriter
 from tests.beat.app import mark
-from tests.cli.conftest import Command
 from tests.databases import Database
+from tests.fixtures.applications import Command
 from tests.servers import Server
 
 WEEKDAYS = ("--cron", "0 8 * * 1-5", "--zone", "Europe/Rome")

@@ -15,9 +15,10 @@ from taskyard.settings.loading import current_settings
 from taskyard.webhooks.event_store import add_event
 from taskyard.webhooks.models import Delivery
 from taskyard.webhooks.signing.key_vault import new_master_key
-from tests.cli.conftest import Command, in_this_process
+from tests.app_broker import using_servers
 from tests.cli.test_every_verb import ENDLESS, LEAVES
 from tests.databases import Database
+from tests.fixtures.applications import Command, run_command
 from tests.history import records_app
 from tests.history.dead_letter_rows import put
 from tests.history.event_streams import PREFIX, append
@@ -76,8 +77,9 @@ def platform(database: Database, valkey: Server, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, value)
     database_url = make_url(database.url).set(password="secret-of-the-database")
     redis_url = valkey.url.replace("redis://", "redis://default:secret-of-the-broker@")
-    for command in in_this_process(database_url.render_as_string(hide_password=False), redis_url, monkeypatch):
-        made = SecretPlatform(command)
+    servers = {"DATABASE_URL": database_url.render_as_string(hide_password=False), "REDIS_URL": redis_url}
+    with using_servers(servers, monkeypatch):
+        made = SecretPlatform(run_command)
         made.secrets.append(key.partition(":")[2])
         fill(made, database, valkey)
         yield made
@@ -104,7 +106,7 @@ def fill(platform: SecretPlatform, database: Database, valkey: Server) -> None:
         add_event(session, current_settings(), "things.done", {"id": 1})
         session.commit()
         delivery = session.exec(select(Delivery.id)).one()
-    platform.ids = {"run_id": run_id, "letter_id": str(letters[1].id), "name": "nightly", "queue": "celery"}
+    platform.ids = {"run_id": run_id, "dead_letter_id": str(letters[1].id), "name": "nightly", "queue": "celery"}
     platform.ids |= {"endpoint_id": endpoint["id"], "delivery_id": str(delivery)}
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.cli.celery_command import LIMIT, CeleryCommand
+from tests.fixtures.celery_command import LIMIT, CeleryCommand
 from tests.workers import ROOT
 
 HEAVY = ("alembic", "audit", "celery", "config", "kombu", "pydantic", "redis", "rich", "sqlalchemy", "tasks")

@@ -14,7 +14,7 @@ from tests.workers import ROOT
 
 ID = "b55a0827-c925-4119-9f75-dd7cf0ffde24"
 PRINTS = f"""
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 columns = ("id", "task", "queue", "state", "attempts", "enqueued (UTC)", "wait", "runtime", "error")
 row = ("{ID}", "reconciliation.reconcile", "reconciliation", "failed", 3, "2026-11-26 10:00:00", "1 s", "3 ms", "Error")
 print_table(columns, [row])

@@ -16,13 +16,13 @@ from click.testing import CliRunner
 from sqlalchemy import update
 from sqlmodel import Session, col
 
-from taskyard.database.engine import current_engine
-from taskyard.settings.loading import current_settings, load_settings, setting_prefixes
+from taskyard.settings.loading import load_settings, setting_prefixes
 from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery import endpoints
 from taskyard.webhooks.event_store import add_event
 from taskyard.webhooks.models import Delivery, DeliveryAttempt, Endpoint
 from taskyard.webhooks.signing.key_vault import new_master_key
+from tests.app_broker import forget_settings
 from tests.commands import command_of
 from tests.databases import Database
 
@@ -135,15 +135,11 @@ class WebhooksCommand:
 @contextmanager
 def _own_engine() -> Iterator[None]:
     """Read settings and open the database anew, and leave neither behind."""
-    current_settings.cache_clear()
-    current_engine.cache_clear()
+    forget_settings()
     try:
         yield
     finally:
-        if current_engine.cache_info().currsize:
-            current_engine().dispose()
-        current_engine.cache_clear()
-        current_settings.cache_clear()
+        forget_settings()
 
 
 def _found(session: Session, delivery_id: UUID) -> Delivery:

@@ -14,7 +14,7 @@ from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.columns import utc_now
 from taskyard.flows.models import FlowRow, StepRow
 from taskyard.flows.release.handover import hand_over
-from taskyard.flows.rules.outcomes import Outcome
+from taskyard.flows.rules.step_outcomes import Outcome
 from taskyard.flows.running.sweeping import FlowsSwept, Sweeper
 from taskyard.flows.states import ENDED_FLOWS
 from taskyard.flows.step_ref import StepRef

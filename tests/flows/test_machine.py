@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from taskyard.flows.models import StepRow
 from taskyard.flows.plan import FlowPlan
 from taskyard.flows.rules import machine, repair
-from taskyard.flows.rules.outcomes import Outcome, apply_outcome
+from taskyard.flows.rules.step_outcomes import Outcome, apply_outcome
 from taskyard.flows.states import POLICIES
 from taskyard.flows.step_ref import StepRef
 from tests.flows.memory import FLOW, MemoryRows

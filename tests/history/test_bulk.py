@@ -22,14 +22,13 @@ from taskyard.tasks.dead_letters.redrive_many import redrive_batch
 from taskyard.tasks.errors import PermanentError
 from taskyard.tasks.records.bulk import resolve_dead_letters
 from taskyard.tasks.records.payloads import ResolveDeadLetters
-from tests.cli.conftest import Command, command
 from tests.databases import Database
+from tests.fixtures.applications import Command
 from tests.history.dead_letter_rows import body_of
 from tests.monitor.scraping import worker
 from tests.servers import Server
 from tests.waiting import wait_for
 
-__all__ = ["command"]
 LIMIT = 60  # seconds
 WAITING = "taskyard:waiting:celery"
 

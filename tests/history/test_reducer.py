@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskyard.history.events import AuditEvent, padded
+from taskyard.history.events import HistoryEvent, padded
 from taskyard.history.writer.bulk_tables import ATTEMPTS, RUNS
 from taskyard.history.writer.reducer import RunRecords, reduce_events
 from tests.history.event_streams import DETAILS
@@ -19,13 +19,13 @@ WORKERS = ("celery@a", "celery@b")
 
 def event(
     kind: str, place: int, attempt: int = 1, *, after_ms: int | None = None, run_id: str = "r", **facts: Any
-) -> AuditEvent:
+) -> HistoryEvent:
     """The event at a place of the stream, by default as many milliseconds after the begin."""
     at = BEGIN + timedelta(milliseconds=place if after_ms is None else after_ms)
-    return AuditEvent(padded(f"1790000000000-{place}"), kind, run_id, "celery", attempt, at, DETAILS[kind] | facts)
+    return HistoryEvent(padded(f"1790000000000-{place}"), kind, run_id, "celery", attempt, at, DETAILS[kind] | facts)
 
 
-def reduced(*batches: Sequence[AuditEvent]) -> RunRecords:
+def reduced(*batches: Sequence[HistoryEvent]) -> RunRecords:
     records = RunRecords()
     for batch in batches:
         reduce_events(records, batch)
@@ -114,7 +114,7 @@ def test_arguments_that_nobody_masked_are_not_kept() -> None:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[AuditEvent]:
+def histories(draw: st.DrawFn) -> list[HistoryEvent]:
     """Events of two runs, in any order that a stream could have them, sensible or not."""
     size = draw(st.integers(1, 14))
     return [
@@ -132,7 +132,7 @@ def histories(draw: st.DrawFn) -> list[AuditEvent]:
 @given(data=st.data(), history=histories())
 @settings(max_examples=100, deadline=None)
 def test_duplicates_and_another_order_in_one_batch_change_nothing(
-    data: st.DataObject, history: list[AuditEvent]
+    data: st.DataObject, history: list[HistoryEvent]
 ) -> None:
     twice = history + data.draw(st.lists(st.sampled_from(history), max_size=10))
 
@@ -142,10 +142,10 @@ def test_duplicates_and_another_order_in_one_batch_change_nothing(
 @given(data=st.data(), history=histories())
 @settings(max_examples=100, deadline=None)
 def test_batches_in_the_streams_order_with_redeliveries_change_nothing(
-    data: st.DataObject, history: list[AuditEvent]
+    data: st.DataObject, history: list[HistoryEvent]
 ) -> None:
     """What a crash between commit and acknowledgement does: a batch comes again, alone or with later entries."""
-    batches: list[list[AuditEvent]] = []
+    batches: list[list[HistoryEvent]] = []
     end = 0
     while end < len(history):
         begin = data.draw(st.integers(max(0, end - 5), end))
@@ -158,7 +158,7 @@ def test_batches_in_the_streams_order_with_redeliveries_change_nothing(
 @given(data=st.data(), history=histories())
 @settings(max_examples=100, deadline=None)
 def test_single_events_in_any_order_change_nothing_but_the_count_of_snoozes(
-    data: st.DataObject, history: list[AuditEvent]
+    data: st.DataObject, history: list[HistoryEvent]
 ) -> None:
     """The stream never does this; it shows that no value but the one sum leans on its order."""
     shuffled = data.draw(st.permutations(history))
@@ -168,7 +168,7 @@ def test_single_events_in_any_order_change_nothing_but_the_count_of_snoozes(
 
 @given(history=histories())
 @settings(max_examples=100, deadline=None)
-def test_attempts_and_snoozes_never_shrink(history: list[AuditEvent]) -> None:
+def test_attempts_and_snoozes_never_shrink(history: list[HistoryEvent]) -> None:
     records = RunRecords()
     for place, each in enumerate(history):
         before = {key: (row.snoozes, records.runs[key[0]].attempts) for key, row in records.attempts.items()}

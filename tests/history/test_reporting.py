@@ -11,15 +11,14 @@ from taskyard.history.queries.runs import find_run
 from taskyard.history.task_logs import EVENTS_KEPT, lines_of
 from taskyard.history.writer.event_writer import EventWriter
 from taskyard.tasks.reporting import MOST_LINES, progress
-from tests.cli.conftest import Command, command
 from tests.databases import Database
+from tests.fixtures.applications import Command
 from tests.history import records_app
 from tests.history.event_streams import PREFIX, append
 from tests.monitor.scraping import worker
 from tests.servers import Server
 from tests.waiting import wait_for
 
-__all__ = ["command"]
 LIMIT = 40  # seconds
 
 

@@ -15,7 +15,7 @@ from taskyard.history.dead_letters import find_dead_letter
 from taskyard.history.models import Attempt, BulkOperation, DeadLetter, Run, TaskLog
 from taskyard.history.retention import Pruned, count_prunable, prune
 from taskyard.settings.loading import current_settings
-from taskyard.tasks.records.payloads import CleanUpAudit
+from taskyard.tasks.records.payloads import CleanUpRecords
 from taskyard.tasks.records.tasks import cleanup
 from tests.databases import Database
 from tests.history.dead_letter_rows import put
@@ -83,7 +83,7 @@ def test_the_task_follows_the_retention_and_0_keeps_everything(
 ) -> None:
     monkeypatch.setenv("AUDIT_LOG_RETENTION_DAYS", "0")
     fill(app_database, old=1)
-    cleanup.handler(CleanUpAudit(retention_days=days))  # type: ignore[attr-defined]  # of the task class
+    cleanup.handler(CleanUpRecords(retention_days=days))  # type: ignore[attr-defined]  # of the task class
 
     assert left(app_database, Run) == runs
 

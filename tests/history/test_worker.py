@@ -13,7 +13,7 @@ from taskyard.database.engine import open_engine
 from taskyard.history.models import DeadLetter, Run
 from taskyard.history.queries.runs import find_run
 from tests.app_broker import use_broker
-from tests.databases import Database, DatabaseServers, Postgres, lent, migrate
+from tests.databases import Database, Postgres, migrate
 from tests.history import records_app
 from tests.history.dead_letter_rows import report
 from tests.servers import Server
@@ -28,9 +28,9 @@ QUEUES = ("-Q", "celery,dead-letter")
 
 
 @pytest.fixture
-def database(database_servers: DatabaseServers) -> Iterator[Database]:
+def database(sqlite_database: Database) -> Database:
     """SQLite: what differs between databases is tested without a worker."""
-    yield from lent("sqlite", database_servers, migrated=True)
+    return sqlite_database
 
 
 @contextmanager

@@ -7,11 +7,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import func, insert, select
-from sqlmodel import Session, col
+from sqlalchemy.orm import Session
+from sqlmodel import col
 
 from config.settings import MarketSettings
 from tasks.markets.confirmations import ConfirmationStore
-from tasks.markets.models import IndexerEvent, Market, Prediction, Resolution, User
+from tasks.markets.models import IndexerEvent, Market, MarketResolution, Prediction, Predictor
 from tasks.markets.payloads import PriceQuote, ResolveMarket
 from tasks.markets.store import MarketStore
 from taskyard.settings.platform import Settings
@@ -40,7 +41,7 @@ class MarketRows:
         """Return the user of this address; made at the first call."""
         if address not in self._users:
             with self.database.session() as session, session.begin():
-                user = User(address=address)
+                user = Predictor(address=address)
                 session.add(user)
             self._users[address] = user.id
         return self._users[address]
@@ -99,10 +100,10 @@ class MarketRows:
         with self.database.session() as session:
             return session.get_one(Market, market_id)
 
-    def resolution(self, market_id: str = "m") -> Resolution | None:
+    def resolution(self, market_id: str = "m") -> MarketResolution | None:
         """How a market was settled."""
         with self.database.session() as session:
-            return session.get(Resolution, market_id)
+            return session.get(MarketResolution, market_id)
 
     def results(self, market_id: str = "m") -> Counter[str | None]:
         """How many predictions of a market have which result."""

@@ -11,7 +11,7 @@ from click.testing import Result
 from audit.models import AdminAction
 from config.queues import MARKET_RESOLUTION
 from tasks.markets.metrics import figures
-from tasks.markets.models import Conflict
+from tasks.markets.models import ResolutionConflict
 from tasks.markets.tasks import open_store
 from taskyard.database.columns import utc_now
 from taskyard.history.operator_log import Operation
@@ -179,7 +179,7 @@ def test_a_decision_that_cannot_be_is_one_clear_line(
 
     assert (answer.exit_code, len(answer.stderr.splitlines())) == (code, 1), answer.output
     assert said in answer.stderr
-    assert (platform.count(Operation), platform.count(AdminAction), market_rows.count(Conflict)) == (0, 0, 0)
+    assert (platform.count(Operation), platform.count(AdminAction), market_rows.count(ResolutionConflict)) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

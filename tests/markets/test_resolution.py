@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from sqlmodel import col
 
 from tasks.markets import handlers
-from tasks.markets.models import Conflict, Market
+from tasks.markets.models import Market, ResolutionConflict
 from tasks.markets.store import ResolutionVerdict
 from taskyard.tasks.errors import PermanentError, Snooze
 from tests.markets.market_rows import MarketRows, resolved_event
@@ -114,7 +114,7 @@ def test_another_outcome_for_a_resolved_market_is_a_conflict_and_an_alert(market
     assert states == ["conflict", "conflict"]
     assert (market_rows.get_market().winning_outcome, market_rows.results()) == ("yes", {"won": 1, "lost": 1})
     with market_rows.database.session() as session:
-        conflict = session.scalars(select(Conflict)).one()
+        conflict = session.scalars(select(ResolutionConflict)).one()
     assert (conflict.resolved_outcome, conflict.claimed_outcome, conflict.times_seen) == ("yes", "no", 2)
     assert len(market_rows.deliveries("market.resolution_conflict")) == 1
 

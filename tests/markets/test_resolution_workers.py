@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 from sqlmodel import Session, col
 
 from scripts.standins.receiver import Receiver
-from tasks.markets.models import Prediction, Resolution
+from tasks.markets.models import MarketResolution, Prediction
 from tasks.markets.tasks import resolve
 from taskyard.history.models import DeadLetter
 from taskyard.settings.loading import current_settings
@@ -42,7 +42,7 @@ def subscribe(platform: MarketPlatform, receiver: Receiver, *patterns: str) -> N
 
 
 def resolutions(platform: MarketPlatform) -> int:
-    return platform.count(Resolution)
+    return platform.count(MarketResolution)
 
 
 def test_an_event_resolves_its_market_and_the_subscribers_hear_of_it(

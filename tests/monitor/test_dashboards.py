@@ -17,7 +17,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tasks.backups.models import BackupRun
-from tasks.reconciliation.models import Report
+from tasks.reconciliation.models import ReconciliationReport
 from taskyard.beat.metrics import BeatMetrics
 from taskyard.broker.worker.observers import TaskExecution
 from taskyard.monitor.background_collector import broker_gauges, database_gauges, families
@@ -41,7 +41,7 @@ def exported(app_database: Database, valkey: Server) -> dict[str, set[str]]:
         put(session)
         measured: dict[str, Any] = {"dump_bytes": 1, "duration_ms": 1}
         session.add(BackupRun(id=UUID(int=1), target="shop", state="passed", holder="h", worker="w", **measured))
-        session.add(Report(id=UUID(int=1), scope="global", state="completed", status="ok"))
+        session.add(ReconciliationReport(id=UUID(int=1), scope="global", state="completed", status="ok"))
         session.commit()
     registry = CollectorRegistry()
     meters = TaskMeters(registry)

@@ -8,12 +8,10 @@ import pytest
 from taskyard.settings.loading import current_settings
 from taskyard.tasks.policy import Policy
 from taskyard.webhooks.tasks import deliver
-from tests.cli.celery_command import CeleryCommand
-from tests.cli.conftest import Command, celery, command, empty_command
 from tests.databases import Database
+from tests.fixtures.applications import Command
+from tests.fixtures.celery_command import CeleryCommand
 from tests.servers import Server
-
-__all__ = ["celery", "command", "empty_command"]
 
 
 def findings(command: Command, *options: str) -> dict[str, dict[str, str]]:

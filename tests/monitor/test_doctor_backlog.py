@@ -9,15 +9,13 @@ import pytest
 from taskyard.beat.models import Schedule, ScheduleFire
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
-from tests.cli.conftest import Command, celery, command
 from tests.databases import Database
+from tests.fixtures.applications import Command
 from tests.history.dead_letter_rows import put
 from tests.history.event_streams import PREFIX
 from tests.history.records_app import greet
 from tests.monitor.test_doctor import findings
 from tests.servers import Server
-
-__all__ = ["celery", "command"]
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 

@@ -7,11 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.cli.celery_command import LIMIT, CeleryCommand
-from tests.cli.conftest import celery
+from tests.fixtures.celery_command import LIMIT, CeleryCommand
 from tests.workers import ROOT
-
-__all__ = ["celery"]
 
 APP = """
 from taskyard import Taskyard

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pytest
 
 from scripts.standins.soroban_node import CONTRACT, StandinNode
-from tests.databases import Database, database, database_servers, empty_database
+from tests.databases import Database
 from tests.markets.conftest import platform
 from tests.markets.market_rows import MarketRows
 from tests.reconciliation.anvil import Anvil, anvil_binary
 from tests.reconciliation.reconciler import Reconciler
 
-__all__ = ["database", "database_servers", "empty_database", "platform"]
+__all__ = ["platform"]
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,11 @@ from config.settings import ReconciliationSettings
 from tasks.markets import positions
 from tasks.reconciliation import handlers
 from tasks.reconciliation.chain.readers import open_chain
-from tasks.reconciliation.clients import EmitEvent
-from tasks.reconciliation.models import MarketLine, PositionRow, Report
+from tasks.reconciliation.models import MarketLine, PositionRow, ReconciliationReport
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile
 from tasks.reconciliation.recovery import LostMarket, RecoveryStore
 from tasks.reconciliation.store import ReportStore
+from taskyard import EmitEvent
 from tests.markets.market_rows import MarketRows
 
 ADMIN = {"admin_address": "GADMIN", "ip": "192.0.2.7", "correlation_id": "corr-1"}
@@ -62,10 +62,10 @@ class Reconciler:
         sent: list[LostMarket] = []
         return handlers.sweep(self.store, self.upkeep, sent.extend), sent
 
-    def report(self, report_id: UUID) -> Report:
+    def report(self, report_id: UUID) -> ReconciliationReport:
         """A report as it is now."""
         with self.market_rows.database.session() as session:
-            return session.get_one(Report, report_id)
+            return session.get_one(ReconciliationReport, report_id)
 
     def lines(self, report_id: UUID) -> dict[str, MarketLine]:
         """A report's markets."""

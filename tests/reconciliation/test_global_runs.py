@@ -9,7 +9,7 @@ from sqlmodel import col
 
 from scripts.standins.soroban_node import CONTRACT, StandinNode, account
 from tasks.app import app
-from tasks.reconciliation.models import MarketLine, Report
+from tasks.reconciliation.models import MarketLine, ReconciliationReport
 from tests.markets.market_platform import MarketPlatform
 from tests.markets.market_rows import MarketRows
 from tests.waiting import wait_for
@@ -48,15 +48,15 @@ def fill(market_rows: MarketRows, chain: StandinNode, markets: int) -> list[str]
     return names
 
 
-def report(platform: MarketPlatform) -> Report | None:
+def report(platform: MarketPlatform) -> ReconciliationReport | None:
     with platform.session() as session:
-        return session.scalars(select(Report)).one_or_none()
+        return session.scalars(select(ReconciliationReport)).one_or_none()
 
 
-def completed(platform: MarketPlatform) -> Report:
+def completed(platform: MarketPlatform) -> ReconciliationReport:
     """Wait for the report."""
 
-    def look() -> Report | None:
+    def look() -> ReconciliationReport | None:
         found = report(platform)
         return found if found is not None and found.state == "completed" else None
 
@@ -83,7 +83,7 @@ def test_two_hundred_markets_with_a_failing_one_make_one_report(
     done = completed(platform)
     assert (done.status, done.markets, done.markets_ok, done.markets_partial) == ("partial", 200, 199, 1)
     assert (done.matches, done.mismatches, done.drift) == (2 * 199 - 1, 1, 1)
-    assert platform.count(Report) == 1
+    assert platform.count(ReconciliationReport) == 1
     with platform.session() as session:
         failing = session.scalars(select(MarketLine).where(col(MarketLine.status) == "partial")).one()
     assert failing.market_id == names[77]
@@ -176,11 +176,11 @@ def test_a_wrong_request_of_another_program_is_a_dead_letter_at_once(
     wait_for(platform.dead_letters, LIMIT, "the dead letter is written")
     (letter,) = platform.dead_letters()
     assert (letter.reason, letter.attempt) == ("invalid_payload", 1)
-    assert platform.count(Report) == 0
+    assert platform.count(ReconciliationReport) == 0
 
 
 def _set_back(platform: MarketPlatform, report_id: UUID) -> None:
     """Make the report as it was before its last step."""
     with platform.session() as session, session.begin():
-        found = session.get_one(Report, report_id)
+        found = session.get_one(ReconciliationReport, report_id)
         found.state, found.status, found.completed_at, found.markets_ok = "running", None, None, 0

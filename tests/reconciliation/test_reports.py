@@ -5,13 +5,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from audit.models import AdminAction
 from scripts.standins.soroban_node import CONTRACT, StandinNode, account
 from tasks.reconciliation import handlers
 from tasks.reconciliation.handlers import MAX_BLOCKS_BEHIND
-from tasks.reconciliation.models import MarketLine, PositionRow, Report
+from tasks.reconciliation.models import MarketLine, PositionRow, ReconciliationReport
 from tasks.reconciliation.payloads import Reconcile
 from tasks.reconciliation.tasks import reconcile
 from taskyard.tasks.errors import InvalidPayloadError, PermanentError
@@ -123,7 +123,9 @@ def test_report_rows_and_admin_action_are_one_transaction(reconciler: Reconciler
     with pytest.raises(ConnectionError):
         reconciler.market()
 
-    assert [reconciler.market_rows.count(model) for model in (Report, MarketLine, PositionRow, AdminAction)] == [
+    assert [
+        reconciler.market_rows.count(model) for model in (ReconciliationReport, MarketLine, PositionRow, AdminAction)
+    ] == [
         0,
         0,
         0,
@@ -167,7 +169,7 @@ def test_an_unknown_market_is_a_permanent_error(reconciler: Reconciler) -> None:
         reconciler.market("nowhere")
 
     assert isinstance(raised.value, PermanentError)
-    assert (reconciler.market_rows.count(Report), reconciler.market_rows.count(AdminAction)) == (0, 0)
+    assert (reconciler.market_rows.count(ReconciliationReport), reconciler.market_rows.count(AdminAction)) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +201,7 @@ def test_a_node_far_behind_the_last_report_is_not_believed(reconciler: Reconcile
     reconciler.market_rows.market()
     ahead = reconciler.market()
     with reconciler.market_rows.database.session() as session, session.begin():
-        session.get_one(Report, ahead.report_id).block = node.ledger + MAX_BLOCKS_BEHIND + 1
+        session.get_one(ReconciliationReport, ahead.report_id).block = node.ledger + MAX_BLOCKS_BEHIND + 1
     done = reconciler.market()
     assert done.status == "partial"
     assert "the last report was of block" in (reconciler.lines(done.report_id)["m"].error or "")

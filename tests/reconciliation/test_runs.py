@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from scripts.standins.soroban_node import StandinNode, account
 from tasks.reconciliation import handlers
-from tasks.reconciliation.models import MarketLine, PositionRow, Report
+from tasks.reconciliation.models import MarketLine, PositionRow, ReconciliationReport
 from taskyard.database.columns import utc_now
 from tests.reconciliation.reconciler import Reconciler
 
@@ -128,7 +128,7 @@ def test_a_market_that_never_answers_is_a_failed_line_at_the_deadline(
         node.put(market_id, [])
     started = reconciler.run()
     reconciler.check(started.report_id, "a")
-    _age(reconciler, Report.started_at, reconciler.settings.reconciliation_deadline)
+    _age(reconciler, ReconciliationReport.started_at, reconciler.settings.reconciliation_deadline)
 
     reconciler.sweep()
 
@@ -144,13 +144,17 @@ def test_old_reports_are_removed_with_all_their_rows(reconciler: Reconciler, nod
     reconciler.market_rows.predict(("yes", 1), market_id=reconciler.market_rows.market())
     node.put("m", [])
     reconciler.market()
-    _age(reconciler, Report.started_at, timedelta(days=reconciler.settings.reconciliation_retention_days, hours=1))
+    _age(
+        reconciler,
+        ReconciliationReport.started_at,
+        timedelta(days=reconciler.settings.reconciliation_retention_days, hours=1),
+    )
     kept = reconciler.market()
 
     assert reconciler.sweep()[0].pruned == 1
 
     assert (
-        reconciler.market_rows.count(Report),
+        reconciler.market_rows.count(ReconciliationReport),
         reconciler.market_rows.count(MarketLine),
         reconciler.market_rows.count(PositionRow),
     ) == (1, 1, 1)

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from tests.databases import DatabaseServers, database_servers
+from tests.databases import DatabaseServers
 from tests.servers import Server
 from tests.waiting import wait_for
 from tests.workers import MINIMAL, ROOT, Worker
 
-__all__ = ["database_servers"]
 EMIT = """
 import os
 

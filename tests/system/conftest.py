@@ -7,20 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.databases import Database, DatabaseServers, Kind, database, database_servers, lent
+from tests.databases import Database, DatabaseServers, lent
 from tests.nodes.nodes import Broker
 from tests.system.webhook_platform import WebhookPlatform
 from tests.webhooks.receivers import Receiver
-
-__all__ = [
-    "database",
-    "database_servers",
-    "make_postgres_platform",
-    "make_sqlite_platform",
-    "platform",
-    "receiver",
-    "sqlite_platform",
-]
 
 type PlatformMaker = Callable[..., WebhookPlatform]
 
@@ -41,9 +31,9 @@ def platform(make_platform: PlatformMaker, database: Database) -> WebhookPlatfor
 
 
 @pytest.fixture
-def make_sqlite_platform(make_platform: PlatformMaker, database_servers: DatabaseServers) -> Iterator[PlatformMaker]:
+def make_sqlite_platform(make_platform: PlatformMaker, sqlite_database: Database) -> PlatformMaker:
     """Makes a platform on SQLite, with settings of the test's choice."""
-    yield from _platforms("sqlite", database_servers, make_platform)
+    return lambda **environ: make_platform(sqlite_database, **environ)
 
 
 @pytest.fixture
@@ -55,7 +45,8 @@ def sqlite_platform(make_sqlite_platform: PlatformMaker) -> WebhookPlatform:
 @pytest.fixture
 def make_postgres_platform(make_platform: PlatformMaker, database_servers: DatabaseServers) -> Iterator[PlatformMaker]:
     """Makes a platform on PostgreSQL, with settings of the test's choice."""
-    yield from _platforms("postgresql", database_servers, make_platform)
+    with contextmanager(lent)("postgresql", database_servers, migrated=True) as made:
+        yield lambda **environ: make_platform(made, **environ)
 
 
 @pytest.fixture
@@ -63,8 +54,3 @@ def receiver() -> Iterator[Receiver]:
     """A receiver that answers 200 until told otherwise."""
     with Receiver() as receiver:
         yield receiver
-
-
-def _platforms(kind: Kind, database_servers: DatabaseServers, make_platform: PlatformMaker) -> Iterator[PlatformMaker]:
-    with contextmanager(lent)(kind, database_servers, migrated=True) as made:
-        yield lambda **environ: make_platform(made, **environ)

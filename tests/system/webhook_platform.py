@@ -16,15 +16,14 @@ import pytest
 from sqlalchemy import func, select
 from sqlmodel import col
 
-from taskyard.database.engine import current_engine, open_session
+from taskyard.database.engine import open_session
 from taskyard.history.models import DeadLetter
 from taskyard.launch.programs import ASYNCIO_POOL, CELERY_POOL_NAMES
-from taskyard.settings.loading import current_settings
 from taskyard.tasks.dead_letters.redrive import redrive
 from taskyard.webhooks.models import Delivery
 from taskyard.webhooks.outbox import emit
 from taskyard.webhooks.tasks import deliver, sweep
-from tests.app_broker import use_broker
+from tests.app_broker import forget_settings, use_broker
 from tests.databases import Database
 from tests.nodes.nodes import Broker, WorkerNode, start_worker
 from tests.waiting import wait_for
@@ -69,8 +68,8 @@ class WebhookPlatform:
         patch = self._open.enter_context(pytest.MonkeyPatch.context())
         for name, value in self.env.items():
             patch.setenv(name, value)
-        self._open.callback(_forget_settings)
-        _forget_settings()
+        self._open.callback(forget_settings)
+        forget_settings()
         use_broker(self.broker.url)
         return self
 
@@ -165,10 +164,3 @@ class WebhookPlatform:
     def _end(self, worker: WorkerNode, name: str) -> None:
         (self.folder / f"{name}.log").write_text(worker.logs())  # for whoever looks into a failure
         worker.teardown()
-
-
-def _forget_settings() -> None:
-    current_settings.cache_clear()
-    if current_engine.cache_info().currsize:
-        current_engine().dispose()
-    current_engine.cache_clear()

@@ -5,14 +5,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from taskyard.database.engine import open_engine
 from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient
-from tests.databases import Database, DatabaseServers, database, database_servers
+from tests.databases import Database
 from tests.webhooks.posting import LOCAL
 from tests.webhooks.receivers import Receiver
 from tests.webhooks.webhook_rows import WebhookRows
-
-__all__ = ["client", "database", "database_servers", "receiver", "sqlite_webhook_rows", "webhook_rows"]
 
 # Hypothesis would fail an example that took over 200 ms, as any does on a busy machine.
 settings.register_profile("any machine", deadline=None)
@@ -39,10 +36,6 @@ def webhook_rows(database: Database) -> WebhookRows:
 
 
 @pytest.fixture
-def sqlite_webhook_rows(database_servers: DatabaseServers) -> Iterator[WebhookRows]:
+def sqlite_webhook_rows(sqlite_database: Database) -> WebhookRows:
     """Webhook rows on SQLite, for many cases of what no database decides."""
-    url = database_servers.make("sqlite")
-    engine = open_engine(url)
-    yield WebhookRows(Database("sqlite", url, engine))
-    engine.dispose()
-    database_servers.drop(url)
+    return WebhookRows(sqlite_database)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from secrets import token_hex
 
-from tasks.backups.dumps.sql_statements import Piece, PieceKind, split_statements
+from tasks.backups.dumps.sql_statements import SqlPiece, SqlPieceKind, split_statements
 
 DATABASE_END = b"-- PostgreSQL database dump complete"  # pg_dump's last words
 CLUSTER_BEGIN = b"-- PostgreSQL database cluster dump"  # pg_dumpall's first and last ones
@@ -54,13 +54,13 @@ class PlainDumpReader:
         pending: list[bytes] = []
         size = 0
         for piece in split_statements(lines):
-            if piece.kind is PieceKind.STATEMENT:
+            if piece.kind is SqlPieceKind.STATEMENT:
                 pending.append(piece.text)
                 size += len(piece.text)
                 if size > MAX_PENDING:
                     yield from self._feed(pending)
                     pending = []
-            elif piece.kind is PieceKind.END:
+            elif piece.kind is SqlPieceKind.END:
                 if size > MAX_PENDING or not self._is_left_out(piece.words):
                     yield from self._feed([*pending, piece.text])
                 pending, size = [], 0
@@ -68,11 +68,11 @@ class PlainDumpReader:
                 yield from self._take(piece)
         self._check_end()
 
-    def _take(self, piece: Piece) -> Iterator[bytes]:
+    def _take(self, piece: SqlPiece) -> Iterator[bytes]:
         """Take what is not part of a statement."""
-        if piece.kind is PieceKind.COPY_DATA:
+        if piece.kind is SqlPieceKind.COPY_DATA:
             yield from self._feed([piece.text])
-        elif piece.kind is PieceKind.COMMAND:
+        elif piece.kind is SqlPieceKind.COMMAND:
             yield from self._obey(piece.text)
         else:
             self._read_mark(piece.text)

@@ -34,7 +34,7 @@ _ESCAPED = re.compile(rb"\\.|''|'", re.DOTALL)
 _ROUTINE = re.compile(r"CREATE (OR REPLACE )?(FUNCTION|PROCEDURE)\b")
 
 
-class PieceKind(Enum):
+class SqlPieceKind(Enum):
     """What a piece of a dump is."""
 
     BETWEEN = auto()  # space and comments between statements
@@ -44,10 +44,10 @@ class PieceKind(Enum):
     COPY_DATA = auto()  # rows, and the line that ends them
 
 
-class Piece(NamedTuple):
+class SqlPiece(NamedTuple):
     """A part of a dump; all parts together are the dump."""
 
-    kind: PieceKind
+    kind: SqlPieceKind
     text: bytes
     words: tuple[str, ...] = ()  # outside of parentheses: keywords in upper case, quoted names with their quotes
 
@@ -56,7 +56,7 @@ class UnfinishedSqlError(ValueError):
     """The dump ends within a statement, a quote, a comment or rows."""
 
 
-def split_statements(lines: Iterable[bytes]) -> Iterator[Piece]:
+def split_statements(lines: Iterable[bytes]) -> Iterator[SqlPiece]:
     """
     Yield a dump's pieces, in order.
 
@@ -68,7 +68,7 @@ def split_statements(lines: Iterable[bytes]) -> Iterator[Piece]:
     for line in lines:
         if not scanner.in_rows:
             if _INSERT.fullmatch(line) and scanner.is_neutral():
-                yield Piece(PieceKind.END, line, ("INSERT",))
+                yield SqlPiece(SqlPieceKind.END, line, ("INSERT",))
             else:
                 yield from scanner.scan(line)
             continue
@@ -76,7 +76,7 @@ def split_statements(lines: Iterable[bytes]) -> Iterator[Piece]:
         if line.startswith(COPY_END) and line.rstrip(b"\r\n") == COPY_END:
             scanner.in_rows = False
         if len(rows) >= ROWS or not scanner.in_rows:
-            yield Piece(PieceKind.COPY_DATA, b"".join(rows))
+            yield SqlPiece(SqlPieceKind.COPY_DATA, b"".join(rows))
             rows = []
     if scanner.in_rows or scanner.quote or scanner.comment_depth or scanner.is_open:
         raise UnfinishedSqlError("its end is missing: the dump was cut off")
@@ -101,7 +101,7 @@ class _Scanner:
         """Return whether a line is read on its own: nothing is open, and backslashes mean nothing."""
         return not (self.quote or self.comment_depth or self.is_open or self.backslash_quotes)
 
-    def scan(self, line: bytes) -> Iterator[Piece]:
+    def scan(self, line: bytes) -> Iterator[SqlPiece]:
         """Yield the pieces of a line that is not a row."""
         place = begin = 0
         while place < len(line):
@@ -116,17 +116,17 @@ class _Scanner:
                 self.quote, self.has_escapes, place = b"'", True, found.start() + 1
             if not self.is_open and found.lastgroup not in {"comment", "block"}:
                 if begin < found.start():
-                    yield Piece(PieceKind.BETWEEN, line[begin : found.start()])
+                    yield SqlPiece(SqlPieceKind.BETWEEN, line[begin : found.start()])
                 begin = found.start()
                 if found[0] == b"\\":
-                    yield Piece(PieceKind.COMMAND, line[begin:])
+                    yield SqlPiece(SqlPieceKind.COMMAND, line[begin:])
                     return
                 self.is_open = True
             if self._ends(found):
-                yield Piece(PieceKind.END, line[begin:place], self._finish())
+                yield SqlPiece(SqlPieceKind.END, line[begin:place], self._finish())
                 begin = place
         if rest := line[begin:]:
-            yield Piece(PieceKind.STATEMENT if self.is_open else PieceKind.BETWEEN, rest)
+            yield SqlPiece(SqlPieceKind.STATEMENT if self.is_open else SqlPieceKind.BETWEEN, rest)
 
     def _pattern(self) -> re.Pattern[bytes]:
         if not self.is_open:

@@ -13,7 +13,7 @@ from taskyard.beat.engine.agenda import Agenda
 from taskyard.beat.engine.clock import Clock
 from taskyard.beat.engine.firing import Firing
 from taskyard.beat.engine.leadership import LeaderLease
-from taskyard.beat.engine.loading import arm, can_fire
+from taskyard.beat.engine.schedule_loading import arm, can_fire
 from taskyard.beat.engine.store import BeatStore
 from taskyard.beat.errors import CursorMovedError, DefinitionsChangedError, InvalidScheduleError, StaleLeaderError
 from taskyard.beat.metrics import BeatMetrics

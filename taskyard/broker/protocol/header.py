@@ -27,6 +27,6 @@ class MessageFacts(TypedDict, total=False):
     dedup: Dedup
     lifo: bool
     user_id: str
-    args: dict[str, Any]  # the payload with hidden fields masked, for audit and listings
+    args: dict[str, Any]  # the payload with hidden fields masked, for history and listings
     unrecorded: bool  # its sender writes no events (AUDIT_ENABLED=false)
     redrive_of: str  # id of the dead letter that this run was redriven from

@@ -2,7 +2,7 @@
 --
 -- KEYS[1] the prefix itself: routes the script to the slot of the prefix's hash tag, if it has one
 -- ARGV[1] prefix of all keys
--- ARGV[2] 1 writes events, 0 writes none. The stream is trimmed only by the audit's writer, by what is in SQL
+-- ARGV[2] 1 writes events, 0 writes none. The stream is trimmed only by the history's writer, by what is in SQL
 --
 -- <prefix>message:<tag>    hash     one message: m payload, q queue, p priority, g group, i run id, n nonce of the put, t put at (ms),
 --                                   w waits since (ms), if not since it was put,

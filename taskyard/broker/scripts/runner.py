@@ -50,7 +50,7 @@ class Keyspace(NamedTuple):
     """The first arguments of every script."""
 
     prefix: str
-    writes_events: bool  # to the stream that the audit reads
+    writes_events: bool  # to the stream that the history reads
 
     def message(self, tag: str) -> str:
         """Return the key of a message; what it holds is listed at the head of prelude.lua."""

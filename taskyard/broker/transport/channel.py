@@ -36,7 +36,7 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
     Puts, takes and acknowledges through the scripts of taskyard/broker/scripts; fanout stays kombu's.
 
     Transport options of ours: `key_prefix`, `lease_ms`, `max_stalls` (-1: never dead), `writes_events`: an
-    audit writer reads and trims them; without one the stream grows.
+    history writer reads and trims them; without one the stream grows.
     """
 
     QoS = QoS

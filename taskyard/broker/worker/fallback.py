@@ -60,7 +60,7 @@ def send_dead_letter(request: UnleasedRequest, ending: DeadLettered) -> None:
     """Send the dead letter of this execution."""
     known = json.loads(ending.facts)
     message = request.message
-    letter = {
+    dead_letter = {
         "run_id": request.id,
         "attempt": _facts(request).get("attempt", 1),
         "task": request.name,
@@ -74,7 +74,7 @@ def send_dead_letter(request: UnleasedRequest, ending: DeadLettered) -> None:
         "headers": json.loads(json.dumps(dict(message.headers), default=str)),
         "failed_at": datetime.now(UTC).isoformat(),
     }
-    request.app.send_task(BURY_TASK, kwargs=letter, queue=DEAD_LETTER_QUEUE, ignore_result=True)
+    request.app.send_task(BURY_TASK, kwargs=dead_letter, queue=DEAD_LETTER_QUEUE, ignore_result=True)
 
 
 def send_copy(request: UnleasedRequest, delay: float, *, uses_attempt: bool) -> None:

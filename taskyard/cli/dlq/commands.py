@@ -8,12 +8,12 @@ from uuid import UUID
 import click
 
 from taskyard.cli.dlq import operations, resolving
-from taskyard.cli.dlq.dead_letter_fields import filter_options, letter_facts, letter_filter
+from taskyard.cli.dlq.dead_letter_fields import dead_letter_facts, dead_letter_filter, filter_options
 from taskyard.cli.jobs.run_fields import attempt_facts
 from taskyard.cli.kit.common_options import json_option, page_options
 from taskyard.cli.kit.exit_codes import NotFoundError, OperatorCommand
 from taskyard.cli.kit.output import json_text, print_block, print_facts, print_json
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE
 from taskyard.history.dead_letters import (
@@ -64,25 +64,25 @@ def ls(*, limit: int, after: str | None, state: str, is_grouped: bool, as_json: 
     with open_session() as session:
         page = list_dead_letters(session, wanted, limit=limit, after=after)
     if as_json:
-        print_json({"items": [letter_facts(letter) for letter in page.rows], "next": page.after})
+        print_json({"items": [dead_letter_facts(dead_letter) for dead_letter in page.rows], "next": page.after})
         return
     columns = ("id", "task", "queue", "reason", "attempt", "failed (UTC)", "state", "error")
-    print_table(columns, [_row(letter) for letter in page.rows])
+    print_table(columns, [_row(dead_letter) for dead_letter in page.rows])
     if page.after:
         click.echo(f"more: --after {page.after}", err=True)
 
 
 @group.command("show", cls=OperatorCommand)
-@click.argument("letter_id", type=click.UUID)
+@click.argument("dead_letter_id", type=click.UUID)
 @json_option
-def show(*, letter_id: UUID, as_json: bool) -> None:
+def show(*, dead_letter_id: UUID, as_json: bool) -> None:
     """Show one dead letter with its attempts; hidden payload fields are masked."""
     with open_session() as session:
-        letter = find_dead_letter(session, letter_id)
-        if letter is None:
-            raise NotFoundError(f"no dead letter {letter_id}")
-        attempts = [attempt_facts(attempt) for attempt in attempts_of(session, letter.run_id)]
-    facts = {**letter_facts(letter), "args": shown_fields(letter), "body_bytes": len(letter.body)}
+        dead_letter = find_dead_letter(session, dead_letter_id)
+        if dead_letter is None:
+            raise NotFoundError(f"no dead letter {dead_letter_id}")
+        attempts = [attempt_facts(attempt) for attempt in attempts_of(session, dead_letter.run_id)]
+    facts = {**dead_letter_facts(dead_letter), "args": shown_fields(dead_letter), "body_bytes": len(dead_letter.body)}
     if as_json:
         print_json({**facts, "attempt_list": attempts})
         return
@@ -110,9 +110,9 @@ def _each(wanted: DeadLetterFilter) -> Iterator[dict[str, Any]]:
     with open_session() as session:
         while True:
             page = list_dead_letters(session, wanted, limit=LONGEST_PAGE, after=after)
-            for letter in page.rows:
-                attempts = [attempt_facts(attempt) for attempt in attempts_of(session, letter.run_id)]
-                yield {**letter_facts(letter), "args": shown_fields(letter), "attempt_list": attempts}
+            for dead_letter in page.rows:
+                attempts = [attempt_facts(attempt) for attempt in attempts_of(session, dead_letter.run_id)]
+                yield {**dead_letter_facts(dead_letter), "args": shown_fields(dead_letter), "attempt_list": attempts}
             session.commit()
             session.expunge_all()
             after = page.after
@@ -131,7 +131,7 @@ def _list_groups(wanted: DeadLetterFilter, limit: int, *, as_json: bool) -> None
 
 
 def _wanted(filters: dict[str, Any], state: str) -> DeadLetterFilter:
-    return letter_filter(filters, state=None if state == "any" else state)
+    return dead_letter_filter(filters, state=None if state == "any" else state)
 
 
 def _group_row(each: DeadLetterGroup) -> tuple[Any, ...]:
@@ -139,7 +139,7 @@ def _group_row(each: DeadLetterGroup) -> tuple[Any, ...]:
     return (each.count, each.signature, each.task, each.reason, each.oldest, each.newest, error)
 
 
-def _row(letter: DeadLetter) -> tuple[Any, ...]:
-    error = f"{letter.error_type}: {letter.error_message}"
-    begin = (letter.id, letter.task, letter.queue, letter.reason, letter.attempt)
-    return (*begin, letter.failed_at, letter.state, error)
+def _row(dead_letter: DeadLetter) -> tuple[Any, ...]:
+    error = f"{dead_letter.error_type}: {dead_letter.error_message}"
+    begin = (dead_letter.id, dead_letter.task, dead_letter.queue, dead_letter.reason, dead_letter.attempt)
+    return (*begin, dead_letter.failed_at, dead_letter.state, error)

@@ -32,12 +32,12 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def letter_filter(filters: Mapping[str, Any], *, state: str | None) -> DeadLetterFilter:
+def dead_letter_filter(filters: Mapping[str, Any], *, state: str | None) -> DeadLetterFilter:
     """Return the filter of these options."""
     rest = {name: value for name, value in filters.items() if name != "reason_code"}
     return DeadLetterFilter(state=state, reason=filters["reason_code"], **rest)
 
 
-def letter_facts(letter: DeadLetter) -> dict[str, Any]:
+def dead_letter_facts(dead_letter: DeadLetter) -> dict[str, Any]:
     """Return the fields that are shown of a dead letter."""
-    return {name: getattr(letter, name) for name in FIELDS}
+    return {name: getattr(dead_letter, name) for name in FIELDS}

@@ -12,7 +12,7 @@ from taskyard.cli.kit.common_options import json_option, reason_option
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand, PartlyDoneError
 from taskyard.cli.kit.output import print_facts, print_json
 from taskyard.cli.kit.recorded_changes import logged_change, queue_control
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.history.bulk_operations import (
     BulkVerb,

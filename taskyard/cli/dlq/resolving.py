@@ -10,7 +10,7 @@ from uuid import UUID
 import click
 from sqlmodel import Session
 
-from taskyard.cli.dlq.dead_letter_fields import filter_options, letter_filter
+from taskyard.cli.dlq.dead_letter_fields import dead_letter_filter, filter_options
 from taskyard.cli.dlq.operations import run_operation
 from taskyard.cli.kit.bulk_actions import ItemResult, report, run_over
 from taskyard.cli.kit.common_options import (
@@ -70,15 +70,15 @@ def redrive_command(  # noqa: PLR0913 - an option each
     check_selection(ids, filters, everything=everything)
     fields = _read_payload(payload, ids)
     if not ids and not dry_run and _is_bulk(filters):
-        run_operation("redrive", letter_filter(filters, state="open"), reason, detach=detach, as_json=as_json)
+        run_operation("redrive", dead_letter_filter(filters, state="open"), reason, detach=detach, as_json=as_json)
         return
 
-    def one(session: Session, letter_id: UUID) -> dict[str, Any]:
+    def one(session: Session, dead_letter_id: UUID) -> dict[str, Any]:
         if dry_run:
-            check_redrive(session, _found(session, letter_id))
-            return {"id": letter_id}
-        run = redrive(session, letter_id, by=getpass.getuser(), reason=reason, fields=fields, is_forced=force)
-        return {"id": letter_id, "run_id": run.id, "is_duplicate": run.is_duplicate}
+            check_redrive(session, _found(session, dead_letter_id))
+            return {"id": dead_letter_id}
+        run = redrive(session, dead_letter_id, by=getpass.getuser(), reason=reason, fields=fields, is_forced=force)
+        return {"id": dead_letter_id, "run_id": run.id, "is_duplicate": run.is_duplicate}
 
     outcomes = _over("redrive", ids, filters, one, reason=reason, dry_run=dry_run)
     report("redriven", outcomes, dry_run=dry_run, as_json=as_json)
@@ -106,15 +106,15 @@ def discard_command(  # noqa: PLR0913 - an option each
     check_confirmed(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
     check_selection(ids, filters, everything=everything)
     if not ids and not dry_run and _is_bulk(filters):
-        run_operation("discard", letter_filter(filters, state="open"), reason, detach=detach, as_json=as_json)
+        run_operation("discard", dead_letter_filter(filters, state="open"), reason, detach=detach, as_json=as_json)
         return
 
-    def one(session: Session, letter_id: UUID) -> dict[str, Any]:
+    def one(session: Session, dead_letter_id: UUID) -> dict[str, Any]:
         if dry_run:
-            _found(session, letter_id)
+            _found(session, dead_letter_id)
         else:
-            discard(session, letter_id, by=getpass.getuser(), reason=reason)
-        return {"id": letter_id}
+            discard(session, dead_letter_id, by=getpass.getuser(), reason=reason)
+        return {"id": dead_letter_id}
 
     outcomes = _over("discard", ids, filters, one, reason=reason, dry_run=dry_run)
     report("discarded", outcomes, dry_run=dry_run, as_json=as_json)
@@ -122,7 +122,7 @@ def discard_command(  # noqa: PLR0913 - an option each
 
 def _is_bulk(filters: dict[str, Any]) -> bool:
     with open_session() as session:
-        return count_dead_letters(session, letter_filter(filters, state="open")) > BULK_THRESHOLD
+        return count_dead_letters(session, dead_letter_filter(filters, state="open")) > BULK_THRESHOLD
 
 
 def _over(  # noqa: PLR0913 - what is done to which, and what is kept of it
@@ -134,7 +134,7 @@ def _over(  # noqa: PLR0913 - what is done to which, and what is kept of it
     reason: str,
     dry_run: bool,
 ) -> Iterator[ItemResult]:
-    wanted = letter_filter(filters, state="open")
+    wanted = dead_letter_filter(filters, state="open")
     with open_session() as session:
         chosen = iter(ids) if ids else _matching(session, wanted)
         outcomes = run_over(session, chosen, one, missing=DeadLetterNotFoundError, refused=NotRedrivableError)
@@ -160,19 +160,19 @@ def _matching(session: Session, wanted: DeadLetterFilter) -> Iterator[UUID]:
     while True:
         page = list_dead_letters(session, wanted, limit=LONGEST_PAGE, after=after)
         session.commit()
-        yield from (letter.id for letter in page.rows)
+        yield from (dead_letter.id for dead_letter in page.rows)
         after = page.after
         if after is None:
             return
 
 
-def _found(session: Session, letter_id: UUID) -> DeadLetter:
-    letter = find_dead_letter(session, letter_id)
-    if letter is None:
-        raise DeadLetterNotFoundError(f"no dead letter {letter_id}")
-    if letter.state != "open":
-        raise NotRedrivableError(f"dead letter {letter_id} is already {letter.state}")
-    return letter
+def _found(session: Session, dead_letter_id: UUID) -> DeadLetter:
+    dead_letter = find_dead_letter(session, dead_letter_id)
+    if dead_letter is None:
+        raise DeadLetterNotFoundError(f"no dead letter {dead_letter_id}")
+    if dead_letter.state != "open":
+        raise NotRedrivableError(f"dead letter {dead_letter_id} is already {dead_letter.state}")
+    return dead_letter
 
 
 def _read_payload(text: str | None, ids: tuple[UUID, ...]) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from taskyard.cli.kit.common_options import (
 )
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
 from taskyard.cli.kit.output import print_facts, print_json, print_result, printable
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.flows import steering
 from taskyard.flows.queries import FlowFilter, edges_of, find_flow, list_flows, member_counts, steps_of

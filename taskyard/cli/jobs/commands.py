@@ -28,7 +28,7 @@ from taskyard.cli.kit.output import (
     printable,
 )
 from taskyard.cli.kit.recorded_changes import logged_change, queue_control
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.flows.queries import flow_of_run
 from taskyard.history.dead_letters import dead_letters_of_run
@@ -106,16 +106,16 @@ def show(*, run_id: str, as_json: bool) -> None:
             raise NotFoundError(f"no run {run_id}")
         attempts, children = attempts_of(session, run_id), children_of(session, run_id)
         origin = {**origin_of(session, run_id), **flow_of_run(session, run_id, run.root_id)}
-        letters = dead_letters_of_run(session, run_id)
+        dead_letters = dead_letters_of_run(session, run_id)
     if as_json:
         listed = [attempt_facts(attempt) for attempt in attempts]
-        more = {"children": [child.id for child in children], "dead_letters": letters}
+        more = {"children": [child.id for child in children], "dead_letters": dead_letters}
         print_json({**run_facts(run), **origin, "attempt_list": listed, **more})
         return
     shown = {**run_facts(run), **origin, "progress": progress_text(run.progress)}
     print_facts({name: value for name, value in shown.items() if value is not None})
-    if letters:
-        print_facts({"dead letters": ", ".join(str(letter) for letter in letters)})
+    if dead_letters:
+        print_facts({"dead letters": ", ".join(str(dead_letter) for dead_letter in dead_letters)})
     if children:
         print_facts({"children": ", ".join(child.id for child in children)})
     click.echo()

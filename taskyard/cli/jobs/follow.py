@@ -76,14 +76,16 @@ def retry(*, run_id: str, reason: str, as_json: bool) -> None:
     with open_session() as session:
         run_id = full_run_id(session, run_id)
         run = find_run(session, run_id)
-        letter = open_dead_letter_of(session, run_id)
+        dead_letter = open_dead_letter_of(session, run_id)
         session.commit()  # SQLite: a read holds the write lock
-        if run is None and letter is None:
+        if run is None and dead_letter is None:
             raise NotFoundError(f"no run {run_id}")
-        if letter is not None:
-            with logged_bulk_change("jobs retry", run_id, reason=reason, facts={"dead_letter": str(letter.id)}) as row:
+        if dead_letter is not None:
+            with logged_bulk_change(
+                "jobs retry", run_id, reason=reason, facts={"dead_letter": str(dead_letter.id)}
+            ) as row:
                 try:
-                    new = redrive(session, letter.id, by=getpass.getuser(), reason=reason)
+                    new = redrive(session, dead_letter.id, by=getpass.getuser(), reason=reason)
                 except NotRedrivableError as error:
                     raise FailedError(str(error)) from error
                 row.count = 1

@@ -12,11 +12,11 @@ from taskyard.cli.kit.common_options import check_confirmed, destructive_options
 from taskyard.cli.kit.exit_codes import FailedError, OperatorCommand
 from taskyard.cli.kit.output import print_json, print_result
 from taskyard.cli.kit.recorded_changes import logged_bulk_change
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.database.paging import LONGEST_PAGE, PAGE
 from taskyard.history.models import Run
-from taskyard.history.queries.lost_runs import UNFINISHED, AuditBehindError, LostRuns
+from taskyard.history.queries.lost_runs import UNFINISHED, HistoryBehindError, LostRuns
 from taskyard.history.queries.runs import RunFilter
 from taskyard.settings.loading import current_settings
 
@@ -69,7 +69,7 @@ def _find(filters: Mapping[str, Any]) -> Iterator[Run]:
         raise click.UsageError(f"--state {state}: only unfinished runs can be lost; use {', '.join(UNFINISHED)}")
     try:
         yield from _lost_runs().find(RunFilter(**filters))
-    except AuditBehindError as error:
+    except HistoryBehindError as error:
         raise FailedError(str(error)) from error
 
 

@@ -13,7 +13,7 @@ from taskyard.beat.timetable import timetable
 from taskyard.beat.views import STATES, ScheduleView, list_fires, list_schedules, preview, show_schedule
 from taskyard.cli.kit.common_options import TimeParam, check_confirmed, destructive_options, json_option, reason_option
 from taskyard.cli.kit.output import milliseconds, print_facts, print_json
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.cli.schedules.definition_options import (
     ScheduleCommand,
     changed_fields,

@@ -7,7 +7,7 @@ import click
 
 from taskyard.cli.kit.common_options import json_option, page_options, since_option, until_option
 from taskyard.cli.kit.output import milliseconds, print_block, print_facts, print_json
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.cli.webhooks.webhook_command import WebhookCommand
 from taskyard.database.engine import open_session
 from taskyard.webhooks.delivery import endpoints

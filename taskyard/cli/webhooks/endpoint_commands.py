@@ -11,7 +11,7 @@ from taskyard.cli.kit.common_options import check_confirmed, destructive_options
 from taskyard.cli.kit.durations import DurationListParam
 from taskyard.cli.kit.or_none import OrNone
 from taskyard.cli.kit.output import print_facts, print_json
-from taskyard.cli.kit.tables import print_table
+from taskyard.cli.kit.text_tables import print_table
 from taskyard.cli.webhooks.keys import print_with_key
 from taskyard.cli.webhooks.send_commands import enqueue_or_report
 from taskyard.cli.webhooks.webhook_command import WebhookCommand

@@ -18,7 +18,7 @@ from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.flows.plan import check_plan
 from taskyard.flows.release.handover import hand_over
-from taskyard.flows.rules.outcomes import Outcome
+from taskyard.flows.rules.step_outcomes import Outcome
 from taskyard.flows.running.current import CurrentStep, Pending, as_current
 from taskyard.flows.steering import on_redriven
 from taskyard.flows.step_ref import FLOW_HEADER, StepRef

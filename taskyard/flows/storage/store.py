@@ -15,7 +15,7 @@ from taskyard.database.columns import utc_now
 from taskyard.database.group_commit import GroupCommitter
 from taskyard.flows.models import FlowRow, StepRow
 from taskyard.flows.rules import machine
-from taskyard.flows.rules.outcomes import Outcome, apply_outcome
+from taskyard.flows.rules.step_outcomes import Outcome, apply_outcome
 from taskyard.flows.states import RUNNABLE
 from taskyard.flows.step_ref import StepRef
 from taskyard.flows.storage.growing import add_to_flow

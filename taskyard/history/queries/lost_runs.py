@@ -23,7 +23,7 @@ POLL_INTERVAL = 0.05  # seconds
 EVENTS_PER_CALL = 100  # events per round trip
 
 
-class AuditBehindError(Exception):
+class HistoryBehindError(Exception):
     """Events are still waiting to be written to SQL, so nobody can tell which runs are unfinished."""
 
 
@@ -45,7 +45,7 @@ class LostRuns:
             pages: How many pages of each state to check; None: all.
 
         Raises:
-            AuditBehindError: The writer is behind, or none is running.
+            HistoryBehindError: The writer is behind, or none is running.
             RedisError: The broker does not answer.
         """
         for state in UNFINISHED:
@@ -102,7 +102,7 @@ class LostRuns:
             if _number(oldest[0][0]) > newest:
                 return
             if time.monotonic() > deadline:
-                raise AuditBehindError(f"{connection.xlen(stream)} events are not in SQL yet; is a worker running?")
+                raise HistoryBehindError(f"{connection.xlen(stream)} events are not in SQL yet; is a worker running?")
             time.sleep(POLL_INTERVAL)  # the writer is another process, with no way to notify us
 
 

@@ -16,7 +16,7 @@ STOP_LIMIT = 1.0  # seconds; the next writer repeats a write that takes longer
 log = structlog.get_logger("taskyard.history.writer.bootstep")
 
 
-class AuditWriter(bootsteps.StartStopStep):
+class EventWriterStep(bootsteps.StartStopStep):
     """Starts after the pool, so that its processes are forked before this thread exists."""
 
     requires = ("celery.worker.components:Pool",)

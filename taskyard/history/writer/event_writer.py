@@ -20,14 +20,14 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError, StatementError
 
 from taskyard.broker.scripts.runner import ALLOW_OOM
-from taskyard.history.events import CONSUMER, GROUP, AuditEvent, MalformedEventError, read_event, stream_key
+from taskyard.history.events import CONSUMER, GROUP, HistoryEvent, MalformedEventError, read_event, stream_key
 from taskyard.history.writer.upsert import write_events
 from taskyard.history.writer.writer_lease import WriterLease
 
 log = structlog.get_logger("taskyard.history.writer.event_writer")
 
 type Entry = tuple[bytes, Mapping[bytes, bytes]]
-type Parsed = tuple[Entry, AuditEvent]
+type Parsed = tuple[Entry, HistoryEvent]
 type Delegate = Callable[[str, threading.Event], bool]  # see `taskyard.history.writer.helper_process.WriterHelper.work`
 
 REFUSED_KEPT = 1000  # entries that could not be written, kept for inspection

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from taskyard.history.events import LARGEST, MAX_ID, AuditEvent
+from taskyard.history.events import LARGEST, MAX_ID, HistoryEvent
 from taskyard.history.models import FINAL_STATES
 from taskyard.history.writer.error_signatures import error_signature
 from taskyard.history.writer.run_rows import AttemptRow, RunRow
@@ -54,7 +54,7 @@ class RunRecords:
     attempts: dict[tuple[str, int], AttemptRow] = field(default_factory=dict)
 
 
-def reduce_events(records: RunRecords, events: Iterable[AuditEvent]) -> None:
+def reduce_events(records: RunRecords, events: Iterable[HistoryEvent]) -> None:
     """
     Update the rows with the events, adding missing rows.
 
@@ -80,21 +80,21 @@ def reduce_events(records: RunRecords, events: Iterable[AuditEvent]) -> None:
             _derive(attempt, touched[run_id], records.attempts.get((run_id, number - 1)))
 
 
-def rank(event: AuditEvent) -> str:
+def rank(event: HistoryEvent) -> str:
     """Return the text that orders the events of one run; see the module docstring."""
     is_final = event.kind in FINAL_STATES
     return f"{is_final:d}.{event.attempt:010d}.{PHASES.get(event.kind, 1)}.{event.id}"
 
 
-def _new_run(event: AuditEvent) -> RunRow:
+def _new_run(event: HistoryEvent) -> RunRow:
     return RunRow(id=event.run_id, task=UNKNOWN_TASK, queue=event.queue, state="", enqueued_at=event.at)
 
 
-def _new_attempt(event: AuditEvent) -> AttemptRow:
+def _new_attempt(event: HistoryEvent) -> AttemptRow:
     return AttemptRow(run_id=event.run_id, number=event.attempt, state="")
 
 
-def _apply_to_run(run: RunRow, event: AuditEvent) -> None:
+def _apply_to_run(run: RunRow, event: HistoryEvent) -> None:
     if event.kind == "progress":
         if event.id > run.progress_event:
             run.progress_event = event.id
@@ -127,7 +127,7 @@ def _apply_to_run(run: RunRow, event: AuditEvent) -> None:
         run.result = event.result if event.kind == "succeeded" else None
 
 
-def _take_facts(run: RunRow, event: AuditEvent) -> None:
+def _take_facts(run: RunRow, event: HistoryEvent) -> None:
     run.queued_event = event.id
     run.enqueued_at = event.at
     run.scheduled_for = event.moment("eta")
@@ -141,12 +141,12 @@ def _take_facts(run: RunRow, event: AuditEvent) -> None:
     run.args = _arguments(event) or run.args
 
 
-def _arguments(event: AuditEvent) -> Any:
+def _arguments(event: HistoryEvent) -> Any:
     args = event.detail.get("args")  # text is the unmasked repr of a foreign Celery client
     return clean_json(args, ARGS_BYTES) if isinstance(args, dict) else None
 
 
-def _apply_to_attempt(attempt: AttemptRow, event: AuditEvent) -> None:
+def _apply_to_attempt(attempt: AttemptRow, event: HistoryEvent) -> None:
     if event.kind in {"started", "stalled"}:
         _note_execution(attempt, event)
     if event.kind == "started":
@@ -171,7 +171,7 @@ def _apply_to_attempt(attempt: AttemptRow, event: AuditEvent) -> None:
         attempt.traceback = event.traceback
 
 
-def _note_execution(attempt: AttemptRow, event: AuditEvent) -> None:
+def _note_execution(attempt: AttemptRow, event: HistoryEvent) -> None:
     """List starts and stalls once there is more than one start: a single one fits the columns."""
     noted = {entry["event"]: entry for entry in attempt.executions or ()}
     if not noted and attempt.started_event and attempt.started_at:
@@ -186,7 +186,7 @@ def _execution(event: str, kind: str, at: datetime, worker: str | None, pid: int
     return {"event": event, "kind": kind, "at": at.astimezone(UTC).isoformat(), "worker": worker, "pid": pid}
 
 
-def _pid(event: AuditEvent) -> int | None:
+def _pid(event: HistoryEvent) -> int | None:
     pid = event.number("pid")
     return int(pid) if pid is not None and 0 <= pid <= LARGEST else None
 
@@ -204,7 +204,7 @@ def _derive(attempt: AttemptRow, run: RunRow, before: AttemptRow | None) -> None
         attempt.finished_at = run.finished_at if is_cancelled else None
 
 
-def _error(event: AuditEvent) -> tuple[str, str | None]:
+def _error(event: HistoryEvent) -> tuple[str, str | None]:
     if event.kind == "cancelled":
         return "Cancelled", ": ".join(filter(None, (event.text("by"), event.text("reason", 1024)))) or None
     return event.text("error") or "Error", event.error_message

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine, text
 
-from taskyard.history.events import AuditEvent
+from taskyard.history.events import HistoryEvent
 from taskyard.history.task_logs import write_logs
 from taskyard.history.writer.bulk_tables import ATTEMPTS, RUNS, BulkTables, tables_of
 from taskyard.history.writer.reducer import RunRecords, reduce_events
@@ -12,7 +12,7 @@ from taskyard.history.writer.reducer import RunRecords, reduce_events
 WRITER_LOCK = 7_236_514_202  # advisory lock: two writers must not update the same row at once
 
 
-def write_events(engine: Engine, events: Sequence[AuditEvent]) -> None:
+def write_events(engine: Engine, events: Sequence[HistoryEvent]) -> None:
     """
     Write the events and commit.
 
@@ -33,7 +33,7 @@ def write_events(engine: Engine, events: Sequence[AuditEvent]) -> None:
         write_logs(connection, [event for event in events if event.kind == "logged"])
 
 
-def _load(tables: BulkTables, events: Sequence[AuditEvent]) -> RunRecords:
+def _load(tables: BulkTables, events: Sequence[HistoryEvent]) -> RunRecords:
     records = RunRecords()
     if not events:
         return records

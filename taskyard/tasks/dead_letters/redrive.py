@@ -155,12 +155,12 @@ class RedriveOrder:
         sent = Task.apply_async(self._task, (), self._payload.to_wire(), task_id=run_id, **options)
         return cast("RunHandle", sent)
 
-    def _options_of(self, message: StoredMessage, audited_priority: int | None) -> dict[str, Any]:
+    def _options_of(self, message: StoredMessage, recorded_priority: int | None) -> dict[str, Any]:
         headers = self._dead_letter.headers if isinstance(self._dead_letter.headers, dict) else {}
         facts = headers.get(HEADER) or {}
         wanted = {name: facts[name] for name in KEPT_FACTS if facts.get(name)}
         wanted |= {name: str(wanted[name]) for name in ("group_key", "user_id") if name in wanted}  # of older releases
-        priority = message.priority if message.priority is not None else audited_priority
+        priority = message.priority if message.priority is not None else recorded_priority
         if priority is not None:
             wanted["priority"] = priority
         options = message_options(self._payload.shown(), wanted)

@@ -9,10 +9,10 @@ from sqlmodel import Session
 from taskyard.database.columns import utc_now
 from taskyard.history.retention import prune
 from taskyard.settings.platform import Settings
-from taskyard.tasks.records.payloads import CleanUpAudit
+from taskyard.tasks.records.payloads import CleanUpRecords
 
 
-def clean_up(payload: CleanUpAudit, open_session: Callable[[], Session], settings: Settings) -> dict[str, int]:
+def clean_up(payload: CleanUpRecords, open_session: Callable[[], Session], settings: Settings) -> dict[str, int]:
     """
     Delete records that are older than the retention, in batches; return how many of each kind.
 

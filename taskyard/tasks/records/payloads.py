@@ -8,7 +8,7 @@ from pydantic import Field
 from taskyard.tasks.payloads import Payload
 
 
-class CleanUpAudit(Payload):
+class CleanUpRecords(Payload):
     """Delete records that are older than their retention."""
 
     retention_days: Annotated[int, Field(ge=0, le=36_500)] | None = None  # None: AUDIT_LOG_RETENTION_DAYS; 0: keep all

@@ -8,15 +8,15 @@ from taskyard.settings.queues import MAINTENANCE
 from taskyard.tasks.declaration import task
 from taskyard.tasks.policy import Exponential, Policy
 from taskyard.tasks.records import bulk, handlers
-from taskyard.tasks.records.payloads import CleanUpAudit, ResolveDeadLetters
+from taskyard.tasks.records.payloads import CleanUpRecords, ResolveDeadLetters
 from taskyard.tasks.reporting import progress
 
 # Outlasts a database outage of two hours.
 PATIENT = Policy(max_attempts=15, backoff=Exponential(base=timedelta(seconds=5), cap=timedelta(minutes=10)))
 
 
-@task("audit.cleanup", CleanUpAudit, queue=MAINTENANCE, policy=PATIENT)
-def cleanup(payload: CleanUpAudit) -> dict[str, int]:
+@task("audit.cleanup", CleanUpRecords, queue=MAINTENANCE, policy=PATIENT)
+def cleanup(payload: CleanUpRecords) -> dict[str, int]:
     """Delete old records; see :func:`taskyard.tasks.records.handlers.clean_up`."""
     return handlers.clean_up(payload, open_session, current_settings())
 

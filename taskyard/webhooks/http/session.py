@@ -15,10 +15,10 @@ from yarl import URL
 
 from taskyard.webhooks.http.bounded_protocol import BoundedConnector
 from taskyard.webhooks.http.error_codes import REQUEST_ERRORS, error_code, tls_reason
+from taskyard.webhooks.http.request_timing import RequestTimer, tracing
 from taskyard.webhooks.http.resolver import GuardedResolver, Lookup, guarded_socket, system_lookup, tls_context
 from taskyard.webhooks.http.response import Answer, ErrorCode, Timeouts, as_text
 from taskyard.webhooks.http.ssrf_policy import Network, UrlRefusedError, parse_url
-from taskyard.webhooks.http.timing import RequestTimer, tracing
 
 READ_LIMIT: Final = 64 * 1024  # bytes of a body that are read; a longer one costs its connection
 EXCERPT_LIMIT: Final = 16 * 1024  # bytes of a body that are kept
