@@ -7,11 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import psutil
 
 from taskyard.parent_death_signal import tied_to_parent
+from tests.launcher.client import LaunchedProcess, can_launch
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,21 +40,9 @@ class Worker:
         """Prepare, but do not start; it runs in the first folder of `PYTHONPATH`, if `env` has one."""
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / f"{name}.log"
-        self._command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            app,
-            "worker",
-            "-n",
-            f"{name}@test",
-            "-l",
-            "INFO",
-            *arguments,
-        ]
+        self._arguments = ["-A", app, "worker", "-n", f"{name}@test", "-l", "INFO", *arguments]
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | LaunchedProcess | None = None
 
     @property
     def pid(self) -> int:
@@ -76,23 +65,25 @@ class Worker:
         """Start it, by default waiting until it says that it is ready."""
         with self.log.open("ab") as log:
             written = log.tell()
-            self._process = subprocess.Popen(
-                [*self._tether(), *self._command],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                env=self._env,
-                cwd=self._env["PYTHONPATH"].split(os.pathsep)[0],
-                start_new_session=True,
-            )
+            self._process = self._launch() if can_launch(self._env) else self._start_anew(log)
         if wait_ready:
             self.wait_ready(written)
         return self
 
-    @staticmethod
-    def _tether() -> list[str]:
-        """No worker outlives the tests, even when they are killed."""
-        return list(tied_to_parent(signal.SIGKILL))
+    def _launch(self) -> LaunchedProcess:
+        return LaunchedProcess(self._arguments, self._env, ROOT, self.log)
+
+    def _start_anew(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """With an interpreter of its own; it does not outlive the tests either, even when they are killed."""
+        return subprocess.Popen(
+            [*tied_to_parent(signal.SIGKILL), sys.executable, "-m", "celery", *self._arguments],
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env=self._env,
+            cwd=self._env["PYTHONPATH"].split(os.pathsep)[0],
+            start_new_session=True,
+        )
 
     def wait_ready(self, after_byte: int = 0) -> None:
         """Wait until the log, from `after_byte` on, says that the worker is ready."""

@@ -1,6 +1,5 @@
 """A broker, a database and real processes on them: what the tests of schedules act on, and how they look at it."""
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -35,7 +34,7 @@ class BeatProcess(Worker):
     def __init__(self, folder: Path, *, name: str, scheduler: str | None, env: Mapping[str, str]) -> None:
         super().__init__(APP, folder, name=name, env=env)
         chosen = ["-S", scheduler] if scheduler else []
-        self._command = [sys.executable, "-m", "celery", "-A", APP, "-q", "beat", "-l", "INFO", *chosen]
+        self._arguments = ["-A", APP, "-q", "beat", "-l", "INFO", *chosen]
 
     def wait_ready(self, after_byte: int = 0) -> None:
         """Wait until it says that it starts."""
