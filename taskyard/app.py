@@ -8,6 +8,7 @@ from typing import Any
 
 from celery.signals import beat_init, setup_logging
 
+from taskyard.broker.server.ownership import identify_by
 from taskyard.broker.transport.options import transport_settings
 from taskyard.broker.transport.result_backend import use_our_results
 from taskyard.built_in import BUILT_IN
@@ -19,6 +20,7 @@ from taskyard.settings.loading import add_group, current_settings
 from taskyard.settings.queues import declare
 from taskyard.tasks.canvas_checks import check_followers
 from taskyard.tasks.current_app import PlatformApp, add_app
+from taskyard.tasks.platform_identity import own_platform
 from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.reporting import AttemptLogs
 
@@ -64,6 +66,7 @@ class Taskyard(PlatformApp):
         super().__init__(main, include=[*modules, *options.pop("include", ())], **options)
         self.add_defaults(self._configuration)
         use_our_results(self)
+        identify_by(own_platform)
         add_app(self)
         self._add_commands()
 
@@ -74,11 +77,12 @@ class Taskyard(PlatformApp):
         from taskyard.broker.worker.signal_handlers import SoftSignals  # noqa: PLC0415 - as above
         from taskyard.history.writer.bootstep import AuditWriter  # noqa: PLC0415 - as above
         from taskyard.monitor.in_worker import WorkerMonitor  # noqa: PLC0415 - as above
+        from taskyard.tasks.broker_claim import BrokerClaim  # noqa: PLC0415 - as above
         from taskyard.tasks.platform_worker import PlatformWorker  # noqa: PLC0415 - as above
         from taskyard.tasks.slot_shares import SlotShares  # noqa: PLC0415 - as above
         from taskyard.tasks.start_checks import StartCheck  # noqa: PLC0415 - as above
 
-        self.steps["worker"].update({AuditWriter, SlotShares, SoftSignals, WorkerMonitor, StartCheck})
+        self.steps["worker"].update({AuditWriter, BrokerClaim, SlotShares, SoftSignals, WorkerMonitor, StartCheck})
         use_portable_errors()  # before the pool makes its processes
         return self.subclass_with_self(PlatformWorker)
 
