@@ -1,12 +1,11 @@
 """The composition root: :class:`Taskyard` puts the library's parts and an app's domains together."""
 
-import logging
 import sys
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from celery.signals import beat_init, setup_logging
+from celery.signals import beat_init
 
 from taskyard.broker.server.ownership import identify_by
 from taskyard.broker.transport.options import transport_settings
@@ -14,7 +13,6 @@ from taskyard.broker.transport.result_backend import use_our_results
 from taskyard.built_in import BUILT_IN
 from taskyard.domain import Domain
 from taskyard.history.audit_policy import AuditPolicy, use_policy
-from taskyard.logging import configure_logging
 from taskyard.settings.celery_settings import celery_config
 from taskyard.settings.loading import add_group, current_settings
 from taskyard.settings.queues import declare
@@ -22,7 +20,6 @@ from taskyard.tasks.canvas_checks import check_followers
 from taskyard.tasks.current_app import PlatformApp, add_app
 from taskyard.tasks.platform_identity import own_platform
 from taskyard.tasks.platform_task import PlatformTask
-from taskyard.tasks.reporting import AttemptLogs
 
 
 class Taskyard(PlatformApp):
@@ -31,6 +28,8 @@ class Taskyard(PlatformApp):
 
     Settings are read when Celery first needs them, so that making an app touches no environment.
     """
+
+    log_cls = "taskyard.tasks.process_logging:PlatformLogging"
 
     def __init__(
         self,
@@ -118,13 +117,6 @@ class Taskyard(PlatformApp):
             from taskyard.cli.commands import add_groups  # noqa: PLC0415 - only the `celery` command needs it
 
             add_groups(self.domains)
-
-
-@setup_logging.connect
-def _configure_logging(**_: Any) -> None:
-    """Celery asks before it configures logging; with a receiver it leaves that to us."""
-    configure_logging(current_settings())
-    logging.getLogger().addHandler(AttemptLogs())
 
 
 @beat_init.connect

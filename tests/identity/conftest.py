@@ -9,11 +9,11 @@ import pytest
 from tests.identity.project import Project
 from tests.servers import Server
 
-type MakeProject = Callable[[str], Project]
+type MakeProject = Callable[..., Project]
 
 
 @pytest.fixture
 def make_project(valkey: Server, tmp_path: Path) -> Iterator[MakeProject]:
     """Makes a project by its name, with a migrated database; ends what it started."""
     with ExitStack() as ends:
-        yield lambda name: ends.enter_context(Project(name, tmp_path / name, valkey))
+        yield lambda name, more="": ends.enter_context(Project(name, tmp_path / name, valkey, more))

@@ -15,6 +15,9 @@ from tests.servers import Server
 from tests.workers import MINIMAL, ROOT, Worker
 
 APP = """
+import logging
+import os
+
 from taskyard import Payload, Queue, Taskyard, task
 
 app = Taskyard("{name}")
@@ -27,6 +30,7 @@ class Note(Payload):
 
 @task("{name}.note", Note, queue=NOTES)
 def note(payload: Note) -> None:
+    logging.getLogger("{name}").info("said %s by %d", payload.text, os.getpid())
     print(payload.text)
 """
 
@@ -34,9 +38,10 @@ def note(payload: Note) -> None:
 class Project:
     """Ends the processes that it started when its block ends."""
 
-    def __init__(self, name: str, folder: Path, server: Server) -> None:
+    def __init__(self, name: str, folder: Path, server: Server, more: str = "") -> None:
+        """`more` is further code of its module."""
         folder.mkdir()
-        (folder / f"{name}.py").write_text(APP.format(name=name))
+        (folder / f"{name}.py").write_text(APP.format(name=name) + more)
         self.name, self.folder, self.server = name, folder, server
         self.database = folder / "its.db"
         self._ends = ExitStack()
@@ -66,14 +71,16 @@ class Project:
         """Run `celery -A <name> ...` to its end."""
         return self._run("-m", "celery", "-A", self.name, *words, **more)
 
-    def sends(self, **more: str) -> CommandResult:
-        """Publish once, in a process of its own."""
-        return self._run("-c", f"import {self.name} as it; it.note.delay(text='x')", **more)
+    def sends(self, *texts: str, **more: str) -> CommandResult:
+        """Publish once, or each of these texts, in a process of its own."""
+        return self._run(
+            "-c", f"import {self.name} as it\nfor text in {texts or ('x',)}: it.note.delay(text=text)", **more
+        )
 
-    def worker(self, **more: str) -> Worker:
+    def worker(self, *arguments: str, **more: str) -> Worker:
         """Start a worker."""
-        made = Worker(self.name, self.folder, arguments=("-P", "solo", *MINIMAL), env={**self.env, **more})
-        return self._ends.enter_context(made)
+        words = ("-P", "solo", *MINIMAL, *arguments)
+        return self._ends.enter_context(Worker(self.name, self.folder, arguments=words, env={**self.env, **more}))
 
     def doctor(self) -> dict[str, str]:
         """What `doctor` says of the platform."""
