@@ -90,7 +90,9 @@ def _first_wrong(fields: Mapping[str, Any], checks: Mapping[str, Predicate]) -> 
 
 def _check_required(fields: Mapping[str, Any]) -> None:
     for name in ("task", "id"):
-        if not _is_name(fields.get(name)):
+        value = fields.get(name)
+        is_plain = type(value) is str and value.isascii() and 0 < len(value) <= LONGEST_NAME
+        if not is_plain and not _is_name(value):
             raise MalformedMessageError(f"{name}: not a text of 1 to {LONGEST_NAME} characters")
 
 
