@@ -12,13 +12,13 @@ from sqlmodel import Session, col, select
 from taskyard.broker.admin.message_lookup import find_live_runs
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.columns import utc_now
-from taskyard.flows.handover import hand_over
 from taskyard.flows.models import FlowRow, StepRow
-from taskyard.flows.outcomes import Outcome
+from taskyard.flows.release.handover import hand_over
+from taskyard.flows.rules.outcomes import Outcome
+from taskyard.flows.running.sweeping import FlowsSwept, Sweeper
 from taskyard.flows.states import ENDED_FLOWS
-from taskyard.flows.steprefs import StepRef
-from taskyard.flows.store import FlowStore, Start
-from taskyard.flows.sweeping import FlowsSwept, Sweeper
+from taskyard.flows.step_ref import StepRef
+from taskyard.flows.storage.store import FlowStore, Start
 from taskyard.history.models import DeadLetter
 from taskyard.tasks.dead_letters.redrive import redrive
 from tests.databases import Database
