@@ -76,7 +76,7 @@ def test_the_app_of_the_readme_sends_its_webhook(
 def test_the_flow_of_the_readme_is_undone_and_resumed(environment: Mapping[str, str], tmp_path: Path) -> None:
     _, orders = BLOCK.findall((ROOT / "README.md").read_text())
     (tmp_path / "orders.py").write_text(orders)
-    env = {**environment, "PYTHONPATH": os.pathsep.join((str(ROOT), str(tmp_path)))}
+    env = {**environment, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}  # the worker runs in the first one
     flows = (sys.executable, "-m", "celery", "-A", "orders", "flows")
     with Worker("orders", tmp_path, arguments=MINIMAL, env=env) as worker:
         flow_id = _run(tmp_path / "orders.py", env).strip()
