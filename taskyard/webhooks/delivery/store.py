@@ -11,11 +11,11 @@ from sqlalchemy import bindparam, select, update
 from sqlmodel import Session, col
 
 from taskyard.database.columns import utc_now
+from taskyard.database.group_commit import GroupCommitter
 from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery.dead_letters import resolve_late
 from taskyard.webhooks.delivery.dispatch import DueDelivery, count_in_flight, release_waiting, take_lost, take_waiting
 from taskyard.webhooks.delivery.endpoints import active_secrets, open_headers, open_vault
-from taskyard.webhooks.delivery.group_commit import GroupCommitter
 from taskyard.webhooks.delivery.lanes import lane_of_endpoint
 from taskyard.webhooks.delivery.limits import EndpointLimiter, LimitWait
 from taskyard.webhooks.delivery.transitions import AttemptFacts, AttemptOutcome, LockedRows, settle_attempt
