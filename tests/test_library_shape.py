@@ -25,7 +25,6 @@ SHARED_MODULES = {
     "metrics": ROLE,
     "models": ROLE,
     "payloads": ROLE,
-    "pools": NOUN,
     "queries": ROLE,
     "queues": NOUN,
     "retention": ROLE,

@@ -1,6 +1,6 @@
 """A broker, a database and workers for flows, and what a test wants to know of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -39,9 +39,11 @@ class FlowStage:
         self.notes = folder / "notes"
         self._workers: list[Worker] = []
 
-    def worker(self, name: str = "worker", pool: str = "threads", slots: int = 4, **env: str) -> Worker:
-        """Start a worker; it is killed at the end of the test."""
-        arguments = ("-Q", "celery,dead-letter,maintenance", "-P", pool, "-c", str(slots), *MINIMAL)
+    def worker(
+        self, name: str = "worker", pool: str = "threads", slots: int = 4, more: Sequence[str] = (), **env: str
+    ) -> Worker:
+        """Start a worker with these arguments, too; it is killed at the end of the test."""
+        arguments = ("-Q", "celery,dead-letter,maintenance", "-P", pool, "-c", str(slots), *MINIMAL, *more)
         worker = Worker("tests.flows.app", self.folder, name=name, arguments=arguments, env={**self.env, **env})
         self._workers.append(worker)
         return worker.start()
