@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, literal, tuple_
+from sqlalchemy import func, tuple_
 from sqlmodel import Session, col, select
 
 from tasks.backups.models import BackupRun
-from taskyard.database.columns import UtcDateTime
-from taskyard.database.paging import PAGE, Page, read_cursor, write_cursor
+from taskyard.database.paging import PAGE, Page, select_page, within
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,22 +30,11 @@ def list_backups(
     Raises:
         BadCursorError: `after` does not come from an earlier page.
     """
-    started_at, key = col(BackupRun.started_at), col(BackupRun.id)
-    query = select(BackupRun).order_by(started_at.desc(), key.desc()).limit(limit + 1)
-    for column, value in ((BackupRun.target, wanted.target), (BackupRun.state, wanted.state)):
-        if value is not None:
-            query = query.where(col(column) == value)
-    if wanted.since is not None:
-        query = query.where(started_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(started_at < wanted.until)
-    if after is not None:
-        moment, last = read_cursor(after)
-        query = query.where(tuple_(started_at, key) < tuple_(literal(moment, UtcDateTime()), literal(UUID(last))))
-    rows = session.exec(query).all()
-    more = len(rows) > limit
-    rows = rows[:limit]
-    return Page(rows, write_cursor(rows[-1].started_at, str(rows[-1].id)) if more else None)
+    equal = ((BackupRun.target, wanted.target), (BackupRun.state, wanted.state))
+    conditions = [col(column) == value for column, value in equal if value is not None]
+    conditions += within(col(BackupRun.started_at), wanted.since, wanted.until)
+    query = select(BackupRun).where(*conditions)
+    return select_page(session, query, col(BackupRun.started_at), col(BackupRun.id), limit=limit, after=after)
 
 
 def find_backup(session: Session, run_id: UUID) -> BackupRun | None:

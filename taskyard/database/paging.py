@@ -5,7 +5,14 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
+
+from sqlalchemy import ColumnElement, Uuid, literal, tuple_
+from sqlmodel import Session
+from sqlmodel.sql.expression import SelectOfScalar
+
+from taskyard.database.columns import UtcDateTime
 
 PAGE = 50  # rows
 LONGEST_PAGE = 1000  # rows
@@ -22,6 +29,37 @@ class Page[Row]:
     rows: Sequence[Row]
     after: str | None  # cursor of the next page; None: this is the last one
     end: str | None = None  # where this page ends, also when it is the last one; told by some listings
+
+
+def select_page[Row](  # noqa: PLR0913 - what a page is of, and which one
+    session: Session, query: SelectOfScalar[Row], moment: Any, key: Any, *, limit: int, after: str | None
+) -> Page[Row]:
+    """
+    Return a page of the rows of a query, newest first by a column of moments and one that is unique.
+
+    Raises:
+        BadCursorError: `after` does not come from an earlier page of this listing.
+    """
+    query = query.order_by(moment.desc(), key.desc()).limit(limit + 1)
+    if after is not None:
+        since, text = read_cursor(after)
+        last = read_uuid(text) if isinstance(key.type, Uuid) else text
+        query = query.where(tuple_(moment, key) < tuple_(literal(since, UtcDateTime()), literal(last)))
+    rows = session.exec(query).all()
+    more, rows = len(rows) > limit, rows[:limit]
+    place = [getattr(rows[-1], column.key) for column in (moment, key)] if rows else []
+    end = write_cursor(place[0], str(place[1])) if rows and place[0] is not None else None
+    return Page(rows, end if more else None, end)
+
+
+def within(moment: Any, since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
+    """Return the conditions that a moment is at or after one time and before another; None: without that bound."""
+    conditions = []
+    if since is not None:
+        conditions.append(moment >= since)
+    if until is not None:
+        conditions.append(moment < until)
+    return conditions
 
 
 def write_cursor(moment: datetime, key: str) -> str:

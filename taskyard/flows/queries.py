@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, literal, tuple_
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from taskyard.database.columns import UtcDateTime
-from taskyard.database.paging import PAGE, Page, read_cursor, read_uuid, write_cursor
+from taskyard.database.paging import PAGE, Page, select_page, within
 from taskyard.flows.models import EdgeRow, FlowRow, StepRow
 
 
@@ -31,20 +30,11 @@ def list_flows(session: Session, wanted: FlowFilter, *, limit: int = PAGE, after
     Raises:
         BadCursorError: `after` does not come from an earlier page.
     """
-    created, key = col(FlowRow.created_at), col(FlowRow.id)
     equal = ((FlowRow.name, wanted.name), (FlowRow.state, wanted.state), (FlowRow.key, wanted.key))
     conditions = [col(column) == value for column, value in equal if value is not None]
-    if wanted.since is not None:
-        conditions.append(created >= wanted.since)
-    if wanted.until is not None:
-        conditions.append(created < wanted.until)
-    query = select(FlowRow).where(*conditions).order_by(created.desc(), key.desc()).limit(limit + 1)
-    if after is not None:
-        moment, last = read_cursor(after)
-        query = query.where(tuple_(created, key) < tuple_(literal(moment, UtcDateTime()), literal(read_uuid(last))))
-    rows = session.exec(query).all()
-    more, rows = len(rows) > limit, rows[:limit]
-    return Page(rows, write_cursor(rows[-1].created_at, str(rows[-1].id)) if more else None)
+    conditions += within(col(FlowRow.created_at), wanted.since, wanted.until)
+    query = select(FlowRow).where(*conditions)
+    return select_page(session, query, col(FlowRow.created_at), col(FlowRow.id), limit=limit, after=after)
 
 
 def find_flow(session: Session, flow_id: UUID) -> FlowRow | None:

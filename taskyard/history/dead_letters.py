@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Table, func, literal, tuple_, update
+from sqlalchemy import ColumnElement, Table, func, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
-from taskyard.database.columns import UtcDateTime, utc_now
-from taskyard.database.paging import PAGE, Page, read_cursor, read_uuid, write_cursor
+from taskyard.database.columns import utc_now
+from taskyard.database.paging import PAGE, Page, select_page, within
 from taskyard.history.models import Attempt, DeadLetter
 
 STATES = ("open", "redriven", "discarded")
@@ -74,16 +74,8 @@ def list_dead_letters(
     Raises:
         BadCursorError: `after` is not a cursor of an earlier page.
     """
-    failed_at, key = col(DeadLetter.failed_at), col(DeadLetter.id)
-    query = select(DeadLetter).where(*_conditions(wanted)).order_by(failed_at.desc(), key.desc()).limit(limit + 1)
-    if after is not None:
-        moment, last = read_cursor(after)
-        query = query.where(tuple_(failed_at, key) < tuple_(literal(moment, UtcDateTime()), literal(read_uuid(last))))
-    rows = session.exec(query).all()
-    more = len(rows) > limit
-    rows = rows[:limit]
-    end = write_cursor(rows[-1].failed_at, str(rows[-1].id)) if rows else None
-    return Page(rows, end if more else None, end)
+    query = select(DeadLetter).where(*_conditions(wanted))
+    return select_page(session, query, col(DeadLetter.failed_at), col(DeadLetter.id), limit=limit, after=after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +204,4 @@ def _conditions(wanted: DeadLetterFilter) -> list[ColumnElement[bool]]:
         (DeadLetter.error_signature, wanted.signature),
     )
     conditions = [col(column) == value for column, value in equal if value is not None]
-    if wanted.since is not None:
-        conditions.append(col(DeadLetter.failed_at) >= wanted.since)
-    if wanted.until is not None:
-        conditions.append(col(DeadLetter.failed_at) < wanted.until)
-    return conditions
+    return conditions + within(col(DeadLetter.failed_at), wanted.since, wanted.until)

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Column, Index, literal, tuple_, update
+from sqlalchemy import Column, Index, update
 from sqlmodel import Field, Session, col, select
 
 from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
-from taskyard.database.paging import PAGE, Page, read_cursor, read_uuid, write_cursor
+from taskyard.database.paging import PAGE, Page, select_page, within
 from taskyard.database.tables import TaskyardTable
 
 
@@ -70,20 +70,10 @@ def list_operations(
     Raises:
         BadCursorError: `after` does not come from an earlier page.
     """
-    at, key = col(Operation.at), col(Operation.id)
     equal = ((col(Operation.who), wanted.who), (col(Operation.target), wanted.target))
     conditions = [column == value for column, value in equal if value is not None]
     if wanted.verb is not None:
         conditions.append(col(Operation.verb).startswith(wanted.verb, autoescape=True))
-    if wanted.since is not None:
-        conditions.append(at >= wanted.since)
-    if wanted.until is not None:
-        conditions.append(at < wanted.until)
-    query = select(Operation).where(*conditions).order_by(at.desc(), key.desc()).limit(limit + 1)
-    if after is not None:
-        moment, last = read_cursor(after)
-        query = query.where(tuple_(at, key) < tuple_(literal(moment, UtcDateTime()), literal(read_uuid(last))))
-    rows = session.exec(query).all()
-    more = len(rows) > limit
-    rows = rows[:limit]
-    return Page(rows, write_cursor(rows[-1].at, str(rows[-1].id)) if more else None)
+    conditions += within(col(Operation.at), wanted.since, wanted.until)
+    query = select(Operation).where(*conditions)
+    return select_page(session, query, col(Operation.at), col(Operation.id), limit=limit, after=after)

@@ -1,6 +1,5 @@
 """`celery -A tasks webhooks ...` on a database of a test, as a call or as a process, and rows for it to work on."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -25,25 +23,12 @@ from taskyard.webhooks.signing.key_vault import new_master_key
 from tests.app_broker import forget_settings
 from tests.commands import command_of
 from tests.databases import Database
+from tests.fixtures.celery_command import CommandResult
 
 LIMIT = 60  # seconds of one command on a busy machine
 NO_BROKER = "redis://127.0.0.1:1/0"
 IN_BODY = "marker-of-the-body"
 IN_ANSWER = "marker-of-the-answer"
-
-
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Its output, read as JSON."""
-        return json.loads(self.out)
 
 
 @dataclass(slots=True)

@@ -16,25 +16,31 @@ import time
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
-PREPARED = (
-    "celery.bin.beat",
-    "celery.bin.worker",
+PREPARED = (  # without what registers tasks or listens to signals when it is imported: each app says what it has
+    "celery.apps.worker",
+    "celery.bin.celery",
     "celery.concurrency.prefork",
     "celery.concurrency.thread",
+    "celery.events.receiver",
+    "celery.fixups.django",
+    "celery.loaders.app",
     "celery.worker.consumer",
     "psycopg",
     "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite",
-    "taskyard.app",
-    "taskyard.beat",
+    "taskyard.beat.entries",
     "taskyard.broker.transport.channel",
-    "taskyard.broker.worker.request",
+    "taskyard.broker.worker.signal_handlers",
     "taskyard.built_in",
+    "taskyard.cli.app_commands",
     "taskyard.flows.running.step_execution",
-    "taskyard.history.writer.event_writer",
-    "taskyard.tasks.platform_task",
-    "taskyard.tasks.settle",
-    "taskyard.webhooks.tasks",
+    "taskyard.history.writer.bootstep",
+    "taskyard.migrations.schema",
+    "taskyard.monitor.in_worker",
+    "taskyard.tasks.platform_worker",
+    "taskyard.tasks.slot_shares",
+    "taskyard.webhooks.delivery.store",
+    "taskyard.webhooks.http.webhook_client",
 )
 PR_SET_PDEATHSIG = 1  # Source: prctl(2)
 

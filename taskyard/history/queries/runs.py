@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Text, cast, literal, or_, tuple_
+from sqlalchemy import ColumnElement, Text, cast, or_
 from sqlmodel import Session, col, select
 
-from taskyard.database.columns import UtcDateTime
-from taskyard.database.paging import LONGEST_PAGE, PAGE, Page, read_cursor, write_cursor
+from taskyard.database.paging import LONGEST_PAGE, PAGE, Page, select_page, within
 from taskyard.history.models import Attempt, Run
 
 
@@ -33,16 +32,8 @@ def list_runs(session: Session, wanted: RunFilter, *, limit: int = PAGE, after: 
     Raises:
         BadCursorError: `after` is not a cursor of an earlier page.
     """
-    enqueued_at, key = col(Run.enqueued_at), col(Run.id)
-    query = select(Run).where(*_conditions(wanted)).order_by(enqueued_at.desc(), key.desc()).limit(limit + 1)
-    if after is not None:
-        moment, last = read_cursor(after)
-        query = query.where(tuple_(enqueued_at, key) < tuple_(literal(moment, UtcDateTime()), literal(last)))
-    rows = session.exec(query).all()
-    more = len(rows) > limit
-    rows = rows[:limit]
-    cursor = write_cursor(rows[-1].enqueued_at, rows[-1].id) if more and rows[-1].enqueued_at else None
-    return Page(rows, cursor)
+    query = select(Run).where(*_conditions(wanted))
+    return select_page(session, query, col(Run.enqueued_at), col(Run.id), limit=limit, after=after)
 
 
 def find_run(session: Session, run_id: str) -> Run | None:
@@ -88,10 +79,7 @@ def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
         (Run.error_signature, wanted.signature),
     )
     conditions = [col(column) == value for column, value in equal if value is not None]
-    if wanted.since is not None:
-        conditions.append(col(Run.enqueued_at) >= wanted.since)
-    if wanted.until is not None:
-        conditions.append(col(Run.enqueued_at) < wanted.until)
+    conditions += within(col(Run.enqueued_at), wanted.since, wanted.until)
     if wanted.text is not None:
         args, message = cast(col(Run.args), Text), col(Run.error_message)
         conditions.append(
