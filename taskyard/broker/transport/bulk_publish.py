@@ -10,11 +10,12 @@ from celery.utils import uuid
 from kombu.utils.json import dumps
 
 from taskyard.broker.protocol.envelope import give_normal_priority
-from taskyard.broker.protocol.header import HEADER
+from taskyard.broker.protocol.header import FLOW_HEADER, HEADER
 from taskyard.broker.protocol.json_codec import dump, load
 from taskyard.broker.transport.publish_batch import PublishBatch, RoutedMessage
 
-_DIFFERENT = frozenset({"headers", "kwargsrepr", "priority", "countdown", "eta"})  # from copy to copy
+_DIFFERENT = frozenset({"headers", "kwargsrepr", "priority", "countdown", "eta", "task_id", "parent_id"})  # of copies
+_DIFFERENT_HEADERS = frozenset({HEADER, FLOW_HEADER})
 
 
 class CallOrigin(NamedTuple):
@@ -48,18 +49,19 @@ class MessageModel:
             options: Celery's options of this message; what `fixed_options` returns of them is the model's.
             origin: Where the call is made; None: where the model's was.
         """
-        run_id, origin = uuid(), origin or self._origin
+        run_id: str = options.get("task_id") or uuid()
+        origin = origin or self._origin
         headers = self._model["headers"] | {
+            **options["headers"],
             "id": run_id,
-            HEADER: options["headers"][HEADER],
             "kwargsrepr": options["kwargsrepr"],
             "eta": _eta(options),
             "root_id": origin.root_id or run_id,
-            "parent_id": origin.parent_id,
+            "parent_id": options.get("parent_id", origin.parent_id),
         }
         properties = self._model["properties"] | {
             "correlation_id": run_id,
-            "delivery_tag": run_id,  # new as well, so it names this publication
+            "delivery_tag": uuid() if "task_id" in options else run_id,  # names this publication
             "priority": options["priority"],
             "kwargsrepr": options["kwargsrepr"],  # Celery puts it here too
             "reply_to": origin.reply_to,
@@ -112,7 +114,7 @@ def is_observed(app: Celery) -> bool:
 def fixed_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options and headers that a copy has from its model; they must be the same."""
     rest = {name: value for name, value in options.items() if name not in _DIFFERENT}
-    return rest, {name: value for name, value in options["headers"].items() if name != HEADER}
+    return rest, {name: value for name, value in options["headers"].items() if name not in _DIFFERENT_HEADERS}
 
 
 def _is_ours(receiver: Any) -> bool:
