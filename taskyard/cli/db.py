@@ -2,9 +2,10 @@
 
 import click
 
-from taskyard.cli.kit.common_options import json_option
+from taskyard.cli.kit.common_options import change_options, json_option
 from taskyard.cli.kit.exit_codes import OperatorCommand
 from taskyard.cli.kit.output import print_json
+from taskyard.cli.kit.recorded_changes import recorded_transaction
 from taskyard.database.engine import current_engine
 from taskyard.migrations import schema
 
@@ -15,10 +16,15 @@ def group() -> None:
 
 
 @group.command("upgrade", cls=OperatorCommand)
+@change_options
 @json_option
-def upgrade(*, as_json: bool) -> None:
+def upgrade(*, reason: str, as_json: bool) -> None:
     """Migrate all tables to their latest revisions, in one transaction."""
     before = schema.upgrade(current_engine())
+    changed = {seen.owner: seen.head for seen in before if not seen.is_current}
+    if changed:  # now the operator log has its table
+        with recorded_transaction("db upgrade", reason=reason, facts=changed):
+            pass
     if as_json:
         print_json([{"owner": seen.owner, "from": seen.current, "to": seen.head} for seen in before])
         return
