@@ -22,7 +22,7 @@ from tests.app_broker import use_broker
 from tests.servers import Server
 from tests.tasks.test_bulk import store, waiting, without_its_own
 
-TOMORROW = datetime.now(UTC) + timedelta(days=1)
+LATER = datetime(2099, 1, 1, tzinfo=UTC)
 OPTIONS: list[CallOptions] = [
     {},
     {"priority": "high", "group_key": "g", "user_id": "ann", "max_attempts": 2, "lifo": True},
@@ -135,12 +135,12 @@ def test_a_taken_dedup_key_gives_the_run_that_holds_it(broker: Redis, copied: li
 def test_options_that_a_copy_cannot_have_take_celerys_way(broker: Redis, copied: list[str]) -> None:
     store.delay(name="makes the model")
 
-    expiring = store.apply_async(kwargs={"name": "one"}, expires=TOMORROW)
+    expiring = store.apply_async(kwargs={"name": "one"}, expires=LATER)
     named = cast("PlatformTask", store).apply_async(kwargs={"name": "two"}, task_id="named-by-the-caller")
 
     messages = waiting(broker)
     assert not copied
-    assert datetime.fromisoformat(messages[expiring.id]["headers"]["expires"]) == TOMORROW
+    assert datetime.fromisoformat(messages[expiring.id]["headers"]["expires"]) == LATER
     assert named.id == "named-by-the-caller" in messages
 
 
