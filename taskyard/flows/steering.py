@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from taskyard.database.engine import open_session
-from taskyard.flows.models import FlowRow, StepRow
+from taskyard.flows.models import MAX_REASON, FlowRow, StepRow
 from taskyard.flows.release.handover import hand_over
 from taskyard.flows.rules import machine, repair
 from taskyard.flows.rules.repair import NotPossibleError
@@ -19,6 +19,7 @@ from taskyard.flows.step_ref import StepRef
 from taskyard.flows.storage.rows import SqlRows
 from taskyard.flows.storage.store import FlowStore
 from taskyard.history.operator_log import record_operation
+from taskyard.history.writer.truncation import clip
 
 SIGNAL_BYTES = 65_536  # of a signal's value as JSON
 
@@ -150,13 +151,22 @@ def on_redriven(store: FlowStore, ref: StepRef, fields: dict[str, Any]) -> str |
     return "the step is retried"
 
 
-def step_was_buried(ref: StepRef, error: str) -> None:
+def run_was_cancelled(run_id: str, by: str, reason: str) -> None:
+    """An operator cancelled a run before it was begun: if it was the run of a step, the step has failed."""
+    with open_session() as session:
+        step = session.scalars(select(StepRow).where(col(StepRow.run_id) == run_id)).first()
+    if step is not None:
+        ref = StepRef(step.flow_id, step.seq, step.generation)
+        step_failed_outside(ref, f"its run was cancelled by {by}: {reason}")
+
+
+def step_failed_outside(ref: StepRef, error: str) -> None:
     """A run of a step failed where no handler could say so: its time limit passed, its workers died, ..."""
 
     def act(rows: SqlRows, now: datetime, _session: Session) -> None:
         step = rows.step(ref.seq)
         if step.generation == ref.generation and step.state in RUNNABLE:
-            machine.fail(rows, step, error, now)
+            machine.fail(rows, step, clip(error, MAX_REASON), now)
 
     try:
         hand_over(FlowStore(open_session).change(ref.flow_id, act))

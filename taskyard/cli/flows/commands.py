@@ -1,11 +1,13 @@
 """`celery -A tasks flows`: list, show, and steer flows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 from uuid import UUID
 
 import click
+from sqlmodel import col
 
 from taskyard.cli.flows.drawing import flow_facts, mermaid, step_facts, tree_lines
 from taskyard.cli.kit.common_options import (
@@ -19,16 +21,29 @@ from taskyard.cli.kit.common_options import (
     until_option,
 )
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
+from taskyard.cli.kit.id_prefixes import IdParam, full_id
 from taskyard.cli.kit.output import print_facts, print_json, print_result, printable
 from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.flows import steering
+from taskyard.flows.models import FlowRow
 from taskyard.flows.queries import FlowFilter, edges_of, find_flow, list_flows, member_counts, steps_of
 from taskyard.flows.rules.repair import NotPossibleError
 from taskyard.flows.states import FLOW_STATES
 
-flow_argument = click.argument("flow_id", metavar="FLOW", type=click.UUID)
 step_argument = click.argument("step")
+
+
+def flow_argument(command: Callable[..., None]) -> Callable[..., None]:
+    """Take the id of a flow, or the beginning of one."""
+
+    @wraps(command)
+    def with_whole_id(*, flow_id: str, **options: Any) -> None:
+        with open_session() as session:
+            whole = full_id(session, col(FlowRow.id), flow_id, "flow")
+        command(flow_id=whole, **options)
+
+    return click.argument("flow_id", metavar="FLOW", type=IdParam())(with_whole_id)
 
 
 @click.group("flows")
