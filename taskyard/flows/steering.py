@@ -56,16 +56,18 @@ def resume_flow(flow_id: UUID, reason: str = "") -> list[str]:
     return names
 
 
-def retry_flow_step(flow_id: UUID, name: str, reason: str = "") -> None:
+def retry_flow_step(flow_id: UUID, name: str, reason: str = "") -> list[str]:
     """
-    Run a failed step again; a flow that ended by it is resumed.
+    Run a failed step again; a flow that ended by it is resumed. Return the names of the steps that will run.
 
     Raises:
         NotPossibleError: The step has not failed.
         LookupError: There is no such flow or step.
     """
-    act: Action = lambda rows, now: repair.retry_step(rows, rows.named(name), now)  # noqa: E731 - as its siblings
+    names = list[str]()
+    act: Action = lambda rows, now: names.extend(repair.retry_step(rows, rows.named(name), now))  # noqa: E731 - as its siblings
     _steer(flow_id, "flows retry-step", name, reason, act)
+    return names
 
 
 def skip_flow_step(flow_id: UUID, name: str, reason: str) -> None:
@@ -102,7 +104,9 @@ def approve_step(flow_id: UUID, name: str, value: Any = None, reason: str = "") 
         if step.kind != "event":
             raise NotPossibleError(f"step {name!r} waits for no approval")
         if rows.flow.state != "running" or step.state not in {"blocked", "waiting"}:
-            raise NotPossibleError(f"step {name!r} is {step.state}, flow {flow_id} is {rows.flow.state}")
+            raise NotPossibleError(
+                f"step {name!r} waits for no approval any more: it is {step.state}, and its flow is {rows.flow.state}"
+            )
         _signal(rows, step, value, now)
 
     _steer(flow_id, "flows approve", name, reason, act)
