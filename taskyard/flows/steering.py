@@ -18,9 +18,12 @@ from taskyard.flows.states import LIVE_FLOWS, RUNNABLE
 from taskyard.flows.step_ref import StepRef
 from taskyard.flows.storage.rows import SqlRows
 from taskyard.flows.storage.store import FlowStore
+from taskyard.history.dead_letters import discard_dead_letters_of
 from taskyard.history.operator_log import record_operation
 from taskyard.history.writer.truncation import clip
 
+SETTLING = ("flows resume", "flows retry-step", "flows skip")  # what failed needs no redrive after these
+BATCH = 500  # dead letters of one statement
 SIGNAL_BYTES = 65_536  # of a signal's value as JSON
 
 type Action = Callable[[SqlRows, datetime], None]
@@ -210,12 +213,23 @@ def _check_value(value: Any) -> None:
 
 def _steer(flow_id: UUID, verb: str | None, target: str, reason: str, action: Action) -> None:
     def act(rows: SqlRows, now: datetime, session: Session) -> None:
+        failed = (
+            {} if verb not in SETTLING else {step.seq: step.run_id for step in rows.all_steps() if _is_failed(step)}
+        )
         action(rows, now)
         if verb is not None:
             facts = {"step": target} if target else None
-            record_operation(session, verb, str(flow_id), reason=reason, facts=facts)
+            row = record_operation(session, verb, str(flow_id), reason=reason, facts=facts)
+            settled = [run_id for seq, run_id in failed.items() if run_id and not _is_failed(rows.step(seq))]
+            for begin in range(0, len(settled), BATCH):
+                some = settled[begin : begin + BATCH]
+                discard_dead_letters_of(session, some, by=row.who, reason=f"{verb}: {reason}".rstrip(": "))
 
     hand_over(FlowStore(open_session).change(flow_id, act))
+
+
+def _is_failed(step: StepRow) -> bool:
+    return step.state == "failed"
 
 
 def is_live(flow: FlowRow) -> bool:

@@ -57,6 +57,21 @@ def test_a_dead_letter_names_its_step_and_once_redriven_the_flow_goes_on(stage: 
         assert shown.items() >= expected.items()
 
 
+def test_a_resumed_step_leaves_no_open_dead_letter(stage: FlowStage) -> None:
+    mended = stage.folder / "mended"
+    flow_id = two_steps(stage, is_permanent=True, until=str(mended))
+    stage.worker()
+    stage.wait_letters(1)
+    assert stage.wait_ended(flow_id) == "failed"
+
+    mended.touch()
+    assert command("flows", "resume", str(flow_id), "--reason", "mended") is not None
+
+    assert stage.wait_ended(flow_id, state="succeeded") == "succeeded"
+    (letter,) = stage.letters()
+    assert (letter.state, letter.resolution) == ("discarded", "flows resume: mended")
+
+
 def test_a_step_whose_run_is_cancelled_before_it_began_has_failed_at_once(stage: FlowStage) -> None:
     flow_id = two_steps(stage)
     run_id = str(stage.steps(flow_id)["first"].run_id)

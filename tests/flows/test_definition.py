@@ -143,7 +143,7 @@ CASES = {
     _large: "at most 262144 may travel",
     _named_like_a_member: "step 'a[0]': use 1-200 letters",
     lambda _: None: "flow 'bad' has no step",
-    _deep_payload: "step 'a': flowtest.act: ",
+    _deep_payload: "step 'a': Act: Error serializing to JSON: ValueError: Maximum serialization depth exceeded",
     _deep_flows: "step 'inside': more than 10 flows are inside each other",
     _endless: "flow 'bad' has more than 50000 steps",
     _many: "flow 'bad' has more than 50000 steps",
