@@ -49,7 +49,7 @@ def test_what_cannot_be_done_is_one_clear_line(stage: FlowStage) -> None:
     twice = next(begin for begin in begins if begins.count(begin) > 1)
     name = str(first)
     for words, code, text in (
-        (("show", twice), 2, "is the beginning of several ids"),
+        (("show", twice), 2, "several ids begin with"),
         (("show", "wrong!"), 2, "is not an id"),
         (("show", "00000000-0000-4000-8000-000000000000"), 3, "no flow 00000000-0000-4000-8000-000000000000"),
         (("approve", name, "nobody"), 3, "has no step called 'nobody'"),

@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
-from sqlmodel import Session
+from sqlmodel import Session, col
 
 from taskyard.cli.kit.common_options import since_option, until_option
+from taskyard.cli.kit.id_prefixes import IdParam
 from taskyard.flows.queries import steps_of_headers
 from taskyard.history.dead_letters import DeadLetterFilter
 from taskyard.history.models import DeadLetter
 
+LETTER_ID = IdParam("dead letter", col(DeadLetter.id))
 # Neither the bytes nor the headers: both can hold what the payload model hides.
 FIELDS = tuple(name for name in DeadLetter.model_fields if name not in {"body", "headers"})
 
