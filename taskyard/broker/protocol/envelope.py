@@ -37,6 +37,7 @@ class TakenMessage(NamedTuple):
     dead: tuple[bytes, ...]  # for a dead letter: the message it reports
     waited_ms: int  # since it was put, due, or taken back
     was_requeued: bool  # a consumer rejected it to have it again
+    losses: int  # workers that were lost with it, whether or not they counted as stalls
 
     delivery_tag: str  # unique for each hand-out, so that a late answer to an earlier one is recognized
 
@@ -141,7 +142,7 @@ def queued_detail(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> 
 
 def read_taken(answer: list[Any]) -> TakenMessage:
     """One message of the answer of take.lua."""
-    queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead, waited, requeued = answer
+    queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead, waited, requeued, losses = answer
     name = tag.decode()
     return TakenMessage(
         queue.decode(),
@@ -156,6 +157,7 @@ def read_taken(answer: list[Any]) -> TakenMessage:
         tuple(dead),
         waited,
         requeued == b"1",
+        losses,
         f"{name}:{lease}",
     )
 
@@ -171,6 +173,8 @@ def envelope_of(taken: TakenMessage) -> dict[str, Any]:
         return _dead_letter_envelope(taken)
     message = _decode(taken.payload)
     properties, headers = message["properties"], message["headers"]
+    if taken.losses or taken.was_requeued:
+        headers["redelivered"] = True  # where kombu's transport says it; its other place is delivery_info
     properties["delivery_tag"] = taken.delivery_tag
     properties["delivery_info"] = _delivery_info(properties, taken)
     properties[PROBLEM] = None
@@ -186,7 +190,7 @@ def envelope_of(taken: TakenMessage) -> dict[str, Any]:
 def _delivery_info(properties: Mapping[str, Any], taken: TakenMessage) -> dict[str, Any]:
     stored = properties["delivery_info"]
     info = {name: stored[name] for name in ("exchange", "routing_key") if isinstance(stored.get(name), str)}
-    return info | ({"redelivered": True} if taken.stalls or taken.was_requeued else {})
+    return info | ({"redelivered": True} if taken.losses or taken.was_requeued else {})
 
 
 def _problem_of(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> str | None:
@@ -203,6 +207,7 @@ def _facts_of_execution(taken: TakenMessage) -> dict[str, Any]:
     return {
         "attempt": taken.attempt,
         "stalls": taken.stalls,
+        "losses": taken.losses,
         "waited_ms": taken.waited_ms,
         "cancelled": taken.cancelled_by or None,
     }
