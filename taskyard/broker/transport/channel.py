@@ -14,7 +14,7 @@ from taskyard.broker.protocol.envelope import NORMAL_PRIORITY, new_nonce, put_fi
 from taskyard.broker.protocol.message import DeliveredMessage
 from taskyard.broker.scripts.failover import PROBE, with_reconnect_on_refusal
 from taskyard.broker.scripts.runner import Keyspace, run_script
-from taskyard.broker.transport import cancellation
+from taskyard.broker.transport import cancellation, declarations
 from taskyard.broker.transport.dedup_reports import report_duplicate
 from taskyard.broker.transport.fetcher import MessageFetcher
 from taskyard.broker.transport.publish_batch import PublishBatch, RoutedMessage
@@ -54,6 +54,7 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
     def __init__(self, *args: Any, **options: Any) -> None:
         self.taken: dict[str, BrokerLease] = {}  # handed out by the server, not yet seen by the QoS
         self._no_ack: set[str] = set()
+        self._lifetimes: dict[str, int] = {}  # ms that a temporary queue keeps a message; 0: for ever
         self._own_client: redis.Redis | None = None
         self.fetcher = MessageFetcher(self)
         super().__init__(*args, **options)
@@ -86,7 +87,9 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
 
     def prepare_message(self, body: Any, priority: Any = None, *args: Any, **options: Any) -> dict[str, Any]:
         """Name the publication once: kombu repeats it after a lost answer, and the same put twice changes nothing."""
-        properties = args[3] if len(args) > 3 else options.setdefault("properties", {})  # noqa: PLR2004 - by position
+        headers = args[2] if len(args) > 2 else options.get("headers")  # noqa: PLR2004 - by position
+        properties = args[3] if len(args) > 3 else options.setdefault("properties", {})  # noqa: PLR2004 - as above
+        declarations.check_publication(headers, properties)
         properties.setdefault("delivery_tag", new_nonce())
         properties.setdefault("priority", NORMAL_PRIORITY if priority is None else priority)
         prepared: dict[str, Any] = super().prepare_message(body, priority, *args, **options)
@@ -101,7 +104,7 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
         properties["delivery_info"].update(exchange=exchange, routing_key=routing_key)
 
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
-        routed = RoutedMessage(queue, message, self._expires.get(queue, 0))
+        routed = RoutedMessage(queue, message, self._lifetimes.get(queue, 0))
         batch: PublishBatch | None = options.pop("_publish_batch", None)
         if batch is not None:
             batch.routed.append(routed)
@@ -123,6 +126,7 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **options: Any) -> Any:  # noqa: FBT001 - kombu's signature
         """Start to take from the queue."""
+        declarations.check_consumer(queue, options.get("arguments"))
         if no_ack:
             self._no_ack.add(queue)
         consumer = super().basic_consume(queue, no_ack, *args, **options)
@@ -139,7 +143,9 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
     def take_arguments(self, queues: list[str], want: int) -> tuple[Any, ...]:
         """Return the arguments of take.lua."""
         pairs = (argument for queue in queues for argument in (queue, "1" if queue in self._no_ack else "0"))
-        return (self.lease_ms, self.max_stalls, want, self.leases.holder, *pairs)
+        leases = self.leases
+        in_hand, holds = leases.in_hand(), int(leases.holds_suspects)
+        return (self.lease_ms, self.max_stalls, want, leases.holder, in_hand, holds, *pairs)
 
     def begin_poll(self, connection: Any) -> None:
         """Note, in kombu's terms, that a command is in flight on this connection."""
@@ -183,6 +189,24 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
         return self.fetcher.take_one(queue)
 
     # Queues
+
+    def queue_declare(self, queue: Any = None, passive: bool = False, **options: Any) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
+        """Declare a queue that asks for nothing that would be ignored."""
+        declarations.check_queue(queue, options.get("arguments"), is_temporary=bool(options.get("auto_delete")))
+        self._lifetimes[queue] = declarations.lifetime_ms(options.get("arguments"))
+        return super().queue_declare(queue, passive, **options)
+
+    def exchange_declare(self, exchange: Any = None, type: Any = "direct", **options: Any) -> None:  # noqa: A002 - kombu's signature
+        """Declare an exchange that asks for nothing that would be ignored."""
+        declarations.check_exchange(exchange, type, options.get("arguments"))
+        super().exchange_declare(exchange, type, **options)
+
+    def queue_bind(
+        self, queue: Any, exchange: Any = None, routing_key: Any = "", arguments: Any = None, **options: Any
+    ) -> None:
+        """Bind a queue by its routing key."""
+        declarations.check_binding(queue, arguments)
+        super().queue_bind(queue, exchange, routing_key, arguments, **options)
 
     def _size(self, queue: str) -> int:
         return self.queues.size(queue)

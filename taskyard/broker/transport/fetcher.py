@@ -40,8 +40,8 @@ class MessageFetcher:
             return
         if not self._takes and self._waits_in_loop():
             return
-        if "can_consume" in channel.qos.__dict__:
-            want = 1  # worker_disable_prefetch: only one more is known to fit
+        if "can_consume" in channel.qos.__dict__ or not channel.has_loop:
+            want = 1  # worker_disable_prefetch: only one more is known to fit; `drain_events` waits for a single event
         connection = channel.client.connection
         channel.begin_poll(connection)
         if self._takes:
