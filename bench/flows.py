@@ -18,7 +18,7 @@ from bench.databases import durable_database
 from bench.flow_tasks import Nothing, nothing
 from taskyard.broker.server.valkey import EmbeddedValkey
 from taskyard.database.engine import current_engine
-from taskyard.flows.definition import Flow
+from taskyard.flows.definition.flow import Flow
 from taskyard.flows.models import FlowRow
 from taskyard.settings.loading import current_settings
 from taskyard.tasks.sending import find_task

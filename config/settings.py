@@ -95,7 +95,7 @@ class ReconciliationSettings(SettingsGroup):
     )
     chain_id: int | None = Field(None, ge=1, description="EVM: id of the chain; unset: a node of any chain is read")
     chain_max_age: Seconds = Field(
-        timedelta(hours=1), description="EVM: a node whose newest block is older than this is stale and not read"
+        timedelta(hours=1), description="A node whose newest block or ledger is older than this is stale and not read"
     )
     chain_timeout: Timeout = Field(timedelta(seconds=10), description="Wall clock of one call, body included")
     chain_tries: int = Field(3, ge=1, le=20, description="Calls before a node counts as unreachable")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from taskyard.app import Taskyard
     from taskyard.domain import CommandGroup, Domain, Tables
-    from taskyard.flows.current import Pending, add_steps, failures_of, result_of, results_of
-    from taskyard.flows.definition import Flow, FlowRun
-    from taskyard.flows.polling import Poll
+    from taskyard.flows.definition.flow import Flow
+    from taskyard.flows.definition.polling import Poll
+    from taskyard.flows.release.starting import FlowRun
+    from taskyard.flows.running.current import Pending, add_steps, failures_of, result_of, results_of
     from taskyard.flows.steering import cancel_flow, resume_flow, signal_flow
     from taskyard.history.audit_policy import AuditPolicy
     from taskyard.settings.queues import DEFAULT, MAINTENANCE, Queue
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "taskyard.app": ("Taskyard",),
     "taskyard.domain": ("CommandGroup", "Domain", "Tables"),
-    "taskyard.flows.current": ("Pending", "add_steps", "failures_of", "result_of", "results_of"),
-    "taskyard.flows.definition": ("Flow", "FlowRun"),
-    "taskyard.flows.polling": ("Poll",),
+    "taskyard.flows.running.current": ("Pending", "add_steps", "failures_of", "result_of", "results_of"),
+    "taskyard.flows.definition.flow": ("Flow",),
+    "taskyard.flows.release.starting": ("FlowRun",),
+    "taskyard.flows.definition.polling": ("Poll",),
     "taskyard.flows.steering": ("cancel_flow", "resume_flow", "signal_flow"),
     "taskyard.history.audit_policy": ("AuditPolicy",),
     "taskyard.settings.queues": ("DEFAULT", "MAINTENANCE", "Queue"),

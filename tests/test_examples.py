@@ -4,12 +4,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from sqlmodel import Session
 
 from taskyard.database.engine import open_engine
+from taskyard.flows.queries import find_flow
 from taskyard.migrations.owners import table_owners
 from taskyard.migrations.schema import upgrade
 from taskyard.settings.loading import load_settings, setting_prefixes
@@ -17,6 +20,7 @@ from taskyard.webhooks.delivery.endpoints import register
 from taskyard.webhooks.signing.key_vault import new_master_key
 from tests.databases import Database
 from tests.servers import Server
+from tests.waiting import wait_for
 from tests.webhooks.receivers import Receiver
 from tests.workers import MINIMAL, Worker
 
@@ -55,7 +59,7 @@ def test_the_examples_of_a_page_run(page: str, environment: Mapping[str, str], t
 def test_the_app_of_the_readme_sends_its_webhook(
     environment: Mapping[str, str], receiver: Receiver, tmp_path: Path
 ) -> None:
-    (shop,) = BLOCK.findall((ROOT / "README.md").read_text())
+    shop, _ = BLOCK.findall((ROOT / "README.md").read_text())
     (tmp_path / "shop.py").write_text(shop)
     settings = load_settings(environment)
     engine = open_engine(environment["DATABASE_URL"])
@@ -69,14 +73,45 @@ def test_the_app_of_the_readme_sends_its_webhook(
         assert b'"data":{"market_id":"mkt-1"}' in request.body, worker.tail()
 
 
-def _run(script: Path, environment: Mapping[str, str]) -> None:
+def test_the_flow_of_the_readme_is_undone_and_resumed(environment: Mapping[str, str], tmp_path: Path) -> None:
+    _, orders = BLOCK.findall((ROOT / "README.md").read_text())
+    (tmp_path / "orders.py").write_text(orders)
+    env = {**environment, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}  # the worker runs in the first one
+    flows = (sys.executable, "-m", "celery", "-A", "orders", "flows")
+    with Worker("orders", tmp_path, arguments=MINIMAL, env=env) as worker:
+        flow_id = _run(tmp_path / "orders.py", env).strip()
+        _wait_flow(env, flow_id, "compensated", worker)
+        (tmp_path / "courier.key").touch()
+        _run_words((*flows, "resume", flow_id), env, tmp_path)
+        _wait_flow(env, flow_id, "succeeded", worker)
+    assert "+ ship" in _run_words((*flows, "show", flow_id), env, tmp_path)
+
+
+def _wait_flow(environment: Mapping[str, str], flow_id: str, state: str, worker: Worker) -> None:
+    engine = open_engine(environment["DATABASE_URL"])
+
+    def reached() -> bool:
+        with Session(engine) as session:
+            flow = find_flow(session, UUID(flow_id))
+            return flow is not None and flow.state == state
+
+    wait_for(reached, LIMIT, f"the flow is {state}", worker.tail)
+    engine.dispose()
+
+
+def _run(script: Path, environment: Mapping[str, str]) -> str:
+    return _run_words((sys.executable, str(script)), environment, script.parent)
+
+
+def _run_words(words: Sequence[str], environment: Mapping[str, str], folder: Path) -> str:
     ended = subprocess.run(
-        [sys.executable, script],
+        words,
         env=dict(environment),
-        cwd=script.parent,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=LIMIT,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+    return ended.stdout

@@ -1,10 +1,11 @@
-"""The acts after the webhooks: a damaged backup is caught, markets are resolved, and drift from the chain is found."""
+"""The acts after the webhooks: backups, markets, their comparison with the chain, and a flow that is resumed."""
 
 from pathlib import Path
 
 from rich.console import Console
 
 from scripts.demo.backups import demo_backups
+from scripts.demo.flows import show_flow
 from scripts.demo.markets import load_sample, show_reconciliation, show_resolution
 from scripts.demo.show import DemoError
 from scripts.standins.receiver import Receiver
@@ -18,7 +19,7 @@ def run_domains(console: Console, node: StandinNode, folder: Path) -> None:
     Args:
         console: Takes a line for each thing that was shown.
         node: The chain that the worker reads; see :func:`scripts.demo.markets.chain_variables`.
-        folder: Takes the backups.
+        folder: Takes the backups; the flow's key lies beside it.
 
     Raises:
         DemoError: A verdict is wrong.
@@ -39,3 +40,5 @@ def run_domains(console: Console, node: StandinNode, folder: Path) -> None:
         show_resolution(sample, receiver, say)
     console.print("\nReconciliation: the database beside the chain")
     show_reconciliation(sample, node, say)
+    console.print("\nFlows: an order fails at its third step, is undone, mended and resumed")
+    show_flow(folder.parent, say)

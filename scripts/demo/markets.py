@@ -69,7 +69,7 @@ def show_resolution(sample: Sample, receiver: Receiver, say: Say) -> Resolution:
         endpoints.register(session, current_settings(), receiver.url, ["market.resolved"], endpoints.EndpointOptions())
     confirm.delay()
     expected = sample.predictions - sample.unseen
-    _wait(lambda: _confirmed() == expected, f"{expected} predictions are confirmed")
+    wait_for(lambda: _confirmed() == expected, f"{expected} predictions are confirmed")
     say(f"{expected} of {sample.predictions} predictions are confirmed: their transactions are on the chain")
     for number, market_id in enumerate(sample.market_ids):
         for _ in range(2):  # the indexer may say it twice
@@ -97,7 +97,7 @@ def show_reconciliation(sample: Sample, node: StandinNode, say: Say) -> reports.
             node.put(market_id, _on_chain(session, market_id, PLANTED if market_id == sample.market_ids[0] else 0))
     say(f"the chain lacks {PLANTED} units of one position in {sample.market_ids[0]}")
     report_id = report_id_of(reconcile.delay(type="global", correlation_id="demo").id)
-    _wait(lambda: _is_complete(report_id), "the report is complete")
+    wait_for(lambda: _is_complete(report_id), "the report is complete")
     with open_session() as session:
         report = reports.find_report(session, report_id)
         drifts = reports.list_drifts(session, report_id).rows
@@ -106,6 +106,20 @@ def show_reconciliation(sample: Sample, node: StandinNode, say: Say) -> reports.
     say(f"{report.keys} positions of {report.markets} markets compared: drift {report.drift}, {report.severity}")
     say(f"{drifts[0].market_id}: {drifts[0].address[:8]}... on {drifts[0].outcome!r} differs by {drifts[0].difference}")
     return report
+
+
+def wait_for(condition: Callable[[], bool], description: str) -> None:
+    """
+    Wait until a condition holds.
+
+    Raises:
+        ActError: It did not within a minute.
+    """
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        if time.monotonic() > deadline:
+            raise ActError(f"not within {LIMIT:g} s: {description}")
+        time.sleep(PAUSE)
 
 
 def _account_for(sample: Sample, messages: int) -> Resolution:
@@ -146,11 +160,3 @@ def _is_complete(report_id: UUID) -> bool:
             return reports.find_report(session, report_id).state == "completed"
         except reports.UnknownReportError:
             return False
-
-
-def _wait(condition: Callable[[], bool], description: str) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        if time.monotonic() > deadline:
-            raise ActError(f"not within {LIMIT:g} s: {description}")
-        time.sleep(PAUSE)

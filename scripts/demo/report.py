@@ -58,6 +58,7 @@ def print_ways_on(console: Console, script: Path, flower_url: str | None) -> Non
         "celery -A tasks backups history",
         "celery -A tasks markets status sample-000",
         "celery -A tasks recon drifts",
+        "celery -A tasks flows ls",
     ]
     if flower_url:
         commands.append("celery -A tasks webhooks send-test ENDPOINT")

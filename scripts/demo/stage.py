@@ -23,6 +23,7 @@ from taskyard.parent_death_signal import tied_to_parent
 READY_LIMIT = 90.0  # seconds, on a slow and busy machine
 STOP_LIMIT = 15.0  # seconds until SIGKILL
 interrupted = threading.Event()  # an exception from a signal's handler is lost when it hits Python's own clean-up
+ORDERS = ("--include", "scripts.demo.orders")  # tasks of the demo's flow
 LONGEST_WORDS = 300  # characters of a log line in an error
 
 
@@ -105,7 +106,7 @@ class Stage:
         # The password travels in the environment: a command line can be read by every user of the machine.
         access = {"FLOWER_BASIC_AUTH": f"demo:{self._password}"}
         self._valkey = valkey
-        self._worker = Program("worker", ("worker", "--hostname", "demo@localhost", "--events"), folder)
+        self._worker = Program("worker", ("worker", "--hostname", "demo@localhost", "--events", *ORDERS), folder)
         self._beat = Program("beat", ("beat", "--pidfile="), folder)
         self._flower = Program("flower", ("flower", "--address=127.0.0.1", f"--port={self._port}"), folder, access)
         self._programs = (self._worker, self._beat, self._flower)

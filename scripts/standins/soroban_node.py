@@ -9,6 +9,7 @@ True
 
 import json
 import threading
+import time
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import batched
@@ -37,6 +38,7 @@ class StandinNode:
         self._entries: dict[str, tuple[str, int]] = {}  # key -> entry, ledger of its last change
         self._failing: set[str] = set()
         self._held: dict[str, threading.Event] = {}
+        self._health: dict[str, Any] | None = None  # None: healthy, and closing ledgers
         self._store(data_key(CONTRACT, ScVal("instance")), ScVal("u32", 0), ScVal("u32", 0))
         handler = type("Handler", (_Handler,), {"node": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -70,6 +72,10 @@ class StandinNode:
         """Answer with an error whenever this market is asked for."""
         self._failing.add(_pages_key(market_id))
 
+    def report_health(self, **answer: Any) -> None:
+        """Answer so when it is asked for its health: a `result` or an `error`."""
+        self._health = answer
+
     def hold(self, market_id: str) -> threading.Event:
         """Answer nothing about this market until the returned event is set."""
         return self._held.setdefault(_pages_key(market_id), threading.Event())
@@ -77,6 +83,8 @@ class StandinNode:
     def answer(self, method: str, params: Any) -> dict[str, Any]:
         """Return the result or the error of one call."""
         self.calls += 1
+        if method == "getHealth":
+            return self._health or {"result": {"status": "healthy", "latestLedgerCloseTime": str(int(time.time()))}}
         if method != "getLedgerEntries":
             return {"error": {"code": -32601, "message": f"method {method} not found"}}
         keys = params["keys"]
@@ -118,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         call = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        answer = {"jsonrpc": "2.0", "id": call["id"], **self.node.answer(call["method"], call["params"])}
+        answer = {"jsonrpc": "2.0", "id": call["id"], **self.node.answer(call["method"], call.get("params"))}
         body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

@@ -13,6 +13,6 @@ MARKETS_DOMAIN = Domain(
     settings=MarketSettings,
     timetable="tasks.markets.timetable:entries",
     gauges="tasks.markets.metrics:figures",
-    commands=(CommandGroup("markets", "tasks.markets.cli", "Prediction markets: resolve, status, conflicts."),),
+    commands=(CommandGroup("markets", "tasks.markets.cli", "Prediction markets: resolve, review, decide."),),
     tables=Tables("tasks.markets.models", Path(__file__).parent / "migrations"),
 )

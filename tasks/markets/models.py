@@ -14,6 +14,7 @@ from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
 MARKET_STATES = ("open", "disputed", "resolved")
 PREDICTION_STATES = ("pending", "confirmed", "failed")
 RESULTS = ("won", "lost", "refunded", "rejected")  # rejected: it was not confirmed, so it was never in the pool
+DECISIONS = ("acknowledged", "overridden")  # by an operator; only a refusal is overridden
 VOID = "VOID"  # as winning outcome: everybody is refunded
 
 
@@ -138,7 +139,16 @@ class Resolution(MarketTable, table=True):
     resolved_at: datetime = moment(nullable=False)
 
 
-class Conflict(MarketTable, table=True):
+class NeedsDecision(MarketTable):
+    """What a person must look at, and what was decided; all None: nobody has decided."""
+
+    decision: str | None = Field(default=None, max_length=16)  # one of DECISIONS
+    decided_at: datetime | None = Field(default=None, sa_type=UtcDateTime)  # a column object cannot have two tables
+    decided_by: str | None = Field(default=None, max_length=255)  # address, as in the audit of administrators' acts
+    decided_why: str | None = Field(default=None, max_length=500)
+
+
+class Conflict(NeedsDecision, table=True):
     """An event that names another winner for a resolved market; a person must look."""
 
     __tablename__ = "market_conflicts"
@@ -155,7 +165,7 @@ class Conflict(MarketTable, table=True):
     last_seen_at: datetime = moment(nullable=False)
 
 
-class OracleRefusal(MarketTable, table=True):
+class OracleRefusal(NeedsDecision, table=True):
     """An event that the oracle guard did not let through, and why."""
 
     __tablename__ = "market_oracle_refusals"
@@ -165,6 +175,7 @@ class OracleRefusal(MarketTable, table=True):
     market_id: str = Field(foreign_key="markets.id", max_length=255)
     claimed_outcome: str = Field(max_length=255)
     ledger: int = block_number(nullable=False)
+    event_at: datetime | None = moment()  # None: refused before this was kept
     reason: str
     times_seen: int = 1
     first_seen_at: datetime = moment(nullable=False)

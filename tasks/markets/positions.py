@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from tasks.markets.models import Market, Prediction, User
@@ -38,3 +38,13 @@ def positions(session: Session, market_id: str, up_to_ledger: int) -> dict[tuple
     for address, outcome, amount in rows:
         sums[address, outcome] += amount
     return dict(sums)
+
+
+def left_out(session: Session, market_id: str, up_to_ledger: int) -> int:
+    """Count the confirmed predictions of later ledgers, which :func:`positions` leaves out."""
+    query = select(func.count()).where(
+        col(Prediction.market_id) == market_id,
+        col(Prediction.state) == "confirmed",
+        col(Prediction.ledger) > up_to_ledger,
+    )
+    return session.scalar(query) or 0

@@ -1,15 +1,27 @@
 """What operators see of markets and conflicts: read only."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import func, literal, select, tuple_
+from sqlalchemy import ColumnElement, and_, func, literal, select, tuple_
 from sqlmodel import Session, col
 
-from tasks.markets.models import PREDICTION_STATES, RESULTS, VOID, Conflict, Market, Prediction, Resolution
+from tasks.markets.models import (
+    PREDICTION_STATES,
+    RESULTS,
+    VOID,
+    Conflict,
+    Market,
+    OracleRefusal,
+    Prediction,
+    Resolution,
+)
 from taskyard.database.columns import UtcDateTime
-from taskyard.database.paging import PAGE, BadCursorError, Page, read_cursor, write_cursor
+from taskyard.database.paging import PAGE, Page, read_cursor, read_uuid, write_cursor
 
 
 class MarketNotFoundError(LookupError):
@@ -41,21 +53,46 @@ class MarketDetails(MarketView):
     ledger: int | None = None
     oracle_fallback: bool | None = None
     event_id: str | None = None  # of `market.resolved`
-    conflicts: int
+    conflicts: int  # events that named another winner, as the next those that the oracle guard has refused
+    refusals: int
 
 
-class ConflictView(BaseModel):
-    """An event that named another winner."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewFilter:
+    """Which conflicts or refusals are wanted."""
+
+    market_id: str | None = None  # None: of all markets
+    everything: bool = False  # also what somebody has decided
+
+
+class ReviewView(BaseModel):
+    """An event that a person must look at, and what was decided."""
 
     id: UUID
     market_id: str
-    resolved_outcome: str
     claimed_outcome: str
     ledger: int
-    event_at: datetime
+    event_at: datetime | None
     times_seen: int
     first_seen_at: datetime
     last_seen_at: datetime
+    decision: str | None  # one of DECISIONS; None: nobody has decided
+    decided_at: datetime | None
+    decided_by: str | None
+    decided_why: str | None
+
+
+class ConflictView(ReviewView):
+    """An event that named another winner."""
+
+    resolved_outcome: str
+
+
+class RefusalView(ReviewView):
+    """An event that the oracle guard has refused."""
+
+    reason: str
+    state: str  # of its market
 
 
 def list_markets(
@@ -84,7 +121,7 @@ def show_market(session: Session, market_id: str) -> MarketDetails:
     Return one market with all its counts.
 
     Raises:
-        UnknownMarketIdError: There is none.
+        MarketNotFoundError: There is none.
     """
     market = session.get(Market, market_id)
     if market is None:
@@ -101,6 +138,7 @@ def show_market(session: Session, market_id: str) -> MarketDetails:
         predictions={state: sum(n for (s, _), n in counts.items() if s == state) for state in PREDICTION_STATES},
         results={result: n for result in RESULTS if (n := sum(n for (_, r), n in counts.items() if r == result))},
         conflicts=session.scalar(select(func.count()).where(col(Conflict.market_id) == market_id)) or 0,
+        refusals=session.scalar(select(func.count()).where(col(OracleRefusal.market_id) == market_id)) or 0,
         **settled,
     )
 
@@ -120,28 +158,57 @@ def check_resolvable(market: MarketDetails, winning_outcome: str) -> None:
 
 
 def list_conflicts(
-    session: Session, market_id: str | None = None, *, limit: int = PAGE, after: str | None = None
+    session: Session, wanted: ReviewFilter, *, limit: int = PAGE, after: str | None = None
 ) -> Page[ConflictView]:
     """
-    Return a page of conflicts, the newest first; ``market_id`` None means of all markets.
+    Return a page of conflicts, the newest first.
 
     Raises:
         BadCursorError: `after` does not come from an earlier page.
     """
-    seen_at, key = col(Conflict.first_seen_at), col(Conflict.id)
-    query = select(Conflict).order_by(seen_at.desc(), key.desc()).limit(limit + 1)
-    if market_id is not None:
-        query = query.where(col(Conflict.market_id) == market_id)
+    open_ones = col(Conflict.decision).is_(None)
+    query = select(Conflict)
+    rows, next_page = _reviews(session, query, Conflict, wanted, open_ones=open_ones, limit=limit, after=after)
+    return Page([ConflictView(**row[0].model_dump()) for row in rows], next_page)
+
+
+def list_refusals(
+    session: Session, wanted: ReviewFilter, *, limit: int = PAGE, after: str | None = None
+) -> Page[RefusalView]:
+    """
+    Return a page of the oracle guard's refusals, the newest first; open ones are of markets that are not resolved.
+
+    Raises:
+        BadCursorError: `after` does not come from an earlier page.
+    """
+    query = select(OracleRefusal, col(Market.state)).join(Market, col(Market.id) == col(OracleRefusal.market_id))
+    open_ones = and_(col(OracleRefusal.decision).is_(None), col(Market.state) != "resolved")
+    rows, next_page = _reviews(session, query, OracleRefusal, wanted, open_ones=open_ones, limit=limit, after=after)
+    return Page([RefusalView(**row[0].model_dump(), state=row[1]) for row in rows], next_page)
+
+
+def _reviews(  # noqa: PLR0913 - the parts of one query
+    session: Session,
+    query: Any,
+    model: type[Conflict | OracleRefusal],
+    wanted: ReviewFilter,
+    *,
+    open_ones: ColumnElement[bool],
+    limit: int,
+    after: str | None,
+) -> tuple[Sequence[Any], str | None]:
+    seen_at, key = col(model.first_seen_at), col(model.id)
+    query = query.order_by(seen_at.desc(), key.desc()).limit(limit + 1)
+    if wanted.market_id is not None:
+        query = query.where(col(model.market_id) == wanted.market_id)
+    if not wanted.everything:
+        query = query.where(open_ones)
     if after is not None:
         moment, last = read_cursor(after)
-        try:
-            last_id = UUID(last)
-        except ValueError as error:
-            raise BadCursorError(f"{after!r} is no cursor of this listing") from error
-        query = query.where(tuple_(seen_at, key) < tuple_(literal(moment, UtcDateTime()), literal(last_id)))
-    rows = session.scalars(query).all()
-    shown = [ConflictView(**row.model_dump()) for row in rows[:limit]]
-    return Page(shown, write_cursor(shown[-1].first_seen_at, str(shown[-1].id)) if len(rows) > limit else None)
+        query = query.where(tuple_(seen_at, key) < tuple_(literal(moment, UtcDateTime()), literal(read_uuid(last))))
+    rows = session.execute(query).all()
+    shown = rows[:limit]
+    return shown, write_cursor(shown[-1][0].first_seen_at, str(shown[-1][0].id)) if len(rows) > limit else None
 
 
 def _counts(session: Session, market_id: str) -> dict[tuple[str, str | None], int]:

@@ -52,25 +52,38 @@ class MarketStore:
         """
         now = utc_now()
         with self._open_session() as session, session.begin():
-            market = session.scalar(select(Market).where(col(Market.id) == event.market_id).with_for_update())
+            market = _locked(session, event.market_id)
             if market is None:
                 return ResolutionVerdict("unknown")
             if market.state == "resolved":
                 return self._compare(session, market, event, now)
             if market.state == "disputed":
                 return ResolutionVerdict("disputed")
-            if market.outcomes and event.winning_outcome not in (*market.outcomes, VOID):
-                return ResolutionVerdict("unknown_outcome", f"its outcomes are {', '.join(map(repr, market.outcomes))}")
-            decision = self._judge(event, now)
+            if unknown := _unknown_outcome(market, event):
+                return unknown
+            decision = self.ask_guard(event)
             if not decision.is_accepted:
                 _note_refusal(session, event, decision.reason, now)
                 return ResolutionVerdict("refused", decision.reason)
             return ResolutionVerdict("resolved", resolution=self._settle(session, market, event, now, decision))
 
-    def _judge(self, event: ResolveMarket, now: datetime) -> OracleDecision:
+    def settle(self, session: Session, event: ResolveMarket) -> ResolutionVerdict:
+        """Settle in the caller's transaction, as an operator decided: disputed or not, and without the guard."""
+        market = _locked(session, event.market_id)
+        if market is None:
+            return ResolutionVerdict("unknown")
+        if market.state == "resolved":
+            return ResolutionVerdict("already_resolved", f"it is resolved as {market.winning_outcome!r}")
+        if unknown := _unknown_outcome(market, event):
+            return unknown
+        decision = OracleDecision(is_accepted=True, reason="an operator decided")
+        return ResolutionVerdict("resolved", resolution=self._settle(session, market, event, utc_now(), decision))
+
+    def ask_guard(self, event: ResolveMarket) -> OracleDecision:
+        """Return what the oracle guard says to the event's quotes now; nothing is written."""
         if not self._settings.market_oracle_guard:
             return OracleDecision(is_accepted=True, reason="the guard is off")
-        return judge(event.quotes, event.timestamp, now, OracleRules.of(self._settings))
+        return judge(event.quotes, event.timestamp, utc_now(), OracleRules.of(self._settings))
 
     def _settle(
         self, session: Session, market: Market, event: ResolveMarket, now: datetime, decision: OracleDecision
@@ -146,6 +159,17 @@ class MarketStore:
         return ResolutionVerdict("conflict", f"it was resolved as {market.winning_outcome!r}")
 
 
+def _locked(session: Session, market_id: str) -> Market | None:
+    return session.scalar(select(Market).where(col(Market.id) == market_id).with_for_update())
+
+
+def _unknown_outcome(market: Market, event: ResolveMarket) -> ResolutionVerdict | None:
+    """Return the verdict on an outcome that the market does not have; None: it has it, or takes any."""
+    if not market.outcomes or event.winning_outcome in (*market.outcomes, VOID):
+        return None
+    return ResolutionVerdict("unknown_outcome", f"its outcomes are {', '.join(map(repr, market.outcomes))}")
+
+
 def _key(event_type: str, subject: str) -> str:
     """An idempotency key of at most 255 characters; a market's id alone may have as many."""
     return f"{event_type}:{sha256(subject.encode()).hexdigest()}"
@@ -176,6 +200,10 @@ def _note_refusal(session: Session, event: ResolveMarket, reason: str, now: date
         return
     session.add(
         OracleRefusal(
-            market_id=event.market_id, claimed_outcome=event.winning_outcome, ledger=event.ledger, reason=reason
+            market_id=event.market_id,
+            claimed_outcome=event.winning_outcome,
+            ledger=event.ledger,
+            event_at=event.timestamp,
+            reason=reason,
         )
     )

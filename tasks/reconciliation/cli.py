@@ -142,14 +142,14 @@ def _print_report(report: queries.ReportView, lines: list[queries.LineView], *, 
     print_facts({name: value for name, value in report.model_dump().items() if value is not None})
     if lines:
         click.echo()
-        columns = ("market", "status", "severity", "differing", "database", "chain", "drift", "error")
+        columns = ("market", "status", "severity", "differing", "database", "chain", "drift", "left out", "error")
         print_table(columns, [_row(line) for line in lines])
 
 
 def _row(line: queries.LineView) -> tuple[Any, ...]:
     differing = line.mismatches + line.missing_on_chain + line.missing_in_db
     begin = (line.market_id, line.status or "pending", line.severity, differing)
-    return (*begin, line.db_total, line.chain_total, line.drift, line.error)
+    return (*begin, line.db_total, line.chain_total, line.drift, line.left_out, line.error)
 
 
 def _end(report: queries.ReportView) -> None:

@@ -64,6 +64,9 @@ class PositionsBook(Protocol):
     def positions(self, session: Session, market_id: str, up_to_ledger: int, /) -> Positions:
         """Sum the confirmed positions, in smallest units."""
 
+    def left_out(self, session: Session, market_id: str, up_to_ledger: int, /) -> int:
+        """Count the confirmed predictions that the sums leave out."""
+
 
 class EmitEvent(Protocol):
     """Write a webhook event in an open transaction; see :func:`taskyard.webhooks.outbox.emit`."""

@@ -34,6 +34,7 @@ def complete(session: Session, report: Report, emit: EmitEvent, now: datetime) -
     statuses = [line.status for line in lines]
     report.markets_ok, report.markets_partial = statuses.count("ok"), statuses.count("partial")
     report.markets_failed = statuses.count("failed")
+    report.left_out = sum(line.left_out for line in lines)
     _fill_totals(report, sum(map(_totals, lines), PositionTotals()))
     report.state, report.completed_at = "completed", now
     report.status = "ok" if report.markets_ok == len(lines) else "partial"

@@ -33,6 +33,11 @@ def block_number() -> Any:
     return Field(default=None, sa_column=Column(BigInteger))
 
 
+def count() -> Any:
+    """Declare a column that counts."""
+    return Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+
+
 METADATA = MetaData()
 
 
@@ -63,6 +68,7 @@ class Report(ReconciliationTable, table=True):
     mismatches: int = 0
     missing_on_chain: int = 0
     missing_in_db: int = 0
+    left_out: int = count()  # confirmed predictions of later ledgers than the chain was read at
     db_total: int = units(nullable=False)  # of the markets that are ok, as the next two
     chain_total: int = units(nullable=False)
     drift: int = units(nullable=False)
@@ -90,6 +96,7 @@ class MarketLine(ReconciliationTable, table=True):
     mismatches: int = 0
     missing_on_chain: int = 0
     missing_in_db: int = 0
+    left_out: int = count()  # as in the report
     db_total: int | None = units()
     chain_total: int | None = units()  # None: the chain could not be read, as the next
     drift: int | None = units()

@@ -37,6 +37,7 @@ class ReportView(BaseModel):
     mismatches: int
     missing_on_chain: int
     missing_in_db: int
+    left_out: int  # confirmed predictions of later ledgers than the chain was read at
     db_total: str
     chain_total: str
     drift: str
@@ -57,6 +58,7 @@ class LineView(BaseModel):
     mismatches: int
     missing_on_chain: int
     missing_in_db: int
+    left_out: int
     db_total: str | None
     chain_total: str | None
     drift: str | None

@@ -148,6 +148,7 @@ class ReportStore:
         rows, totals = compare(with_addresses(ours, self._normal_address), theirs, self._thresholds)
         if rows:
             session.execute(insert(PositionRow), [_columns(line, row) for row in rows])
+        line.left_out = self._database.left_out(session, line.market_id, outcome.at.block)
         _mark_compared(line, totals, outcome.at)
 
 

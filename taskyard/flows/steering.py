@@ -10,14 +10,14 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from taskyard.database.engine import open_session
-from taskyard.flows import machine, repair
-from taskyard.flows.handover import hand_over
 from taskyard.flows.models import FlowRow, StepRow
-from taskyard.flows.repair import NotPossibleError
-from taskyard.flows.rows import SqlRows
+from taskyard.flows.release.handover import hand_over
+from taskyard.flows.rules import machine, repair
+from taskyard.flows.rules.repair import NotPossibleError
 from taskyard.flows.states import LIVE_FLOWS, RUNNABLE
-from taskyard.flows.steprefs import StepRef
-from taskyard.flows.store import FlowStore
+from taskyard.flows.step_ref import StepRef
+from taskyard.flows.storage.rows import SqlRows
+from taskyard.flows.storage.store import FlowStore
 from taskyard.history.operator_log import record_operation
 
 SIGNAL_BYTES = 65_536  # of a signal's value as JSON

@@ -10,10 +10,10 @@ from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.flows.payloads import SweepFlows
 from taskyard.flows.retention import prune_flows
-from taskyard.flows.running import run_step
+from taskyard.flows.running.step_execution import run_step
+from taskyard.flows.running.sweeping import Sweeper
 from taskyard.flows.steering import step_was_buried
-from taskyard.flows.steprefs import FLOW_HEADER, StepRef
-from taskyard.flows.sweeping import Sweeper
+from taskyard.flows.step_ref import FLOW_HEADER, StepRef
 from taskyard.settings.loading import current_settings
 from taskyard.settings.queues import MAINTENANCE
 from taskyard.tasks.dead_letters.task import BuryRun, when_buried

@@ -1,6 +1,7 @@
 """Enqueue by name, or many at once; a single typed task has `.delay()` and `.enqueue()` of its own."""
 
 from collections.abc import Callable, Mapping, Sequence
+from difflib import SequenceMatcher
 from textwrap import shorten
 from typing import Any, Unpack
 
@@ -23,7 +24,7 @@ def find_task(name: str) -> PlatformTask:
     Return the task of this name.
 
     Raises:
-        UnknownTaskError: No such task; the text lists the names that exist.
+        UnknownTaskError: No such task; the text lists the names that exist, those most alike first.
     """
     app = current_app()
     declared = app.tasks.get(name)
@@ -32,9 +33,10 @@ def find_task(name: str) -> PlatformTask:
     app.loader.import_default_modules()
     known = {key: entry for key, entry in app.tasks.items() if isinstance(entry, PlatformTask)}
     if name not in known:
+        nearest_first = sorted(known, key=lambda each: (-SequenceMatcher(None, name, each).ratio(), each))
         raise UnknownTaskError(
             f"unknown task {name!r} (if a module of yours declares it, give that: celery -A module); "
-            f"known: {shorten(', '.join(sorted(known)), LONGEST_LIST, placeholder=' ...')}"
+            f"known: {shorten(', '.join(nearest_first), LONGEST_LIST, placeholder=' ...')}"
         )
     return known[name]
 

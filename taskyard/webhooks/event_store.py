@@ -16,8 +16,9 @@ from sqlmodel import col
 from taskyard.database.columns import utc_now
 from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery.dispatch import DueDelivery
+from taskyard.webhooks.delivery.lanes import lane_of
 from taskyard.webhooks.event_types import check_type, patterns_for
-from taskyard.webhooks.models import SLOW_AFTER, Delivery, Endpoint, Event, Subscription
+from taskyard.webhooks.models import Delivery, Endpoint, Event, Subscription
 
 FAN_OUT_BOUND = 100  # endpoints whose deliveries are made in the caller's transaction
 FAN_OUT_BATCH = 500  # deliveries in one transaction of the task
@@ -94,12 +95,12 @@ def pending_fan_outs(session: Session) -> list[str]:
     return list(session.scalars(select(col(Event.id)).where(col(Event.needs_fan_out)).order_by(col(Event.created_at))))
 
 
-def insert_deliveries(session: Session, event: Event, wanted: Sequence[Row[UUID, int]]) -> list[DueDelivery]:
-    """Insert a delivery for each endpoint, given with its slow attempts."""
-    made = [(delivery_of(event, row[0]), row[1]) for row in wanted]
+def insert_deliveries(session: Session, event: Event, wanted: Sequence[Row[UUID, int, int]]) -> list[DueDelivery]:
+    """Insert a delivery for each endpoint, given with its slow and its failed attempts in a row."""
+    made = [(delivery_of(event, row[0]), lane_of(row[1], row[2])) for row in wanted]
     if made:
         session.execute(_INSERT_DELIVERIES, [delivery.model_dump() for delivery, _ in made])
-    return [DueDelivery(row.id, row.endpoint_id, is_slow=slow >= SLOW_AFTER) for row, slow in made]
+    return [DueDelivery(row.id, row.endpoint_id, lane=lane) for row, lane in made]
 
 
 def delivery_of(event: Event, endpoint_id: UUID) -> Delivery:
@@ -153,7 +154,7 @@ def _insert_event(session: Session, event: Event) -> str:
 # Built once: building a statement costs as much as running it.
 _BODY = cast("QueryableAttribute[bytes]", Event.body)
 _WANTED = (
-    select(col(Endpoint.id), col(Endpoint.slow_attempts))
+    select(col(Endpoint.id), col(Endpoint.slow_attempts), col(Endpoint.consecutive_failures))
     .join(Subscription, col(Subscription.endpoint_id) == col(Endpoint.id))
     .where(col(Subscription.pattern).in_(bindparam("patterns", expanding=True)), col(Endpoint.enabled))
     .distinct()

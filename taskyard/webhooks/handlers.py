@@ -194,8 +194,8 @@ def _refused(delivery_id: UUID, refusal: Refusal, dependencies: DeliveryDependen
         refusal.state == "exhausted" and dependencies.is_redelivered
     ):  # else another message used the last attempt and reported it
         raise DeliveryExhaustedError(f"webhook delivery {delivery_id} has used all its attempts")
-    if refusal.endpoint_id is not None:
-        dependencies.enqueue([DueDelivery(delivery_id, refusal.endpoint_id, is_slow=True, has_task=False)])
+    if refusal.moved is not None:
+        dependencies.enqueue([refusal.moved])
     if refusal.retry_at is None:
         raise Superseded(f"nothing was sent: the delivery is {refusal.state}")
     wait = max(refusal.retry_at - utc_now(), timedelta(0))

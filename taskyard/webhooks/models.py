@@ -12,7 +12,7 @@ from taskyard.database.tables import TaskyardTable
 
 OPEN_STATES = ("pending", "retrying")  # an attempt is still to come
 FINAL_STATES = ("delivered", "exhausted")
-SLOW_AFTER = 2  # an endpoint that never answered counts as slow, too
+SLOW_AFTER = 2  # slow attempts in a row; an endpoint that never answered may prove to be slow, and starts there
 STATES = (*OPEN_STATES, "parked", *FINAL_STATES)  # parked: its endpoint is disabled
 
 
@@ -49,13 +49,13 @@ class Endpoint(TaskyardTable, table=True):
     paused_until: datetime | None = moment()  # by the breaker, or because the receiver asked for a pause
     next_slot_at: datetime | None = moment()  # rate limit: the first moment at which no delivery was asked to come
     next_start_at: datetime | None = moment()  # rate limit: no request may start before
-    slow_attempts: int = SLOW_AFTER  # slow or failed ones in a row; from SLOW_AFTER on it is served in the slow lane
+    slow_attempts: int = SLOW_AFTER  # in a row; from SLOW_AFTER on it is served in the slow lane
     created_at: datetime = moment(nullable=False)
     updated_at: datetime = moment(nullable=False)
 
     @property
     def is_slow(self) -> bool:
-        """Whether it was slow or failing lately, or has never answered."""
+        """Whether it was slow lately, or has never answered."""
         return self.slow_attempts >= SLOW_AFTER
 
 

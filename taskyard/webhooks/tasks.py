@@ -91,9 +91,8 @@ def enqueue_deliveries(due: Iterable[DueDelivery]) -> None:
 
     def options(payload: DeliverWebhook) -> CallOptions:
         row = rows[payload.delivery_id]
-        chosen: dict[str, Any] = {"group_key": str(row.endpoint_id)}
-        if row.is_slow:
-            chosen["queue"] = SLOW_WEBHOOKS.name
+        queue, priority = row.lane
+        chosen: dict[str, Any] = {"group_key": str(row.endpoint_id), "queue": queue.name, "priority": priority}
         if row.has_task:
             chosen["dedup_key"] = f"webhook:{row.delivery_id}"
         if row.wait > timedelta(0):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.app import app
-from taskyard.flows.current import Pending, add_steps, failures_of, result_of, results_of
+from taskyard.flows.running.current import Pending, add_steps, failures_of, result_of, results_of
 from taskyard.settings.queues import DEFAULT
 from taskyard.tasks.declaration import task
 from taskyard.tasks.errors import PermanentError

@@ -1,6 +1,6 @@
 """A broker, a database and workers for flows, and what a test wants to know of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,13 +12,13 @@ from sqlmodel import Session, col, select
 from taskyard.broker.admin.message_lookup import find_live_runs
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.columns import utc_now
-from taskyard.flows.handover import hand_over
 from taskyard.flows.models import FlowRow, StepRow
-from taskyard.flows.outcomes import Outcome
+from taskyard.flows.release.handover import hand_over
+from taskyard.flows.rules.outcomes import Outcome
+from taskyard.flows.running.sweeping import FlowsSwept, Sweeper
 from taskyard.flows.states import ENDED_FLOWS
-from taskyard.flows.steprefs import StepRef
-from taskyard.flows.store import FlowStore, Start
-from taskyard.flows.sweeping import FlowsSwept, Sweeper
+from taskyard.flows.step_ref import StepRef
+from taskyard.flows.storage.store import FlowStore, Start
 from taskyard.history.models import DeadLetter
 from taskyard.tasks.dead_letters.redrive import redrive
 from tests.databases import Database
@@ -39,9 +39,11 @@ class FlowStage:
         self.notes = folder / "notes"
         self._workers: list[Worker] = []
 
-    def worker(self, name: str = "worker", pool: str = "threads", slots: int = 4, **env: str) -> Worker:
-        """Start a worker; it is killed at the end of the test."""
-        arguments = ("-Q", "celery,dead-letter,maintenance", "-P", pool, "-c", str(slots), *MINIMAL)
+    def worker(
+        self, name: str = "worker", pool: str = "threads", slots: int = 4, more: Sequence[str] = (), **env: str
+    ) -> Worker:
+        """Start a worker with these arguments, too; it is killed at the end of the test."""
+        arguments = ("-Q", "celery,dead-letter,maintenance", "-P", pool, "-c", str(slots), *MINIMAL, *more)
         worker = Worker("tests.flows.app", self.folder, name=name, arguments=arguments, env={**self.env, **env})
         self._workers.append(worker)
         return worker.start()

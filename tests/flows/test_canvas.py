@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from celery import chain, chord, group
 
-from taskyard.flows.definition import Flow
+from taskyard.flows.definition.flow import Flow
 from taskyard.flows.plan import FlowDefinitionError
 from taskyard.tasks.sending import find_task
 from tests.flows import app as tasks_of_tests

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from taskyard.flows.definition import Flow, FlowRun
+from taskyard.flows.definition.flow import Flow
+from taskyard.flows.release.starting import FlowRun
 from tests.flows.app import Act, Gather, act, gather
 from tests.flows.flow_stage import LIMIT, FlowStage
 from tests.waiting import wait_for

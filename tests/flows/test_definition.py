@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from sqlmodel import func, select
 
-from taskyard.flows.definition import Flow
+from taskyard.flows.definition.flow import Flow
+from taskyard.flows.definition.polling import Poll
 from taskyard.flows.models import FlowRow, StepRow
 from taskyard.flows.plan import FlowDefinitionError
-from taskyard.flows.polling import Poll
 from tests.flows.app import Act, Gather, act
 from tests.flows.flow_stage import FlowStage
 

@@ -6,12 +6,12 @@ from typing import Any
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from taskyard.flows import machine, repair
 from taskyard.flows.models import StepRow
-from taskyard.flows.outcomes import Outcome, apply_outcome
 from taskyard.flows.plan import FlowPlan
+from taskyard.flows.rules import machine, repair
+from taskyard.flows.rules.outcomes import Outcome, apply_outcome
 from taskyard.flows.states import POLICIES
-from taskyard.flows.steprefs import StepRef
+from taskyard.flows.step_ref import StepRef
 from tests.flows.memory import FLOW, MemoryRows
 from tests.flows.model import DONE, LOST, Model, Spec
 

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import update
 
 from taskyard.database.columns import utc_now
-from taskyard.flows.definition import Flow
+from taskyard.flows.definition.flow import Flow
+from taskyard.flows.definition.polling import Poll
 from taskyard.flows.models import FlowRow
-from taskyard.flows.polling import Poll
 from taskyard.flows.retention import prune_flows
 from tests.flows.app import Act, Gather, act, gather
 from tests.flows.flow_stage import FlowStage

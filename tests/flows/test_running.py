@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from taskyard.flows.definition import Flow
-from taskyard.flows.polling import Poll
+from taskyard.flows.definition.flow import Flow
+from taskyard.flows.definition.polling import Poll
 from tests.flows.app import Act, Gather, Split, act, gather, split
 from tests.flows.flow_stage import FlowStage
 

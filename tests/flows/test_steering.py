@@ -10,9 +10,9 @@ from sqlmodel import col, select
 
 from taskyard.database.columns import utc_now
 from taskyard.flows import steering
-from taskyard.flows.definition import Flow, Step
+from taskyard.flows.definition.flow import Flow, Step
 from taskyard.flows.models import FlowRow, StepRow
-from taskyard.flows.repair import NotPossibleError
+from taskyard.flows.rules.repair import NotPossibleError
 from taskyard.history.operator_log import Operation
 from tests.flows.app import Act, act
 from tests.flows.flow_stage import FlowStage

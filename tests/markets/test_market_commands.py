@@ -33,7 +33,7 @@ def test_resolve_dry_run_changes_nothing(platform: MarketPlatform, market_rows: 
 
     answer = platform.command("markets", *RESOLVE, "--dry-run")
 
-    assert (answer.exit_code, answer.output) == (0, "would resolve m as yes\n")
+    assert (answer.exit_code, answer.output) == (0, "would resolve m as yes; the oracle guard is off\n")
     assert (platform.is_idle(), platform.count(Operation)) == (True, 0)
 
 

@@ -69,7 +69,10 @@ def test_a_prediction_of_a_later_ledger_is_not_drift(reconciler: Reconciler, nod
     reconciler.market_rows.predict(("yes", 1), address=ALICE, ledger=node.ledger)
     reconciler.market_rows.predict(("yes", 5), address=ALICE, ledger=node.ledger + 1)
 
-    assert reconciler.market().severity == "none"
+    done = reconciler.market()
+
+    assert done.severity == "none"
+    assert (reconciler.report(done.report_id).left_out, reconciler.lines(done.report_id)["m"].left_out) == (1, 1)
 
 
 def test_a_chain_that_cannot_be_read_makes_a_partial_report_without_drift(

@@ -10,6 +10,7 @@ from sqlmodel import col
 
 from scripts.standins.soroban_node import StandinNode, account
 from tasks.reconciliation import handlers
+from tasks.reconciliation.metrics import figures
 from tasks.reconciliation.models import MarketLine, PositionRow, Report
 from taskyard.database.columns import utc_now
 from tests.reconciliation.reconciler import Reconciler
@@ -40,6 +41,37 @@ def test_a_run_has_a_line_for_every_market_and_completes_with_the_last(
     assert {name: line.status for name, line in lines.items()} == {"a": "ok", "b": "ok", "c": "partial"}
     assert "storage is not readable" in (lines["c"].error or "")
     assert [action.action for action in reconciler.actions()] == ["admin.reconciliation.global.run"]
+
+
+def figures_of(reconciler: Reconciler) -> dict[str, float]:
+    with reconciler.market_rows.database.session() as session:
+        return {each.name.removeprefix("taskyard_reconciliation_"): each.value for each in figures(session)}
+
+
+def test_the_metrics_tell_what_a_run_left_out_and_that_it_drifts(reconciler: Reconciler, node: StandinNode) -> None:
+    for market_id, ledger in (("a", 0), ("b", node.ledger + 1000), ("c", node.ledger + 1000)):
+        reconciler.market_rows.predict(("yes", 1), market_id=reconciler.market_rows.market(market_id), ledger=ledger)
+    started = reconciler.run()
+    reconciler.check(started.report_id, "a", "b", "c")
+
+    reconciler.finish(started.report_id)
+
+    found = figures_of(reconciler)
+    assert (found["ok"], found["drift"], found["left_out"]) == (1, 1, 2)
+
+
+def test_a_node_that_stands_still_makes_a_run_partial_and_tells_somebody(
+    reconciler: Reconciler, node: StandinNode
+) -> None:
+    reconciler.market_rows.predict(("yes", 1), market_id=reconciler.market_rows.market())
+    node.report_health(result={"status": "healthy", "latestLedgerCloseTime": "1700000000"})
+
+    done = reconciler.run()
+
+    assert (done.state, done.status, done.severity) == ("completed", "partial", "none")
+    assert "the node is stale" in (reconciler.lines(done.report_id)["m"].error or "")
+    assert len(reconciler.market_rows.events("reconciliation.incomplete")) == 1
+    assert figures_of(reconciler)["ok"] == 0
 
 
 def test_a_market_that_is_compared_twice_counts_once(reconciler: Reconciler, node: StandinNode) -> None:

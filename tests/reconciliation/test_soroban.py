@@ -20,7 +20,7 @@ class Overtaken(JsonRpc):
         self._node, self._changes = node, changes
 
     def call(self, method: str, params: Any) -> Any:
-        if len(params["keys"]) > 1 and self._changes:
+        if method == "getLedgerEntries" and len(params["keys"]) > 1 and self._changes:
             self._changes -= 1
             self._node.put("m", [(account(1), "yes", 100 + self._changes)] * 3, page_size=1)
         return super().call(method, params)
@@ -97,3 +97,32 @@ def test_an_error_of_the_node_is_unavailable(node: StandinNode) -> None:
 
     with pytest.raises(ChainUnavailableError, match="storage is not readable"):
         chain.positions("m", chain.snapshot())
+
+
+def dated(node: StandinNode) -> SorobanChain:
+    limits = CallLimits(timedelta(seconds=10), tries=1)
+    return SorobanChain(JsonRpc(node.url, limits), CONTRACT, max_age=timedelta(minutes=5))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"result": {"status": "healthy", "latestLedgerCloseTime": "1700000000"}}, "the node is stale"),
+        ({"result": {"status": "healthy", "latestLedgerCloseTime": "yesterday"}}, "'yesterday' instead of a time"),
+        ({"result": {"status": "asleep"}}, "does not say that it is healthy"),
+        ({"result": None}, "does not say that it is healthy"),
+        ({"error": {"code": -32603, "message": "latency since last known ledger closed is too high"}}, "latency"),
+    ],
+)
+def test_a_node_that_stands_still_is_stale(node: StandinNode, answer: dict[str, Any], said: str) -> None:
+    """Its newest ledger only grows older; what it holds says nothing about the network."""
+    node.report_health(**answer)
+
+    with pytest.raises(ChainUnavailableError, match=said):
+        dated(node).snapshot()
+
+
+def test_an_old_node_that_says_only_that_it_is_healthy_is_read(node: StandinNode) -> None:
+    node.report_health(result={"status": "healthy"})
+
+    assert dated(node).snapshot().block == node.ledger

@@ -17,7 +17,7 @@ from sqlmodel import col
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.database.columns import utc_now
 from taskyard.settings.queues import SLOW_WEBHOOKS, WEBHOOKS
-from taskyard.webhooks.models import Delivery, Endpoint
+from taskyard.webhooks.models import SLOW_AFTER, Delivery, Endpoint
 from taskyard.webhooks.tasks import sweep
 from tests.system.conftest import PlatformMaker
 from tests.system.test_fairness import emitted_at
@@ -88,6 +88,31 @@ def test_a_burst_for_a_new_endpoint_leaves_the_slow_lane_with_its_first_fast_ans
 
     assert sqlite_platform.webhook_rows.lane(endpoint).slow_attempts == 0
     assert len(receiver.requests) == 200
+
+
+def test_what_fails_fast_or_is_new_does_not_wait_behind_what_hangs(
+    make_postgres_platform: PlatformMaker, receiver: Receiver
+) -> None:
+    """Fifty hanging endpoints share the one slow slot; the failing one does not need it, the new one is next."""
+    platform = make_postgres_platform(WEBHOOK_TOTAL_TIMEOUT="4", WEBHOOK_RETRY_DELAYS="60")
+    rows = platform.webhook_rows
+    with Hostile(never_answers) as hanging, Receiver(lambda _: 500) as failing:
+        for _ in range(50):
+            endpoint = rows.endpoint(("bad.hang",), hanging.url)
+            rows.change(Endpoint, endpoint, slow_attempts=SLOW_AFTER + 1)
+        endpoint = rows.endpoint(("bad.fail",), failing.url)
+        rows.change(Endpoint, endpoint, slow_attempts=0, consecutive_failures=5)
+        rows.endpoint(("good.new",), receiver.url)
+        platform.emit_together(1, "bad.hang")
+        platform.worker(slots=SLOTS)
+        wait_for(lambda: hanging.connections >= 1, LIMIT, "the slow slot is taken")
+        platform.emit_together(3, "bad.fail")
+        platform.emit_together(1, "good.new")
+
+        failing.wait_for(3, LIMIT)
+        assert hanging.connections == 1, "the failing one was served at once"
+        receiver.wait_for(1, LIMIT)
+        assert hanging.connections <= 2, "the new one came before the other forty-nine"
 
 
 @pytest.mark.chaos

@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from taskyard.webhooks.delivery.group_commit import MAX_BATCH, GroupCommitter
+from taskyard.database.group_commit import MAX_BATCH, GroupCommitter
 from tests.waiting import wait_for
 
 

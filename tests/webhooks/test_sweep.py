@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from taskyard.database.columns import utc_now
 from taskyard.webhooks.delivery.dispatch import DueDelivery
+from taskyard.webhooks.delivery.lanes import UNPROVEN
 from taskyard.webhooks.models import Delivery
 from tests.webhooks.webhook_rows import WebhookRows, status
 
@@ -31,7 +32,7 @@ class TestSweep:
         (delivery,) = webhook_rows.emit()
         webhook_rows.change(Delivery, delivery, enqueued_at=utc_now() - GRACE - SECOND)
 
-        assert webhook_rows.store.lost(100, GRACE) == [DueDelivery(delivery, endpoint, is_slow=True)]
+        assert webhook_rows.store.lost(100, GRACE) == [DueDelivery(delivery, endpoint, lane=UNPROVEN)]
         assert webhook_rows.store.lost(100, GRACE) == []
 
     def test_the_delivery_of_a_dead_worker_is_handed_over_when_its_lease_ends(self, webhook_rows: WebhookRows) -> None:
@@ -43,7 +44,7 @@ class TestSweep:
 
         webhook_rows.lose_worker(delivery)
 
-        assert webhook_rows.store.lost(100, GRACE) == [DueDelivery(delivery, endpoint, is_slow=True)]
+        assert webhook_rows.store.lost(100, GRACE) == [DueDelivery(delivery, endpoint, lane=UNPROVEN)]
 
     def test_of_a_thousand_waiting_it_takes_what_the_lane_holds(self, webhook_rows: WebhookRows) -> None:
         slow, quick = webhook_rows.endpoint(("slow",), max_concurrency=3), webhook_rows.endpoint(("quick",))
@@ -65,7 +66,7 @@ class TestSweep:
 
         webhook_rows.change(Delivery, delivery, next_attempt_at=utc_now())
 
-        assert webhook_rows.store.waiting(100) == [DueDelivery(delivery, endpoint, is_slow=True, has_task=False)]
+        assert webhook_rows.store.waiting(100) == [DueDelivery(delivery, endpoint, has_task=False)]
 
     def test_two_sweepers_at_once_share_the_work(self, webhook_rows: WebhookRows) -> None:
         webhook_rows.endpoint()

@@ -9,6 +9,7 @@ import pytest
 
 from taskyard.database.columns import utc_now
 from taskyard.webhooks.delivery.dispatch import DueDelivery
+from taskyard.webhooks.delivery.lanes import UNPROVEN
 from taskyard.webhooks.delivery.store import Claim
 from taskyard.webhooks.event_types import ENDPOINT_DISABLED
 from taskyard.webhooks.http.response import Answer, ErrorCode, Phases
@@ -166,7 +167,7 @@ def test_the_owner_is_told_of_a_disabled_endpoint_by_an_event(webhook_rows: Webh
     assert notice.endpoint_id == operators
     assert str(broken).encode() in webhook_rows.body(notice.id)
     assert b"410 Gone" in webhook_rows.body(notice.id)
-    assert outcome.released == (DueDelivery(notice.id, operators, is_slow=True),), "it is handed over with the attempt"
+    assert outcome.released == (DueDelivery(notice.id, operators, lane=UNPROVEN),), "it is handed over with the attempt"
 
 
 def test_so_many_exhausted_deliveries_in_a_row_disable_the_endpoint(webhook_rows: WebhookRows) -> None:

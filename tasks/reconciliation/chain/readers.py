@@ -35,4 +35,4 @@ def open_chain(settings: ReconciliationSettings) -> ChainReader:
         contract_bytes(settings.chain_contract)
     except StrkeyError as error:
         raise SettingsError(f"CHAIN_CONTRACT: {error}") from error
-    return SorobanChain(rpc, settings.chain_contract)
+    return SorobanChain(rpc, settings.chain_contract, settings.chain_max_age)

@@ -75,7 +75,8 @@ class JsonRpc:
 
     def _call_once(self, method: str, params: Any) -> Any:
         call_id = next(self._ids)
-        body = json.dumps({"jsonrpc": "2.0", "id": call_id, "method": method, "params": params}).encode()
+        given = {} if params is None else {"params": params}  # a method without any refuses even an empty list
+        body = json.dumps({"jsonrpc": "2.0", "id": call_id, "method": method, **given}).encode()
         try:
             answer = json.loads(self._post(body))
         except (OSError, http.client.HTTPException) as error:

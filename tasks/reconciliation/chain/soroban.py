@@ -1,6 +1,8 @@
 """The chain side on a Soroban contract: storage entries through JSON-RPC, all of one market from one ledger."""
 
+import time
 from collections import Counter
+from datetime import timedelta
 from itertools import batched
 from typing import Any
 
@@ -26,14 +28,16 @@ class SorobanChain:
     A node answers for its newest ledger only. One call is one ledger; when a market's pages take several calls, each
     later entry must be unchanged since the first call's ledger, else the market is read again.
 
-    Source: Stellar RPC, ``getLatestLedger`` and ``getLedgerEntries``.
+    Source: Stellar RPC, ``getHealth`` and ``getLedgerEntries``.
     """
 
-    def __init__(self, rpc: JsonRpc, contract: str) -> None:
-        self._rpc, self._contract = rpc, contract
+    def __init__(self, rpc: JsonRpc, contract: str, max_age: timedelta | None = None) -> None:
+        """Prepare; `max_age` is of the node's newest ledger, None: any."""
+        self._rpc, self._contract, self._max_age = rpc, contract, max_age
 
     def snapshot(self) -> ChainSnapshot:
-        """Return the newest ledger, if the contract is there."""
+        """Return the newest ledger, if it is young enough and the contract is there."""
+        self._check_health()
         instance = data_key(self._contract, ScVal("instance"))
         at, entries = self._entries([instance])
         if instance not in entries:
@@ -55,6 +59,29 @@ class SorobanChain:
     def normal_address(self, address: str) -> str:
         """Return it as it is: there is one way to write it."""
         return address
+
+    def _check_health(self) -> None:
+        """
+        Refuse a node that is stale.
+
+        Nodes before Stellar RPC 23 do not say when their newest ledger was closed; what they say is whether it is
+        recent, with an error if it is not.
+        """
+        if self._max_age is None:
+            return
+        health = self._rpc.call("getHealth", None)
+        closed_at = health.get("latestLedgerCloseTime") if isinstance(health, dict) else None
+        if closed_at is None:
+            if not isinstance(health, dict) or health.get("status") != "healthy":
+                raise ChainUnavailableError("the node does not say that it is healthy")
+            return
+        try:
+            age = timedelta(seconds=time.time() - int(closed_at))
+        except (OverflowError, TypeError, ValueError) as error:
+            raise ChainUnavailableError(f"the node answered {str(closed_at)[:80]!r} instead of a time") from error
+        if age > self._max_age:
+            shown = timedelta(seconds=round(age.total_seconds()))
+            raise ChainUnavailableError(f"the node is stale: its newest ledger is {shown} old (CHAIN_MAX_AGE)")
 
     def _read(self, market_id: str, at: ChainSnapshot) -> MarketReading:
         market = ScVal("string", market_id.encode())

@@ -3,7 +3,7 @@
 from typing import Any, Literal, TypedDict
 
 HEADER = "taskyard"  # the message header that carries a MessageFacts
-FLOW_HEADER = "taskyard_flow"  # the message header that names a flow and its step; see taskyard.flows.steprefs
+FLOW_HEADER = "taskyard_flow"  # the message header that names a flow and its step; see taskyard.flows.step_ref
 BURY_TASK = "dead_letter.bury"
 DEAD_LETTER_QUEUE = "dead-letter"
 

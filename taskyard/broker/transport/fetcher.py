@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from queue import Empty
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import redis
 
@@ -14,7 +14,12 @@ from taskyard.broker.protocol.outcomes import INFRASTRUCTURE_ERRORS, DeadLettere
 from taskyard.broker.scripts.runner import ScriptCall, evalsha_arguments, run_script, script
 
 if TYPE_CHECKING:
-    from taskyard.broker.transport.channel import Channel
+    from collections.abc import Callable, Collection
+
+    from taskyard.broker.leases.manager import LeaseManager
+    from taskyard.broker.protocol.outcomes import BrokerLease
+    from taskyard.broker.scripts.runner import Keyspace
+    from taskyard.broker.transport.qos import QoS
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +27,45 @@ SERVER_TICK = 0.1  # seconds by which a blocked command may end late
 TAKE_AT_MOST = 64  # messages per call: bounds the time of the script and of one turn of the loop
 
 
+class FetchingChannel(Protocol):
+    """What a fetcher needs of its channel: names of kombu's, and ours below."""
+
+    active_queues: Collection[str]
+    brpop_timeout: float  # seconds
+    client: Any
+    connection: Any
+    connection_errors: Any  # classes
+    qos: QoS
+    _queue_cycle: Any
+    _flush_brpop_reauth: Callable[[], None]
+
+    key_prefix: str
+    leases: LeaseManager
+    space: Keyspace
+    taken: dict[str, BrokerLease]
+
+    @property
+    def sync_client(self) -> redis.Redis:
+        """One client for all calls that wait for their answer."""
+
+    @property
+    def is_polling(self) -> bool:
+        """Whether a command is in flight."""
+
+    def begin_poll(self, connection: Any) -> None:
+        """Note that a command is in flight on this connection."""
+
+    def end_poll(self) -> None:
+        """Note that no command is in flight."""
+
+    def take_arguments(self, queues: list[str], want: int) -> tuple[Any, ...]:
+        """Return the arguments of take.lua."""
+
+
 class MessageFetcher:
     """Asks the broker for messages and delivers them; one command is in flight at a time."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: FetchingChannel) -> None:
         self._channel = channel
         self._takes = True  # the command that is next, or in flight, is `take`, else the wait for a marker
         self._next_look_ms = -1  # after so long a take may find something; -1: unknown

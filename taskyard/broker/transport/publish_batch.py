@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import redis
 from kombu.utils.json import dumps
@@ -18,13 +18,23 @@ from taskyard.broker.untyped import BatchPublishError, RedisPublishBatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from taskyard.broker.scripts.runner import Keyspace
     from taskyard.broker.scripts.shared_names import PutFields
-    from taskyard.broker.transport.channel import Channel
 
 log = logging.getLogger(__name__)
 
 PER_CALL = 64  # messages of one script call: with hundreds, the server spends twice as much on each
 RUN_ID = 11  # position among the words of one put
+
+
+class ScriptChannel(Protocol):
+    """What a batch needs of its channel."""
+
+    space: Keyspace
+
+    @property
+    def sync_client(self) -> redis.Redis:
+        """One client for all calls that wait for their answer."""
 
 
 class RoutedMessage(NamedTuple):
@@ -38,9 +48,9 @@ class RoutedMessage(NamedTuple):
 class PublishBatch(RedisPublishBatch):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     """Collects puts until `max_size` of them or the end of the batch, and sends them while the next are collected."""
 
-    channel: Channel
+    channel: ScriptChannel
 
-    def __init__(self, channel: Channel, max_size: int) -> None:
+    def __init__(self, channel: ScriptChannel, max_size: int) -> None:
         self._puts: list[PutFields] = []
         self._started: PendingCall | None = None  # the call that the server works on
         self._sent: list[PutFields] = []  # what it puts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import redis
 
@@ -12,10 +12,20 @@ from taskyard.broker.untyped import VirtualQoS
 
 if TYPE_CHECKING:
     from taskyard.broker.leases.manager import LeaseManager
-    from taskyard.broker.transport.channel import Channel
 
 NO_LEASE = ":0"  # ends the delivery tag of a message that needs no acknowledgement
 log = logging.getLogger(__name__)
+
+
+class LeasingChannel(Protocol):
+    """What the bookkeeping needs of its channel."""
+
+    leases: LeaseManager
+    taken: dict[str, BrokerLease]  # handed out by the server, not yet seen by the QoS
+
+    @property
+    def has_loop(self) -> bool:
+        """Whether a worker's loop sends outcomes; without one, each takes effect at once."""
 
 
 class QoS(VirtualQoS):  # type: ignore[misc]  # see taskyard/broker/untyped.py
@@ -26,7 +36,7 @@ class QoS(VirtualQoS):  # type: ignore[misc]  # see taskyard/broker/untyped.py
     opens no second set of slots.
     """
 
-    channel: Channel
+    channel: LeasingChannel
     restore_at_shutdown = True
 
     def can_consume(self) -> bool:

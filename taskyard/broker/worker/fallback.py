@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from taskyard.broker.protocol.header import BURY_TASK, DEAD_LETTER_QUEUE, HEADER
 from taskyard.broker.protocol.outcomes import Completed, DeadLettered, Outcome
@@ -13,10 +13,24 @@ from taskyard.broker.scripts.runner import Keyspace, run_script
 from taskyard.broker.server.client import shared_client
 
 if TYPE_CHECKING:
-    from taskyard.broker.worker.request import Request
+    from taskyard.broker.scripts.shared_names import EventKind
 
 
-def append(request: Request, event: str, facts: str) -> None:
+class UnleasedRequest(Protocol):
+    """What is needed of Celery's request, and of ours."""
+
+    app: Any
+    delivery_info: dict[str, Any] | None
+    id: str
+    message: Any
+    name: str
+    request_dict: dict[str, Any]
+
+    def note(self, event: EventKind, facts: str) -> None:
+        """Append an event of this execution."""
+
+
+def append(request: UnleasedRequest, event: str, facts: str) -> None:
     """
     Append one event of this execution.
 
@@ -32,7 +46,7 @@ def append(request: Request, event: str, facts: str) -> None:
         run_script(shared_client(url), space, "note", event, request.id, queue, attempt, facts, "", 0)
 
 
-def apply_outcome(request: Request, ending: Outcome) -> None:
+def apply_outcome(request: UnleasedRequest, ending: Outcome) -> None:
     """Append the event of an outcome that no script writes; a dead letter is sent as an ordinary message."""
     if isinstance(ending, Completed):
         if ending.event:
@@ -42,7 +56,7 @@ def apply_outcome(request: Request, ending: Outcome) -> None:
         send_dead_letter(request, ending)
 
 
-def send_dead_letter(request: Request, ending: DeadLettered) -> None:
+def send_dead_letter(request: UnleasedRequest, ending: DeadLettered) -> None:
     """Send the dead letter of this execution."""
     known = json.loads(ending.facts)
     message = request.message
@@ -63,7 +77,7 @@ def send_dead_letter(request: Request, ending: DeadLettered) -> None:
     request.app.send_task(BURY_TASK, kwargs=letter, queue=DEAD_LETTER_QUEUE, ignore_result=True)
 
 
-def send_copy(request: Request, delay: float, *, uses_attempt: bool) -> None:
+def send_copy(request: UnleasedRequest, delay: float, *, uses_attempt: bool) -> None:
     """Publish a copy of the message that is due after `delay` seconds; the original is acknowledged after it."""
     message = request.message
     facts = _facts(request)
@@ -85,5 +99,5 @@ def send_copy(request: Request, delay: float, *, uses_attempt: bool) -> None:
         )
 
 
-def _facts(request: Request) -> dict[str, Any]:
+def _facts(request: UnleasedRequest) -> dict[str, Any]:
     return request.request_dict.get(HEADER) or {}

@@ -24,7 +24,7 @@ from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.flows import steering
 from taskyard.flows.queries import FlowFilter, edges_of, find_flow, list_flows, member_counts, steps_of
-from taskyard.flows.repair import NotPossibleError
+from taskyard.flows.rules.repair import NotPossibleError
 from taskyard.flows.states import FLOW_STATES
 
 flow_argument = click.argument("flow_id", metavar="FLOW", type=click.UUID)

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
 
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.broker.server.client import shared_client
@@ -50,6 +51,16 @@ def logged_change(
                 f"{verb} {target}: done, but not recorded in the operator log: {error_line(error)}"
             ) from error
         yield row
+        session.commit()
+
+
+@contextmanager
+def recorded_transaction(verb: str, target: str = "", *, reason: str = "", facts: Any = None) -> Iterator[Session]:
+    """Run the block in a transaction that also holds its row of the operator log: both are committed, or neither."""
+    _check_target(target)
+    with open_session() as session:
+        record_operation(session, verb, target, reason=reason, facts=facts)
+        yield session
         session.commit()
 
 

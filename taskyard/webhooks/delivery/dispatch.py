@@ -11,8 +11,9 @@ from sqlmodel import Session, col
 
 from taskyard.database.columns import UtcDateTime
 from taskyard.settings.platform import Settings
+from taskyard.webhooks.delivery.lanes import HEALTHY, Lane, lane_of, lane_of_endpoint
 from taskyard.webhooks.delivery.limits import EndpointLimiter
-from taskyard.webhooks.models import OPEN_STATES, SLOW_AFTER, Delivery, Endpoint
+from taskyard.webhooks.models import OPEN_STATES, Delivery, Endpoint
 
 
 class DueDelivery(NamedTuple):
@@ -21,7 +22,7 @@ class DueDelivery(NamedTuple):
     delivery_id: UUID
     endpoint_id: UUID
     wait: timedelta = timedelta(0)  # until its start time under the rate limit
-    is_slow: bool = False  # its endpoint is served in the slow lane
+    lane: Lane = HEALTHY
     has_task: bool = True  # a task of it may still be alive; False: the last one has ended or is about to
 
 
@@ -62,7 +63,9 @@ def _release(session: Session, limiter: EndpointLimiter, now: datetime) -> list[
         is_early = endpoint.rate_per_second is not None
         values = {"enqueued_at": slot} | ({"next_attempt_at": slot, "slot_reserved": True} if is_early else {})
         session.execute(update(Delivery).where(col(Delivery.id) == delivery_id).values(values))
-        released.append(DueDelivery(delivery_id, endpoint.id, slot - now, is_slow=endpoint.is_slow, has_task=False))
+        released.append(
+            DueDelivery(delivery_id, endpoint.id, slot - now, lane=lane_of_endpoint(endpoint), has_task=False)
+        )
     return released
 
 
@@ -120,7 +123,7 @@ def _take(
     session: Session, which: list[ColumnElement[bool]], limit: int, now: datetime, *, has_task: bool
 ) -> list[DueDelivery]:
     found = session.execute(
-        select(col(Delivery.id), col(Delivery.endpoint_id), _SLOW_ATTEMPTS)
+        select(col(Delivery.id), col(Delivery.endpoint_id), *_HEALTH)
         .where(*which)
         .order_by(col(Delivery.next_attempt_at))
         .limit(limit)
@@ -129,7 +132,7 @@ def _take(
     if found:
         ids = [row.id for row in found]
         session.execute(update(Delivery).where(col(Delivery.id).in_(ids)).values(enqueued_at=now))
-    return [DueDelivery(row[0], row[1], is_slow=row[2] >= SLOW_AFTER, has_task=has_task) for row in found]
+    return [DueDelivery(row[0], row[1], lane=lane_of(row[2], row[3]), has_task=has_task) for row in found]
 
 
 def _is_due(now: datetime | BindParameter[datetime]) -> list[ColumnElement[bool]]:
@@ -144,9 +147,10 @@ def _is_waiting(now: datetime | BindParameter[datetime]) -> list[ColumnElement[b
     return [col(Delivery.enqueued_at).is_(None), *_is_due(now)]
 
 
-_SLOW_ATTEMPTS = (
-    select(col(Endpoint.slow_attempts)).where(col(Endpoint.id) == col(Delivery.endpoint_id)).scalar_subquery()
-)
+_HEALTH = [
+    select(column).where(col(Endpoint.id) == col(Delivery.endpoint_id)).scalar_subquery()
+    for column in (col(Endpoint.slow_attempts), col(Endpoint.consecutive_failures))
+]
 # Every delivery runs these; built once, since building a statement costs as much as running it.
 _NOW: BindParameter[datetime] = bindparam("now", type_=UtcDateTime())
 _IN_FLIGHT = (

@@ -88,15 +88,15 @@ class EndpointLimiter:
         return LEAD + max(SLOTS_SPAN, self._interval)
 
 
-def note_speed(endpoint: Endpoint, took: timedelta, *, is_success: bool) -> bool:
+def note_speed(endpoint: Endpoint, took: timedelta) -> bool:
     """
     Note how fast the endpoint answered; return whether it has left the slow lane by it.
 
-    Two slow or failed attempts in a row bring it there, one fast success brings it back.
+    Two slow attempts in a row bring it there, one fast answer brings it back: a refusal holds no slot, either.
     """
     was_slow = endpoint.is_slow
-    is_fast = is_success and took <= FAST
-    slow_attempts = 0 if is_fast else min(endpoint.slow_attempts + 1, SLOW_AFTER)
+    is_fast = took <= FAST
+    slow_attempts = 0 if is_fast else min(endpoint.slow_attempts + 1, SLOW_AFTER + 1)
     if slow_attempts != endpoint.slow_attempts:  # else the row stays as it is: most attempts change nothing
         endpoint.slow_attempts = slow_attempts
     return was_slow and is_fast

@@ -11,11 +11,12 @@ from sqlalchemy import bindparam, select, update
 from sqlmodel import Session, col
 
 from taskyard.database.columns import utc_now
+from taskyard.database.group_commit import GroupCommitter
 from taskyard.settings.platform import Settings
 from taskyard.webhooks.delivery.dead_letters import resolve_late
 from taskyard.webhooks.delivery.dispatch import DueDelivery, count_in_flight, release_waiting, take_lost, take_waiting
 from taskyard.webhooks.delivery.endpoints import active_secrets, open_headers, open_vault
-from taskyard.webhooks.delivery.group_commit import GroupCommitter
+from taskyard.webhooks.delivery.lanes import lane_of_endpoint
 from taskyard.webhooks.delivery.limits import EndpointLimiter, LimitWait
 from taskyard.webhooks.delivery.transitions import AttemptFacts, AttemptOutcome, LockedRows, settle_attempt
 from taskyard.webhooks.event_store import fan_out, pending_fan_outs
@@ -47,7 +48,7 @@ class Refusal:
 
     state: str  # of the delivery; or "unknown", "busy", "slow", or "waiting" for a free slot
     retry_at: datetime | None = None  # ask again then; None: never, by this task
-    endpoint_id: UUID | None = None  # of a "slow" one: to enqueue it in the slow lane
+    moved: DueDelivery | None = None  # a "slow" one: to enqueue in the slow lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,8 @@ class SqlDeliveryStore:
                 return refusal
             if endpoint.is_slow and not asked.is_slow_lane:
                 delivery.enqueued_at = now
-                return Refusal("slow", endpoint_id=endpoint.id)
+                lane = lane_of_endpoint(endpoint)
+                return Refusal("slow", moved=DueDelivery(delivery.id, endpoint.id, lane=lane, has_task=False))
             start = limiter.admit(delivery, now)
             if isinstance(start, LimitWait):
                 return _postpone(delivery, start)

@@ -98,7 +98,7 @@ def _move_on(locked: LockedRows, facts: AttemptFacts, now: datetime) -> timedelt
     settings, endpoint, delivery = locked.settings, locked.endpoint, locked.delivery
     codes = {int(code) for code in settings.webhook_terminal_codes}
     took = timedelta(milliseconds=facts.answer.phases.total_ms)
-    if note_speed(endpoint, took, is_success=facts.answer.is_success):
+    if note_speed(endpoint, took):
         requeue_waiting(locked.session, endpoint.id, now)
     result = classify(facts.answer, delivery.failures + 1, codes)
     if result is AttemptResult.SUCCESS:

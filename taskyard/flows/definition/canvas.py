@@ -1,12 +1,11 @@
 """Make steps of a Celery canvas: chains one after the other, groups side by side, a chord's body after its header."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from celery.canvas import Signature, _chain, chord, group, maybe_signature
 
-from taskyard.flows.definition import Flow
-from taskyard.flows.plan import FlowDefinitionError
+from taskyard.flows.plan import FlowDefinitionError, FlowPlan
 from taskyard.tasks.current_app import current_app
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.tasks.payloads import Payload
@@ -17,7 +16,21 @@ IGNORED = frozenset({"queue", "task_id", "reply_to", "root_id", "parent_id", "gr
 SMALLEST_GROUP = 2  # members of one task that become a group of the flow
 
 
-def add_canvas(flow: Flow, canvas: Any) -> None:
+class StepsOfCanvas(Protocol):
+    """The flow that is being written; see :class:`taskyard.flows.definition.flow.Flow`."""
+
+    plan: FlowPlan
+
+    def step(
+        self, name: str, task: Any, payload: Any, *, after: Sequence[str] = (), priority: str | int | None = None
+    ) -> object:
+        """Add a step."""
+
+    def fan_out(self, name: str, task: Any, payloads: Sequence[Any], *, after: Sequence[str] = ()) -> object:
+        """Add a group."""
+
+
+def add_canvas(flow: StepsOfCanvas, canvas: Any) -> None:
     """
     Add the steps of a canvas to an empty flow.
 
@@ -27,7 +40,7 @@ def add_canvas(flow: Flow, canvas: Any) -> None:
     _add(flow, _signature(canvas), [])
 
 
-def _add(flow: Flow, part: Signature[Any], after: Sequence[str]) -> list[str]:
+def _add(flow: StepsOfCanvas, part: Signature[Any], after: Sequence[str]) -> list[str]:
     """Add a part after these steps; return the names of the steps that it ends with."""
     parts: Any = part
     if isinstance(part, _chain):
@@ -43,7 +56,7 @@ def _add(flow: Flow, part: Signature[Any], after: Sequence[str]) -> list[str]:
     return [_add_step(flow, part, after)]
 
 
-def _add_group(flow: Flow, members: Sequence[Signature[Any]], after: Sequence[str]) -> list[str]:
+def _add_group(flow: StepsOfCanvas, members: Sequence[Signature[Any]], after: Sequence[str]) -> list[str]:
     if not members:
         return list(after)
     tasks = {_task_name(member) for member in members}
@@ -55,7 +68,7 @@ def _add_group(flow: Flow, members: Sequence[Signature[Any]], after: Sequence[st
     return [name for member in members for name in _add(flow, member, after)]
 
 
-def _add_step(flow: Flow, signature: Signature[Any], after: Sequence[str]) -> str:
+def _add_step(flow: StepsOfCanvas, signature: Signature[Any], after: Sequence[str]) -> str:
     payload = _payload(signature)
     task: Any = find_task(str(_task_name(signature)))
     name = _new_name(flow, task.name)
@@ -91,7 +104,7 @@ def _task_name(signature: Signature[Any]) -> str | None:
     return None if isinstance(signature, _chain | chord | group) else str(facts.get("task"))
 
 
-def _new_name(flow: Flow, task: str) -> str:
+def _new_name(flow: StepsOfCanvas, task: str) -> str:
     return f"{task}-{sum(step.group is None for step in flow.plan.steps) + 1}"
 
 

@@ -8,13 +8,12 @@ from sqlmodel import Session
 
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
-from taskyard.flows import machine
-from taskyard.flows.handover import hand_over
 from taskyard.flows.models import FlowRow
 from taskyard.flows.plan import FlowPlan
-from taskyard.flows.rows import Order, SqlRows
-from taskyard.flows.starting import insert_flow, release_first
-from taskyard.flows.store import FlowStore
+from taskyard.flows.rules import machine
+from taskyard.flows.storage.inserting import insert_flow, release_first
+from taskyard.flows.storage.rows import Order, SqlRows
+from taskyard.flows.storage.store import FlowStore
 
 
 def inner_flow_id(flow_id: UUID, seq: int, generation: int) -> UUID:
@@ -22,31 +21,34 @@ def inner_flow_id(flow_id: UUID, seq: int, generation: int) -> UUID:
     return uuid5(flow_id, f"flow:{seq}:{generation}")
 
 
-def start_or_cancel_inner(order: Order) -> None:
-    """Do what a step with an inner flow was released, or cancelled, for. Runs twice safely."""
+def start_or_cancel_inner(order: Order) -> list[Order]:
+    """Do what a step with an inner flow was released, or cancelled, for; return what follows. Runs twice safely."""
     inner = inner_flow_id(order.flow_id, order.seq, order.generation)
     if order.state == "waiting":
-        _start(order, inner)
-    elif order.state == "cancelled":
-        cancel_inner(inner)
+        return _start(order, inner)
+    return cancel_inner(inner) if order.state == "cancelled" else []
 
 
-def cancel_inner(inner: UUID) -> None:
-    """Cancel an inner flow whose outer one has ended, if it still runs."""
+def cancel_inner(inner: UUID) -> list[Order]:
+    """Cancel an inner flow whose outer one has ended, if it still runs; return what follows."""
 
     def act(rows: SqlRows, now: datetime, _session: Session) -> None:
         machine.end(rows, "cancelled", "the flow that waits for it has ended", now)
 
     try:
-        hand_over(FlowStore(open_session).change(inner, act))
+        return FlowStore(open_session).change(inner, act)
     except LookupError:  # it was never started
-        return
+        return []
 
 
-def tell_outer(inner: FlowRow) -> None:
-    """Let the step that waits for this flow end as it has; then the flow is not looked at again. Runs twice safely."""
+def tell_outer(inner: FlowRow) -> list[Order]:
+    """
+    Let the step that waits for this flow end as it has, and return what follows. Runs twice safely.
+
+    Then the flow is not looked at again.
+    """
     if inner.parent_id is None or inner.parent_seq is None:
-        return
+        return []
     seq, state, reason, inner_id = inner.parent_seq, inner.state, inner.reason, inner.id
 
     def act(rows: SqlRows, now: datetime, session: Session) -> None:
@@ -61,16 +63,15 @@ def tell_outer(inner: FlowRow) -> None:
             told.check_at = None
 
     try:
-        hand_over(FlowStore(open_session).change(inner.parent_id, act))
+        return FlowStore(open_session).change(inner.parent_id, act)
     except LookupError:
-        return
+        return []
 
 
-def _start(order: Order, inner: UUID) -> None:
+def _start(order: Order, inner: UUID) -> list[Order]:
     now = utc_now()
     with open_session() as session, session.begin():
         plan = FlowPlan.model_validate(order.payload)
         plan.key = None  # the outer flow's step is what makes it one
         is_new = insert_flow(session, plan, inner, now, parent=(order.flow_id, order.seq))
-        orders = release_first(session, inner, now) if is_new else []
-    hand_over(orders)
+        return release_first(session, inner, now) if is_new else []

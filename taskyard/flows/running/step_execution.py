@@ -16,13 +16,13 @@ from taskyard.broker.protocol.header import HEADER
 from taskyard.broker.worker.redelivery import Redeliver
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
-from taskyard.flows.current import CurrentStep, Pending, as_current
-from taskyard.flows.handover import hand_over
-from taskyard.flows.outcomes import Outcome
 from taskyard.flows.plan import check_plan
+from taskyard.flows.release.handover import hand_over
+from taskyard.flows.rules.outcomes import Outcome
+from taskyard.flows.running.current import CurrentStep, Pending, as_current
 from taskyard.flows.steering import on_redriven
-from taskyard.flows.steprefs import FLOW_HEADER, StepRef
-from taskyard.flows.store import FlowAdvance, FlowStore, Start
+from taskyard.flows.step_ref import FLOW_HEADER, StepRef
+from taskyard.flows.storage.store import FlowAdvance, FlowStore, Start
 from taskyard.pools.coroutine_bridge import finish, is_on_loop
 from taskyard.tasks.errors import PermanentError
 from taskyard.tasks.execution import attempt_number

@@ -1,37 +1,21 @@
-"""Store a planned flow in one transaction, and hand its first steps over after the commit."""
+"""Insert the rows of a planned flow, or of steps that are added to one."""
 
 from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import Table, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
-from taskyard.database.columns import utc_now
-from taskyard.flows import machine
-from taskyard.flows.definition import FlowRun
-from taskyard.flows.handover import hand_over_after_commit
 from taskyard.flows.models import EdgeRow, FlowRow, StepRow
-from taskyard.flows.plan import FlowPlan, PlannedStep, check_plan
-from taskyard.flows.rows import Order, SqlRows
+from taskyard.flows.plan import FlowPlan, PlannedStep
+from taskyard.flows.rules import machine
+from taskyard.flows.storage.rows import Order, SqlRows
 
 FLOWS: Table = FlowRow.__table__  # type: ignore[attr-defined]  # SQLModel sets it on table models
-
-
-def start_plan(session: Session, plan: FlowPlan) -> FlowRun:
-    """Store a flow in the caller's transaction; of one key there is one, however many start it at once."""
-    check_plan(plan)
-    flow_id = uuid4()
-    if not insert_flow(session, plan, flow_id, utc_now()):
-        existing = session.scalar(select(col(FlowRow.id)).where(col(FlowRow.key) == plan.key))
-        if existing is None:
-            raise RuntimeError(f"flow key {plan.key!r} is held by a transaction that is not visible here")
-        return FlowRun(existing, is_duplicate=True)
-    hand_over_after_commit(session, flow_id, release_first(session, flow_id, utc_now()))
-    return FlowRun(flow_id)
 
 
 def insert_flow(

@@ -9,14 +9,14 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 from taskyard.database.columns import utc_now
-from taskyard.flows import machine
-from taskyard.flows.handover import hand_over
-from taskyard.flows.inner import cancel_inner, start_or_cancel_inner, tell_outer
 from taskyard.flows.models import FlowRow, StepRow
-from taskyard.flows.rows import Order, SqlRows
+from taskyard.flows.release.handover import hand_over
+from taskyard.flows.release.inner import cancel_inner, start_or_cancel_inner, tell_outer
+from taskyard.flows.rules import machine
 from taskyard.flows.states import ENDED_FLOWS, RUNNABLE
-from taskyard.flows.steprefs import StepRef
-from taskyard.flows.store import FlowStore
+from taskyard.flows.step_ref import StepRef
+from taskyard.flows.storage.rows import Order, SqlRows
+from taskyard.flows.storage.store import FlowStore
 from taskyard.history.models import Run
 
 BATCH = 500  # steps, or flows, of one round
@@ -53,7 +53,7 @@ class Sweeper:
         for flow in self._due_flows():
             self._do_flow(flow, swept)
         for inner in self._orphans():
-            cancel_inner(inner.id)
+            hand_over(cancel_inner(inner.id))
             swept.inner += 1
         for _ in range(MOST_ROUNDS):
             steps = self._due_steps()
@@ -69,7 +69,7 @@ class Sweeper:
 
     def _do_flow(self, flow: FlowRow, swept: FlowsSwept) -> None:
         if flow.state in ENDED_FLOWS:
-            tell_outer(flow)
+            hand_over(tell_outer(flow))
             swept.inner += 1
             return
 
@@ -107,7 +107,7 @@ class Sweeper:
         rest = [step for step in steps if step not in late]
         for step in rest:
             if step.kind == "flow":
-                start_or_cancel_inner(Order.of(step))
+                hand_over(start_or_cancel_inner(Order.of(step)))
                 swept.inner += 1
         tasks = [step for step in rest if step.kind == "task" and step.run_id]
         alive = set(self._held([step.run_id for step in tasks if step.run_id]))

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from taskyard.flows import machine
-from taskyard.flows.machine import Rows
 from taskyard.flows.models import FlowRow, StepRow
+from taskyard.flows.rules import machine
+from taskyard.flows.rules.machine import Rows
 
 RESUMABLE = ("failed", "compensated", "cancelled")
 DONE = ("succeeded", "skipped")

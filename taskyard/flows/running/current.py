@@ -13,9 +13,9 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from taskyard.database.engine import open_session
-from taskyard.flows.definition import Flow
+from taskyard.flows.definition.flow import Flow
 from taskyard.flows.models import StepRow
-from taskyard.flows.steprefs import StepRef
+from taskyard.flows.step_ref import StepRef
 from taskyard.tasks.errors import PermanentError, Snooze
 
 PAGE = 500  # members of a group that are in memory at a time

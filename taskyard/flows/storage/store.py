@@ -12,14 +12,14 @@ from sqlalchemy import exists, func, or_, select, text, update
 from sqlmodel import Session, col
 
 from taskyard.database.columns import utc_now
-from taskyard.flows import machine
-from taskyard.flows.growing import add_to_flow
+from taskyard.database.group_commit import GroupCommitter
 from taskyard.flows.models import FlowRow, StepRow
-from taskyard.flows.outcomes import Outcome, apply_outcome
-from taskyard.flows.rows import Order, SqlRows
+from taskyard.flows.rules import machine
+from taskyard.flows.rules.outcomes import Outcome, apply_outcome
 from taskyard.flows.states import RUNNABLE
-from taskyard.flows.steprefs import StepRef
-from taskyard.webhooks.delivery.group_commit import GroupCommitter
+from taskyard.flows.step_ref import StepRef
+from taskyard.flows.storage.growing import add_to_flow
+from taskyard.flows.storage.rows import Order, SqlRows
 
 type Verdict = Literal["run", "over", "redriven"]
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from taskyard.flows import machine
-from taskyard.flows.machine import Rows
 from taskyard.flows.models import MAX_REASON, StepRow
 from taskyard.flows.plan import FlowPlan
+from taskyard.flows.rules import machine
+from taskyard.flows.rules.machine import Rows
 from taskyard.flows.states import RUNNABLE
-from taskyard.flows.steprefs import StepRef
+from taskyard.flows.step_ref import StepRef
 from taskyard.history.writer.truncation import clip
 
 DONE = ("succeeded", "skipped", "compensated")

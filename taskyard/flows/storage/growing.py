@@ -5,11 +5,11 @@ from datetime import datetime
 from sqlalchemy import insert, select
 from sqlmodel import Session, col
 
-from taskyard.flows import machine
 from taskyard.flows.models import EdgeRow, StepRow
 from taskyard.flows.plan import FlowDefinitionError, FlowPlan
-from taskyard.flows.rows import SqlRows
-from taskyard.flows.starting import insert_steps
+from taskyard.flows.rules import machine
+from taskyard.flows.storage.inserting import insert_steps
+from taskyard.flows.storage.rows import SqlRows
 
 
 def add_to_flow(session: Session, rows: SqlRows, step: StepRow, plan: FlowPlan, now: datetime) -> None:

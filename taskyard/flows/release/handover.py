@@ -12,8 +12,9 @@ from sqlmodel import col
 
 from taskyard.broker.transport.dedup_reports import collect_duplicates
 from taskyard.flows.models import StepRow
-from taskyard.flows.rows import Order
-from taskyard.flows.steprefs import FLOW_HEADER, StepRef
+from taskyard.flows.release.inner import start_or_cancel_inner
+from taskyard.flows.step_ref import FLOW_HEADER, StepRef
+from taskyard.flows.storage.rows import Order
 from taskyard.tasks.call_options import message_options
 from taskyard.tasks.current_app import current_app
 from taskyard.tasks.platform_task import PlatformTask
@@ -31,16 +32,17 @@ def hand_over(orders: Iterable[Order]) -> None:
     The run's id follows from the release, and the broker holds one message of it at a time, so that sending twice is
     harmless. When the broker is away the sweeper sends them later.
     """
-    ready = list(orders)
-    tasks = [order for order in ready if order.kind == "task" and order.state == "queued"]
-    inner = [order for order in ready if order.kind == "flow"]
-    try:
-        for begin in range(0, len(tasks), AT_ONCE):
-            send_tasks(tasks[begin : begin + AT_ONCE])
-        for order in inner:
-            _start_inner(order)
-    except Exception as error:  # noqa: BLE001 - an edge of the platform: what was recorded stands, come what may
-        log.warning("flow.send_failed", steps=len(ready), error=str(error), then="the sweeper sends them")
+    waiting = [list(orders)]
+    while waiting:
+        ready = waiting.pop()
+        tasks = [order for order in ready if order.kind == "task" and order.state == "queued"]
+        inner = [order for order in ready if order.kind == "flow"]
+        try:
+            for begin in range(0, len(tasks), AT_ONCE):
+                send_tasks(tasks[begin : begin + AT_ONCE])
+            waiting.extend(map(start_or_cancel_inner, inner))  # what began before an error is handed over, too
+        except Exception as error:  # noqa: BLE001 - an edge of the platform: what was recorded stands, come what may
+            log.warning("flow.send_failed", steps=len(ready), error=str(error), then="the sweeper sends them")
 
 
 def send_tasks(orders: Sequence[Order]) -> None:
@@ -77,12 +79,6 @@ def _send(order: Order, producer: Any) -> None:
         declared.publish(wire, options)
     else:
         current_app().send_task(name, (), wire, declare=(), **options)
-
-
-def _start_inner(order: Order) -> None:
-    from taskyard.flows.inner import start_or_cancel_inner  # noqa: PLC0415 - it hands over, too
-
-    start_or_cancel_inner(order)
 
 
 @dataclass(slots=True)

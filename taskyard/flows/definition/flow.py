@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
+from taskyard.flows.definition.polling import Poll, seconds_of
 from taskyard.flows.plan import FlowDefinitionError, FlowPlan, PlannedStep, check_name, check_plan
-from taskyard.flows.polling import Poll, seconds_of
 from taskyard.flows.states import POLICIES, IfFailed
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.tasks.option_checks import LONGEST_TEXTS, check_options
@@ -19,6 +18,7 @@ from taskyard.tasks.sending import find_task
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from taskyard.flows.release.starting import FlowRun
     from taskyard.tasks.declaration import TypedTask
 
 AT_ONCE = 500  # members of a group that run at once, unless it says another number
@@ -184,7 +184,7 @@ class Flow:
         Raises:
             FlowDefinitionError: A signature takes the result of another one, or has options that a step has not.
         """
-        from taskyard.flows.canvas import add_canvas  # noqa: PLC0415 - a flow that is written as one needs no canvas
+        from taskyard.flows.definition.canvas import add_canvas  # noqa: PLC0415 - a flow that is written as one needs no canvas
 
         flow = cls(name, key=key, deadline=deadline)
         add_canvas(flow, canvas)
@@ -209,7 +209,7 @@ class Flow:
         Raises:
             FlowDefinitionError: The definition is not sound; nothing was written.
         """
-        from taskyard.flows.starting import start_plan  # noqa: PLC0415 - as above
+        from taskyard.flows.release.starting import start_plan  # noqa: PLC0415 - as above
 
         return start_plan(session, self.plan)
 
@@ -259,14 +259,6 @@ class Flow:
         return PlannedStep(
             name=name, task=declared.name, payload=wire, options={**options, "queue": declared.home.name}
         )
-
-
-@dataclass(frozen=True, slots=True)
-class FlowRun:
-    """The handle of a stored flow."""
-
-    id: UUID
-    is_duplicate: bool = False  # True: there was one with this key; nothing was written
 
 
 def _check_key(key: str) -> None:

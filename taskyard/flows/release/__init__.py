@@ -1,0 +1,1 @@
+"""From rows to the broker: flows are started, released steps handed over."""

@@ -1,0 +1,1 @@
+"""What follows from what, decided on rows alone: no server is asked."""

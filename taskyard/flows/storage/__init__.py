@@ -1,0 +1,1 @@
+"""The rows of flows, and the transactions that change them."""
