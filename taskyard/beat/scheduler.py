@@ -23,6 +23,7 @@ from taskyard.database.engine import open_engine
 from taskyard.settings.loading import current_settings
 from taskyard.settings.platform import Settings
 from taskyard.tasks.current_app import current_app
+from taskyard.tasks.start_checks import refuse_missing_rights
 
 AFTER_A_FAULT = 1.0  # seconds
 SHORTEST_PATIENCE = timedelta(seconds=2)  # with a database
@@ -50,7 +51,9 @@ class Scheduler(CeleryScheduler):
 
         Raises:
             SettingsError: One of them is wrong; later, a tick would log it and go on.
+            MissingRightsError: The broker's user may not do what beat needs.
         """
+        refuse_missing_rights("worker")
         timetable(current_app().domains)
 
     def tick(self, *_: Any, **__: Any) -> float:

@@ -96,7 +96,12 @@ def test_a_consumer_without_a_loop_gets_one_message_a_call(valkey_harness: Broke
         queue = kombu.Queue("q", kombu.Exchange("e"), routing_key="q")
         for number in range(3):
             connection.Producer().publish(number, exchange=queue.exchange, routing_key="q", declare=[queue])
-        with connection.Consumer([queue], callbacks=[lambda body, message: (bodies.append(body), message.ack())]):
+
+        def keep(body: Any, message: Any) -> None:
+            bodies.append(body)
+            message.ack()
+
+        with connection.Consumer([queue], callbacks=[keep]):
             connection.drain_events(timeout=5)
             assert bodies == [0]
             connection.drain_events(timeout=5)

@@ -15,12 +15,12 @@ from taskyard.broker.protocol.message import DeliveredMessage
 from taskyard.broker.scripts.failover import PROBE, with_reconnect_on_refusal
 from taskyard.broker.scripts.runner import Keyspace, run_script
 from taskyard.broker.transport import cancellation, declarations
+from taskyard.broker.transport.declaring_channel import DeclaringChannel
 from taskyard.broker.transport.dedup_reports import report_duplicate
 from taskyard.broker.transport.fetcher import MessageFetcher
 from taskyard.broker.transport.publish_batch import PublishBatch, RoutedMessage
 from taskyard.broker.transport.qos import QoS
 from taskyard.broker.transport.queue_store import QueueStore
-from taskyard.broker.untyped import RedisChannel
 
 if TYPE_CHECKING:
     from taskyard.broker.protocol.outcomes import BrokerLease
@@ -31,7 +31,7 @@ KOMBU_KEYS = ("keyprefix_queue", "keyprefix_binding_permanent", "keyprefix_bindi
 _leases: dict[tuple[Any, ...], LeaseManager] = {}  # per server and prefix: deliveries outlive their channels
 
 
-class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untyped.py
+class Channel(DeclaringChannel):
     """
     Puts, takes and acknowledges through the scripts of taskyard/broker/scripts; fanout stays kombu's.
 
@@ -47,14 +47,13 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
     writes_events = False
     body_encoding = "utf-8"
     from_transport_options = (
-        *RedisChannel.from_transport_options,
+        *DeclaringChannel.from_transport_options,
         "key_prefix", "lease_ms", "max_stalls", "writes_events",
     )  # fmt: skip
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.taken: dict[str, BrokerLease] = {}  # handed out by the server, not yet seen by the QoS
         self._no_ack: set[str] = set()
-        self._lifetimes: dict[str, int] = {}  # ms that a temporary queue keeps a message; 0: for ever
         self._own_client: redis.Redis | None = None
         self.fetcher = MessageFetcher(self)
         super().__init__(*args, **options)
@@ -104,7 +103,7 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
         properties["delivery_info"].update(exchange=exchange, routing_key=routing_key)
 
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
-        routed = RoutedMessage(queue, message, self._lifetimes.get(queue, 0))
+        routed = RoutedMessage(queue, message, self.lifetimes.get(queue, 0))
         batch: PublishBatch | None = options.pop("_publish_batch", None)
         if batch is not None:
             batch.routed.append(routed)
@@ -190,24 +189,6 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
 
     # Queues
 
-    def queue_declare(self, queue: Any = None, passive: bool = False, **options: Any) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
-        """Declare a queue that asks for nothing that would be ignored."""
-        declarations.check_queue(queue, options.get("arguments"), is_temporary=bool(options.get("auto_delete")))
-        self._lifetimes[queue] = declarations.lifetime_ms(options.get("arguments"))
-        return super().queue_declare(queue, passive, **options)
-
-    def exchange_declare(self, exchange: Any = None, type: Any = "direct", **options: Any) -> None:  # noqa: A002 - kombu's signature
-        """Declare an exchange that asks for nothing that would be ignored."""
-        declarations.check_exchange(exchange, type, options.get("arguments"))
-        super().exchange_declare(exchange, type, **options)
-
-    def queue_bind(
-        self, queue: Any, exchange: Any = None, routing_key: Any = "", arguments: Any = None, **options: Any
-    ) -> None:
-        """Bind a queue by its routing key."""
-        declarations.check_binding(queue, arguments)
-        super().queue_bind(queue, exchange, routing_key, arguments, **options)
-
     def _size(self, queue: str) -> int:
         return self.queues.size(queue)
 
@@ -223,19 +204,6 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
         member = self.sep.join([routing_key or "", pattern or "", queue or ""])
         for table in (self.keyprefix_queue, self.keyprefix_binding_permanent):
             self.sync_client.srem(table % exchange, member)
-
-    def _queue_bind(self, exchange: str, *routing: Any) -> None:
-        """Start even when a full server refuses to store the binding: workers are how it empties."""
-        try:
-            super()._queue_bind(exchange, *routing)
-        except redis.exceptions.OutOfMemoryError:
-            log.warning("the broker has reached maxmemory, the binding of %s to %s is lost", routing[-1], exchange)
-
-    def _refresh_bindings(self, queues: list[str]) -> None:
-        try:
-            super()._refresh_bindings(queues)
-        except redis.exceptions.OutOfMemoryError:
-            log.debug("the broker has reached maxmemory, bindings of %s are not renewed", queues)
 
     # Connections
 

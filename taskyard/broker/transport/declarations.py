@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import kombu
-from kombu.transport.base import to_rabbitmq_queue_arguments
+
+from taskyard.broker.untyped import to_rabbitmq_queue_arguments
 
 EXCHANGE_TYPES = ("direct", "topic", "fanout")
 HIGHEST_MAX_PRIORITY = 10  # what Celery's documentation advises; priorities are 0 to 9
