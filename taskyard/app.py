@@ -1,26 +1,25 @@
 """The composition root: :class:`Taskyard` puts the library's parts and an app's domains together."""
 
-import logging
 import sys
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from celery.signals import beat_init, setup_logging
+from celery.signals import beat_init
 
+from taskyard.broker.server.ownership import identify_by
 from taskyard.broker.transport.options import transport_settings
 from taskyard.broker.transport.result_backend import use_our_results
 from taskyard.built_in import BUILT_IN
 from taskyard.domain import Domain
 from taskyard.history.audit_policy import AuditPolicy, use_policy
-from taskyard.logging import configure_logging
 from taskyard.settings.celery_settings import celery_config
 from taskyard.settings.loading import add_group, current_settings
 from taskyard.settings.queues import declare
 from taskyard.tasks.canvas_checks import check_followers
 from taskyard.tasks.current_app import PlatformApp, add_app
+from taskyard.tasks.platform_identity import own_platform
 from taskyard.tasks.platform_task import PlatformTask
-from taskyard.tasks.reporting import AttemptLogs
 
 
 class Taskyard(PlatformApp):
@@ -29,6 +28,8 @@ class Taskyard(PlatformApp):
 
     Settings are read when Celery first needs them, so that making an app touches no environment.
     """
+
+    log_cls = "taskyard.tasks.process_logging:PlatformLogging"
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class Taskyard(PlatformApp):
         super().__init__(main, include=[*modules, *options.pop("include", ())], **options)
         self.add_defaults(self._configuration)
         use_our_results(self)
+        identify_by(own_platform)
         add_app(self)
         self._add_commands()
 
@@ -74,11 +76,12 @@ class Taskyard(PlatformApp):
         from taskyard.broker.worker.signal_handlers import SoftSignals  # noqa: PLC0415 - as above
         from taskyard.history.writer.bootstep import AuditWriter  # noqa: PLC0415 - as above
         from taskyard.monitor.in_worker import WorkerMonitor  # noqa: PLC0415 - as above
+        from taskyard.tasks.broker_claim import BrokerClaim  # noqa: PLC0415 - as above
         from taskyard.tasks.platform_worker import PlatformWorker  # noqa: PLC0415 - as above
         from taskyard.tasks.slot_shares import SlotShares  # noqa: PLC0415 - as above
         from taskyard.tasks.start_checks import StartCheck  # noqa: PLC0415 - as above
 
-        self.steps["worker"].update({AuditWriter, SlotShares, SoftSignals, WorkerMonitor, StartCheck})
+        self.steps["worker"].update({AuditWriter, BrokerClaim, SlotShares, SoftSignals, WorkerMonitor, StartCheck})
         use_portable_errors()  # before the pool makes its processes
         return self.subclass_with_self(PlatformWorker)
 
@@ -116,13 +119,6 @@ class Taskyard(PlatformApp):
 
             add_groups(self.domains)
             self.user_options["worker"].add(pool_check())
-
-
-@setup_logging.connect
-def _configure_logging(**_: Any) -> None:
-    """Celery asks before it configures logging; with a receiver it leaves that to us."""
-    configure_logging(current_settings())
-    logging.getLogger().addHandler(AttemptLogs())
 
 
 @beat_init.connect

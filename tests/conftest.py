@@ -6,6 +6,7 @@ from typing import Any
 import docker
 import pytest
 
+import tasks.app  # noqa: F401 - a process of tests has this app, whichever of them run in it
 from tests.docker_engine import require_engine
 from tests.nodes.nodes import IN_CONTAINERS, Broker, start_broker
 from tests.nodes.processes import ProcessClient

@@ -25,7 +25,6 @@ SHARED_MODULES = {
     "models": ROLE,
     "outcomes": "what ends an execution: a message's in the broker, a step's in a flow",
     "payloads": ROLE,
-    "pools": NOUN,
     "queries": ROLE,
     "queues": NOUN,
     "retention": ROLE,

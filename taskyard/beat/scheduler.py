@@ -23,9 +23,11 @@ from taskyard.database.engine import open_engine
 from taskyard.settings.loading import current_settings
 from taskyard.settings.platform import Settings
 from taskyard.tasks.current_app import current_app
+from taskyard.tasks.platform_identity import PlatformGuard, claim_broker
 from taskyard.tasks.start_checks import refuse_missing_rights
 
 AFTER_A_FAULT = 1.0  # seconds
+FAILED = 1  # exit code
 SHORTEST_PATIENCE = timedelta(seconds=2)  # with a database
 CONNECTIONS = 2  # to the database, kept open
 log = structlog.get_logger(__name__)
@@ -42,19 +44,25 @@ class Scheduler(CeleryScheduler):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._engine: Engine | None = None
+        self._guard: PlatformGuard | None = None
         self._is_ticking = self._is_ending = False
+        self._exit_code = 0
         super().__init__(*args, **options)
 
     def setup_schedule(self) -> None:
         """
-        Check the settings that say when; schedules are in SQL, and are read when this process leads.
+        Check the settings that say when, and that the broker is ours; schedules are read later, from SQL.
 
         Raises:
             SettingsError: One of them is wrong; later, a tick would log it and go on.
             MissingRightsError: The broker's user may not do what beat needs.
+            OtherPlatformError: The broker is another platform's.
         """
         refuse_missing_rights("worker")
         timetable(current_app().domains)
+        claim_broker()
+        self._guard = PlatformGuard(self._end_by_guard)
+        self._guard.start()
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Run the engine once; a fault of ours is logged, and must not silence all schedules."""
@@ -70,7 +78,7 @@ class Scheduler(CeleryScheduler):
         finally:
             self._is_ticking = False
         if self._is_ending:
-            raise SystemExit
+            raise SystemExit(self._exit_code)
         return pause
 
     @property
@@ -80,6 +88,8 @@ class Scheduler(CeleryScheduler):
 
     def close(self) -> None:
         """Release the lead and the connections; called twice at the end of a process."""
+        if self._guard is not None:
+            self._guard.stop()
         if self._engine is not None:
             self._engine.close()
         super().close()
@@ -102,6 +112,13 @@ class Scheduler(CeleryScheduler):
         """Let the tick come to its end; a second signal breaks it off."""
         if not self._is_ticking or self._is_ending:
             raise SystemExit
+        self._end_soon()
+
+    def _end_by_guard(self) -> None:
+        self._exit_code = FAILED
+        self._end_soon()
+
+    def _end_soon(self) -> None:
         self._is_ending = True
         if self._engine is not None:
             self._engine.end_soon()

@@ -31,6 +31,7 @@ from taskyard.history.queries.stats import Percentiles, RunStats, stats
 from taskyard.history.retention import Pruned, count_prunable, prune
 from taskyard.history.writer.event_writer import EventWriter
 from taskyard.settings.loading import current_settings
+from taskyard.tasks.platform_identity import claim_broker
 
 DAY = timedelta(days=1)
 
@@ -130,6 +131,7 @@ def write() -> None:
     settings = current_settings()
     if not settings.audit_enabled:
         raise FailedError("AUDIT_ENABLED is false: no events are recorded")
+    claim_broker()
     writer = EventWriter(shared_client(settings.redis_url), current_engine(), settings.taskyard_key_prefix)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: writer.stop())

@@ -95,5 +95,5 @@ def groups_of(domains: "Sequence[Domain]") -> list[LazyGroup]:
 
 
 if "celery.bin.worker" in sys.modules:  # inside the `celery` command
-    import_module("taskyard.cli.pools").take_pools_at_their_word()
+    import_module("taskyard.cli.celery_options").extend_celery_options()
     import_module("taskyard.cli.app_commands").find_commands_of_the_app(sys.modules["celery.bin.celery"].DYMGroup)

@@ -26,6 +26,7 @@ from taskyard.migrations import schema
 from taskyard.settings.loading import current_settings, is_broker_given
 from taskyard.settings.platform import Settings
 from taskyard.tasks.current_app import current_app
+from taskyard.tasks.platform_identity import claim_broker
 from taskyard.tasks.start_checks import check_settings
 
 log = structlog.get_logger(__name__)
@@ -67,6 +68,7 @@ def _run(app: str | None, log_stream: NonBlockingLog, *, flower: bool) -> bool:
             valkey = _start_valkey(settings, stack)
             environment["REDIS_URL"] = valkey.url
             children.append(ValkeyProcess(valkey))
+        claim_broker(environment.get("REDIS_URL"))
         if flower:
             environment |= _flower_access()
         programs_to_run = programs(app, settings, environment, flower=flower)

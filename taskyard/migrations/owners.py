@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlalchemy import MetaData
 
 from taskyard.beat import models as beat_models
+from taskyard.database import identity
 from taskyard.database.tables import METADATA
 from taskyard.domain import Domain
 from taskyard.flows import models as flow_models
@@ -21,6 +22,7 @@ LIBRARY_MODELS = (
     beat_models,
     flow_models,
     history_models,
+    identity,
     operator_log,
     webhook_models,
 )  # their import declares the tables

@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.schema import CreateSchema
 
+from taskyard.database.identity import ensure_identity
 from taskyard.database.tables import without_schema
 from taskyard.migrations.owners import TableOwner, table_owners
 from taskyard.settings.loading import current_settings
@@ -47,7 +48,9 @@ def upgrade(engine: Engine, owners: Sequence[TableOwner] | None = None) -> list[
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": UPGRADE_LOCK})
             if schema := current_settings().taskyard_schema:
                 connection.execute(CreateSchema(schema, if_not_exists=True))
-        return [_upgrade_one(connection, owner) for owner in (table_owners() if owners is None else owners)]
+        before = [_upgrade_one(connection, owner) for owner in (table_owners() if owners is None else owners)]
+        ensure_identity(connection)
+        return before
 
 
 def standings(engine: Engine, owners: Sequence[TableOwner] | None = None) -> list[Standing]:

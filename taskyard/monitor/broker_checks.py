@@ -1,66 +1,45 @@
-"""What `doctor` says of the broker: its configuration, its memory, and the rights of our user."""
+"""Checks of `doctor` for the broker: whose it is, and whether its clock and the database's agree with this host's."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import redis
+from redis import Redis
 
-from taskyard.broker.server.rights import rights_problem
+from taskyard.broker.server.ownership import owner_of
 from taskyard.findings import Finding
-from taskyard.monitor.background_collector import broker_memory, is_refused
-from taskyard.settings.platform import Settings
+from taskyard.tasks.platform_identity import own_platform
 
-MIB = 2**20
-NEARLY_FULL = 0.8  # of the broker's memory; as in dashboards/taskyard.rules.yml
+SKEW = timedelta(seconds=2)  # tolerated difference between two clocks
 
 
-def check_broker(client: redis.Redis) -> Iterator[Finding]:
-    """Look at version, append-only file, eviction and memory; INFO tells them, and a managed server may refuse it."""
-    try:
-        yield from _configuration(client)
-    except redis.ResponseError as error:
-        if not is_refused(error):
-            raise
-        client.time()  # it answers
-        note = "it answers; INFO is refused: version, append-only file, eviction and memory cannot be seen"
-        yield Finding("broker", "warning", note, "check appendonly yes and maxmemory-policy noeviction at its provider")
-
-
-def _configuration(client: Any) -> Iterator[Finding]:
-    server = client.info("server")
-    name = "Valkey" if server.get("server_name") == "valkey" or "valkey_version" in server else "Redis"
-    yield Finding("broker", "ok", f"{name} {server.get('valkey_version') or server['redis_version']}")
-    if client.info("persistence")["aof_enabled"]:
-        yield Finding("append-only file", "ok", "on")
+def check_owner_of_keys(client: Redis, prefix: str) -> Iterator[Finding]:
+    """Report a broker whose keys under our prefix belong to another platform."""
+    own, owner = own_platform(), owner_of(client, prefix)
+    if own is None:
+        fix = "check DATABASE_URL; celery -A tasks db upgrade"
+        yield Finding("platform", "warning", "the database does not say which platform it belongs to", fix)
+    elif owner is None:
+        fix = "start a worker, beat or up: they claim the broker"
+        yield Finding("platform", "warning", f"no platform has claimed the keys under {prefix!r}", fix)
+    elif owner.id != own.id:
+        fix = "give one of them a TASKYARD_KEY_PREFIX of its own; if the other is gone: celery -A tasks db adopt-broker"
+        yield Finding("platform", "fault", f"keys under {prefix!r} belong to {owner.name}, not to {own.name}", fix)
     else:
-        fix = "set appendonly yes: without it a restart of the broker loses the messages of its last minutes"
-        yield Finding("append-only file", "fault", "off", fix)
-    policy = client.info("memory").get("maxmemory_policy", "unknown")
-    if policy == "noeviction":
-        yield Finding("eviction", "ok", "noeviction")
-    else:
-        fix = "set maxmemory-policy noeviction: any other one deletes messages when memory is short"
-        yield Finding("eviction", "fault", policy, fix)
-    yield _memory(*broker_memory(client))
+        yield Finding("platform", "ok", f"keys under {prefix!r} belong to {own.name}")
 
 
-def _memory(used: int, limit: int) -> Finding:
-    if not limit:
-        return Finding("memory", "ok", f"{used / MIB:.0f} MiB, no limit (maxmemory 0)")
-    note = f"{used / MIB:.0f} of {limit / MIB:.0f} MiB, {used / limit:.0%}"
-    fix = "add workers, check the audit backlog, or raise maxmemory: a full broker refuses new tasks"
-    if used >= limit:
-        return Finding("memory", "fault", note, fix)
-    return Finding("memory", "warning", note, fix) if used > NEARLY_FULL * limit else Finding("memory", "ok", note)
+def check_broker_clock(client: Any) -> Iterator[Finding]:
+    """Report a broker whose clock is off."""
+    seconds, micros = client.time()
+    yield clock_finding("broker clock", datetime.fromtimestamp(seconds + micros / 1_000_000, UTC))
 
 
-def check_rights(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
-    """Ask the broker whether our user may do what an operator needs."""
-    if settings.taskyard_transport == "redis":
-        return
-    problem = rights_problem(client, settings.taskyard_key_prefix, "operator")
-    if problem is None:
-        yield Finding("broker rights", "ok", "all that an operator needs")
-    else:
-        note, _, fix = problem.rpartition("; ")
-        yield Finding("broker rights", "fault", note, fix)
+def clock_finding(name: str, there: datetime) -> Finding:
+    """Compare the clock of a server with that of this host."""
+    skew = abs(datetime.now(UTC) - there.astimezone(UTC))
+    if skew <= SKEW:
+        return Finding(name, "ok", "in sync with this host")
+    return Finding(
+        name, "warning", f"differs from this host by {skew.total_seconds():.1f} s", "synchronize both hosts with NTP"
+    )

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,8 @@ from taskyard.monitor.backlog_checks import (
     check_schedules,
     check_stock_lists,
 )
-from taskyard.monitor.broker_checks import check_broker, check_rights
+from taskyard.monitor.broker_checks import SKEW, check_broker_clock, check_owner_of_keys, clock_finding
+from taskyard.monitor.broker_configuration import check_broker, check_rights
 from taskyard.settings.group import SettingsError
 from taskyard.settings.loading import current_settings, setting_groups
 from taskyard.settings.platform import Settings
@@ -40,7 +41,6 @@ from taskyard.tasks.known_queues import known_queues
 from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.start_checks import check_settings
 
-SKEW = timedelta(seconds=2)  # tolerated difference between two clocks
 MASK = "***"
 LIMIT = 20.0  # seconds for all checks together
 
@@ -97,7 +97,8 @@ def _examinations(client: Redis, engine: Engine, settings: Settings) -> dict[str
     return {
         "broker": lambda: check_broker(client),
         "broker rights": lambda: check_rights(client, settings),
-        "broker clock": lambda: _broker_clock(client),
+        "broker clock": lambda: check_broker_clock(client),
+        "platform": lambda: check_owner_of_keys(client, prefix),
         "database": lambda: _database(engine),
         "schema": lambda: _schema(engine),
         "scheduler": lambda: _scheduler(client, prefix),
@@ -118,11 +119,6 @@ def _domain(domain: Domain) -> Iterator[Finding]:
     yield from domain.load("checks")()
 
 
-def _broker_clock(client: Any) -> Iterator[Finding]:
-    seconds, micros = client.time()
-    yield _clock("broker clock", datetime.fromtimestamp(seconds + micros / 1_000_000, UTC))
-
-
 def _database(engine: Engine) -> Iterator[Finding]:
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
@@ -130,7 +126,7 @@ def _database(engine: Engine) -> Iterator[Finding]:
             yield Finding("database", "ok", f"SQLite {version}; for production use PostgreSQL")
             return
         yield Finding("database", "ok", f"PostgreSQL {connection.execute(text('SHOW server_version')).scalar_one()}")
-        yield _clock("database clock", connection.execute(text("SELECT clock_timestamp()")).scalar_one())
+        yield clock_finding("database clock", connection.execute(text("SELECT clock_timestamp()")).scalar_one())
         has_trigrams = connection.execute(text("SELECT 1 FROM pg_extension WHERE extname = 'pg_trgm'")).scalar()
         if has_trigrams:
             yield Finding("text search", "ok", "pg_trgm installed")
@@ -232,15 +228,6 @@ def _runs(client: Redis, engine: Engine, settings: Settings) -> Iterator[Finding
         )
     else:
         yield Finding("runs", "ok", "recent unfinished runs are in the broker")
-
-
-def _clock(name: str, there: datetime) -> Finding:
-    skew = abs(datetime.now(UTC) - there.astimezone(UTC))
-    if skew <= SKEW:
-        return Finding(name, "ok", "in sync with this host")
-    return Finding(
-        name, "warning", f"differs from this host by {skew.total_seconds():.1f} s", "synchronize both hosts with NTP"
-    )
 
 
 def _count(number: int, noun: str) -> str:

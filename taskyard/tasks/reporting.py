@@ -109,6 +109,8 @@ def reporting(run_id: str | None, queue: str, attempt: int) -> Iterator[None]:
     if not run_id or not current_settings().audit_enabled:
         yield
         return
+    if _handler not in logging.getLogger().handlers:  # whoever configured logging after us has removed it
+        keep_log_lines()
     reporter = Reporter(run_id, queue, attempt)
     token = _current.set(reporter)
     try:
@@ -136,7 +138,20 @@ class AttemptLogs(logging.Handler):
         """Store one record."""
         reporter = _current.get()
         if reporter is not None:
-            reporter.log(record.levelname.lower(), record.name, _text_of(record))
+            text = _text_of(record)
+            if text.strip():  # Celery logs each piece that a redirected `print` writes
+                reporter.log(record.levelname.lower(), record.name, text)
+
+
+_handler = AttemptLogs()
+
+
+def keep_log_lines() -> None:
+    """Store what handlers log, whatever else is done with it; also of loggers that hand nothing on to the root."""
+    loggers = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    for logger in (logging.getLogger(), *(each for each in loggers if not each.propagate)):
+        if _handler not in logger.handlers:
+            logger.addHandler(_handler)
 
 
 def _text_of(record: logging.LogRecord) -> str:

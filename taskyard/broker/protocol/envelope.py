@@ -15,6 +15,7 @@ from taskyard.broker.protocol.outcomes import BrokerLease, detail
 from taskyard.broker.scripts.shared_names import PutFields
 
 NORMAL_PRIORITY = 5  # of a message that names none; 0-9, 9 first
+ADDRESS = ("exchange", "routing_key")  # what we keep of a message's delivery_info
 PROBLEM = "taskyard-problem"  # property in which the reader of an envelope reports a malformed task
 
 
@@ -180,8 +181,7 @@ def envelope_of(taken: TakenMessage) -> dict[str, Any]:
     properties[PROBLEM] = None
     if "task" in headers:
         properties[PROBLEM] = _problem_of(headers, properties)
-        stored = {name: value for name, value in _facts_of(headers).items() if name != "delay_ms"}  # it is over
-        headers[HEADER] = stored | _facts_of_execution(taken)
+        headers[HEADER] = _facts_of_execution(headers.get(HEADER), taken)
         headers["retries"], headers["eta"] = taken.retries, None
     properties["priority"] = priority_of(properties.get("priority"))
     return message
@@ -189,8 +189,10 @@ def envelope_of(taken: TakenMessage) -> dict[str, Any]:
 
 def _delivery_info(properties: Mapping[str, Any], taken: TakenMessage) -> dict[str, Any]:
     stored = properties["delivery_info"]
-    info = {name: stored[name] for name in ("exchange", "routing_key") if isinstance(stored.get(name), str)}
-    return info | ({"redelivered": True} if taken.losses or taken.was_requeued else {})
+    info = {name: stored[name] for name in ADDRESS if isinstance(stored.get(name), str)}
+    if taken.losses or taken.was_requeued:
+        info["redelivered"] = True
+    return info
 
 
 def _problem_of(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> str | None:
@@ -202,15 +204,14 @@ def _problem_of(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> st
     return None
 
 
-def _facts_of_execution(taken: TakenMessage) -> dict[str, Any]:
-    """The broker's own facts, which take the place of what a message says of itself."""
-    return {
-        "attempt": taken.attempt,
-        "stalls": taken.stalls,
-        "losses": taken.losses,
-        "waited_ms": taken.waited_ms,
-        "cancelled": taken.cancelled_by or None,
-    }
+def _facts_of_execution(stored: Any, taken: TakenMessage) -> dict[str, Any]:
+    """Our header with the broker's own facts, which take the place of what a message says of itself."""
+    facts: dict[str, Any] = stored if isinstance(stored, dict) else {}
+    facts.pop("delay_ms", None)  # it is over
+    facts["attempt"], facts["stalls"], facts["waited_ms"] = taken.attempt, taken.stalls, taken.waited_ms
+    facts["losses"] = taken.losses
+    facts["cancelled"] = taken.cancelled_by or None
+    return facts
 
 
 def _decode(payload: bytes) -> dict[str, Any]:

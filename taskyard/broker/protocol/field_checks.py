@@ -47,7 +47,7 @@ def check_body(payload: Any) -> None:
         raise MalformedMessageError(f"args: not a list but {type(args).__name__}")
     if not _is_object(kwargs):
         raise MalformedMessageError(f"kwargs: not an object but {type(kwargs).__name__}")
-    if embed is not None:
+    if embed is not None and embed != _EMPTY_EMBED:
         if not isinstance(embed, dict):
             raise MalformedMessageError(f"embed: not an object but {type(embed).__name__}")
         if embed.keys() - _EMBED.keys():
@@ -70,16 +70,29 @@ def check_old_body(body: Mapping[str, Any]) -> None:
 
 
 def _check(fields: Mapping[str, Any], checks: Mapping[str, Predicate]) -> None:
+    name = _first_wrong(fields, checks)
+    if name is not None:
+        raise MalformedMessageError(f"{name}: {type(fields[name]).__name__} is no value of it, or out of its range")
+
+
+def _first_wrong(fields: Mapping[str, Any], checks: Mapping[str, Predicate]) -> str | None:
+    """Return the name of the first field that is wrong; every message passes here, most fields are plain texts."""
     for name, value in fields.items():
-        if value is not None:
-            is_right = checks.get(name)
-            if is_right is not None and not is_right(value):
-                raise MalformedMessageError(f"{name}: {type(value).__name__} is no value of it, or out of its range")
+        if value is None:
+            continue
+        is_right = checks.get(name)
+        if is_right is None or (is_right is _is_text and type(value) is str and value.isascii()):
+            continue
+        if not is_right(value):
+            return name
+    return None
 
 
 def _check_required(fields: Mapping[str, Any]) -> None:
     for name in ("task", "id"):
-        if not _is_name(fields.get(name)):
+        value = fields.get(name)
+        is_plain = type(value) is str and value.isascii() and 0 < len(value) <= LONGEST_NAME
+        if not is_plain and not _is_name(value):
             raise MalformedMessageError(f"{name}: not a text of 1 to {LONGEST_NAME} characters")
 
 
@@ -108,7 +121,7 @@ def _is_flag(value: Any) -> bool:
 
 
 def _is_object(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+    return isinstance(value, dict) and (not value or _ONLY_TEXT.issuperset(map(type, value)))
 
 
 def _is_list(value: Any) -> bool:
@@ -124,7 +137,7 @@ def _is_limit(value: Any) -> bool:
 
 
 def _is_limits(value: Any) -> bool:
-    return _is_list(value) and len(value) == 2 and all(map(_is_limit, value))  # noqa: PLR2004 - hard and soft
+    return value == _NO_LIMITS or (_is_list(value) and len(value) == len(_NO_LIMITS) and all(map(_is_limit, value)))
 
 
 def _is_moment(value: Any) -> bool:
@@ -135,7 +148,7 @@ def _is_moment(value: Any) -> bool:
 
 
 def _is_signature(value: Any) -> bool:
-    return _is_object(value) and _is_name(value.get("task")) and _fits(value, _SIGNATURE)
+    return _is_object(value) and _is_name(value.get("task")) and _first_wrong(value, _SIGNATURE) is None
 
 
 def _is_signature_list(value: Any) -> bool:
@@ -143,15 +156,11 @@ def _is_signature_list(value: Any) -> bool:
 
 
 def _is_dedup(value: Any) -> bool:
-    return _is_object(value) and _is_name(value.get("key")) and _fits(value, {"mode": _is_text, "ttl_ms": _is_count})
+    return _is_object(value) and _is_name(value.get("key")) and _first_wrong(value, _DEDUP) is None
 
 
 def _is_ours(value: Any) -> bool:
-    return _is_object(value) and _fits(value, _OURS)
-
-
-def _fits(fields: Mapping[str, Any], checks: Mapping[str, Predicate]) -> bool:
-    return all(fields.get(name) is None or is_right(fields[name]) for name, is_right in checks.items())
+    return _is_object(value) and _first_wrong(value, _OURS) is None
 
 
 def _is_wrong(_: Any) -> bool:
@@ -163,7 +172,10 @@ _SHADOWING = {name: _is_wrong for name, value in vars(Context).items() if callab
     "_children": _is_wrong,
     "_protected": _is_wrong,
 }
-_OURS = {
+_ONLY_TEXT = frozenset({str})
+_NO_LIMITS = [None, None]  # hard and soft
+_DEDUP: Mapping[str, Predicate] = {"mode": _is_text, "ttl_ms": _is_count}
+_OURS: Mapping[str, Predicate] = {
     "attempt": _is_count,
     "max_attempts": lambda value: _is_count(value) and value > 0,
     "group_key": _is_text,
@@ -174,13 +186,19 @@ _OURS = {
     "redrive_of": _is_text,
     "delay_ms": _is_count,
 }
-_SIGNATURE = {"args": _is_list, "kwargs": _is_object, "options": _is_object, "subtask_type": _is_text}
-_EMBED = {
+_SIGNATURE: Mapping[str, Predicate] = {
+    "args": _is_list,
+    "kwargs": _is_object,
+    "options": _is_object,
+    "subtask_type": _is_text,
+}
+_EMBED: Mapping[str, Predicate] = {
     "callbacks": _is_signature_list,
     "errbacks": _is_signature_list,
     "chain": _is_signature_list,
     "chord": _is_signature,
 }
+_EMPTY_EMBED = dict.fromkeys(_EMBED)  # of most tasks
 _TEXTS = ("root_id", "parent_id", "group", "taskset", "shadow", "meth", "lang", "argsrepr", "kwargsrepr", "origin")
 _REQUEST: Mapping[str, Predicate] = {
     **_SHADOWING,

@@ -15,7 +15,13 @@ from redis import exceptions
 
 from taskyard.broker.scripts.runner import ALLOW_OOM
 
-PROBE = f"{ALLOW_OOM}return 1"  # a server that may not write refuses it, though it writes nothing
+# KEYS[1] hash: id and name of the platform that owns the keys
+# Returns these two, and the server's seconds and microseconds.
+# A server that may not write refuses it, though it writes nothing.
+PROBE = (
+    f"{ALLOW_OOM}local owner, time = redis.call('HMGET', KEYS[1], 'id', 'name'), redis.call('TIME') "
+    "return { owner[1], owner[2], time[1], time[2] }"
+)
 _KINDS = (
     exceptions.ReadOnlyError,
     exceptions.ClusterDownError,

@@ -10,11 +10,12 @@ from celery.utils import uuid
 from kombu.utils.json import dumps
 
 from taskyard.broker.protocol.envelope import give_normal_priority
-from taskyard.broker.protocol.header import HEADER
+from taskyard.broker.protocol.header import FLOW_HEADER, HEADER
 from taskyard.broker.protocol.json_codec import dump, load
 from taskyard.broker.transport.publish_batch import PublishBatch, RoutedMessage
 
-_DIFFERENT = frozenset({"headers", "kwargsrepr", "priority", "countdown", "eta"})  # from copy to copy
+_DIFFERENT = frozenset({"headers", "kwargsrepr", "priority", "countdown", "eta", "task_id", "parent_id"})  # of copies
+_DIFFERENT_HEADERS = frozenset({HEADER, FLOW_HEADER})
 
 
 class MessageCopies:
@@ -39,18 +40,20 @@ class MessageCopies:
         Raises:
             BatchPublishError: The batch was full, and the broker did not answer.
         """
-        run_id = uuid()
+        run_id: str = options.get("task_id") or uuid()
         headers = self._model["headers"] | {
+            **options["headers"],
             "id": run_id,
-            HEADER: options["headers"][HEADER],
             "kwargsrepr": options["kwargsrepr"],
             "eta": _eta(options),
         }
         if self._is_root:
             headers["root_id"] = run_id
+        if "parent_id" in options:
+            headers["parent_id"] = options["parent_id"]
         properties = self._model["properties"] | {
             "correlation_id": run_id,
-            "delivery_tag": run_id,  # new as well, so it names this publication
+            "delivery_tag": uuid() if "task_id" in options else run_id,  # names this publication
             "priority": options["priority"],
             "kwargsrepr": options["kwargsrepr"],  # Celery puts it here too
         }
@@ -77,7 +80,7 @@ def copies_of(session: object, app: Celery) -> MessageCopies | None:
 def fixed_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options and headers that a copy has from its model; they must be the same."""
     rest = {name: value for name, value in options.items() if name not in _DIFFERENT}
-    return rest, {name: value for name, value in options["headers"].items() if name != HEADER}
+    return rest, {name: value for name, value in options["headers"].items() if name not in _DIFFERENT_HEADERS}
 
 
 def _is_ours(receiver: Any) -> bool:

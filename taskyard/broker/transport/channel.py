@@ -14,6 +14,7 @@ from taskyard.broker.protocol.envelope import NORMAL_PRIORITY, new_nonce, put_fi
 from taskyard.broker.protocol.message import DeliveredMessage
 from taskyard.broker.scripts.failover import PROBE, with_reconnect_on_refusal
 from taskyard.broker.scripts.runner import Keyspace, run_script
+from taskyard.broker.server.ownership import check_owner, platform, platform_key
 from taskyard.broker.transport import cancellation, declarations
 from taskyard.broker.transport.declaring_channel import DeclaringChannel
 from taskyard.broker.transport.dedup_reports import report_duplicate
@@ -224,13 +225,15 @@ class Channel(DeclaringChannel):
 
     def _probe(self) -> None:
         """
-        Check that the server works, before anything depends on this channel.
+        Check that the server works and is this platform's, before anything depends on this channel.
 
         Raises:
             redis.ConnectionError: It is away, or refuses to work.
+            OtherPlatformError: Its keys under our prefix belong to another platform.
         """
         try:
-            self.client.eval(PROBE, 1, self.key_prefix)
+            answer: Any = self.client.eval(PROBE, 1, platform_key(self.key_prefix))
+            check_owner(self.key_prefix, platform(answer[:2]))
         except BaseException:
             self.close()
             raise

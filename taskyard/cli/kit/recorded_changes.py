@@ -10,6 +10,7 @@ from sqlmodel import Session
 
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.broker.server.client import shared_client
+from taskyard.broker.server.ownership import check_owner, owner_of
 from taskyard.cli.kit.exit_codes import PartlyDoneError, error_line
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import Operation, record_operation
@@ -19,9 +20,16 @@ LONGEST_TARGET = 255  # characters of a name or id, as the operator log keeps it
 
 
 def queue_control() -> QueueControl:
-    """Return the queue control of the configured broker."""
+    """
+    Return the queue control of the configured broker.
+
+    Raises:
+        OtherPlatformError: The broker is another platform's.
+    """
     settings = current_settings()
-    return QueueControl(shared_client(settings.redis_url), settings.taskyard_key_prefix)
+    client = shared_client(settings.redis_url)
+    check_owner(settings.taskyard_key_prefix, owner_of(client, settings.taskyard_key_prefix))
+    return QueueControl(client, settings.taskyard_key_prefix)
 
 
 @contextmanager

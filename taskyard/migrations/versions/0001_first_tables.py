@@ -25,6 +25,7 @@ def upgrade() -> None:
     _create_flow_steps()
     _create_flow_edges()
     _create_operator_log()
+    _create_platform()
     _create_runs()
     _create_schedule_fires()
     _create_schedules()
@@ -51,6 +52,7 @@ def downgrade() -> None:
         "taskyard_schedules",
         "taskyard_schedule_fires",
         "taskyard_runs",
+        "taskyard_platform",
         "taskyard_operator_log",
         "taskyard_flow_edges",
         "taskyard_flow_steps",
@@ -245,6 +247,15 @@ def _create_operator_log() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("ix_taskyard_operator_log_newest", "taskyard_operator_log", ["at", "id"])
+
+
+def _create_platform() -> None:
+    op.create_table(
+        "taskyard_platform",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
 
 
 def _create_runs() -> None:

@@ -1,0 +1,1 @@
+"""Tests of two projects on one broker."""
