@@ -209,6 +209,8 @@ class SqlRows:
         return self._execute(select(col(StepRow.seq)).where(self._ours(), *running).limit(1)).first() is not None
 
     def _cancel(self, now: datetime, is_meant: Callable[[StepRow], bool], *which: Any) -> int:
+        ordered = select(col(StepRow.seq)).where(self._ours(), *which).order_by(col(StepRow.seq))
+        self._execute(ordered.with_for_update()).all()  # as workers that begin some of them lock them: no deadlock
         values = {"state": "cancelled", "finished_at": now, "check_at": None}
         found: Any = self._execute(update(StepRow).where(self._ours(), *which).values(values))
         for step in filter(is_meant, self._steps.values()):
