@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from sqlmodel import Session
@@ -68,13 +68,6 @@ class PositionsBook(Protocol):
 
     def left_out(self, session: Session, market_id: str, up_to_ledger: int, /) -> int:
         """Count the confirmed predictions that the sums leave out."""
-
-
-class EmitEvent(Protocol):
-    """Write a webhook event in an open transaction; see :func:`taskyard.webhooks.outbox.emit`."""
-
-    def __call__(self, session: Session, event_type: str, data: Any, idempotency_key: str | None = None) -> str:
-        """Return the event's id."""
 
 
 class StartRun(Protocol):

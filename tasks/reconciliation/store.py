@@ -10,7 +10,7 @@ from sqlmodel import Session, col
 
 from audit.models import AdminAction
 from config.settings import ReconciliationSettings
-from tasks.reconciliation.clients import ChainSnapshot, EmitEvent, MarketReading, PositionsBook, StartRun
+from tasks.reconciliation.clients import ChainSnapshot, MarketReading, PositionsBook, StartRun
 from tasks.reconciliation.comparison import ComparedPosition, DriftThresholds, PositionTotals, compare, with_addresses
 from tasks.reconciliation.completion import complete
 from tasks.reconciliation.models import MarketLine, PositionRow, ReconciliationReport

@@ -9,12 +9,11 @@ import pytest
 import redis
 
 from taskyard.broker.server.rights import Role, acl_rules, missing_rights, rights_problem
-from tests.databases import DatabaseServers, database_servers
+from tests.databases import DatabaseServers
 from tests.fixtures.celery_command import CeleryCommand
 from tests.servers import Server
 from tests.workers import ROOT
 
-__all__ = ["database_servers"]
 pytestmark = pytest.mark.timeout(400)
 ROLES: tuple[Role, ...] = ("producer", "worker", "operator")
 
