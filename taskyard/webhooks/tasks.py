@@ -8,6 +8,8 @@ from ipaddress import ip_network
 from ssl import SSLError
 from typing import Any, cast
 
+import structlog
+
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.settings.group import SettingsError
@@ -28,6 +30,8 @@ from taskyard.webhooks.http.resolver import tls_context
 from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient, ClientOptions
 from taskyard.webhooks.payloads import CleanUpWebhooks, DeliverWebhook, FanOutEvent, SweepWebhooks
 from taskyard.webhooks.retention import RemovedWebhooks, clean_up
+
+log = structlog.stdlib.get_logger(__name__)
 
 # The schedule of a delivery lives in SQL and ends it there; the attempts of its task only bound our own faults.
 DELIVERY = Policy(max_attempts=1000, backoff=Exponential(base=timedelta(seconds=2), cap=timedelta(minutes=5)))
@@ -105,11 +109,13 @@ def enqueue_deliveries(due: Iterable[DueDelivery]) -> None:
 @before_work(WEBHOOKS, Settings)
 def check_settings(settings: Settings) -> None:
     """
-    Read the extra authorities once: the client does so at its first request.
+    Read the extra authorities once: the client does so at its first request. Missing keys are said once.
 
     Raises:
         SettingsError: The file is not there, cannot be read, or holds no certificate.
     """
+    if settings.webhook_secret_keys is None:  # endpoints may come later, and other tasks need no keys
+        log.warning("webhooks.keys_missing", note="WEBHOOK_SECRET_KEYS is not set: this worker can sign no request")
     try:
         tls_context(settings.webhook_ca_file)
     except OSError as error:  # so are the errors of TLS

@@ -9,6 +9,7 @@ import pytest
 from taskyard.beat.models import Schedule, ScheduleFire
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
+from taskyard.webhooks.models import Endpoint
 from tests.cli.conftest import Command, celery, command
 from tests.databases import Database
 from tests.history.dead_letter_rows import put
@@ -42,6 +43,15 @@ def test_a_schedule_whose_last_run_was_refused_is_named(command: Command) -> Non
         session.commit()
     found = findings(command)["schedules"]
     assert (found["verdict"], "nightly" in found["note"]) == ("warning", True)
+
+
+def test_endpoints_without_the_keys_that_sign_for_them_are_a_fault(command: Command) -> None:
+    assert findings(command)["webhook keys"]["verdict"] == "ok", "who uses no webhooks needs no keys"
+    with open_session() as session:
+        session.add(Endpoint(url="https://subscriber.example/hook"))
+        session.commit()
+    found = findings(command)["webhook keys"]
+    assert (found["verdict"], "WEBHOOK_SECRET_KEYS" in found["note"]) == ("fault", True)
 
 
 def test_a_dead_message_without_a_dead_letter_is_a_fault(command: Command, valkey: Server, database: Database) -> None:
