@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from celery import Celery
 
 from taskyard.beat.models import Schedule, ScheduleFire
 from taskyard.database.columns import utc_now
@@ -78,6 +79,18 @@ def test_messages_of_a_client_on_stock_kombu_are_found(command: Command, valkey:
         "fault",
         "sent with stock kombu, never read: 1 for celery, 2 for maintenance",
     )
+
+
+def test_a_client_in_another_project_needs_the_transport(command: Command, valkey: Server) -> None:
+    """It has none of the tasks: with the transport its message waits in the queue, without it where nobody reads."""
+    for transport in ("taskyard.broker.transport.transport:Transport", None):
+        with Celery("elsewhere", broker=valkey.url, set_as_current=False) as client:
+            if transport:
+                client.conf.broker_transport = transport
+            client.send_task("markets.confirm", kwargs={}, queue="maintenance")
+    queues = json.loads(command("queues", "ls", "--json").stdout)["items"]
+    assert {each["queue"]: each["waiting"] for each in queues}["maintenance"] == 1
+    assert findings(command)["stock messages"]["note"] == "sent with stock kombu, never read: 1 for maintenance"
 
 
 def test_a_hanging_broker_does_not_make_each_check_wait_in_turn(
