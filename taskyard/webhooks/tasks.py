@@ -8,8 +8,6 @@ from ipaddress import ip_network
 from ssl import SSLError
 from typing import Any, cast
 
-import structlog
-
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.settings.group import SettingsError
@@ -22,7 +20,7 @@ from taskyard.tasks.execution import queue_of, was_redelivered
 from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.policy import Exponential, Policy
 from taskyard.tasks.sending import enqueue_many
-from taskyard.tasks.start_checks import before_work
+from taskyard.tasks.start_checks import before_work, said_at_start
 from taskyard.webhooks import handlers
 from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.delivery.store import SqlDeliveryStore
@@ -30,8 +28,6 @@ from taskyard.webhooks.http.resolver import tls_context
 from taskyard.webhooks.http.webhook_client import AiohttpWebhookClient, ClientOptions
 from taskyard.webhooks.payloads import CleanUpWebhooks, DeliverWebhook, FanOutEvent, SweepWebhooks
 from taskyard.webhooks.retention import RemovedWebhooks, clean_up
-
-log = structlog.stdlib.get_logger(__name__)
 
 # The schedule of a delivery lives in SQL and ends it there; the attempts of its task only bound our own faults.
 DELIVERY = Policy(max_attempts=1000, backoff=Exponential(base=timedelta(seconds=2), cap=timedelta(minutes=5)))
@@ -109,18 +105,23 @@ def enqueue_deliveries(due: Iterable[DueDelivery]) -> None:
 @before_work(WEBHOOKS, Settings)
 def check_settings(settings: Settings) -> None:
     """
-    Read the extra authorities once: the client does so at its first request. Missing keys are said once.
+    Read the extra authorities once: the client does so at its first request.
 
     Raises:
         SettingsError: The file is not there, cannot be read, or holds no certificate.
     """
-    if settings.webhook_secret_keys is None:  # endpoints may come later, and other tasks need no keys
-        log.warning("webhooks.keys_missing", note="WEBHOOK_SECRET_KEYS is not set: this worker can sign no request")
     try:
         tls_context(settings.webhook_ca_file)
     except OSError as error:  # so are the errors of TLS
         reason = "holds no certificate in PEM" if isinstance(error, SSLError) else error.strerror
         raise SettingsError(f"WEBHOOK_CA_FILE: {settings.webhook_ca_file}: {reason}") from error
+
+
+@said_at_start(WEBHOOKS, Settings)
+def missing_keys(settings: Settings) -> str:
+    """Say that a worker cannot sign: no error, since endpoints may come later, and other tasks need no keys."""
+    is_set = settings.webhook_secret_keys is not None
+    return "" if is_set else "WEBHOOK_SECRET_KEYS is not set: this worker can sign no request"
 
 
 @lru_cache(maxsize=1)

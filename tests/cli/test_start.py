@@ -77,5 +77,5 @@ def test_listing_runs_imports_only_what_it_needs(celery: CeleryCommand) -> None:
         *("audit.models", "tasks.backups.cli", "tasks.markets.models", "tasks.reconciliation.models"),
         *("alembic", "cronsim", "cryptography.hazmat", "asyncpg", "psycopg"),
     )
-    assert "taskyard.cli.jobs.commands" in loaded
+    assert "taskyard.cli.jobs.follow" in loaded
     assert sorted(name for name in loaded if name.startswith(heavy)) == []

@@ -65,7 +65,7 @@ def test_a_worker_that_cannot_sign_says_so_once_and_is_not_ready(
             return status == 503 and "WEBHOOK_SECRET_KEYS is not set" in report
 
         wait_for(says_what_is_missing, LIMIT, "not ready for webhooks", working.tail)
-        assert working.tail(10_000).count("webhooks.keys_missing") == 1
+        assert working.tail(10_000).count("worker.setting_missing") == 1
 
 
 @pytest.mark.parametrize(("address", "is_open"), [(None, False), ("0.0.0.0", True)])  # noqa: S104 - what is tested
