@@ -79,16 +79,21 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
 
     @property
     def stalls(self) -> int:
-        """How many workers were lost with this message."""
+        """How many lost workers count against this message."""
         return self._facts.get("stalls", 0) if self._lease is not None else 0
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a worker was lost with this message."""
+        return self._lease is not None and self._facts.get("losses", 0) > 0
+
     def hold_back(self) -> None:
-        """Wait for a turn in this worker: its death is not counted as a stall of this message."""
+        """Others run beside it: the worker's death is not counted as a stall of this message."""
         if self._lease is not None:
             self._message.channel.leases.hold_back(self._tag)
 
     def let_go(self) -> None:
-        """Run soon: from here on the worker's death counts."""
+        """Run alone: from here on the worker's death counts."""
         if self._lease is not None:
             self._message.channel.leases.let_go(self._tag)
 
