@@ -15,7 +15,7 @@ WEBHOOKS_DOMAIN = Domain(
     queues=(WEBHOOKS, SLOW_WEBHOOKS),
     timetable="taskyard.built_in_timetable:webhooks_timetable",
     gauges="taskyard.webhooks.metrics:figures",
-    checks="taskyard.webhooks.checks:findings",
+    checks="taskyard.webhooks.signing_keys_check:findings",
     commands=(
         CommandGroup("webhooks", "taskyard.cli.webhooks.commands", "Webhooks: endpoints, deliveries, send again."),
     ),

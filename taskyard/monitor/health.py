@@ -17,7 +17,7 @@ from taskyard.history.writer.event_writer import backlog
 from taskyard.migrations import schema
 from taskyard.settings.platform import Settings
 from taskyard.tasks.known_queues import known_queues
-from taskyard.webhooks.checks import missing_keys
+from taskyard.webhooks.signing_keys_check import missing_keys
 
 CHECK_EVERY = 1.0  # seconds between two runs of a check
 KEYS_EVERY = 2.0  # seconds; only an endpoint that was added makes a difference
