@@ -8,7 +8,6 @@ from config.settings import MarketSettings, ReconciliationSettings
 from taskyard.beat import When, cron, every
 from taskyard.settings import current_settings
 
-CLEAN_UP_AUDIT = "0 3 * * *"
 VERIFY_BACKUPS = cron("0 4 * * *")
 
 
@@ -24,7 +23,7 @@ def reconcile_markets() -> When:
 
 
 def sweep_reconciliations() -> When:
-    """How often global runs that lost a worker are looked for."""
+    """How often old reports are looked for."""
     return every(current_settings(ReconciliationSettings).reconciliation_sweep_interval)
 
 
