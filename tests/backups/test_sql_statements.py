@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.backups.dumps.sql_statements import PieceKind, UnfinishedSqlError, split_statements
+from tasks.backups.dumps.sql_statements import SqlPieceKind, UnfinishedSqlError, split_statements
 
 FUNCTION = b"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $_$\nCREATE DATABASE x;\nGRANT ALL ON t TO bob;\n$_$;"
 ATOMIC = b"CREATE PROCEDURE p() BEGIN ATOMIC INSERT INTO t VALUES (1); SELECT CASE WHEN true THEN 1 END; END;"
@@ -19,13 +19,13 @@ def isolated(dump: bytes) -> tuple[list[bytes], bool]:
     try:
         for piece in split_statements(dump.splitlines(keepends=True)):
             everything += piece.text
-            if piece.kind is PieceKind.COPY_DATA:
+            if piece.kind is SqlPieceKind.COPY_DATA:
                 rows += piece.text
             elif rows:
                 statements, rows = [*statements, rows], b""
-            if piece.kind in {PieceKind.STATEMENT, PieceKind.END}:
+            if piece.kind in {SqlPieceKind.STATEMENT, SqlPieceKind.END}:
                 begun += piece.text
-            if piece.kind in {PieceKind.END, PieceKind.COMMAND}:
+            if piece.kind in {SqlPieceKind.END, SqlPieceKind.COMMAND}:
                 statements, begun = [*statements, begun or piece.text], b""
     except UnfinishedSqlError:
         assert dump.startswith(everything)
