@@ -18,6 +18,7 @@ from taskyard.settings.loading import add_group, current_settings
 from taskyard.settings.queues import declare
 from taskyard.tasks.canvas_checks import check_followers
 from taskyard.tasks.current_app import PlatformApp, add_app
+from taskyard.tasks.nested_publish import acquired_producer
 from taskyard.tasks.platform_identity import own_platform
 from taskyard.tasks.platform_task import PlatformTask
 
@@ -100,6 +101,11 @@ class Taskyard(PlatformApp):
             options["ignore_result"] = False
         check_followers(self, options)
         return super().send_task(name, args, kwargs, **options)
+
+    def producer_or_acquire(self, producer: Any = None) -> Any:
+        """Return a context of the given producer, or of one that may publish now."""
+        acquire = super().producer_or_acquire(producer)
+        return acquire if producer is not None else acquired_producer(self, acquire)
 
     def _configuration(self) -> dict[str, Any]:
         settings = current_settings()

@@ -14,6 +14,7 @@ from tests.cli.celery_command import LIMIT, CommandResult
 from tests.servers import Server
 from tests.workers import MINIMAL, ROOT, Worker
 
+HANG = 30  # seconds
 APP = """
 import logging
 import os
@@ -76,6 +77,10 @@ class Project:
         return self._run(
             "-c", f"import {self.name} as it\nfor text in {texts or ('x',)}: it.note.delay(text=text)", **more
         )
+
+    def runs(self, code: str) -> CommandResult:
+        """Run code of its own to the end; what hangs is ended with the traces of its threads."""
+        return self._run("-c", f"import faulthandler; faulthandler.dump_traceback_later({HANG}, exit=True)\n{code}")
 
     def worker(self, *arguments: str, **more: str) -> Worker:
         """Start a worker."""
