@@ -78,9 +78,10 @@ class Project:
             "-c", f"import {self.name} as it\nfor text in {texts or ('x',)}: it.note.delay(text=text)", **more
         )
 
-    def runs(self, code: str) -> CommandResult:
+    def runs(self, code: str, **more: str) -> CommandResult:
         """Run code of its own to the end; what hangs is ended with the traces of its threads."""
-        return self._run("-c", f"import faulthandler; faulthandler.dump_traceback_later({HANG}, exit=True)\n{code}")
+        guarded = f"import faulthandler; faulthandler.dump_traceback_later({HANG}, exit=True)\n{code}"
+        return self._run("-c", guarded, **more)
 
     def worker(self, *arguments: str, **more: str) -> Worker:
         """Start a worker."""

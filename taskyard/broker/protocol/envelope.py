@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from kombu.utils.json import dumps, loads
 
-from taskyard.broker.protocol.field_checks import LARGEST_COUNT, MalformedMessageError, check_headers
+from taskyard.broker.protocol.field_checks import LARGEST_COUNT, LONGEST_MS, MalformedMessageError, check_headers
 from taskyard.broker.protocol.header import BURY_TASK, HEADER
 from taskyard.broker.protocol.json_codec import dump, load
 from taskyard.broker.protocol.outcomes import BrokerLease, detail
@@ -38,8 +38,14 @@ class TakenMessage(NamedTuple):
     dead: tuple[bytes, ...]  # for a dead letter: the message it reports
     waited_ms: int  # since it was put, due, or taken back
     was_requeued: bool  # a consumer rejected it to have it again
+    ends_ms: int  # expiry, since 1970; 0: none; negative: it has expired, by the server's clock
 
     delivery_tag: str  # unique for each hand-out, so that a late answer to an earlier one is recognized
+
+    @property
+    def is_expired(self) -> bool | None:
+        """Whether it must not start any more; None: it has no expiry."""
+        return self.ends_ms < 0 if self.ends_ms else None
 
     def to_lease(self) -> BrokerLease | None:
         """Return the lease; None when the message needs no acknowledgement."""
@@ -65,8 +71,8 @@ def put_fields(
         payload=encode(message),
         priority=priority_of(properties.get("priority")),
         group=_text(options.get("group_key")),
-        due_ms=0 if options.get("delay_ms") else due_ms(headers.get("eta")),
-        delay_ms=_count(options.get("delay_ms")),
+        due_ms=0 if _duration(options.get("delay_ms")) else due_ms(headers.get("eta")),
+        delay_ms=_duration(options.get("delay_ms")),
         lifo=int(options.get("lifo") is True),
         dedup_key=_text(dedup.get("key")),
         dedup_mode=_text(dedup.get("mode")) or "until_done",
@@ -76,6 +82,8 @@ def put_fields(
         expiry_ms=expiry_ms,
         attempt=max(1, _count(options.get("attempt"))),
         retries=_count(headers.get("retries")),
+        ends_ms=_moment_ms(headers.get("expires")),
+        lasts_ms=_duration(options.get("expires_in_ms")),
     )
 
 
@@ -94,6 +102,18 @@ def _text(value: Any) -> str:
 
 def _count(value: Any) -> int:
     return value if isinstance(value, int) and 0 < value <= LARGEST_COUNT else 0
+
+
+def _duration(value: Any) -> int:
+    return value if type(value) is int and 0 < value <= LONGEST_MS else 0
+
+
+def _moment_ms(value: Any) -> int:
+    """A moment in ms since 1970, 0 for none and for what is none: that is for the worker to say."""
+    try:
+        return max(0, due_ms(value))
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return 0
 
 
 def priority_of(value: Any) -> int:
@@ -142,7 +162,7 @@ def queued_detail(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> 
 
 def read_taken(answer: list[Any]) -> TakenMessage:
     """One message of the answer of take.lua."""
-    queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead, waited, requeued = answer
+    queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead, waited, requeued, ends = answer
     name = tag.decode()
     return TakenMessage(
         queue.decode(),
@@ -157,6 +177,7 @@ def read_taken(answer: list[Any]) -> TakenMessage:
         tuple(dead),
         waited,
         requeued == b"1",
+        int(ends or 0),
         f"{name}:{lease}",
     )
 
@@ -179,6 +200,8 @@ def envelope_of(taken: TakenMessage) -> dict[str, Any]:
         properties[PROBLEM] = _problem_of(headers, properties)
         headers[HEADER] = _facts_of_execution(headers.get(HEADER), taken)
         headers["retries"], headers["eta"] = taken.retries, None
+        if taken.ends_ms:  # the server's moment, which a retry by Celery carries on
+            headers["expires"] = datetime.fromtimestamp(abs(taken.ends_ms) / 1000, UTC).isoformat()
     properties["priority"] = priority_of(properties.get("priority"))
     return message
 
@@ -204,6 +227,8 @@ def _facts_of_execution(stored: Any, taken: TakenMessage) -> dict[str, Any]:
     """Our header with the broker's own facts, which take the place of what a message says of itself."""
     facts: dict[str, Any] = stored if isinstance(stored, dict) else {}
     facts.pop("delay_ms", None)  # it is over
+    facts.pop("expires_in_ms", None)  # a moment now
+    facts["expired"] = taken.is_expired
     facts["attempt"], facts["stalls"], facts["waited_ms"] = taken.attempt, taken.stalls, taken.waited_ms
     facts["cancelled"] = taken.cancelled_by or None
     return facts
