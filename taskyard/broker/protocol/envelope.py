@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from kombu.utils.json import dumps, loads
 
-from taskyard.broker.protocol.field_checks import LARGEST_COUNT, LONGEST_MS, MalformedMessageError, check_headers
+from taskyard.broker.protocol.field_checks import LARGEST_COUNT, MalformedMessageError, check_headers
 from taskyard.broker.protocol.header import BURY_TASK, HEADER
 from taskyard.broker.protocol.json_codec import dump, load
+from taskyard.broker.protocol.moments import due_ms, duration_ms, moment_ms
 from taskyard.broker.protocol.outcomes import BrokerLease, detail
 from taskyard.broker.scripts.shared_names import PutFields
 
@@ -71,8 +72,8 @@ def put_fields(
         payload=encode(message),
         priority=priority_of(properties.get("priority")),
         group=_text(options.get("group_key")),
-        due_ms=0 if _duration(options.get("delay_ms")) else due_ms(headers.get("eta")),
-        delay_ms=_duration(options.get("delay_ms")),
+        due_ms=0 if duration_ms(options.get("delay_ms")) else due_ms(headers.get("eta")),
+        delay_ms=duration_ms(options.get("delay_ms")),
         lifo=int(options.get("lifo") is True),
         dedup_key=_text(dedup.get("key")),
         dedup_mode=_text(dedup.get("mode")) or "until_done",
@@ -82,8 +83,8 @@ def put_fields(
         expiry_ms=expiry_ms,
         attempt=max(1, _count(options.get("attempt"))),
         retries=_count(headers.get("retries")),
-        ends_ms=_moment_ms(headers.get("expires")),
-        lasts_ms=_duration(options.get("expires_in_ms")),
+        ends_ms=moment_ms(headers.get("expires")),
+        lasts_ms=duration_ms(options.get("expires_in_ms")),
     )
 
 
@@ -104,18 +105,6 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and 0 < value <= LARGEST_COUNT else 0
 
 
-def _duration(value: Any) -> int:
-    return value if type(value) is int and 0 < value <= LONGEST_MS else 0
-
-
-def _moment_ms(value: Any) -> int:
-    """A moment in ms since 1970, 0 for none and for what is none: that is for the worker to say."""
-    try:
-        return max(0, due_ms(value))
-    except (AttributeError, TypeError, ValueError, OverflowError):
-        return 0
-
-
 def priority_of(value: Any) -> int:
     """A priority between 0 and 9; anything that is no number counts as none."""
     try:
@@ -128,19 +117,6 @@ def give_normal_priority(properties: dict[str, Any], **_: Any) -> None:
     """Give a task that names no priority the normal one: kombu would make it 0, the last (`before_task_publish`)."""
     if properties.get("priority") is None:
         properties["priority"] = NORMAL_PRIORITY
-
-
-def due_ms(eta: Any) -> int:
-    """
-    The time of an ISO 8601 `eta` header in ms since 1970, 0 for none; without a zone it is UTC.
-
-    Raises:
-        ValueError: It is not such a text.
-    """
-    if not eta:
-        return 0
-    due = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
-    return int((due if due.tzinfo else due.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def queued_detail(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> str:

@@ -194,11 +194,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
     def maybe_expire(self) -> bool:
         """Whether it had expired when it was handed out, by the server's clock; this host's may be off."""
         expired = self._facts.get("expired")
-        if expired is None:
-            return bool(super().maybe_expire())
-        if expired:
-            state.revoked.add(self.id)
-        return bool(expired)
+        return bool(super().maybe_expire() if expired is None else expired)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's
         cancelled = self._facts.get("cancelled") or cancellation_detail(reason, expired=expired)
