@@ -12,12 +12,12 @@ from tests.databases import Database, Kind, Postgres
 
 
 @contextmanager
-def durable_database(kind: Kind, folder: Path) -> Iterator[Database]:
+def durable_database(kind: Kind, folder: Path, *, preload: str = "") -> Iterator[Database]:
     """A PostgreSQL that waits for the disk at each commit, or a SQLite file in `folder`; gone with the block."""
     with ExitStack() as stack:
         url = f"sqlite:///{folder / 'bench.db'}"
         if kind == "postgresql":
-            server = Postgres(durable=True).start()
+            server = Postgres(durable=True, preload=preload).start()
             stack.callback(server.remove)
             url = server.url.render_as_string(hide_password=False)
         engine = open_engine(url)

@@ -47,9 +47,17 @@ PR_SET_PDEATHSIG = 1
 class Postgres:
     """A PostgreSQL server on a free loopback port, in a folder that is removed with it; gone with its parent."""
 
-    def __init__(self, *, durable: bool = False, binaries: Path = BINARIES) -> None:
-        """Prepare, but do not start; `durable` waits for the disk at each commit, as production does."""
+    def __init__(self, *, durable: bool = False, binaries: Path = BINARIES, preload: str = "") -> None:
+        """
+        Prepare, but do not start.
+
+        Args:
+            durable: Wait for the disk at each commit, as production does.
+            binaries: The server's programs.
+            preload: A library that the server loads at its start.
+        """
         self.binaries = binaries
+        self._preload = ["-c", f"shared_preload_libraries={preload}"] if preload else []
         self._folder = Path(tempfile.mkdtemp(prefix="taskyard-pg-"))
         self._durable = durable
         self._user = _server_user()
@@ -77,7 +85,17 @@ class Postgres:
         options = [] if self._durable else ["-c", "fsync=off", "-c", "full_page_writes=off"]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self.binaries / "postgres", "-D", data, "-p", str(self.port), "-k", self._folder, *options],
+                [
+                    self.binaries / "postgres",
+                    "-D",
+                    data,
+                    "-p",
+                    str(self.port),
+                    "-k",
+                    self._folder,
+                    *options,
+                    *self._preload,
+                ],
                 stdout=log,
                 stderr=log,
                 user=self._user,

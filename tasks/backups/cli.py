@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import click
+from sqlmodel import col
 
 from config.settings import BackupSettings
 from tasks.backups.dependencies import VerifyDependencies
@@ -22,9 +23,11 @@ from tasks.backups.profile.loading import find_profile, open_profiles
 from tasks.backups.profile.schema import BackupProfile
 from tasks.backups.queries import BackupFilter, find_backup, list_backups, newest_of_each
 from tasks.backups.tasks import enqueue, open_dependencies
-from taskyard.cli.kit.common_options import json_option, page_options, since_option, until_option
+from taskyard.cli.kit.common_options import change_options, json_option, page_options, since_option, until_option
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
+from taskyard.cli.kit.id_prefixes import IdParam
 from taskyard.cli.kit.output import milliseconds, print_facts, print_json
+from taskyard.cli.kit.recorded_changes import recorded_transaction
 from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.logging import configure_logging
@@ -45,8 +48,11 @@ def group() -> None:
 )
 @click.option("--keep", is_flag=True, help="Keep the scratch database of a failed run, and show the restore's output.")
 @click.option("--enqueue", "is_queued", is_flag=True, help="Enqueue it for a worker instead of running it here.")
+@change_options
 @json_option
-def verify(*, targets: tuple[str, ...], new_baseline: bool, keep: bool, is_queued: bool, as_json: bool) -> None:
+def verify(  # noqa: PLR0913 - an option each
+    *, targets: tuple[str, ...], new_baseline: bool, keep: bool, is_queued: bool, reason: str, as_json: bool
+) -> None:
     """
     Verify the newest backup of each TARGET, or of all profiles.
 
@@ -66,6 +72,8 @@ def verify(*, targets: tuple[str, ...], new_baseline: bool, keep: bool, is_queue
     if keep:
         dependencies = replace(dependencies, keeps_failed=True, show=lambda text: click.echo(text, err=True, nl=False))
     payloads = [VerifyBackup(target=name, is_new_baseline=new_baseline) for name in dict.fromkeys(names)]
+    with recorded_transaction("backups verify", reason=reason, facts={"targets": list(dict.fromkeys(names))}):
+        pass  # its runs are rows of their own
     if is_queued:
         runs = [{"target": payload.target, "task_id": enqueue(payload)} for payload in payloads]
         _print(runs, as_json=as_json)
@@ -102,7 +110,7 @@ def history(*, limit: int, after: str | None, as_json: bool, **filters: Any) -> 
 
 
 @group.command("show", cls=OperatorCommand)
-@click.argument("run_id", type=click.UUID)
+@click.argument("run_id", type=IdParam("backup run", col(BackupRun.id)))
 @json_option
 def show(*, run_id: UUID, as_json: bool) -> None:
     """Show one run with all its checks."""

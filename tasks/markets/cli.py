@@ -10,7 +10,7 @@ from config.settings import MarketSettings
 from tasks.markets import queries
 from tasks.markets.models import MARKET_STATES
 from tasks.markets.payloads import PriceQuote, ResolveMarket
-from tasks.markets.review_commands import COMMANDS
+from tasks.markets.review_commands import COMMANDS, MARKET_ID
 from tasks.markets.tasks import open_store, resolve
 from taskyard import InvalidPayloadError
 from taskyard.cli.kit.common_options import TimeParam, check_confirmed, destructive_options, json_option, page_options
@@ -22,7 +22,7 @@ from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.settings import current_settings
 
-market_argument = click.argument("market_id", metavar="MARKET")
+market_argument = click.argument("market_id", metavar="MARKET", type=MARKET_ID)
 
 
 @click.group("markets")
@@ -85,7 +85,7 @@ def resolve_command(  # noqa: PLR0913 - an option each
 
 
 @group.command("status", cls=OperatorCommand)
-@click.argument("market_id", metavar="[MARKET]", required=False)
+@click.argument("market_id", metavar="[MARKET]", type=MARKET_ID, required=False)
 @click.option("--state", type=click.Choice(MARKET_STATES), help="Only markets in this state.")
 @page_options
 @json_option

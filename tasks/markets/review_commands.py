@@ -5,25 +5,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import click
 from sqlmodel import Session, col
 
 from tasks.markets import decisions, queries
-from tasks.markets.models import Conflict, OracleRefusal, Resolution
+from tasks.markets.models import Conflict, Market, OracleRefusal, Resolution
 from tasks.markets.payloads import ResolveMarket
 from tasks.markets.tasks import open_store
 from taskyard import InvalidPayloadError
 from taskyard.cli.kit.common_options import TimeParam, check_confirmed, destructive_options, json_option, page_options
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
-from taskyard.cli.kit.id_prefixes import IdParam, full_id
+from taskyard.cli.kit.id_prefixes import IdParam, TextIdParam
 from taskyard.cli.kit.output import print_json, print_result
 from taskyard.cli.kit.recorded_changes import recorded_transaction
 from taskyard.cli.kit.tables import print_table
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 
-market_option = click.option("--market", "market_id", metavar="MARKET", help="Of this market.")
+MARKET_ID = TextIdParam(col(Market.id))
+REFUSAL_ID = IdParam("oracle refusal", col(OracleRefusal.id))
+REVIEW_ID = IdParam("conflict or oracle refusal", col(Conflict.id), col(OracleRefusal.id))
+
+market_option = click.option("--market", "market_id", type=MARKET_ID, metavar="MARKET", help="Of this market.")
 everything_option = click.option("--all", "everything", is_flag=True, help="Also what somebody has decided.")
 
 
@@ -71,15 +76,13 @@ def disputes(*, limit: int, after: str | None, as_json: bool) -> None:
 
 
 @click.command("acknowledge", cls=OperatorCommand)
-@click.argument("ids", type=IdParam(), nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", type=REVIEW_ID, nargs=-1, required=True, metavar="ID...")
 @destructive_options(needs_reason=True)
 @json_option
-def acknowledge(*, ids: tuple[str, ...], yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
+def acknowledge(*, ids: tuple[UUID, ...], yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
     """Acknowledge conflicts and oracle refusals: all of these, or none."""
     check_confirmed(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
-    with open_session() as session:
-        columns = (col(Conflict.id), "conflict or oracle refusal", col(OracleRefusal.id))
-        found = list(dict.fromkeys(full_id(session, columns[0], each, *columns[1:]) for each in ids))
+    found = list(dict.fromkeys(ids))
     with _refusals_as_errors(), _transaction("acknowledge", ", ".join(map(str, found[:6])), reason, dry_run) as session:
         rows = decisions.acknowledge(session, found, _decider(reason))
         acknowledged = [{"id": row.id, "market_id": row.market_id} for row in rows]
@@ -88,20 +91,18 @@ def acknowledge(*, ids: tuple[str, ...], yes: bool, dry_run: bool, reason: str, 
 
 
 @click.command("override", cls=OperatorCommand)
-@click.argument("refusal_id", type=IdParam(), metavar="REFUSAL")
+@click.argument("refusal_id", type=REFUSAL_ID, metavar="REFUSAL")
 @destructive_options(needs_reason=True)
 @json_option
-def override(*, refusal_id: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
+def override(*, refusal_id: UUID, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
     """Settle a market now, as an event said that the oracle guard has refused."""
     check_confirmed(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
-    with open_session() as session:
-        found = full_id(session, col(OracleRefusal.id), refusal_id, "oracle refusal")
-    with _refusals_as_errors(), _transaction("override", str(found), reason, dry_run) as session:
-        _print_resolution(decisions.override(session, found, _decider(reason), open_store()), dry_run, as_json)
+    with _refusals_as_errors(), _transaction("override", str(refusal_id), reason, dry_run) as session:
+        _print_resolution(decisions.override(session, refusal_id, _decider(reason), open_store()), dry_run, as_json)
 
 
 @click.command("settle", cls=OperatorCommand)
-@click.argument("market_id", metavar="MARKET")
+@click.argument("market_id", metavar="MARKET", type=MARKET_ID)
 @click.option("--outcome", required=True, metavar="OUTCOME", help="The winner as you decide; VOID refunds all.")
 @click.option("--ledger", type=click.IntRange(0), required=True, metavar="N", help="Block or ledger to record.")
 @click.option("--at", "event_at", type=TimeParam(), metavar="WHEN", help="Time of the decision; default: now.")
@@ -136,7 +137,7 @@ def settle(  # noqa: PLR0913 - an option each
 
 
 @click.command("reopen", cls=OperatorCommand)
-@click.argument("market_id", metavar="MARKET")
+@click.argument("market_id", metavar="MARKET", type=MARKET_ID)
 @destructive_options(needs_reason=True)
 @json_option
 def reopen(*, market_id: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:

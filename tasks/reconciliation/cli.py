@@ -6,20 +6,24 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import click
+from sqlmodel import col
 
 from tasks.reconciliation import queries
 from tasks.reconciliation.comparison import ALERTING
+from tasks.reconciliation.models import Report
 from tasks.reconciliation.payloads import Reconcile
 from tasks.reconciliation.tasks import open_store, reconcile, report_id_of
 from taskyard import InvalidPayloadError
-from taskyard.cli.kit.common_options import WaitSecondsParam, json_option, page_options
+from taskyard.cli.kit.common_options import WaitSecondsParam, change_options, json_option, page_options
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand, PartlyDoneError
+from taskyard.cli.kit.id_prefixes import IdParam
 from taskyard.cli.kit.output import print_facts, print_json
 from taskyard.cli.kit.recorded_changes import logged_change
 from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 
 POLL_INTERVAL = 0.2  # seconds between two looks at SQL, which tells nobody when it changes
+REPORT_ID = IdParam("report", col(Report.id))
 LINES = 50  # of a report, without --all
 
 
@@ -38,8 +42,9 @@ def group() -> None:
     show_default=True,
     help="Seconds to wait for the report; its outcome is then the exit code.",
 )
+@change_options
 @json_option
-def run(*, market_id: str | None, wait_seconds: float, as_json: bool) -> None:
+def run(*, market_id: str | None, wait_seconds: float, reason: str, as_json: bool) -> None:
     """
     Compare all markets, or one, with the chain.
 
@@ -52,7 +57,7 @@ def run(*, market_id: str | None, wait_seconds: float, as_json: bool) -> None:
         raise click.UsageError(str(error)) from error
     if payload.market_id is not None and not open_store().has_market(payload.market_id):
         raise NotFoundError(f"no market {payload.market_id!r}")
-    with logged_change("recon run", market_id or "", facts={"correlation_id": correlation_id}):
+    with logged_change("recon run", market_id or "", reason=reason, facts={"correlation_id": correlation_id}):
         sent = reconcile.enqueue(payload)
     report_id = report_id_of(sent.id)
     if not wait_seconds:
@@ -65,7 +70,7 @@ def run(*, market_id: str | None, wait_seconds: float, as_json: bool) -> None:
 
 
 @group.command("report", cls=OperatorCommand)
-@click.argument("report_id", metavar="[REPORT]", type=click.UUID, required=False)
+@click.argument("report_id", metavar="[REPORT]", type=REPORT_ID, required=False)
 @click.option("--all", "everything", is_flag=True, help="All markets, not only those that need a look.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=LINES, show_default=True, help="Markets at most.")
 @json_option
@@ -78,7 +83,7 @@ def report_command(*, report_id: UUID | None, everything: bool, limit: int, as_j
 
 
 @group.command("drifts", cls=OperatorCommand)
-@click.argument("report_id", metavar="[REPORT]", type=click.UUID, required=False)
+@click.argument("report_id", metavar="[REPORT]", type=REPORT_ID, required=False)
 @click.option("--market", "market_id", metavar="MARKET", help="Of this market.")
 @page_options
 @json_option

@@ -6,10 +6,10 @@ from taskyard.beat.engine.leadership import current_leader
 from taskyard.broker.admin.queue_control import QueueControl
 from taskyard.broker.server.client import shared_client
 from taskyard.broker.server.ownership import adopt, owner_of
-from taskyard.cli.kit.common_options import check_confirmed, destructive_options, json_option
+from taskyard.cli.kit.common_options import change_options, check_confirmed, destructive_options, json_option
 from taskyard.cli.kit.exit_codes import FailedError, OperatorCommand
 from taskyard.cli.kit.output import print_json
-from taskyard.cli.kit.recorded_changes import logged_change
+from taskyard.cli.kit.recorded_changes import logged_change, recorded_transaction
 from taskyard.database.engine import current_engine
 from taskyard.migrations import schema
 from taskyard.settings.loading import current_settings
@@ -23,10 +23,15 @@ def group() -> None:
 
 
 @group.command("upgrade", cls=OperatorCommand)
+@change_options
 @json_option
-def upgrade(*, as_json: bool) -> None:
+def upgrade(*, reason: str, as_json: bool) -> None:
     """Migrate all tables to their latest revisions, in one transaction."""
     before = schema.upgrade(current_engine())
+    changed = {seen.owner: seen.head for seen in before if not seen.is_current}
+    if changed:  # now the operator log has its table
+        with recorded_transaction("db upgrade", reason=reason, facts=changed):
+            pass
     if as_json:
         print_json([{"owner": seen.owner, "from": seen.current, "to": seen.head} for seen in before])
         return

@@ -10,9 +10,10 @@ import click
 
 from taskyard.broker.admin.queue_control import MessageBusyError, MessageNotFoundError, QueueControl
 from taskyard.broker.admin.queue_info import PeekedMessage, QueueCounts, QueueLimits
-from taskyard.cli.kit.common_options import check_confirmed, destructive_options, json_option, reason_option
+from taskyard.cli.kit.common_options import change_options, check_confirmed, destructive_options, json_option
 from taskyard.cli.kit.durations import DurationParam
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
+from taskyard.cli.kit.id_prefixes import RUN_ID
 from taskyard.cli.kit.output import milliseconds, print_json, print_result
 from taskyard.cli.kit.rates import RateParam, rate_text
 from taskyard.cli.kit.recorded_changes import logged_change, queue_control
@@ -26,7 +27,7 @@ LIMIT = re.compile(r"[0-9]{1,7}")
 MAX_LIMIT = 1_000_000
 NO_LIMIT = 0  # the value of `--concurrency none`
 
-run_argument = click.argument("run_id")
+run_argument = click.argument("run_id", type=RUN_ID)
 
 
 class QueueParam(click.ParamType[str]):
@@ -85,7 +86,7 @@ def ls(*, as_json: bool) -> None:
     metavar="TIME",
     help="Resume automatically after this time: 30m, 2h.",
 )
-@reason_option
+@change_options
 @json_option
 def pause(*, queue: str, span: timedelta | None, reason: str, as_json: bool) -> None:
     """Pause a queue; running tasks continue."""
@@ -103,7 +104,7 @@ def pause(*, queue: str, span: timedelta | None, reason: str, as_json: bool) -> 
 
 @group.command("resume", cls=OperatorCommand)
 @queue_argument
-@reason_option
+@change_options
 @json_option
 def resume(*, queue: str, reason: str, as_json: bool) -> None:
     """Resume a paused queue."""
@@ -122,7 +123,7 @@ def resume(*, queue: str, reason: str, as_json: bool) -> None:
     "--concurrency", type=LimitParam(), metavar="N", help="Tasks running at once, all workers together, or none."
 )
 @click.option("--key-concurrency", type=LimitParam(), metavar="N", help="The same, per group key.")
-@reason_option
+@change_options
 @json_option
 def limit(*, queue: str, reason: str, as_json: bool, **wanted: Any) -> None:
     """Set or remove limits of a queue; limits not given stay as they are."""
@@ -173,7 +174,7 @@ def drain(*, queue: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -
 
 @group.command("promote", cls=OperatorCommand)
 @run_argument
-@reason_option
+@change_options
 @json_option
 def promote(*, run_id: str, reason: str, as_json: bool) -> None:
     """Make a delayed run due now."""
@@ -184,7 +185,7 @@ def promote(*, run_id: str, reason: str, as_json: bool) -> None:
 @group.command("move", cls=OperatorCommand)
 @run_argument
 @queue_argument
-@reason_option
+@change_options
 @json_option
 def move(*, run_id: str, queue: str, reason: str, as_json: bool) -> None:
     """Move a waiting or delayed run to another queue."""

@@ -4,11 +4,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Column, Index, UniqueConstraint
+from sqlalchemy import Column, Index, UniqueConstraint, text
 from sqlmodel import Field
 
 from taskyard.database.columns import JsonColumn, UtcDateTime, utc_now
 from taskyard.database.tables import TaskyardTable
+from taskyard.flows.states import MAX_EVENT
 
 MAX_NAME = 255  # characters of a flow's or step's name, and of a key
 MAX_REASON = 2000  # characters of a reason or an error
@@ -17,6 +18,12 @@ MAX_REASON = 2000  # characters of a reason or an error
 def moment(*, nullable: bool = True) -> Any:
     """Declare a column that holds a moment in UTC."""
     return Field(default=None, sa_column=Column(UtcDateTime, nullable=nullable))
+
+
+def index_of_some(name: str, column: str) -> Index:
+    """Declare an index of the rows that have a value in this column: most have none, and cost nothing then."""
+    given = text(f"{column} IS NOT NULL")
+    return Index(name, column, sqlite_where=given, postgresql_where=given)
 
 
 class FlowRow(TaskyardTable, table=True):
@@ -57,7 +64,8 @@ class StepRow(TaskyardTable, table=True):
     __tablename__ = "taskyard_flow_steps"
     __table_args__ = (
         UniqueConstraint("flow_id", "name", name="uq_taskyard_flow_steps_name"),
-        Index("ix_taskyard_flow_steps_check", "check_at"),
+        index_of_some("ix_taskyard_flow_steps_check", "check_at"),
+        index_of_some("ix_taskyard_flow_steps_event", "event"),
         Index("ix_taskyard_flow_steps_run", "run_id"),
         Index("ix_taskyard_flow_steps_group", "flow_id", "group_seq", "seq"),
     )
@@ -84,6 +92,7 @@ class StepRow(TaskyardTable, table=True):
     polls: int = 0  # times that it was still pending
     result: Any = Field(default=None, sa_column=Column(JsonColumn))
     error: str | None = None  # bounded text
+    event: str | None = Field(default=None, max_length=MAX_EVENT)  # that it waits for, with its key: "event:key"
     deadline_seconds: float | None = None  # from its release
     deadline_at: datetime | None = moment()
     check_at: datetime | None = moment()  # the sweeper looks at it then; None: never

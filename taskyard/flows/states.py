@@ -1,4 +1,4 @@
-"""The states of flows and steps, and which of them are final."""
+"""What flows and steps can be: their states, roles, kinds and policies, and what names an event."""
 
 from typing import Literal, get_args
 
@@ -17,3 +17,4 @@ LIVE_FLOWS = ("running", "compensating")
 ENDED_FLOWS = ("succeeded", "failed", "compensated", "cancelled")
 OPEN_STEPS = ("blocked", "queued", "running", "waiting")
 RUNNABLE = ("queued", "waiting", "running")  # a message of the step may run it
+MAX_EVENT = 512  # characters of an event's name with its key

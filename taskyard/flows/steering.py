@@ -117,18 +117,17 @@ def signal_flow(event: str, key: str = "", value: Any = None) -> int:
         ValueError: The value is no JSON, or too large.
     """
     _check_value(value)
-    wanted = f"{event}:{key}"
     with open_session() as session:
         query = (
-            select(col(StepRow.flow_id), col(StepRow.seq), StepRow.options)
+            select(col(StepRow.flow_id), col(StepRow.seq))
             .join(FlowRow, col(FlowRow.id) == col(StepRow.flow_id))
             .where(
-                col(StepRow.kind) == "event",
+                col(StepRow.event) == f"{event}:{key}",
                 col(StepRow.state).in_(("blocked", "waiting")),
                 col(FlowRow.state) == "running",
             )
         )
-        found = [(row.flow_id, row.seq) for row in session.execute(query) if row.options.get("event") == wanted]
+        found = session.execute(query).all()
     told = 0
     for flow_id, seq in found:
         told += _tell(flow_id, seq, value)

@@ -8,7 +8,7 @@ from taskyard.broker.admin.message_lookup import find_live_runs
 from taskyard.broker.server.client import shared_client
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
-from taskyard.flows.payloads import SweepFlows
+from taskyard.flows.payloads import CHECK_DEADLINE, CheckDeadline, SweepFlows
 from taskyard.flows.retention import prune_flows
 from taskyard.flows.running.step_execution import run_step
 from taskyard.flows.running.sweeping import Sweeper
@@ -18,6 +18,7 @@ from taskyard.settings.loading import current_settings
 from taskyard.settings.queues import MAINTENANCE
 from taskyard.tasks.dead_letters.task import BuryRun, when_buried
 from taskyard.tasks.declaration import task
+from taskyard.tasks.errors import Snooze
 from taskyard.tasks.policy import Policy
 from taskyard.tasks.settle import supervise
 
@@ -41,6 +42,14 @@ def sweep(_payload: SweepFlows) -> dict[str, int]:
     days = current_settings().audit_log_retention_days
     pruned = prune_flows(open_session, utc_now() - timedelta(days=days)) if days else 0
     return {**swept, "pruned": pruned}
+
+
+@task(CHECK_DEADLINE, CheckDeadline, queue=MAINTENANCE, policy=SWEEP)
+def check_deadline(payload: CheckDeadline) -> None:
+    """End a flow or a step that is too late."""
+    left = Sweeper(open_session, _held_runs).check_deadline(payload.flow_id, payload.seq)
+    if left > timedelta(0):  # clocks differ
+        raise Snooze(left, "not due yet")
 
 
 def _held_runs(run_ids: Collection[str]) -> Collection[str]:

@@ -1,6 +1,7 @@
 """Enqueue by name, or many at once; a single typed task has `.delay()` and `.enqueue()` of its own."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import SequenceMatcher
 from textwrap import shorten
 from typing import Any, Unpack
@@ -80,12 +81,32 @@ def enqueue_many[**P, M: Payload](
         chosen: dict[str, Any] = {**options, **(each(payload) if each else {})}
         check_queue(chosen.get("queue"), app.amqp.queues)
         messages.append((wire, message_options(payload.mask(wire), chosen)))
-    with collect_duplicates() as duplicates, app.producer_or_acquire() as producer, producer.batch(PER_CALL) as batch:
-        sent, copies, model = list[str](), None, None
-        for wire, settings in messages:
-            if copies is not None and fixed_options(settings) == model:
-                sent.append(copies.put(wire, settings))
-                continue
-            sent.append(str(declared.publish(wire, {**settings, "producer": producer}).id))
-            copies, model = copies_of(batch.state.session, app), fixed_options(settings)
+    with collect_duplicates() as duplicates, publishing_many() as publish:
+        sent = [publish(declared, wire, settings) for wire, settings in messages]
     return [duplicates.get(run_id, run_id) for run_id in sent]
+
+
+@contextmanager
+def publishing_many() -> Iterator[Callable[[PlatformTask, Mapping[str, Any], dict[str, Any]], str]]:
+    """
+    Give a function that publishes a task's checked JSON values with options of Celery's, and returns the run id.
+
+    Of messages in a row that differ only in what copies may, the first takes Celery's whole way. All are sent when the
+    block ends.
+
+    Raises:
+        OperationalError, BatchPublishError: As :func:`enqueue_many`.
+    """
+    app, copies, model = current_app(), None, None
+    with app.producer_or_acquire() as producer, producer.batch(PER_CALL) as batch:
+
+        def publish(declared: PlatformTask, wire: Mapping[str, Any], settings: dict[str, Any]) -> str:
+            nonlocal copies, model
+            kind = (declared.name, fixed_options(settings))
+            if copies is not None and kind == model:
+                return copies.put(wire, settings)
+            run_id = str(declared.publish(wire, {**settings, "producer": producer}).id)
+            copies, model = copies_of(batch.state.session, app), kind
+            return run_id
+
+        yield publish

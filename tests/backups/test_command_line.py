@@ -120,7 +120,7 @@ def test_profiles_are_listed_with_their_newest_run(command: Command) -> None:
         (["verify"], {"BACKUP_SMOKE_TIMEOUT_MS": "-5"}, 2, "BACKUP_SMOKE_TIMEOUT_MS"),
         (["verify"], {"BACKUP_PROFILE": "1"}, 2, "BACKUP_PROFILE: "),
         (["history", "nosuch"], {}, 3, "no backup target 'nosuch'"),
-        (["show", "nonsense"], {}, 2, "not a valid UUID"),
+        (["show", "nonsense"], {}, 2, "is not an id"),
         (["show", "00000000-0000-0000-0000-000000000000"], {}, 3, "no backup run"),
         (["history", "--state", "odd"], {}, 2, "odd"),
         (["history", "--after", "odd"], {}, 2, "odd"),

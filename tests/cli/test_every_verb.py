@@ -10,12 +10,32 @@ import pytest
 from sqlmodel import select
 
 from taskyard.cli.commands import LazyCommand
+from taskyard.cli.kit.id_prefixes import IdParam, TextIdParam
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import Operation
 from tests.cli.conftest import Command
 from tests.commands import OUR_COMMANDS, command_of
 
 ENDLESS = {("audit", "write"), ("jobs", "tail"), ("up",)}
+READ_ONLY = {
+    *("ls", "show", "logs", "explain", "lost", "peek", "preview", "stats", "export", "current", "history"),
+    *("profiles", "report", "drifts", "status", "conflicts", "refusals", "disputes", "tail", "metrics", "doctor"),
+}
+WITHOUT_REASON = {
+    ("up",): "starts processes, and ends with them",
+    ("audit", "write"): "a process that runs until it is stopped",
+    ("webhooks", "new-key"): "prints a key and stores nothing",
+}
+WHOLE_IDS = (
+    ("ls", "user_id"),  # of jobs: whose runs, a name of the app's
+    ("tail", "user_id"),
+    ("lost", "user_id"),
+    ("close-lost", "user_id"),
+    ("export", "user_id"),
+    ("new-key", "key_id"),  # the name of what is made
+    ("run", "market_id"),  # of recon: another domain's, looked up as it is
+    ("drifts", "market_id"),
+)
 NEVER_MISSING = {  # their argument is free text, a file's name, or a new name
     *(("webhooks", "endpoints", "add"), ("schedules", "add"), ("schedules", "preview"), ("backups", "verify")),
     *(("dlq", "redrive"), ("dlq", "discard"), ("dlq", "operations"), ("webhooks", "redeliver"), ("recon", "report")),
@@ -70,7 +90,7 @@ def filled(words: tuple[str, ...]) -> list[str]:
 
 
 def value_for(param: click.Parameter) -> str:
-    if param.type is click.UUID:
+    if isinstance(param.type, IdParam):
         return str(uuid4())
     if isinstance(param.type, click.Choice):
         return str(param.type.choices[0])
@@ -125,8 +145,24 @@ def test_a_page_without_rows_is_code_2(run: Any, words: tuple[str, ...]) -> None
 def test_every_verb_that_ends_speaks_json() -> None:
     assert set(LEAVES) - set(having("--json")) - ENDLESS == {
         *(("audit", "export"), ("dlq", "export")),  # JSON lines as it is; their tests read them
-        *(("backups", "metrics"), ("webhooks", "new-key")),  # Prometheus text, and one key
+        ("backups", "metrics"),  # Prometheus text
     }
+
+
+@pytest.mark.usefixtures("database")  # as all tests of this file
+def test_every_verb_that_changes_something_takes_a_reason_and_yes() -> None:
+    """A verb that is not known to read only must: a script passes both without looking which verb it is."""
+    changing = {words for words in LEAVES if words[-1] not in READ_ONLY}
+    assert changing - set(having("--reason")) == WITHOUT_REASON.keys()
+    assert changing - set(having("--yes")) == WITHOUT_REASON.keys()
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("words", LEAVES, ids=ids_of)
+def test_every_id_may_be_shortened(words: tuple[str, ...]) -> None:
+    named = [param for param in LEAVES[words].params if str(param.name).endswith(("_id", "ids"))]
+    whole = {(words[-1], param.name) for param in named if not isinstance(param.type, IdParam | TextIdParam)}
+    assert whole <= set(WHOLE_IDS)
 
 
 @pytest.mark.parametrize("words", [words for words in having("--json") if words not in ENDLESS], ids=ids_of)

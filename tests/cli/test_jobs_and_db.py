@@ -223,5 +223,5 @@ def test_a_run_is_found_by_a_prefix_that_only_it_has(command: Command, valkey: S
     assert json.loads(command("jobs", "show", "abc", "--json").stdout)["id"] == "abc-1"
     assert command("jobs", "logs", "abc").exit_code == 0
     several = command("jobs", "show", "run-")
-    assert (several.exit_code, "several runs begin with 'run-'" in several.stderr) == (2, True)
+    assert (several.exit_code, "several ids begin with 'run-'" in several.stderr) == (2, True)
     assert command("jobs", "show", "%").exit_code == 3, "a prefix is no pattern"

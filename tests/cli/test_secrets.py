@@ -35,7 +35,8 @@ SECRETS = (FIELD, HEADER, "secret-of-the-database", "secret-of-the-broker", *SET
 CHANGING = {  # the fixture runs them too; their own tests look at what they print
     *("audit prune", "backups verify", "db upgrade", "dlq discard", "dlq redrive"),
     *("jobs cancel", "jobs close-lost", "jobs retry"),
-    *("markets resolve", "recon run", "webhooks new-key", "webhooks recover", "webhooks redeliver"),
+    *(f"markets {verb}" for verb in ("acknowledge", "override", "reopen", "resolve", "settle")),
+    *("recon run", "webhooks new-key", "webhooks recover", "webhooks redeliver"),
     *("webhooks rotate-secret", "webhooks send-test"),
     *(f"queues {verb}" for verb in ("drain", "limit", "move", "pause", "promote", "remove", "resume")),
     *(f"schedules {verb}" for verb in ("add", "edit", "pause", "resume", "rm", "run")),

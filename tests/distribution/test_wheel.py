@@ -57,7 +57,7 @@ def test_a_django_project_with_packages_of_our_names_uses_it(
     project.create()
     project.run("python", "own_tables.py", url)
 
-    assert "taskyard: upgraded from no tables to 0001" in project.celery("db", "upgrade")
+    assert "taskyard: upgraded from no tables to 0002" in project.celery("db", "upgrade")
     tables = set(sa.inspect(sa.create_engine(url)).get_table_names())
     assert {"users", "runs", "markets", "alembic_version", "taskyard_runs", "taskyard_alembic_version"} <= tables
     assert {name for name in tables if not name.startswith("taskyard_")} == {

@@ -1,5 +1,6 @@
 """The platform's app with tasks that note what they do, fail, wait or die as they are told."""
 
+import asyncio
 import os
 import signal
 from datetime import timedelta
@@ -18,7 +19,7 @@ from tests.flows import crashing
 __all__ = ["app"]  # `celery -A` looks for the app here
 
 if "CRASH_AT" in os.environ:
-    crashing.install(int(os.environ["CRASH_AT"]), Path(os.environ["CRASH_MARKER"]))
+    crashing.install(int(os.environ["CRASH_AT"]), Path(os.environ["CRASH_FOLDER"]))
 
 PATIENT = Policy(max_attempts=3, backoff=Fixed(timedelta(milliseconds=20)))
 
@@ -49,7 +50,17 @@ def executions(payload: Act) -> int:
 @task("flowtest.act", Act, queue=DEFAULT, policy=PATIENT)
 def act(payload: Act) -> Any:
     """Do as told."""
-    crashing.disarm()
+    return _act(payload)
+
+
+@task("flowtest.act_async", Act, queue=DEFAULT, policy=PATIENT)
+async def act_async(payload: Act) -> Any:
+    """Do as told, after a turn of the event loop."""
+    await asyncio.sleep(0)
+    return _act(payload)
+
+
+def _act(payload: Act) -> Any:
     count = executions(payload) if payload.notes else 1
     while payload.hold and not Path(payload.hold).exists():
         os.sched_yield()
@@ -76,10 +87,20 @@ class Gather(Payload):
 @task("flowtest.gather", Gather, queue=DEFAULT, policy=PATIENT)
 def gather(payload: Gather) -> Any:
     """Return the results of other steps by name."""
+    return _gather(payload)
+
+
+def _gather(payload: Gather) -> Any:
     if payload.single:
         return {"result": result_of(payload.single, int), "failures": failures_of(payload.single)}
     values = dict(results_of(payload.group, int))
     return {"count": len(values), "sum": sum(values.values()), "failures": len(failures_of(payload.group))}
+
+
+@task("flowtest.gather_async", Gather, queue=DEFAULT, policy=PATIENT)
+async def gather_async(payload: Gather) -> Any:
+    """As `gather`, without blocking the event loop."""
+    return await asyncio.to_thread(_gather, payload)
 
 
 class Split(Payload):
@@ -94,4 +115,13 @@ def split(payload: Split) -> int:
     """Add a group."""
     members = [Act(name=f"part{i}", notes=payload.notes, value=i) for i in range(payload.parts)]
     add_steps().fan_out("parts", act, members, at_once=4)
+    return payload.parts
+
+
+@task("flowtest.split_async", Split, queue=DEFAULT, policy=PATIENT)
+async def split_async(payload: Split) -> int:
+    """As `split`."""
+    await asyncio.sleep(0)
+    members = [Act(name=f"part{i}", notes=payload.notes, value=i) for i in range(payload.parts)]
+    add_steps().fan_out("parts", act_async, members, at_once=4)
     return payload.parts

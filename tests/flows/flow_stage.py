@@ -1,6 +1,7 @@
 """A broker, a database and workers for flows, and what a test wants to know of them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -43,6 +44,8 @@ class FlowStage:
         self, name: str = "worker", pool: str = "threads", slots: int = 4, more: Sequence[str] = (), **env: str
     ) -> Worker:
         """Start a worker with these arguments, too; it is killed at the end of the test."""
+        if pool == "asyncio":
+            pool, env["CELERY_CUSTOM_WORKER_POOL"] = "custom", "taskyard.pools.asyncio_pool:TaskPool"
         arguments = ("-Q", "celery,dead-letter,maintenance", "-P", pool, "-c", str(slots), *MINIMAL, *more)
         worker = Worker("tests.flows.app", self.folder, name=name, arguments=arguments, env={**self.env, **env})
         self._workers.append(worker)
@@ -105,6 +108,16 @@ class FlowStage:
         """Let the sweeper look at everything now."""
         with self.session() as session, session.begin():
             session.execute(update(StepRow).where(col(StepRow.check_at).is_not(None)).values(check_at=utc_now()))
+
+    def make_late(self, flow_id: UUID) -> None:
+        """Let the deadline of a flow be over."""
+        with self.session() as session, session.begin():
+            past = utc_now() - timedelta(seconds=1)
+            session.execute(update(FlowRow).where(col(FlowRow.id) == flow_id).values(check_at=past))
+
+    def check_deadline(self, flow_id: UUID, seq: int | None) -> timedelta:
+        """Look at a deadline, as the delayed task does."""
+        return Sweeper(self.session, lambda _: ()).check_deadline(flow_id, seq)
 
     def sweep(self) -> FlowsSwept:
         """Look for what is due."""

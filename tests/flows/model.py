@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 DONE = "done"
 LOST = "lost"
+CUT = "cut"  # its worker died when the flow did not want it any more: nobody knows what it did
 END_POLICIES = ("ignore", "drop", "continue")
 
 
@@ -24,7 +25,7 @@ class Model:
     """What has happened, in order; everything else follows from it."""
 
     spec: Spec
-    ended: dict[int, str] = field(default_factory=dict)  # step -> done or lost, in order of their ends
+    ended: dict[int, str] = field(default_factory=dict)  # step -> done, lost or cut, in order of their ends
     started: set[int] = field(default_factory=set)
     is_cancelled: bool = False
     late: set[int] = field(default_factory=set)  # failed when the flow had failed already: nobody ignored it
@@ -61,7 +62,7 @@ class Model:
 
     def wanted_undo(self) -> int | None:
         """The undo step that must be next; None: there is none left."""
-        order = [step for step, end in self.ended.items() if end == DONE and step in self.spec.undos]
+        order = [step for step, end in self.ended.items() if end in {DONE, CUT} and step in self.spec.undos]
         left = [step for step in order if self.spec.undos[step] not in self.undone]
         return self.spec.undos[left[-1]] if left else None
 
@@ -90,6 +91,8 @@ class Model:
             if self.ended[step] == LOST:
                 return "failed"
             is_undone = self.undone.get(self.spec.undos.get(step, -1)) == DONE
+            if self.ended[step] == CUT:
+                return "compensated" if is_undone else "cancelled"
             return "compensated" if is_undone else "succeeded"
         if step in self.started:
             return "running"
@@ -101,7 +104,7 @@ class Model:
         """Forget what must run again: what was not done, what was taken back, and what builds on that."""
         again = {step for step in range(self.spec.count) if step not in self.ended}
         again |= {step for step, end in self.ended.items() if end == LOST and self.is_fatal(step)}
-        again |= self.late
+        again |= self.late | {step for step, end in self.ended.items() if end == CUT}
         taken_back = {step for step, undo in self.spec.undos.items() if undo in self.undone}
         again |= self._closure(taken_back) | taken_back
         self.ended = {step: end for step, end in self.ended.items() if step not in again}

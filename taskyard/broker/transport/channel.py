@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import redis
+from kombu.utils.json import dumps
 
 from taskyard.broker.leases.manager import LeaseManager
 from taskyard.broker.protocol.envelope import NORMAL_PRIORITY, new_nonce, put_fields
@@ -25,6 +26,8 @@ from taskyard.broker.transport.queue_store import QueueStore
 from taskyard.broker.untyped import RedisChannel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from taskyard.broker.protocol.outcomes import BrokerLease
 
 log = logging.getLogger(__name__)
@@ -109,9 +112,18 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
             batch.routed.append(routed)
             batch.put(routed)
             return
-        existing = run_script(self.sync_client, self.space, "put", *put_fields(*routed))[0]
+        self.put_routed(routed)
+
+    def put_routed(self, routed: RoutedMessage, encode: Callable[[Any], str] = dumps) -> None:
+        """
+        Put one message; `encode` writes its envelope as JSON.
+
+        Raises:
+            redis.RedisError: The broker did not answer; the same message can be put again, it is stored once.
+        """
+        existing = run_script(self.sync_client, self.space, "put", *put_fields(*routed, encode))[0]
         if existing:
-            report_duplicate(str(message["headers"]["id"]), existing.decode())
+            report_duplicate(str(routed.message["headers"]["id"]), existing.decode())
 
     def create_publish_batch(self, max_size: int) -> PublishBatch:
         """Kombu's `Producer.batch`: many puts in one script call."""

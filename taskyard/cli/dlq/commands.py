@@ -8,7 +8,7 @@ from uuid import UUID
 import click
 
 from taskyard.cli.dlq import operations, resolving
-from taskyard.cli.dlq.dead_letter_fields import filter_options, letter_facts, letter_filter
+from taskyard.cli.dlq.dead_letter_fields import LETTER_ID, filter_options, letter_facts, letter_filter
 from taskyard.cli.jobs.run_fields import attempt_facts
 from taskyard.cli.kit.common_options import json_option, page_options
 from taskyard.cli.kit.exit_codes import NotFoundError, OperatorCommand
@@ -73,7 +73,7 @@ def ls(*, limit: int, after: str | None, state: str, is_grouped: bool, as_json: 
 
 
 @group.command("show", cls=OperatorCommand)
-@click.argument("letter_id", type=click.UUID)
+@click.argument("letter_id", type=LETTER_ID)
 @json_option
 def show(*, letter_id: UUID, as_json: bool) -> None:
     """Show one dead letter with its attempts; hidden payload fields are masked."""

@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
+from sqlmodel import col
 
 from taskyard.cli.kit.common_options import since_option, until_option
+from taskyard.cli.kit.id_prefixes import IdParam
 from taskyard.history.dead_letters import DeadLetterFilter
 from taskyard.history.models import DeadLetter
 
+LETTER_ID = IdParam("dead letter", col(DeadLetter.id))
 # Neither the bytes nor the headers: both can hold what the payload model hides.
 FIELDS = tuple(name for name in DeadLetter.model_fields if name not in {"body", "headers"})
 

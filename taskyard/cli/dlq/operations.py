@@ -7,9 +7,11 @@ from typing import Any
 from uuid import UUID
 
 import click
+from sqlmodel import col
 
-from taskyard.cli.kit.common_options import json_option, reason_option
+from taskyard.cli.kit.common_options import change_options, json_option
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand, PartlyDoneError
+from taskyard.cli.kit.id_prefixes import IdParam
 from taskyard.cli.kit.output import print_facts, print_json
 from taskyard.cli.kit.recorded_changes import logged_change, queue_control
 from taskyard.cli.kit.tables import print_table
@@ -24,6 +26,7 @@ from taskyard.history.bulk_operations import (
     start_operation,
 )
 from taskyard.history.dead_letters import DeadLetterFilter
+from taskyard.history.models import BulkOperation
 from taskyard.settings.queues import MAINTENANCE
 from taskyard.tasks.records.bulk import operation_key
 from taskyard.tasks.records.payloads import ResolveDeadLetters
@@ -34,14 +37,14 @@ COLUMNS = ("id", "verb", "state", "total", "done", "refused", "left", "who", "re
 
 
 @click.command("operations", cls=OperatorCommand)
-@click.argument("operation_id", metavar="[OPERATION]", type=click.UUID, required=False)
+@click.argument("operation_id", metavar="[OPERATION]", type=IdParam("operation", col(BulkOperation.id)), required=False)
 @click.option("--abort", "is_aborted", is_flag=True, help="Stop OPERATION after its current batch.")
 @click.option(
     "--resume", "is_resumed", is_flag=True, help="Enqueue the task of OPERATION again, if the broker lost it."
 )
 @click.option("--follow", is_flag=True, help="Wait until OPERATION has finished.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Operations to list.")
-@reason_option
+@change_options
 @json_option
 def operations(  # noqa: PLR0913 - an option each
     *,

@@ -10,7 +10,7 @@ from uuid import UUID
 import click
 from sqlmodel import Session
 
-from taskyard.cli.dlq.dead_letter_fields import filter_options, letter_filter
+from taskyard.cli.dlq.dead_letter_fields import LETTER_ID, filter_options, letter_filter
 from taskyard.cli.dlq.operations import run_operation
 from taskyard.cli.kit.bulk_actions import ItemResult, report, run_over
 from taskyard.cli.kit.common_options import (
@@ -44,7 +44,7 @@ detach_option = click.option(
 
 
 @click.command("redrive", cls=OperatorCommand)
-@click.argument("ids", nargs=-1, type=click.UUID)
+@click.argument("ids", nargs=-1, type=LETTER_ID)
 @filter_options
 @all_option
 @click.option("--payload", metavar="JSON", help="Redrive with these payload fields; needs exactly one id.")
@@ -85,7 +85,7 @@ def redrive_command(  # noqa: PLR0913 - an option each
 
 
 @click.command("discard", cls=OperatorCommand)
-@click.argument("ids", nargs=-1, type=click.UUID)
+@click.argument("ids", nargs=-1, type=LETTER_ID)
 @filter_options
 @all_option
 @detach_option

@@ -6,28 +6,31 @@ from typing import Any
 from uuid import UUID
 
 import click
+from sqlmodel import col
 
 from taskyard.cli.flows.drawing import flow_facts, mermaid, step_facts, tree_lines
 from taskyard.cli.kit.common_options import (
+    change_options,
     check_confirmed,
     destructive_options,
     json_option,
     page_options,
     read_json_object,
-    reason_option,
     since_option,
     until_option,
 )
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
+from taskyard.cli.kit.id_prefixes import IdParam
 from taskyard.cli.kit.output import print_facts, print_json, print_result, printable
 from taskyard.cli.kit.tables import print_table
 from taskyard.database.engine import open_session
 from taskyard.flows import steering
+from taskyard.flows.models import FlowRow
 from taskyard.flows.queries import FlowFilter, edges_of, find_flow, list_flows, member_counts, steps_of
 from taskyard.flows.rules.repair import NotPossibleError
 from taskyard.flows.states import FLOW_STATES
 
-flow_argument = click.argument("flow_id", metavar="FLOW", type=click.UUID)
+flow_argument = click.argument("flow_id", metavar="FLOW", type=IdParam("flow", col(FlowRow.id)))
 step_argument = click.argument("step")
 
 
@@ -93,7 +96,7 @@ def show(*, flow_id: UUID, is_graph: bool, as_json: bool) -> None:
 
 @group.command("resume", cls=OperatorCommand)
 @flow_argument
-@reason_option
+@change_options
 @json_option
 def resume(*, flow_id: UUID, reason: str, as_json: bool) -> None:
     """Run a failed, compensated or cancelled flow on; what succeeded and was not undone stays."""
@@ -105,7 +108,7 @@ def resume(*, flow_id: UUID, reason: str, as_json: bool) -> None:
 @group.command("retry-step", cls=OperatorCommand)
 @flow_argument
 @step_argument
-@reason_option
+@change_options
 @json_option
 def retry_step(*, flow_id: UUID, step: str, reason: str, as_json: bool) -> None:
     """Run a failed step again; a flow that ended by it is resumed."""
@@ -134,7 +137,7 @@ def skip(*, flow_id: UUID, step: str, reason: str, as_json: bool, **consent: boo
 @flow_argument
 @step_argument
 @click.option("--value", metavar="JSON", help="An object that becomes the step's result.")
-@reason_option
+@change_options
 @json_option
 def approve(*, flow_id: UUID, step: str, value: str | None, reason: str, as_json: bool) -> None:
     """Approve a step that waits for a person, or stand in for its event."""

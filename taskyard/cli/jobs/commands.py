@@ -18,7 +18,7 @@ from taskyard.cli.kit.common_options import (
     page_options,
 )
 from taskyard.cli.kit.exit_codes import NotFoundError, OperatorCommand
-from taskyard.cli.kit.id_prefixes import full_run_id
+from taskyard.cli.kit.id_prefixes import RUN_ID
 from taskyard.cli.kit.output import (
     milliseconds,
     print_block,
@@ -93,14 +93,13 @@ def ls(*, limit: int, after: str | None, follow: bool, span: timedelta | None, a
 
 
 @group.command("show", cls=OperatorCommand)
-@click.argument("run_id")
+@click.argument("run_id", type=RUN_ID)
 @json_option
 def show(*, run_id: str, as_json: bool) -> None:
     """Show one run with all its attempts."""
     from taskyard.beat.views import origin_of  # noqa: PLC0415 - the other verbs start without the scheduler
 
     with open_session() as session:
-        run_id = full_run_id(session, run_id)
         run = find_run(session, run_id)
         if run is None:
             raise NotFoundError(f"no run {run_id}")
@@ -131,7 +130,7 @@ def show(*, run_id: str, as_json: bool) -> None:
 
 
 @group.command("explain", cls=OperatorCommand)
-@click.argument("run_id")
+@click.argument("run_id", type=RUN_ID)
 @json_option
 def explain(*, run_id: str, as_json: bool) -> None:
     """Explain why a run is not running: queue paused, limited, no consumer, or other messages first."""
@@ -149,7 +148,7 @@ def explain(*, run_id: str, as_json: bool) -> None:
 
 
 @group.command("cancel", cls=OperatorCommand)
-@click.argument("run_id")
+@click.argument("run_id", type=RUN_ID)
 @destructive_options(needs_reason=True)
 @json_option
 def cancel(*, run_id: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:

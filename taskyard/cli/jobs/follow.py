@@ -10,10 +10,10 @@ import click
 
 from taskyard.broker.admin.queue_control import MessageBusyError, MessageNotFoundError
 from taskyard.cli.jobs.run_fields import run_filter_options
-from taskyard.cli.kit.common_options import json_option, reason_option
+from taskyard.cli.kit.common_options import change_options, json_option
 from taskyard.cli.kit.durations import DurationParam
 from taskyard.cli.kit.exit_codes import FailedError, NotFoundError, OperatorCommand
-from taskyard.cli.kit.id_prefixes import full_run_id
+from taskyard.cli.kit.id_prefixes import RUN_ID
 from taskyard.cli.kit.output import milliseconds, print_json, printable
 from taskyard.cli.kit.recorded_changes import logged_bulk_change, logged_change, queue_control
 from taskyard.database.engine import open_session
@@ -31,7 +31,7 @@ for_option = click.option(
 
 
 @click.command("logs", cls=OperatorCommand)
-@click.argument("run_id")
+@click.argument("run_id", type=RUN_ID)
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Only of this attempt.")
 @click.option("--follow", is_flag=True, help="Keep printing until the run has finished.")
 @json_option
@@ -39,8 +39,6 @@ def logs(*, run_id: str, attempt: int | None, follow: bool, as_json: bool) -> No
     """Print the log lines of a run, attempt by attempt."""
     if follow and as_json:
         raise click.UsageError("--follow cannot be combined with --json")
-    with open_session() as session:
-        run_id = full_run_id(session, run_id)
     if _state_of(run_id) is None:
         raise NotFoundError(f"no run {run_id}")
     if as_json:
@@ -66,15 +64,14 @@ def tail(*, span: timedelta | None, **filters: Any) -> None:
 
 
 @click.command("retry", cls=OperatorCommand)
-@click.argument("run_id")
-@reason_option
+@click.argument("run_id", type=RUN_ID)
+@change_options
 @json_option
 def retry(*, run_id: str, reason: str, as_json: bool) -> None:
     """Retry a run: redrive its dead letter, or make it due now if it is delayed."""
     from taskyard.tasks.dead_letters.redrive import NotRedrivableError, redrive  # noqa: PLC0415 - only this verb sends
 
     with open_session() as session:
-        run_id = full_run_id(session, run_id)
         run = find_run(session, run_id)
         letter = open_dead_letter_of(session, run_id)
         session.commit()  # SQLite: a read holds the write lock

@@ -80,6 +80,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 reason_option = click.option(
     "--reason", type=ReasonParam(), default="", metavar="TEXT", help="Reason, stored in the operator log."
 )
+
+
+def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--reason`, and `--yes` as on verbs that must be confirmed: what can be undone is done without it as well."""
+    yes = click.option("--yes", is_flag=True, expose_value=False, help="Confirm; not needed for this change.")
+    return yes(reason_option(command))
+
+
 since_option = click.option(
     "--since", type=TimeParam(), metavar="WHEN", help="At or after this time: 2026-01-31T12:00, 2h, 7d."
 )

@@ -1,98 +1,102 @@
-"""Ids on the command line may be shortened to a beginning that only one thing has."""
+"""Ids on the command line: whole, or shortened to a beginning that only one thing has."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import click
 from sqlalchemy import ColumnElement, select
-from sqlmodel import Session, col
+from sqlmodel import col
 
 from taskyard.cli.kit.exit_codes import NotFoundError
+from taskyard.database.engine import open_session
 from taskyard.history.models import Run
 
 DIGITS = 32  # of a UUID
 GROUPS = (8, 13, 18, 23)  # where a UUID has its dashes
 SHOWN = 3  # ids of an ambiguous beginning
+WHOLE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-class IdParam(click.ParamType[str]):
-    """A UUID, or the beginning of one, with or without dashes; :func:`full_id` finds the whole."""
+class IdParam(click.ParamType[UUID]):
+    """
+    The UUID of a thing, or the beginning of one, with or without dashes.
+
+    A whole id is not looked up. A beginning that several things have is a usage error, one that none has is not found.
+    """
 
     name = "id"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check its form."""
-        text = str(value).strip().lower()
-        digits = text.replace("-", "")
+    def __init__(self, what: str, *columns: Any) -> None:
+        """Prepare; `what` is for messages, such as `delivery`, and the columns are where the id may be."""
+        self._what, self._columns = what, columns
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> UUID:
+        """Return the whole id."""
+        if isinstance(value, UUID):
+            return value
+        given = str(value).strip().lower()
+        digits = given.replace("-", "")
         is_hex = re.fullmatch(rf"[0-9a-f]{{1,{DIGITS}}}", digits) is not None
-        if not is_hex or ("-" in text and not _dashed(digits).startswith(text)):
+        if not is_hex or ("-" in given and not _dashed(digits).startswith(given)):
             self.fail(f"{value!r} is not an id (a UUID) or the beginning of one", param, ctx)
-        return text
+        if len(digits) == DIGITS:
+            return UUID(digits)
+        first, last = UUID(digits.ljust(DIGITS, "0")), UUID(digits.ljust(DIGITS, "f"))
+        found = [each for column in self._columns for each in _some(column, column.between(first, last))]
+        if not found:
+            raise NotFoundError(f"no {self._what} with an id that begins with {given!r}")
+        _check_unique(given, found)
+        return UUID(str(found[0]))
 
 
-def full_id(session: Session, column: Any, given: str, what: str, *others: Any) -> UUID:
-    """
-    Return the id that begins with a text; a whole id is returned unseen.
+class TextIdParam(click.ParamType[str]):
+    """An id that is a text, or the beginning of one; what nothing begins with is returned as it is."""
 
-    Args:
-        session: Is left without changes.
-        column: The UUID column of the table that is meant.
-        given: As :class:`IdParam` returns it.
-        what: Such as `delivery`, for messages.
-        others: Columns of other tables in which the id may be as well.
+    name = "text id"
 
-    Raises:
-        click.UsageError: Several ids begin so.
-        NotFoundError: None does.
-    """
-    digits = given.replace("-", "")
-    if len(digits) == DIGITS:
-        return UUID(digits)
-    first, last = UUID(digits.ljust(DIGITS, "0")), UUID(digits.ljust(DIGITS, "f"))
-    found = [row for each in (column, *others) for row in _first_of(session, each, each.between(first, last))]
-    if not found:
-        raise NotFoundError(f"no {what} with an id that begins with {given!r}")
+    def __init__(self, column: Any) -> None:
+        """Prepare; the ids are in this column."""
+        self._column = column
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002 - Click's signature
+        """Return the whole id."""
+        given = str(value)
+        if (
+            not given
+            or "\0" in given
+            or WHOLE.fullmatch(given) is not None
+            or _some(self._column, self._column == given)
+        ):
+            return given
+        found = _some(self._column, self._column.startswith(given, autoescape=True))
+        _check_unique(given, found)
+        return str(found[0]) if found else given
+
+
+RUN_ID = TextIdParam(col(Run.id))
+
+
+def _some(column: Any, condition: ColumnElement[bool]) -> Sequence[Any]:
+    with open_session() as session:
+        return session.scalars(select(column).where(condition).order_by(column).limit(SHOWN + 1)).all()
+
+
+def _check_unique(given: str, found: Sequence[Any]) -> None:
     if len(found) > 1:
-        raise _ambiguous(given, found)
-    return UUID(str(found[0]))
-
-
-def full_ids(session: Session, column: Any, given: Iterable[str], what: str) -> list[UUID]:
-    """Return the ids that begin with these texts, each once; raises as :func:`full_id` does."""
-    return list(dict.fromkeys(full_id(session, column, each, what) for each in given))
-
-
-def full_run_id(session: Session, given: str) -> str:
-    """
-    Return the id of the run that begins with a text; what fits no run is returned as it is.
-
-    Raises:
-        click.UsageError: Several runs begin so.
-    """
-    if session.get(Run, given) is not None:
-        return given
-    column = col(Run.id)
-    found = _first_of(session, column, column.startswith(given, autoescape=True))
-    if len(found) > 1:
-        raise _ambiguous(given, found)
-    return str(found[0]) if found else given
-
-
-def _first_of(session: Session, column: Any, condition: ColumnElement[bool]) -> Sequence[Any]:
-    return session.scalars(select(column).where(condition).order_by(column).limit(SHOWN + 1)).all()
-
-
-def _ambiguous(given: str, found: Sequence[Any]) -> click.UsageError:
-    more = ", ..." if len(found) > SHOWN else ""
-    return click.UsageError(
-        f"{given!r} is the beginning of several ids: {', '.join(map(str, found[:SHOWN]))}{more}; give more characters"
-    )
+        more = ", ..." if len(found) > SHOWN else ""
+        names = ", ".join(map(str, found[:SHOWN]))
+        raise click.UsageError(f"several ids begin with {given!r}: {names}{more}; give more characters")
 
 
 def _dashed(digits: str) -> str:
-    """Write digits as a UUID has them, with a dash behind each whole group."""
+    """
+    Write digits as a UUID has them, with a dash behind each whole group.
+
+    >>> _dashed("b55a0827c9"), _dashed("b55a0827")
+    ('b55a0827-c9', 'b55a0827-')
+    """
     text = digits
     for place in GROUPS:
         text = f"{text[:place]}-{text[place:]}" if len(text) >= place else text

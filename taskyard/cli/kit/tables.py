@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
-from taskyard.cli.kit.output import printable
+from taskyard.cli.kit.output import MAX_CELL, printable
 
 GAP = "  "
 NARROWEST = 8  # characters of a column that is wrapped
 UNBROKEN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{20,}|[\d: -]{16,19}")  # ids and times
+ID_COLUMNS = frozenset({"id", "run", "run_id", "market", "endpoint", "name", "target"})  # to be copied whole
 NEVER_HIDDEN = frozenset({"state", "error", "result", "health"})  # what a listing is read for
 MAX_LINES = 2  # of one row
 
@@ -25,7 +26,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     Ids and times are never cut. Other columns are wrapped, and where that does not do, columns are left out from the
     right, with a note on stderr.
     """
-    cells = [[printable(value) for value in row] for row in rows]
+    limits = [None if name in ID_COLUMNS else MAX_CELL for name in columns]
+    cells = [[printable(value, limit=limit) for value, limit in zip(row, limits, strict=True)] for row in rows]
     width = _terminal_width()
     kept = list(range(len(columns)))
     widths = _natural_widths(columns, cells)
@@ -48,7 +50,9 @@ def _natural_widths(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> l
 
 
 def _is_fixed(columns: Sequence[str], cells: Sequence[Sequence[str]], index: int) -> bool:
-    """Whether a column is too narrow to be wrapped, or holds ids or times."""
+    """Whether a column is too narrow to be wrapped, or holds ids, names or times."""
+    if columns[index] in ID_COLUMNS:
+        return True
     texts = [row[index] for row in cells]
     is_narrow = max(map(len, (columns[index], *texts))) <= NARROWEST
     return is_narrow or any(UNBROKEN.fullmatch(text) for text in texts)
@@ -58,8 +62,9 @@ def _choose_columns(columns: Sequence[str], cells: Sequence[Sequence[str]], widt
     """Return the columns that fit."""
     natural = _natural_widths(columns, cells)
     least = [each if _is_fixed(columns, cells, i) else _least(each, columns[i]) for i, each in enumerate(natural)]
-    kept = list(range(len(columns)))
-    for index in reversed(range(1, len(columns))):
+    # What does not fit even beside the first column alone, such as a long name, hides no other.
+    kept = [i for i, each in enumerate(least) if i == 0 or least[0] + len(GAP) + each <= width]
+    for index in reversed(kept[1:]):
         if sum(least[i] for i in kept) + len(GAP) * (len(kept) - 1) <= width:
             break
         if columns[index] not in NEVER_HIDDEN:

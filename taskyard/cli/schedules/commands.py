@@ -11,7 +11,14 @@ from taskyard.beat.definitions import check_times, checked
 from taskyard.beat.manual import run_now
 from taskyard.beat.timetable import timetable
 from taskyard.beat.views import STATES, ScheduleView, list_fires, list_schedules, preview, show_schedule
-from taskyard.cli.kit.common_options import TimeParam, check_confirmed, destructive_options, json_option, reason_option
+from taskyard.cli.kit.common_options import (
+    TimeParam,
+    change_options,
+    check_confirmed,
+    destructive_options,
+    json_option,
+    reason_option,
+)
 from taskyard.cli.kit.output import milliseconds, print_facts, print_json
 from taskyard.cli.kit.tables import print_table
 from taskyard.cli.schedules.definition_options import (
@@ -137,7 +144,7 @@ def edit(*, name: str, yes: bool, reason: str, as_json: bool, **options: Any) ->
 
 @group.command("pause", cls=ScheduleCommand)
 @name_argument
-@reason_option
+@change_options
 @json_option
 def pause(*, name: str, reason: str, as_json: bool) -> None:
     """Pause a schedule until it is resumed, across deploys."""
@@ -149,7 +156,7 @@ def pause(*, name: str, reason: str, as_json: bool) -> None:
 
 @group.command("resume", cls=ScheduleCommand)
 @name_argument
-@reason_option
+@change_options
 @json_option
 def resume(*, name: str, reason: str, as_json: bool) -> None:
     """Resume a paused schedule; slots missed during the pause are not made up."""
@@ -162,7 +169,7 @@ def resume(*, name: str, reason: str, as_json: bool) -> None:
 @group.command("run", cls=ScheduleCommand)
 @name_argument
 @click.option("--force", is_flag=True, help="Even if its overlap policy is skip and its last run has not finished.")
-@reason_option
+@change_options
 @json_option
 def run(*, name: str, force: bool, reason: str, as_json: bool) -> None:
     """Enqueue one run now, without changing the schedule's own slots."""

@@ -5,12 +5,13 @@ from uuid import UUID
 
 import click
 
-from taskyard.cli.kit.common_options import json_option, reason_option
+from taskyard.cli.kit.common_options import change_options, json_option
 from taskyard.cli.kit.durations import DurationParam
 from taskyard.cli.kit.exit_codes import OperatorCommand
+from taskyard.cli.kit.output import print_result
 from taskyard.cli.webhooks import delivery_commands, endpoint_commands, send_commands
 from taskyard.cli.webhooks.keys import print_with_key
-from taskyard.cli.webhooks.webhook_command import WebhookCommand
+from taskyard.cli.webhooks.webhook_command import ENDPOINT_ID, WebhookCommand
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
@@ -32,7 +33,7 @@ group.add_command(send_commands.recover)
 
 
 @group.command("rotate-secret", cls=WebhookCommand)
-@click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
+@click.argument("endpoint_id", metavar="ENDPOINT", type=ENDPOINT_ID)
 @click.option(
     "--overlap",
     type=DurationParam(),
@@ -40,7 +41,7 @@ group.add_command(send_commands.recover)
     show_default=True,
     help="How long the old secret also signs; at most 7d.",
 )
-@reason_option
+@change_options
 @json_option
 def rotate_secret(*, endpoint_id: UUID, overlap: timedelta, reason: str, as_json: bool) -> None:
     """Give an endpoint a new secret of its kind; print it once, or its public Ed25519 key."""
@@ -53,11 +54,12 @@ def rotate_secret(*, endpoint_id: UUID, overlap: timedelta, reason: str, as_json
 
 @group.command("new-key", cls=OperatorCommand)
 @click.option("--id", "key_id", metavar="ID", help="The key's name; default: today's date.")
-def new_key(*, key_id: str | None) -> None:
+@json_option
+def new_key(*, key_id: str | None, as_json: bool) -> None:
     """Make a master key for WEBHOOK_SECRET_KEYS, which encrypts the endpoints' secrets; nothing is stored."""
     try:
         key = new_master_key(f"k{utc_now():%Y%m%d}" if key_id is None else key_id)
     except VaultKeyError as error:
         raise click.UsageError(str(error)) from error
-    click.echo(key.reveal())
+    print_result(key.reveal(), as_json=as_json, key=key.reveal())
     click.echo("Put it first in WEBHOOK_SECRET_KEYS, before the older keys and a comma; keep it secret.", err=True)

@@ -8,7 +8,7 @@ import click
 from taskyard.cli.kit.common_options import json_option, page_options, since_option, until_option
 from taskyard.cli.kit.output import milliseconds, print_block, print_facts, print_json
 from taskyard.cli.kit.tables import print_table
-from taskyard.cli.webhooks.webhook_command import WebhookCommand
+from taskyard.cli.webhooks.webhook_command import DELIVERY_ID, ENDPOINT_ID, WebhookCommand
 from taskyard.database.engine import open_session
 from taskyard.webhooks.delivery import endpoints
 from taskyard.webhooks.models import STATES
@@ -27,7 +27,7 @@ def group() -> None:
 
 
 @group.command("ls", cls=WebhookCommand)
-@click.option("--endpoint", "endpoint_id", type=click.UUID, metavar="ID", help="Only to this endpoint.")
+@click.option("--endpoint", "endpoint_id", type=ENDPOINT_ID, metavar="ID", help="Only to this endpoint.")
 @click.option("--state", type=click.Choice(STATES), help="Only in this state.")
 @click.option("--type", "event_type", metavar="TYPE", help="Only events of this type.")
 @since_option
@@ -64,7 +64,7 @@ def ls(*, limit: int, after: str | None, as_json: bool, **filters: Any) -> None:
 
 
 @group.command("show", cls=WebhookCommand)
-@click.argument("delivery_id", metavar="DELIVERY", type=click.UUID)
+@click.argument("delivery_id", metavar="DELIVERY", type=DELIVERY_ID)
 @click.option("--answers", is_flag=True, help="Also print the stored part of the receiver's answers.")
 @json_option
 def show(*, delivery_id: UUID, answers: bool, as_json: bool) -> None:

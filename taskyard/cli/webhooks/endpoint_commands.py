@@ -7,14 +7,14 @@ from uuid import UUID
 
 import click
 
-from taskyard.cli.kit.common_options import check_confirmed, destructive_options, json_option, reason_option
+from taskyard.cli.kit.common_options import change_options, check_confirmed, destructive_options, json_option
 from taskyard.cli.kit.durations import DurationListParam
 from taskyard.cli.kit.or_none import OrNone
 from taskyard.cli.kit.output import print_facts, print_json
 from taskyard.cli.kit.tables import print_table
 from taskyard.cli.webhooks.keys import print_with_key
 from taskyard.cli.webhooks.send_commands import enqueue_or_report
-from taskyard.cli.webhooks.webhook_command import WebhookCommand
+from taskyard.cli.webhooks.webhook_command import ENDPOINT_ID, WebhookCommand
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
 from taskyard.settings.loading import current_settings
@@ -22,7 +22,7 @@ from taskyard.webhooks.delivery import endpoint_changes, endpoints
 from taskyard.webhooks.delivery.endpoint_changes import EndpointChanges
 from taskyard.webhooks.operators.queries import EndpointView, list_endpoints, public_keys, show_endpoint
 
-endpoint_argument = click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
+endpoint_argument = click.argument("endpoint_id", metavar="ENDPOINT", type=ENDPOINT_ID)
 
 
 @click.group("endpoints")
@@ -70,6 +70,7 @@ def show(*, endpoint_id: UUID, as_json: bool) -> None:
 @click.option("--predictify/--no-predictify", "sends_predictify", default=None, help="X-Predictify headers.")
 @click.option("--ed25519", "uses_ed25519", is_flag=True, help="Sign with an Ed25519 key (v1a), not a shared secret.")
 @click.option("--secret-stdin", is_flag=True, help="Read the secret (whsec_ or whsk_) from stdin.")
+@change_options
 @json_option
 def add(  # noqa: PLR0913 - an option each
     *,
@@ -78,6 +79,7 @@ def add(  # noqa: PLR0913 - an option each
     headers: tuple[str, ...],
     retry_delays: tuple[timedelta, ...] | None,
     secret_stdin: bool,
+    reason: str,
     as_json: bool,
     **plain: Any,
 ) -> None:
@@ -90,7 +92,8 @@ def add(  # noqa: PLR0913 - an option each
     )
     with open_session() as session, session.begin():
         endpoint, key = endpoints.register(session, current_settings(), url, patterns, options)
-        record_operation(session, "webhooks endpoints add", str(endpoint.id), facts={"events": list(patterns)})
+        logged = {"events": list(patterns)}
+        record_operation(session, "webhooks endpoints add", str(endpoint.id), reason=reason, facts=logged)
         facts: dict[str, Any] = {"id": endpoint.id, "url": endpoint.url, "events": list(patterns)}
     print_with_key(facts, key, as_json=as_json)
 
@@ -112,7 +115,7 @@ def add(  # noqa: PLR0913 - an option each
 @click.option("--no-headers", is_flag=True, help="Send no extra headers any more.")
 @click.option("--standard/--no-standard", "sends_standard", default=None, help="Standard Webhooks headers.")
 @click.option("--predictify/--no-predictify", "sends_predictify", default=None, help="X-Predictify headers.")
-@reason_option
+@change_options
 @json_option
 def edit(
     *, endpoint_id: UUID, headers: tuple[str, ...], no_headers: bool, reason: str, as_json: bool, **plain: Any
@@ -137,7 +140,7 @@ def edit(
 
 @group.command("enable", cls=WebhookCommand)
 @endpoint_argument
-@reason_option
+@change_options
 @json_option
 def enable(*, endpoint_id: UUID, reason: str, as_json: bool) -> None:
     """Send to an endpoint again, starting with its parked deliveries; clears its failure count."""

@@ -15,6 +15,7 @@ from redis import RedisError
 
 from taskyard.cli.kit.common_options import (
     WaitSecondsParam,
+    change_options,
     check_confirmed,
     check_selection,
     destructive_options,
@@ -25,7 +26,7 @@ from taskyard.cli.kit.common_options import (
 from taskyard.cli.kit.exit_codes import FailedError, PartlyDoneError
 from taskyard.cli.kit.output import print_json
 from taskyard.cli.kit.recorded_changes import logged_bulk_change
-from taskyard.cli.webhooks.webhook_command import WebhookCommand
+from taskyard.cli.webhooks.webhook_command import DELIVERY_ID, ENDPOINT_ID, WebhookCommand
 from taskyard.database.engine import open_session
 from taskyard.history.operator_log import record_operation
 from taskyard.webhooks.delivery import endpoints
@@ -47,22 +48,23 @@ wait_option = click.option(
 
 
 @click.command("send-test", cls=WebhookCommand)
-@click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
+@click.argument("endpoint_id", metavar="ENDPOINT", type=ENDPOINT_ID)
 @wait_option
+@change_options
 @json_option
-def send_test(*, endpoint_id: UUID, wait_seconds: float, as_json: bool) -> None:
+def send_test(*, endpoint_id: UUID, wait_seconds: float, reason: str, as_json: bool) -> None:
     """Send the event webhook.test to one endpoint, whatever its subscriptions."""
     with open_session() as session, session.begin():
         due = test_delivery.add_test(session, endpoint_id)
-        record_operation(session, "webhooks send-test", str(endpoint_id))
+        record_operation(session, "webhooks send-test", str(endpoint_id), reason=reason)
     enqueue_or_report([due])
     _report_attempt(due.delivery_id, 0, wait_seconds, as_json=as_json)
 
 
 @click.command("redeliver", cls=WebhookCommand)
-@click.argument("delivery_id", metavar="[DELIVERY]", type=click.UUID, required=False)
+@click.argument("delivery_id", metavar="[DELIVERY]", type=DELIVERY_ID, required=False)
 @click.option("--failed", is_flag=True, help="Every exhausted delivery that matches the filter, with fresh attempts.")
-@click.option("--endpoint", "endpoint_id", type=click.UUID, metavar="ID", help="Only to this endpoint.")
+@click.option("--endpoint", "endpoint_id", type=ENDPOINT_ID, metavar="ID", help="Only to this endpoint.")
 @click.option("--type", "event_type", metavar="TYPE", help="Only events of this type.")
 @since_option
 @until_option
@@ -108,7 +110,7 @@ def redeliver(  # noqa: PLR0913 - an option each
 
 
 @click.command("recover", cls=WebhookCommand)
-@click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
+@click.argument("endpoint_id", metavar="ENDPOINT", type=ENDPOINT_ID)
 @since_option
 @click.option("--missing", is_flag=True, help="Also events that it never got, for example while it was disabled.")
 @destructive_options(needs_reason=False)

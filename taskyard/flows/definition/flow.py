@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskyard.flows.definition.polling import Poll, seconds_of
 from taskyard.flows.plan import FlowDefinitionError, FlowPlan, PlannedStep, check_name, check_plan
-from taskyard.flows.states import POLICIES, IfFailed
+from taskyard.flows.states import MAX_EVENT, POLICIES, IfFailed
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.tasks.option_checks import LONGEST_TEXTS, check_options
 from taskyard.tasks.payloads import Payload
@@ -158,7 +158,7 @@ class Flow:
         self, name: str, event: str, key: str = "", *, within: timedelta | None = None, after: Sequence[After] = ()
     ) -> Step:
         """Add a step that waits for :func:`signal_flow` with this event and key; its result is the signal's value."""
-        made = PlannedStep(name=check_name("step", name), kind="event", options={"event": f"{event}:{key}"})
+        made = PlannedStep(name=check_name("step", name), kind="event", options={"event": _event_text(event, key)})
         made.deadline_seconds = seconds_of("within", within)
         self._add(made, after)
         return Step(self.plan.name, name)
@@ -259,6 +259,15 @@ class Flow:
         return PlannedStep(
             name=name, task=declared.name, payload=wire, options={**options, "queue": declared.home.name}
         )
+
+
+def _event_text(event: str, key: str) -> str:
+    text = f"{check_name('event', event)}:{key}"
+    if len(text) > MAX_EVENT or not text.isprintable():
+        raise FlowDefinitionError(
+            f"event {event!r}: key {key[:80]!r}: use printable text, at most {MAX_EVENT} with both"
+        )
+    return text
 
 
 def _check_key(key: str) -> None:

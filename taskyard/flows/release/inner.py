@@ -68,6 +68,13 @@ def tell_outer(inner: FlowRow) -> list[Order]:
         return []
 
 
+def tell_outer_of(inner: UUID) -> list[Order]:
+    """As :func:`tell_outer`, by the id of a flow that has ended."""
+    with open_session() as session:
+        found = session.get(FlowRow, inner)
+    return [] if found is None else tell_outer(found)
+
+
 def _start(order: Order, inner: UUID) -> list[Order]:
     now = utc_now()
     with open_session() as session, session.begin():

@@ -20,7 +20,7 @@ class Rows(Protocol):
     """The rows of one flow, loaded as far as they are asked for."""
 
     flow: FlowRow
-    released: list[StepRow]  # what is to be handed to the broker after the commit
+    released: list[StepRow]  # what is to be handed over after the commit: tasks, inner flows, deadlines
 
     def step(self, seq: int) -> StepRow:
         """Return the step at this place."""
@@ -71,12 +71,13 @@ def release(rows: Rows, step: StepRow, now: datetime) -> None:
         rows.released.append(step)
         return
     step.state, step.started_at, step.check_at = "waiting", now, step.deadline_at
+    if step.kind == "flow" or step.deadline_at is not None:
+        rows.released.append(step)
     if step.kind == "group":
         step.waits_for = rows.count_open_members(step)
         _release_members(rows, step, now)
     elif step.kind == "flow":
         step.check_at = now  # the sweeper looks soon, if whoever starts the inner flow now dies
-        rows.released.append(step)
     elif (step.options or {}).get("signal") is not None:  # it came before somebody waited for it
         succeed(rows, step, step.options["signal"]["value"], now)
 

@@ -1,8 +1,9 @@
 """The sweeper: what is due and has no live task is sent again, and what is too late fails."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import aliased
@@ -14,7 +15,6 @@ from taskyard.flows.release.handover import hand_over
 from taskyard.flows.release.inner import cancel_inner, start_or_cancel_inner, tell_outer
 from taskyard.flows.rules import machine
 from taskyard.flows.states import ENDED_FLOWS, RUNNABLE
-from taskyard.flows.step_ref import StepRef
 from taskyard.flows.storage.rows import Order, SqlRows
 from taskyard.flows.storage.store import FlowStore
 from taskyard.history.models import Run
@@ -61,6 +61,22 @@ class Sweeper:
             if len(steps) < BATCH:
                 break
         return swept
+
+    def check_deadline(self, flow_id: UUID, seq: int | None) -> timedelta:
+        """End a flow, or a step of it, if it is too late; return how long it still has, nothing if it has ended."""
+        swept, now = FlowsSwept(), utc_now()
+        with self._open() as session:
+            flow = session.get(FlowRow, flow_id)
+            step = session.get(StepRow, (flow_id, seq)) if seq is not None else None
+        if step is not None and step.state in RUNNABLE and step.deadline_at is not None:
+            if step.deadline_at > now:
+                return step.deadline_at - now
+            self._end_late(step, swept)
+        elif seq is None and flow is not None and flow.state == "running" and flow.check_at is not None:
+            if flow.check_at > now:
+                return flow.check_at - now
+            self._do_flow(flow, swept)
+        return timedelta(0)
 
     def _due_flows(self) -> list[FlowRow]:
         with self._open() as session:
@@ -150,10 +166,7 @@ class Sweeper:
 
     def _send_again(self, steps: list[StepRow], swept: FlowsSwept) -> None:
         """A step that was being run lost its message: the same release is sent again."""
-        orders = []
-        for step in steps:
-            order = Order.of(step)
-            orders.append(order if order.state == "queued" else _as_queued(order))
+        orders = [replace(Order.of(step), state="queued") for step in steps]
         hand_over(orders)
         swept.sent_again += len(orders)
 
@@ -169,9 +182,3 @@ class Sweeper:
                     col(StepRow.check_at) == step.check_at,
                 )
                 session.execute(statement.values(check_at=check), execution_options={"synchronize_session": False})
-
-
-def _as_queued(order: Order) -> Order:
-    ref = StepRef(order.flow_id, order.seq, order.generation)
-    facts = (order.name, order.task, order.payload, order.options, order.run_id)
-    return Order(ref.flow_id, ref.seq, ref.generation, order.kind, "queued", *facts)

@@ -19,7 +19,7 @@ def add_to_flow(session: Session, rows: SqlRows, step: StepRow, plan: FlowPlan, 
     Raises:
         FlowDefinitionError: A name is taken.
     """
-    session.flush()
+    rows.flush()
     names = [each.name for each in plan.steps]
     taken = select(col(StepRow.name)).where(col(StepRow.flow_id) == step.flow_id, col(StepRow.name).in_(names))
     if (name := session.scalar(taken.limit(1))) is not None:

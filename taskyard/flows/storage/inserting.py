@@ -5,17 +5,18 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Table, insert, select
+from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
-from sqlmodel import col
 
-from taskyard.flows.models import EdgeRow, FlowRow, StepRow
+from taskyard.flows.models import EdgeRow, FlowRow
 from taskyard.flows.plan import FlowPlan, PlannedStep
 from taskyard.flows.rules import machine
+from taskyard.flows.storage.batch_statements import STEPS, insert_rows
 from taskyard.flows.storage.rows import Order, SqlRows
 
 FLOWS: Table = FlowRow.__table__  # type: ignore[attr-defined]  # SQLModel sets it on table models
+EDGES: Table = EdgeRow.__table__  # type: ignore[attr-defined]  # as above
 
 
 def insert_flow(
@@ -41,13 +42,12 @@ def insert_steps(session: Session, plan: FlowPlan, flow_id: UUID, first: int = 0
         if step.kind == "group":  # its members follow it at once
             member = places[step.name] + 1 if sizes[step.name] else None
             row["next_member"], row["options"] = member, {**step.options, "first": member, "members": sizes[step.name]}
-    session.execute(insert(StepRow), rows)
+    insert_rows(session, STEPS, rows)
     edges = [
         {"flow_id": flow_id, "parent": places[parent], "child": places[child], "if_failed": policy}
         for parent, child, policy in plan.edges
     ]
-    if edges:
-        session.execute(insert(EdgeRow), edges)
+    insert_rows(session, EDGES, edges)
     return places
 
 
@@ -56,16 +56,10 @@ def release_first(session: Session, flow_id: UUID, now: datetime) -> list[Order]
     flow = session.get(FlowRow, flow_id)
     if flow is None:
         raise RuntimeError(f"flow {flow_id} is not there")
-    rows = SqlRows(session, flow)  # type: ignore[arg-type]  # SQLModel's session has nothing that is needed here
-    ready = select(StepRow).where(
-        col(StepRow.flow_id) == flow_id,
-        col(StepRow.waits_for) == 0,
-        col(StepRow.role) == "step",
-        col(StepRow.group_seq).is_(None),
-    )
-    for step in session.scalars(ready.order_by(col(StepRow.seq))).all():
+    rows = SqlRows(session, flow, is_new=True)
+    for step in rows.waiting_for_nobody():
         machine.release(rows, step, now)
-    session.flush()
+    rows.flush()
     return rows.orders()
 
 
@@ -84,10 +78,15 @@ def _step_values(step: PlannedStep, flow_id: UUID, places: dict[str, int], waits
         "target_seq": places[step.target] if step.target else None,
         "if_failed": step.if_failed,
         "is_cleanup": step.is_cleanup,
+        "event": step.options.get("event"),
         "deadline_seconds": step.deadline_seconds,
         "waits_for": waits_for,
         "state": "blocked",
         "next_member": None,
+        "generation": 0,
+        "attempts": 0,
+        "polls": 0,
+        "is_counted": False,
     }
 
 

@@ -1,18 +1,22 @@
 """The rows of one flow in the database, for the state machine: loaded as they are asked for, written by one flush."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import and_, func, select, update
-from sqlmodel import Session, col
+from sqlalchemy.orm import Session
+from sqlmodel import col
 
 from taskyard.flows.models import EdgeRow, FlowRow, StepRow
 from taskyard.flows.states import OPEN_STEPS
+from taskyard.flows.storage.batch_statements import CONTENT, PROGRESS, content_of, progress_of, write_steps
 
 STEP = "step"
+WHOLE = -1  # instead of the place of a step: the flow as a whole
 
 
 class NoSuchStepError(LookupError):
@@ -21,7 +25,7 @@ class NoSuchStepError(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be done for a step after the commit: send its task, or start or cancel its inner flow."""
+    """What is to be done after the commit: send a step's task, start or cancel its inner flow, watch a deadline."""
 
     flow_id: UUID
     seq: int
@@ -33,35 +37,82 @@ class Order:
     payload: Any
     options: dict[str, Any]
     run_id: str | None
+    deadline_at: datetime | None = None
 
     @classmethod
     def of(cls, step: StepRow) -> "Order":
         """Take what is needed from a row."""
-        place = (step.flow_id, step.seq, step.generation)
-        return cls(*place, step.kind, step.state, step.name, step.task, step.payload, step.options or {}, step.run_id)
+        ref = (step.flow_id, step.seq, step.generation)
+        work = (step.name, step.task, step.payload)
+        return cls(*ref, step.kind, step.state, *work, step.options or {}, step.run_id, step.deadline_at)
+
+    @classmethod
+    def of_whole(cls, flow: FlowRow) -> "Order":
+        """Watch the deadline of a flow that runs; tell the flow that waits for one that has ended."""
+        deadline = flow.check_at if flow.state == "running" else None
+        return cls(flow.id, WHOLE, 0, "whole", flow.state, flow.name, None, None, {}, None, deadline)
 
 
 class SqlRows:
-    """See :class:`taskyard.flows.machine.Rows`; the caller holds the lock on the flow's row."""
+    """
+    See :class:`taskyard.flows.rules.machine.Rows`; the caller holds the lock on the flow's row.
 
-    def __init__(self, session: Session, flow: FlowRow) -> None:
+    Steps are out of the session: what changed in them is written by :meth:`flush`, all with one statement.
+    """
+
+    def __init__(self, session: Session, flow: FlowRow, expected: int = 1, *, is_new: bool = False) -> None:
+        """`expected` is how many outcomes will be applied: so many members of a group may be released."""
         self.flow = flow
         self.released: list[StepRow] = []
-        self._session = session
+        self._watched = None if is_new else flow.check_at
+        self._session, self._expected = session, expected
+        self._steps: dict[int, StepRow] = {}
+        self._stored: dict[int, tuple[Any, Any]] = {}  # progress and content, as the database has them
         self._children: dict[int, list[tuple[StepRow, str]]] = {}
+        self._ahead: dict[int, deque[StepRow]] = {}  # of a group: its next blocked members
 
     def orders(self) -> list[Order]:
         """Return what is to be done after the commit for what was released since the last call."""
         found = [Order.of(step) for step in self.released if step.state in {"queued", "waiting", "cancelled"}]
         self.released.clear()
+        if self.flow.check_at not in {None, self._watched}:
+            found.append(Order.of_whole(self.flow))
+            self._watched = self.flow.check_at
         return found
 
+    def flush(self) -> None:
+        """Write what changed."""
+        progress, content = list[StepRow](), list[StepRow]()
+        for seq, step in sorted(self._steps.items()):
+            is_moved, is_other = (progress_of(step) != self._stored[seq][0]), (content_of(step) != self._stored[seq][1])
+            if is_other:
+                content.append(step)
+            elif is_moved:
+                progress.append(step)
+        write_steps(self._session, progress, PROGRESS)
+        write_steps(self._session, content, PROGRESS + CONTENT)
+        for step in progress + content:
+            self._note_stored(step)
+        self._session.flush()
+
+    def load(self, seqs: Sequence[int]) -> None:
+        """Load and lock many steps, and the children of those that may have some: two statements instead of many."""
+        found = self._find(col(StepRow.seq).in_(seqs), is_locked=True)
+        self.load_children([step.seq for step in found if step.group_seq is None])
+        for step in found:
+            if step.group_seq is not None:
+                self._children.setdefault(step.seq, [])  # nobody waits for a member by itself
+
     def step(self, seq: int) -> StepRow:
-        """Return the step at this place."""
-        found = self._session.get(StepRow, (self.flow.id, seq))
-        if found is None:
+        """
+        Return the step at this place.
+
+        Raises:
+            NoSuchStepError: There is none.
+        """
+        if seq not in self._steps and not self._find(col(StepRow.seq) == seq):
             raise NoSuchStepError(f"flow {self.flow.id} has no step at place {seq}")
-        return found
+        return self._steps[seq]
 
     def named(self, name: str) -> StepRow:
         """
@@ -70,11 +121,10 @@ class SqlRows:
         Raises:
             NoSuchStepError: There is none.
         """
-        query = select(StepRow).where(self._ours(), col(StepRow.name) == name)
-        found = self._session.scalars(query).one_or_none()
-        if found is None:
+        found = self._find(col(StepRow.name) == name)
+        if not found:
             raise NoSuchStepError(f"flow {self.flow.id} has no step called {name!r}")
-        return found
+        return found[0]
 
     def children(self, seq: int) -> Sequence[tuple[StepRow, str]]:
         """Return the steps that wait for this one, each with what its failure means to them."""
@@ -85,6 +135,8 @@ class SqlRows:
     def load_children(self, seqs: Sequence[int]) -> None:
         """Load the children of many steps with one statement."""
         missing = [seq for seq in seqs if seq not in self._children]
+        if not missing:
+            return
         self._children.update({seq: [] for seq in missing})
         same = and_(col(StepRow.flow_id) == col(EdgeRow.flow_id), col(StepRow.seq) == col(EdgeRow.child))
         query = (
@@ -93,77 +145,106 @@ class SqlRows:
             .where(col(EdgeRow.flow_id) == self.flow.id, col(EdgeRow.parent).in_(missing))
             .order_by(col(EdgeRow.child))
         )
-        for child, parent, policy in self._session.execute(query):
-            self._children[parent].append((child, policy))
-
-    def know_childless(self, seq: int) -> None:
-        """Note that nobody waits for this step by itself: it is a member of a group."""
-        self._children.setdefault(seq, [])
+        for child, parent, policy in self._execute(query).all():
+            self._children[parent].append((self._keep(child), policy))
 
     def blocked_members(self, group: StepRow, count: int) -> Sequence[StepRow]:
         """Return the next blocked members of a group, from `group.next_member` on."""
-        self._session.flush()
-        query = select(StepRow).where(
-            self._ours(),
-            col(StepRow.group_seq) == group.seq,
-            col(StepRow.seq) >= group.next_member,
-            col(StepRow.state) == "blocked",
-        )
-        return self._session.scalars(query.order_by(col(StepRow.seq)).limit(count)).all()
+        first = group.next_member or 0
+        ahead = self._ahead.setdefault(group.seq, deque())
+        while ahead and (ahead[0].seq < first or ahead[0].state != "blocked"):
+            ahead.popleft()
+        if len(ahead) < count:
+            self._write_blocked(group)
+            after = (col(StepRow.group_seq) == group.seq, col(StepRow.seq) >= first, col(StepRow.state) == "blocked")
+            found = self._find(*after, limit=max(count, self._expected))
+            ahead = self._ahead[group.seq] = deque(step for step in found if step.state == "blocked")
+        return [ahead.popleft() for _ in range(min(count, len(ahead)))]
+
+    def waiting_for_nobody(self) -> Sequence[StepRow]:
+        """Return the steps that begin with the flow."""
+        no_parents = (col(StepRow.waits_for) == 0, col(StepRow.role) == STEP, col(StepRow.group_seq).is_(None))
+        return self._find(*no_parents)
 
     def count_open_members(self, group: StepRow) -> int:
         """Count the members of a group that have not ended."""
-        self._session.flush()
+        self.flush()
         return self._count(col(StepRow.group_seq) == group.seq, col(StepRow.state).in_(OPEN_STEPS))
 
     def guards(self) -> Sequence[StepRow]:
         """Return undo and failure steps in order."""
-        if not self.flow.guards:
-            return ()
-        query = select(StepRow).where(self._ours(), col(StepRow.role) != STEP).order_by(col(StepRow.seq))
-        return self._session.scalars(query).all()
+        return self._find(col(StepRow.role) != STEP) if self.flow.guards else ()
 
     def all_steps(self) -> Sequence[StepRow]:
         """Return all steps in order."""
-        return self._session.scalars(select(StepRow).where(self._ours()).order_by(col(StepRow.seq))).all()
+        return self._find()
 
     def edges(self) -> Sequence[tuple[int, int, str]]:
         """Return all edges: parent, child, and what the parent's failure means."""
         query = select(col(EdgeRow.parent), col(EdgeRow.child), col(EdgeRow.if_failed))
-        found = self._session.execute(query.where(col(EdgeRow.flow_id) == self.flow.id))
+        found = self._execute(query.where(col(EdgeRow.flow_id) == self.flow.id))
         return [(parent, child, policy) for parent, child, policy in found]
 
     def cancel_open(self, now: datetime) -> None:
         """Cancel all ordinary steps that did not begin or wait; inner flows of waiting ones are cancelled, too."""
-        self._session.flush()
-        inner = select(StepRow).where(self._ours(), col(StepRow.kind) == "flow", col(StepRow.state) == "waiting")
-        self.released += self._session.scalars(inner).all()
-        which = col(StepRow.state).in_(("blocked", "queued", "waiting"))
-        self._cancel(now, col(StepRow.role) == STEP, which)
+        self.flush()
+        self.released += self._find(col(StepRow.kind) == "flow", col(StepRow.state) == "waiting")
+        states = ("blocked", "queued", "waiting")
+        which = (col(StepRow.role) == STEP, col(StepRow.state).in_(states))
+        self._cancel(now, lambda step: step.role == STEP and step.state in states, *which)
 
     def cancel_blocked_members(self, group: StepRow, now: datetime) -> int:
         """Cancel a group's members that were not released; return how many."""
-        self._session.flush()
-        return self._cancel(now, col(StepRow.group_seq) == group.seq, col(StepRow.state) == "blocked")
+        self.flush()
+        which = (col(StepRow.group_seq) == group.seq, col(StepRow.state) == "blocked")
+        return self._cancel(now, lambda step: step.group_seq == group.seq and step.state == "blocked", *which)
 
     def is_any_running(self) -> bool:
         """Whether an ordinary task of the flow is being run."""
-        self._session.flush()
+        self.flush()
         running = (col(StepRow.role) == STEP, col(StepRow.state) == "running")
-        return self._session.scalar(select(col(StepRow.seq)).where(self._ours(), *running).limit(1)) is not None
+        return self._execute(select(col(StepRow.seq)).where(self._ours(), *running).limit(1)).first() is not None
 
-    def _cancel(self, now: datetime, *which: Any) -> int:
+    def _cancel(self, now: datetime, is_meant: Callable[[StepRow], bool], *which: Any) -> int:
         values = {"state": "cancelled", "finished_at": now, "check_at": None}
-        statement = update(StepRow).where(self._ours(), *which).values(values)
-        found: Any = self._session.execute(statement, execution_options={"synchronize_session": False})
-        for row in list(self._session.identity_map.values()):
-            if isinstance(row, StepRow):
-                self._session.expire(row)
+        found: Any = self._execute(update(StepRow).where(self._ours(), *which).values(values))
+        for step in filter(is_meant, self._steps.values()):
+            step.state, step.finished_at, step.check_at = "cancelled", now, None
+            self._note_stored(step)
         return int(found.rowcount)
 
+    def _find(self, *which: Any, limit: int | None = None, is_locked: bool = False) -> list[StepRow]:
+        """Return steps in order; those that are known already with the changes that are not written yet."""
+        query = select(StepRow).where(self._ours(), *which).order_by(col(StepRow.seq)).limit(limit)
+        found = self._execute(query.with_for_update() if is_locked else query).scalars().all()
+        return [self._keep(row) for row in found]
+
+    def _keep(self, row: StepRow) -> StepRow:
+        known = self._steps.get(row.seq)
+        if known is None:
+            known = self._steps[row.seq] = row
+            self._note_stored(row)
+        if row in self._session:
+            self._session.expunge(row)
+        return known
+
+    def _note_stored(self, step: StepRow) -> None:
+        self._stored[step.seq] = (progress_of(step), content_of(step))
+
+    def _write_blocked(self, group: StepRow) -> None:
+        """Let the database know which members were blocked again, for it is asked for them."""
+        if any(step.group_seq == group.seq and step.state == "blocked" for step in self._changed()):
+            self.flush()
+
+    def _changed(self) -> Iterable[StepRow]:
+        return (step for seq, step in self._steps.items() if progress_of(step) != self._stored[seq][0])
+
+    def _execute(self, statement: Any) -> Any:
+        with self._session.no_autoflush:
+            return self._session.execute(statement, execution_options={"synchronize_session": False})
+
     def _count(self, *which: Any) -> int:
-        query = select(func.count()).select_from(StepRow).where(self._ours(), *which)
-        return self._session.scalar(query) or 0
+        return int(self._execute(select(func.count()).select_from(StepRow).where(self._ours(), *which)).scalar_one())
 
     def _ours(self) -> Any:
         return col(StepRow.flow_id) == self.flow.id

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import exists, func, or_, select, text, update
+from sqlalchemy import select
 from sqlmodel import Session, col
 
 from taskyard.database.columns import utc_now
@@ -16,8 +16,8 @@ from taskyard.database.group_commit import GroupCommitter
 from taskyard.flows.models import FlowRow, StepRow
 from taskyard.flows.rules import machine
 from taskyard.flows.rules.outcomes import Outcome, apply_outcome
-from taskyard.flows.states import RUNNABLE
 from taskyard.flows.step_ref import StepRef
+from taskyard.flows.storage.batch_statements import Begin, begin_steps
 from taskyard.flows.storage.growing import add_to_flow
 from taskyard.flows.storage.rows import Order, SqlRows
 
@@ -43,13 +43,6 @@ class FlowAdvance:
     orders: Sequence[Order] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    ref: StepRef
-    run_id: str
-    attempt: int
-
-
 class FlowStore:
     """Every method is one transaction; those of many threads at the same moment share one."""
 
@@ -60,7 +53,7 @@ class FlowStore:
 
     def begin(self, ref: StepRef, run_id: str, attempt: int) -> Start:
         """Mark a step as running, if this message may run it."""
-        return self._begins.call(_Asked(ref, run_id, attempt))
+        return self._begins.call(Begin(ref, run_id, attempt))
 
     def record(self, outcome: Outcome) -> FlowAdvance:
         """Record how an execution ended; of several for one release, the first final one counts."""
@@ -102,15 +95,15 @@ class FlowStore:
                 raise LookupError(f"no flow {flow_id}")
             rows = SqlRows(session, found[0])
             action(rows, utc_now(), session)
-            session.flush()
+            rows.flush()
             return rows.orders()
 
-    def _begin_all(self, asked: Sequence[_Asked]) -> list[Start]:
+    def _begin_all(self, asked: Sequence[Begin]) -> list[Start]:
         now = utc_now()
         with self._open_session() as session, session.begin():
-            if session.get_bind().dialect.name == "postgresql":
-                session.execute(text("SET LOCAL synchronous_commit TO off"))  # a lost start is found by its lease
-            return _in_order(asked, lambda one: _begin(session, one, now))
+            found = begin_steps(session, asked, now)
+        rows = [found.get(begin.ref) for begin in asked]
+        return [Start("over") if row is None else _start_of(row) for row in rows]
 
     def _record_all(self, outcomes: Sequence[Outcome]) -> list[FlowAdvance]:
         now = utc_now()
@@ -120,13 +113,13 @@ class FlowStore:
         answers = [FlowAdvance(goes_on=True)] * len(outcomes)
         with self._open_session() as session, session.begin():
             for flow in lock_flows(session, by_flow):
-                rows = SqlRows(session, flow)
                 mine = by_flow[flow.id]
-                _load(session, rows, [outcomes[place] for place in mine])
+                rows = SqlRows(session, flow, expected=len(mine))
+                rows.load([outcomes[place].ref.seq for place in mine])
                 for place in mine:
                     goes_on = apply_outcome(rows, outcomes[place], now, partial(add_to_flow, session, rows))
                     answers[place] = FlowAdvance(goes_on, rows.orders())
-            session.flush()
+                rows.flush()
         return answers
 
 
@@ -136,49 +129,5 @@ def lock_flows(session: Session, flow_ids: Sequence[UUID] | dict[UUID, Any]) -> 
     return session.scalars(query).all()
 
 
-def _in_order(asked: Sequence[_Asked], act: Callable[[_Asked], Start]) -> list[Start]:
-    """Act in the order of the rows, so that two transactions never wait for each other; answer in the given order."""
-    places = sorted(range(len(asked)), key=lambda place: asked[place].ref)
-    answers: dict[int, Start] = {place: act(asked[place]) for place in places}
-    return [answers[place] for place in range(len(asked))]
-
-
-def _begin(session: Session, asked: _Asked, now: datetime) -> Start:
-    ref = asked.ref
-    wants_it = exists().where(
-        col(FlowRow.id) == ref.flow_id, or_(col(FlowRow.state) == "running", col(StepRow.role) != "step")
-    )
-    statement = (
-        update(StepRow)
-        .where(
-            col(StepRow.flow_id) == ref.flow_id,
-            col(StepRow.seq) == ref.seq,
-            col(StepRow.generation) == ref.generation,
-            col(StepRow.state).in_(RUNNABLE),
-            wants_it,
-        )
-        .values(
-            state="running",
-            run_id=asked.run_id,
-            attempts=asked.attempt,
-            started_at=func.coalesce(col(StepRow.started_at), now),
-        )
-        .returning(col(StepRow.name), col(StepRow.started_at), col(StepRow.polls), col(StepRow.options))
-        .execution_options(synchronize_session=False)
-    )
-    row = session.execute(statement).one_or_none()
-    if row is None:
-        return Start("over")
+def _start_of(row: Any) -> Start:
     return Start("run", row.name, row.started_at, row.polls, row.options or {})
-
-
-def _load(session: Session, rows: SqlRows, outcomes: Sequence[Outcome]) -> None:
-    """Load the steps and their children for a whole batch: two statements instead of two for each."""
-    seqs = [outcome.ref.seq for outcome in outcomes]
-    loaded = session.scalars(
-        select(StepRow).where(col(StepRow.flow_id) == rows.flow.id, col(StepRow.seq).in_(seqs))
-    ).all()
-    rows.load_children([step.seq for step in loaded if step.group_seq is None])
-    for step in loaded:
-        if step.group_seq is not None:
-            rows.know_childless(step.seq)
