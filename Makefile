@@ -3,9 +3,9 @@
 PY := .venv/bin/python
 JOBS ?= 4
 
-.PHONY: help setup demo test check chaos bench dist lock clean
+.PHONY: help setup demo test check chaos conformance bench dist lock clean
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup:  ## Make .venv from the lock file (also makes its own uv)
 	@scripts/setup
@@ -26,6 +26,9 @@ check: setup  ## Formatting, lint, types, layers
 
 chaos: setup  ## Long runs with random kills
 	@$(PY) -m pytest -m chaos --timeout=1800 $(ARGS)
+
+conformance: setup  ## Run Celery's and kombu's own integration tests on our transport and on kombu's
+	@$(PY) -m scripts.conformance $(ARGS)
 
 bench: setup  ## Measure, and print the machine and a table
 	@$(PY) -m bench $(ARGS)

@@ -24,7 +24,7 @@ def reconcile_markets() -> When:
 
 
 def sweep_reconciliations() -> When:
-    """How often global runs that lost a worker are looked for."""
+    """How often old reports are looked for."""
     return every(current_settings(ReconciliationSettings).reconciliation_sweep_interval)
 
 

@@ -77,15 +77,10 @@ class ReconciliationSettings(SettingsGroup):
     reconciliation_critical_bp: int = Field(
         100, ge=1, description="Drift from this share of the larger side on is critical, in 1/10000"
     )
-    reconciliation_member_timeout: Seconds = Field(
-        timedelta(minutes=5), description="A market of a global run without an answer is asked again after so long"
-    )
     reconciliation_deadline: Seconds = Field(
         timedelta(hours=1), description="A global run is reported after so long, with what there is"
     )
-    reconciliation_sweep_interval: Interval = Field(
-        timedelta(minutes=1), description="How often runs that lost a worker are looked for"
-    )
+    reconciliation_sweep_interval: Interval = Field(timedelta(hours=1), description="How often old reports are removed")
     reconciliation_retention_days: int = Field(90, ge=0, le=36_500, description="Days that reports are kept; 0: all")
     chain_provider: Literal["none", "evm", "soroban"] = Field("none", description="How positions on chain are read")
     chain_rpc_url: HttpUrl | None = Field(None, description="JSON-RPC node, http or https; may hold an access key")

@@ -126,8 +126,10 @@ class Taskyard(PlatformApp):
         """Inside `celery`, add the groups of the domains: `-A` is read before a command is looked up."""
         if "celery.bin.celery" in sys.modules:
             from taskyard.cli.commands import add_groups  # noqa: PLC0415 - only the `celery` command needs it
+            from taskyard.tasks.green_pools import pool_check  # noqa: PLC0415 - as above
 
             add_groups(self.domains)
+            self.user_options["worker"].add(pool_check())
 
 
 @beat_init.connect

@@ -1,7 +1,9 @@
 """The outside world of a reconciliation behind Protocols: the chain, and the database's positions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+from uuid import UUID
 
 from sqlmodel import Session
 
@@ -73,6 +75,13 @@ class EmitEvent(Protocol):
 
     def __call__(self, session: Session, event_type: str, data: Any, idempotency_key: str | None = None) -> str:
         """Return the event's id."""
+
+
+class StartRun(Protocol):
+    """Let markets be compared, and the report completed when all have ended, if the open transaction is committed."""
+
+    def __call__(self, session: Session, report_id: UUID, market_ids: Sequence[str]) -> None:
+        """Start it."""
 
 
 class NoChainReader:

@@ -20,13 +20,15 @@ def complete(session: Session, report: Report, emit: EmitEvent, now: datetime) -
     """
     Fill the report from its lines and mark it completed; the caller holds its lock.
 
-    Lines that are still pending have missed the deadline: they become ``failed``.
+    Lines that are still pending have no answer, because of their task or the deadline: they become ``failed``.
     """
     session.flush()
     session.execute(
         update(MarketLine)
         .where(col(MarketLine.report_id) == report.id, col(MarketLine.state) == "pending")
-        .values(state="done", status="failed", error="not compared before the deadline", done_at=now)
+        .values(
+            state="done", status="failed", error="not compared: its task failed, or the deadline was over", done_at=now
+        )
     )
     lines = session.scalars(
         select(MarketLine).where(col(MarketLine.report_id) == report.id).execution_options(populate_existing=True)

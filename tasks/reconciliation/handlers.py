@@ -1,23 +1,17 @@
-"""The work of the reconciliation tasks: compare markets, complete reports, recover lost markets."""
+"""The work of the reconciliation tasks: compare markets, complete reports, remove old ones."""
 
-from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 from uuid import UUID
 
 import structlog
 from pydantic import BaseModel
 
-from tasks.reconciliation.clients import ChainReader, ChainSnapshot, ChainUnavailableError, MarketReading
+from tasks.reconciliation.clients import ChainReader, ChainSnapshot, ChainUnavailableError, MarketReading, StartRun
 from tasks.reconciliation.models import MarketLine, Report
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile
-from tasks.reconciliation.recovery import LostMarket
-from tasks.reconciliation.store import OpenedReport
 from taskyard import PermanentError
 
-SWEEP_BATCH = 500
 MAX_BLOCKS_BEHIND = 50  # of the last report: nodes behind one address differ by a few blocks
-
-type SendMarkets = Callable[[UUID, Sequence[str]], None]  # the report and its markets, as one chord
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -54,16 +48,14 @@ class MarketCheckResult(BaseModel):
 class SweepResult(BaseModel):
     """What one sweep did."""
 
-    completed: int  # reports
-    sent: int  # markets
     pruned: int  # reports
 
 
 class ReportBooks(Protocol):
     """What the handlers need of SQL; see :class:`tasks.reconciliation.store.ReportStore`."""
 
-    def find(self, report_id: UUID) -> OpenedReport | None:
-        """Return the report and its pending markets."""
+    def find(self, report_id: UUID) -> Report | None:
+        """Return the report."""
 
     def pending_line(self, report_id: UUID, market_id: str) -> tuple[Report | None, bool]:
         """Return the report, and whether this market of it is pending."""
@@ -74,10 +66,8 @@ class ReportBooks(Protocol):
     def last_block(self) -> int | None:
         """Return the block of the newest report that has one."""
 
-    def open_global(
-        self, report_id: UUID, request: Reconcile, at: ChainSnapshot | None, error: str | None
-    ) -> OpenedReport:
-        """Write a report with a line for every market."""
+    def open_global(self, report_id: UUID, request: Reconcile, at: ChainSnapshot | str, start: StartRun) -> Report:
+        """Write a report with a line for every market, and start its run."""
 
     def record(self, report_id: UUID, market_id: str, outcome: MarketReading | str) -> MarketLine | None:
         """Write a market's comparison."""
@@ -86,47 +76,28 @@ class ReportBooks(Protocol):
         """Write a whole report of one market."""
 
     def complete(self, report_id: UUID) -> Report | None:
-        """Complete the report if nothing is pending."""
-
-
-class ReportRecovery(Protocol):
-    """What :func:`sweep` needs of SQL; see :class:`tasks.reconciliation.recovery.RecoveryStore`."""
-
-    def running(self) -> list[UUID]:
-        """Return the reports that are not completed."""
-
-    def lost(self, limit: int) -> list[LostMarket]:
-        """Return markets whose task seems lost."""
+        """Complete the report."""
 
     def prune(self) -> int:
         """Remove old reports."""
 
 
 def reconcile(
-    payload: Reconcile, report_id: UUID, store: ReportBooks, chain: ChainReader, dispatch: SendMarkets
+    payload: Reconcile, report_id: UUID, store: ReportBooks, chain: ChainReader, start: StartRun
 ) -> ReportSummary:
     """
     Compare one market at once, or start a run over all of them.
 
-    Runs twice safely: the report's id comes from the run's, so a second execution finds the first one's report and
-    only sends what is pending.
+    Runs twice safely: the report's id comes from the run's, and what follows is stored with the report, so a second
+    execution finds what the first one began.
 
     Raises:
         MarketNotFoundError: There is no such market.
     """
-    known = store.find(report_id)
-    if payload.type == "market":
-        return summarize(known.report if known else _reconcile_market(payload, report_id, store, chain))
-    if known is None:
-        try:
-            known = store.open_global(report_id, payload, _snapshot(store, chain), None)
-        except ChainUnavailableError as error:
-            log.warning("reconciliation.chain_unavailable", report_id=str(report_id), error=str(error))
-            known = store.open_global(report_id, payload, None, str(error))
-    if known.report.state == "running" and known.pending:
-        dispatch(report_id, known.pending)
-        return summarize(known.report)
-    return finish(FinishReport(report_id=report_id), store)
+    report = store.find(report_id)
+    if report is None and payload.type == "market":
+        report = _reconcile_market(payload, report_id, store, chain)
+    return summarize(report or _reconcile_all(payload, report_id, store, chain, start))
 
 
 def check_market(payload: CheckMarket, store: ReportBooks, chain: ChainReader) -> MarketCheckResult:
@@ -153,7 +124,7 @@ def check_market(payload: CheckMarket, store: ReportBooks, chain: ChainReader) -
 
 def finish(payload: FinishReport, store: ReportBooks) -> ReportSummary:
     """
-    Complete a report whose markets are done; one with pending markets is left to the sweeper.
+    Complete a report whose markets have ended, or whose deadline is over: those without an answer have failed.
 
     Runs twice safely: a completed report is not touched, and its alert has a key of its own.
 
@@ -168,24 +139,9 @@ def finish(payload: FinishReport, store: ReportBooks) -> ReportSummary:
     return done
 
 
-def sweep(store: ReportBooks, upkeep: ReportRecovery, send: Callable[[Iterable[LostMarket]], None]) -> SweepResult:
-    """
-    Complete the runs whose last step was lost, send lost markets again, remove old reports.
-
-    Runs twice safely: every part acts on rows that are still in the state that asks for it.
-    """
-    lost = upkeep.lost(SWEEP_BATCH)
-    if lost:
-        send(lost)
-    completed = [store.complete(report_id) for report_id in upkeep.running()]
-    done = SweepResult(
-        completed=sum(report is not None and report.state == "completed" for report in completed),
-        sent=len(lost),
-        pruned=upkeep.prune(),
-    )
-    if done.completed or done.sent or done.pruned:
-        log.info("reconciliation.swept", **done.model_dump())
-    return done
+def sweep(store: ReportBooks) -> SweepResult:
+    """Remove old reports. Runs twice safely."""
+    return SweepResult(pruned=store.prune())
 
 
 def summarize(report: Report) -> ReportSummary:
@@ -209,6 +165,18 @@ def _reconcile_market(payload: Reconcile, report_id: UUID, store: ReportBooks, c
     except ChainUnavailableError as error:
         outcome = str(error)
     return store.record_market(report_id, payload, outcome)
+
+
+def _reconcile_all(
+    payload: Reconcile, report_id: UUID, store: ReportBooks, chain: ChainReader, start: StartRun
+) -> Report:
+    at: ChainSnapshot | str
+    try:
+        at = _snapshot(store, chain)
+    except ChainUnavailableError as error:
+        log.warning("reconciliation.chain_unavailable", report_id=str(report_id), error=str(error))
+        at = str(error)
+    return store.open_global(report_id, payload, at, start)
 
 
 def _snapshot(store: ReportBooks, chain: ChainReader) -> ChainSnapshot:

@@ -101,8 +101,6 @@ class MarketLine(ReconciliationTable, table=True):
     chain_total: int | None = units()  # None: the chain could not be read, as the next
     drift: int | None = units()
     severity: str = Field(default="none", max_length=16)
-    sends: int = 1  # times that its task was handed to the broker
-    sent_at: datetime = moment(nullable=False)
     done_at: datetime | None = moment()
 
 

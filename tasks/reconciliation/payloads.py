@@ -47,10 +47,10 @@ class CheckMarket(Payload):
 
 
 class FinishReport(Payload):
-    """Sum up a global run whose markets are done."""
+    """Sum up a global run whose markets have ended."""
 
     report_id: UUID
 
 
 class SweepReconciliations(Payload):
-    """Recover runs that lost a worker, and remove old reports."""
+    """Remove old reports."""

@@ -1,17 +1,16 @@
 """The SQL of a reconciliation: open a report, write a market's comparison, complete the report; each a transaction."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 from sqlmodel import Session, col
 
 from audit.models import AdminAction
 from config.settings import ReconciliationSettings
-from tasks.reconciliation.clients import ChainSnapshot, EmitEvent, MarketReading, PositionsBook
+from tasks.reconciliation.clients import ChainSnapshot, EmitEvent, MarketReading, PositionsBook, StartRun
 from tasks.reconciliation.comparison import ComparedPosition, DriftThresholds, PositionTotals, compare, with_addresses
 from tasks.reconciliation.completion import complete
 from tasks.reconciliation.models import MarketLine, PositionRow, Report
@@ -20,14 +19,7 @@ from taskyard.database.columns import utc_now
 
 INSPECT_MARKET = "admin.reconciliation.market.inspect"
 RUN_GLOBAL = "admin.reconciliation.global.run"
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedReport:
-    """An existing report and its pending markets."""
-
-    report: Report
-    pending: list[str]  # market ids
+PRUNE_BATCH = 50  # reports, with all their rows
 
 
 class ReportStore:
@@ -46,11 +38,10 @@ class ReportStore:
         self._normal_address = normal_address
         self._thresholds = DriftThresholds(settings.reconciliation_tolerance, settings.reconciliation_critical_bp)
 
-    def find(self, report_id: UUID) -> OpenedReport | None:
-        """Return the report and its markets that are still pending; None: there is none yet."""
+    def find(self, report_id: UUID) -> Report | None:
+        """Return the report; None: there is none yet."""
         with self._open_session() as session:
-            report = session.get(Report, report_id)
-            return None if report is None else OpenedReport(report, _pending(session, report_id))
+            return session.get(Report, report_id)
 
     def pending_line(self, report_id: UUID, market_id: str) -> tuple[Report | None, bool]:
         """Return the report, if there is one, and whether this market of it is still pending."""
@@ -69,26 +60,29 @@ class ReportStore:
         with self._open_session() as session:
             return session.scalar(newest.limit(1))
 
-    def open_global(
-        self, report_id: UUID, request: Reconcile, at: ChainSnapshot | None, error: str | None
-    ) -> OpenedReport:
+    def open_global(self, report_id: UUID, request: Reconcile, at: ChainSnapshot | str, start: StartRun) -> Report:
         """
-        Write the report with a line for every market, and who asked.
+        Write the report with a line for every market, who asked, and what compares them, in one transaction.
 
-        Without a snapshot the chain is not readable, so all lines are done, as ``partial`` for the reason ``error``.
+        Without a snapshot the chain is not readable, for the reason that is given: the report is complete at once, all
+        its lines ``partial``.
         """
         now = utc_now()
         with self._open_session() as session, session.begin():
             markets = self._database.market_ids(session)
-            report = _new_report(report_id, request, at, now, len(markets))
+            report = _new_report(report_id, request, None if isinstance(at, str) else at, now, len(markets))
             session.add(report)
             session.add(_action(RUN_GLOBAL, request, str(report_id)))
             session.flush()
-            done: dict[str, Any] = {} if at else {"state": "done", "status": "partial", "error": error, "done_at": now}
-            lines = [{"report_id": report_id, "market_id": market_id, **done} for market_id in markets]
-            if lines:
+            done = {"state": "done", "status": "partial", "error": at, "done_at": now} if isinstance(at, str) else {}
+            if markets:
+                lines = [{"report_id": report_id, "market_id": market_id, **done} for market_id in markets]
                 session.execute(insert(MarketLine), lines)
-            return OpenedReport(report, [] if done else markets)
+            if done or not markets:
+                complete(session, report, self._emit, now)
+            else:
+                start(session, report_id, markets)
+            return report
 
     def record(self, report_id: UUID, market_id: str, outcome: MarketReading | str) -> MarketLine | None:
         """
@@ -125,19 +119,31 @@ class ReportStore:
 
     def complete(self, report_id: UUID) -> Report | None:
         """
-        Complete the report if all its markets are done or its deadline has passed; None: there is no such report.
+        Complete the report; None: there is no such report.
 
-        A market without an answer at the deadline is a ``failed`` line. A completed report is left as it is.
+        A market without an answer is a ``failed`` line. A completed report is left as it is.
         """
-        now = utc_now()
         with self._open_session() as session, session.begin():
             report = session.scalar(select(Report).where(col(Report.id) == report_id).with_for_update())
-            if report is None or report.state == "completed":
-                return report
-            is_late = now >= report.started_at + self._settings.reconciliation_deadline
-            if is_late or not _pending(session, report_id):
-                complete(session, report, self._emit, now)
+            if report is not None and report.state != "completed":
+                complete(session, report, self._emit, utc_now())
             return report
+
+    def prune(self) -> int:
+        """Remove reports that are older than the retention, with their lines and positions; return how many."""
+        days = self._settings.reconciliation_retention_days
+        if not days:
+            return 0
+        with self._open_session() as session, session.begin():
+            old = session.scalars(
+                select(col(Report.id))
+                .where(col(Report.started_at) < utc_now() - timedelta(days=days))
+                .order_by(col(Report.started_at))
+                .limit(PRUNE_BATCH)
+            ).all()
+            if old:
+                session.execute(delete(Report).where(col(Report.id).in_(old)))
+            return len(old)
 
     def _fill(self, session: Session, line: MarketLine, outcome: MarketReading | str) -> None:
         if isinstance(outcome, str):
@@ -162,17 +168,6 @@ def _mark_compared(line: MarketLine, totals: PositionTotals, at: ChainSnapshot) 
     line.missing_on_chain, line.missing_in_db = totals.missing_on_chain, totals.missing_in_db
     line.db_total, line.chain_total = totals.db_total, totals.chain_total
     line.drift, line.severity = totals.drift, totals.severity
-
-
-def _pending(session: Session, report_id: UUID) -> list[str]:
-    """The markets that are not done: counted in SQL, whatever became of their messages."""
-    return list(
-        session.scalars(
-            select(col(MarketLine.market_id))
-            .where(col(MarketLine.report_id) == report_id, col(MarketLine.state) == "pending")
-            .order_by(col(MarketLine.market_id))
-        )
-    )
 
 
 def _new_report(report_id: UUID, request: Reconcile, at: ChainSnapshot | None, now: datetime, markets: int) -> Report:

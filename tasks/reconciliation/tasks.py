@@ -1,12 +1,12 @@
 """The reconciliation tasks: one line of work each, and the dependencies of their handlers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any
 from uuid import UUID, uuid4, uuid5
 
-from celery import chord, current_task
+from celery import current_task
+from sqlmodel import Session
 
 from config.queues import RECONCILIATION
 from config.settings import ReconciliationSettings
@@ -15,22 +15,22 @@ from tasks.reconciliation import handlers
 from tasks.reconciliation.chain.readers import open_chain
 from tasks.reconciliation.clients import ChainReader
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile, SweepReconciliations
-from tasks.reconciliation.recovery import LostMarket, RecoveryStore
 from tasks.reconciliation.store import ReportStore
-from taskyard import CallOptions, Exponential, Policy, before_work, emit, enqueue_many, task
+from taskyard import Exponential, Flow, Policy, before_work, emit, task
 from taskyard.database.engine import open_session
 from taskyard.settings import MAINTENANCE, current_settings
 
 REPORTS = UUID("a7e2c0f4-0c55-4d8e-9c80-6f4b5a2d7e31")  # namespace of the ids that are made from run ids
 # A node that does not answer is a line of the report; what is tried again is the database or the broker.
 RECONCILIATION_POLICY = Policy(max_attempts=5, backoff=Exponential(base=timedelta(seconds=2)))
+MARKETS_AT_ONCE = 32  # of one run: other requests of the queue wait behind these at most
 SWEEP = Policy(max_attempts=1)  # the next one comes on schedule
 
 
 @task("reconciliation.reconcile", Reconcile, queue=RECONCILIATION, policy=RECONCILIATION_POLICY)
 def reconcile(payload: Reconcile) -> handlers.ReportSummary:
     """Compare one market or all; see :func:`tasks.reconciliation.handlers.reconcile`."""
-    return handlers.reconcile(payload, _report_id(), open_store(), chain_side(), send_chord)
+    return handlers.reconcile(payload, _report_id(), open_store(), chain_side(), start_run)
 
 
 @task("reconciliation.check_market", CheckMarket, queue=RECONCILIATION, policy=RECONCILIATION_POLICY)
@@ -47,36 +47,20 @@ def finish(payload: FinishReport) -> handlers.ReportSummary:
 
 @task("reconciliation.sweep", SweepReconciliations, queue=MAINTENANCE, policy=SWEEP)
 def sweep(_payload: SweepReconciliations) -> handlers.SweepResult:
-    """Look after global runs; see :func:`tasks.reconciliation.handlers.sweep`."""
-    return handlers.sweep(
-        open_store(), RecoveryStore(open_session, current_settings(ReconciliationSettings)), send_again
+    """Remove old reports; see :func:`tasks.reconciliation.handlers.sweep`."""
+    return handlers.sweep(open_store())
+
+
+def start_run(session: Session, report_id: UUID, market_ids: Sequence[str]) -> None:
+    """Start the flow of a run: all its markets, then the report, which comes whatever became of them."""
+    deadline = current_settings(ReconciliationSettings).reconciliation_deadline
+    payloads = [CheckMarket(report_id=report_id, market_id=market_id) for market_id in market_ids]
+    flow = Flow("reconciliation.global", key=f"reconciliation:{report_id}")
+    markets = flow.fan_out(
+        "markets", check_market, payloads, at_once=MARKETS_AT_ONCE, if_failed="ignore", deadline=deadline
     )
-
-
-def send_chord(report_id: UUID, market_ids: Sequence[str]) -> None:
-    """
-    Hand a run to the broker: a chord of all its markets, and the report as its body.
-
-    The chord is the fast way to the report, not the only one: what it loses with a worker or the result backend, the
-    sweeper finds in SQL.
-    """
-    check: Any = check_market  # Celery's own signatures; the typed calls do not know them
-    body: Any = finish
-    header = [
-        check.si(**CheckMarket(report_id=report_id, market_id=market_id).to_wire()).set(group_key=str(report_id))
-        for market_id in market_ids
-    ]
-    chord(header)(body.si(**FinishReport(report_id=report_id).to_wire()))
-
-
-def send_again(lost: Iterable[LostMarket]) -> None:
-    """Hand markets to the broker again, outside of any chord."""
-
-    def options(payload: CheckMarket) -> CallOptions:
-        return {"dedup_key": f"recon:{payload.report_id}:{payload.market_id}", "group_key": str(payload.report_id)}
-
-    payloads = [CheckMarket(report_id=row.report_id, market_id=row.market_id) for row in lost]
-    enqueue_many(check_market, payloads, each=options)
+    flow.step("report", finish, FinishReport(report_id=report_id), after=[markets.if_failed("ignore")])
+    flow.start_in(session)
 
 
 def open_store() -> ReportStore:

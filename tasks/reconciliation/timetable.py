@@ -1,4 +1,4 @@
-"""When markets are compared with the chain, and lost comparisons looked for."""
+"""When markets are compared with the chain, and old reports removed."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,14 +12,14 @@ from taskyard.settings import current_settings
 
 
 def entries() -> Iterator[Entry[Any]]:
-    """The nightly comparison, and what looks after it."""
+    """The nightly comparison, and what removes old reports."""
     yield Entry(
         "reconciliation.sweep",
         sweep,
         SweepReconciliations(),
         sweep_reconciliations(),
         misfire="skip",
-        note="Looks after global runs that lost a worker, and removes old reports",
+        note="Removes old reports",
     )
     yield Entry(
         "reconciliation.nightly",

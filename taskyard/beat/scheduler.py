@@ -24,6 +24,7 @@ from taskyard.settings.loading import current_settings
 from taskyard.settings.platform import Settings
 from taskyard.tasks.current_app import current_app
 from taskyard.tasks.platform_identity import PlatformGuard, claim_broker
+from taskyard.tasks.start_checks import refuse_missing_rights
 
 AFTER_A_FAULT = 1.0  # seconds
 FAILED = 1  # exit code
@@ -54,8 +55,10 @@ class Scheduler(CeleryScheduler):
 
         Raises:
             SettingsError: One of them is wrong; later, a tick would log it and go on.
+            MissingRightsError: The broker's user may not do what beat needs.
             OtherPlatformError: The broker is another platform's.
         """
+        refuse_missing_rights("worker")
         timetable(current_app().domains)
         claim_broker()
         self._guard = PlatformGuard(self._end_by_guard)

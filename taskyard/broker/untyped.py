@@ -10,9 +10,11 @@ import celery.concurrency.thread
 import celery.worker.consumer
 import celery.worker.request
 import kombu.exceptions
+import kombu.transport.base
 import kombu.transport.redis
 import kombu.transport.virtual
 
+_base: Any = kombu.transport.base
 _redis: Any = kombu.transport.redis
 _results: Any = celery.backends.redis
 _bootsteps: Any = celery.bootsteps
@@ -38,6 +40,11 @@ ThreadPool: Any = _thread.TaskPool
 create_request_cls: Any = _request.create_request_cls
 ExceptionWithTraceback: Any = _einfo.ExceptionWithTraceback
 SENTINEL_PORT: int = _redis.SentinelTransport.default_port
+REFRESH_BINDING: str = _redis.REFRESH_BINDING
+SWEEP_BINDINGS: str = _redis.SWEEP_BINDINGS
+to_rabbitmq_queue_arguments: Callable[..., dict[str, Any]] = _base.to_rabbitmq_queue_arguments
 CHORD_PART: str = _results.CHORD_PART_RETURN_LUA
+CHORD_CLEANUP: str = _results.CHORD_CLEANUP_LUA
+CHORD_CLAIM_EXTEND: str = _results.CHORD_CLAIM_EXTEND_LUA
 join_would_block: Callable[[], bool] = _results.task_join_will_block
 ENDING_STATES: tuple[int, int] = (_bootsteps.CLOSE, _bootsteps.TERMINATE)

@@ -10,17 +10,20 @@ from taskyard.database.columns import utc_now
 from taskyard.database.engine import current_engine
 from taskyard.findings import Finding
 from taskyard.flows.models import FlowRow, StepRow
-from taskyard.flows.states import LIVE_FLOWS, RUNNABLE
+from taskyard.flows.states import LIVE_FLOWS, OPEN_STEPS, RUNNABLE
 from taskyard.settings.loading import current_settings
+from taskyard.tasks.current_app import current_app
+from taskyard.tasks.platform_task import PlatformTask
 
 MOST_SHOWN = 3
 
 
 def findings() -> Iterator[Finding]:
-    """Look for overdue checks, which say that no sweeper runs, and for flows in which nothing can happen any more."""
+    """Look for overdue checks, which say that no sweeper runs, and for flows that cannot go on."""
     with Session(current_engine()) as session:
         yield _swept(session)
         yield _stuck(session)
+        yield _unknown(session)
 
 
 def _swept(session: Session) -> Finding:
@@ -42,3 +45,19 @@ def _stuck(session: Session) -> Finding:
             "stuck flows", "fault", f"nothing of them runs: {ids}", "celery -A tasks flows show ID, then cancel"
         )
     return Finding("stuck flows", "ok", "none")
+
+
+def _unknown(session: Session) -> Finding:
+    """Find steps to come whose task is not there any more: stored flows outlive the code that started them."""
+    to_come = (col(FlowRow.state).in_(LIVE_FLOWS), col(StepRow.kind) == "task", col(StepRow.state).in_(OPEN_STEPS))
+    of_open_flows = select(StepRow.task).join(FlowRow, col(FlowRow.id) == col(StepRow.flow_id)).where(*to_come)
+    tasks = current_app().tasks
+    names = session.exec(of_open_flows.distinct().order_by(col(StepRow.task))).all()
+    gone = [name for name in names if not isinstance(tasks.get(name or ""), PlatformTask)]
+    if gone:
+        of_first = select(StepRow.flow_id).join(FlowRow, col(FlowRow.id) == col(StepRow.flow_id)).where(*to_come)
+        example = session.exec(of_first.where(col(StepRow.task) == gone[0]).limit(1)).first()
+        shown = ", ".join(map(str, gone[:MOST_SHOWN]))
+        fix = f"bring them back, or their steps fail: celery -A tasks flows show {example}"
+        return Finding("tasks of flows", "fault", f"{len(gone)} tasks of open flows are unknown: {shown}", fix)
+    return Finding("tasks of flows", "ok", "all are known")

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from taskyard.flows.states import IfFailed, Kind, Role
 
+MOST_STEPS = 50_000  # of a flow, members of groups included
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 
 
@@ -48,7 +49,8 @@ def check_name(what: str, name: str) -> str:
     Raises:
         FlowDefinitionError: It cannot.
     """
-    if not NAME.fullmatch(str(name)):
+    given: Any = name
+    if not isinstance(given, str) or not NAME.fullmatch(given):
         raise FlowDefinitionError(
             f"{what} {str(name)[:80]!r}: use 1-200 letters, digits, '_', '.' and '-', not these first"
         )
@@ -60,8 +62,10 @@ def check_plan(plan: FlowPlan) -> None:
     Look at the graph as a whole.
 
     Raises:
-        FlowDefinitionError: It has no step, two of one name, an edge to nowhere, or a cycle.
+        FlowDefinitionError: It has no step, too many, two of one name, an edge to nowhere, or a cycle.
     """
+    if len(plan.steps) > MOST_STEPS:
+        raise FlowDefinitionError(f"flow {plan.name!r} has more than {MOST_STEPS} steps; start several flows")
     names = Counter(step.name for step in plan.steps)
     twice = sorted(name for name, count in names.items() if count > 1)
     if twice:

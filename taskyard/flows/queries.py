@@ -1,8 +1,9 @@
 """Reading flows: lists, one with its steps, and which step a run belongs to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, literal, tuple_
@@ -11,6 +12,7 @@ from sqlmodel import Session, col, select
 from taskyard.database.columns import UtcDateTime
 from taskyard.database.paging import PAGE, Page, read_cursor, read_uuid, write_cursor
 from taskyard.flows.models import EdgeRow, FlowRow, StepRow
+from taskyard.flows.step_ref import FLOW_HEADER, StepRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ def edges_of(session: Session, flow_id: UUID) -> Sequence[EdgeRow]:
 
 
 def flow_of_run(session: Session, run_id: str, root_id: str | None) -> dict[str, str]:
-    """Return the flow that a run belongs to, and its step unless that has run again since; empty: it is of no flow."""
+    """Return the flow that a run belongs to, and its step if it is the run of one; empty: it is of no flow."""
     step = session.exec(select(StepRow).where(StepRow.run_id == run_id)).first()
     if step is not None:
         return {"flow": str(step.flow_id), "step": step.name}
@@ -96,4 +98,28 @@ def flow_of_run(session: Session, run_id: str, root_id: str | None) -> dict[str,
         flow = session.get(FlowRow, UUID(root_id or ""))
     except ValueError:
         return {}
-    return {"flow": str(flow.id)} if flow is not None else {}
+    if flow is None:
+        return {}
+    name = _step_of_earlier_run(session, flow.id, run_id)
+    return {"flow": str(flow.id)} | ({"step": name} if name else {})
+
+
+def steps_of_headers(session: Session, many: Sequence[Mapping[str, Any] | None]) -> list[dict[str, str | None]]:
+    """Return the flow and step that messages with these headers belong to; both None: to none that is known."""
+    refs = [StepRef.read((headers or {}).get(FLOW_HEADER)) for headers in many]
+    places = {(ref.flow_id, ref.seq) for ref in refs if ref is not None}
+    names: dict[tuple[UUID, int], str] = {}
+    if places:
+        query = select(StepRow.flow_id, StepRow.seq, StepRow.name)
+        rows = session.exec(query.where(tuple_(col(StepRow.flow_id), col(StepRow.seq)).in_(places)))
+        names = {(flow_id, seq): name for flow_id, seq, name in rows}
+    found = [(ref, names.get((ref.flow_id, ref.seq)) if ref else None) for ref in refs]
+    return [{"flow": str(ref.flow_id) if ref and name else None, "step": name} for ref, name in found]
+
+
+def _step_of_earlier_run(session: Session, flow_id: UUID, run_id: str) -> str | None:
+    """The name of the step that had this run before it ran again."""
+    query = select(StepRow.seq, StepRow.generation, StepRow.name)
+    again = session.exec(query.where(StepRow.flow_id == flow_id, StepRow.generation > 1))
+    runs = ((StepRef(flow_id, seq, number), name) for seq, newest, name in again for number in range(1, newest))
+    return next((name for ref, name in runs if ref.run_id() == run_id), None)

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from taskyard.database.engine import open_session
-from taskyard.flows.models import FlowRow, StepRow
+from taskyard.flows.models import MAX_REASON, FlowRow, StepRow
 from taskyard.flows.release.handover import hand_over
 from taskyard.flows.rules import machine, repair
 from taskyard.flows.rules.repair import NotPossibleError
@@ -18,8 +18,12 @@ from taskyard.flows.states import LIVE_FLOWS, RUNNABLE
 from taskyard.flows.step_ref import StepRef
 from taskyard.flows.storage.rows import SqlRows
 from taskyard.flows.storage.store import FlowStore
+from taskyard.history.dead_letters import discard_dead_letters_of
 from taskyard.history.operator_log import record_operation
+from taskyard.history.writer.truncation import clip
 
+SETTLING = ("flows resume", "flows retry-step", "flows skip")  # what failed needs no redrive after these
+BATCH = 500  # dead letters of one statement
 SIGNAL_BYTES = 65_536  # of a signal's value as JSON
 
 type Action = Callable[[SqlRows, datetime], None]
@@ -55,16 +59,18 @@ def resume_flow(flow_id: UUID, reason: str = "") -> list[str]:
     return names
 
 
-def retry_flow_step(flow_id: UUID, name: str, reason: str = "") -> None:
+def retry_flow_step(flow_id: UUID, name: str, reason: str = "") -> list[str]:
     """
-    Run a failed step again; a flow that ended by it is resumed.
+    Run a failed step again; a flow that ended by it is resumed. Return the names of the steps that will run.
 
     Raises:
         NotPossibleError: The step has not failed.
         LookupError: There is no such flow or step.
     """
-    act: Action = lambda rows, now: repair.retry_step(rows, rows.named(name), now)  # noqa: E731 - as its siblings
+    names = list[str]()
+    act: Action = lambda rows, now: names.extend(repair.retry_step(rows, rows.named(name), now))  # noqa: E731 - as its siblings
     _steer(flow_id, "flows retry-step", name, reason, act)
+    return names
 
 
 def skip_flow_step(flow_id: UUID, name: str, reason: str) -> None:
@@ -101,7 +107,9 @@ def approve_step(flow_id: UUID, name: str, value: Any = None, reason: str = "") 
         if step.kind != "event":
             raise NotPossibleError(f"step {name!r} waits for no approval")
         if rows.flow.state != "running" or step.state not in {"blocked", "waiting"}:
-            raise NotPossibleError(f"step {name!r} is {step.state}, flow {flow_id} is {rows.flow.state}")
+            raise NotPossibleError(
+                f"step {name!r} waits for no approval any more: it is {step.state}, and its flow is {rows.flow.state}"
+            )
         _signal(rows, step, value, now)
 
     _steer(flow_id, "flows approve", name, reason, act)
@@ -149,13 +157,22 @@ def on_redriven(store: FlowStore, ref: StepRef, fields: dict[str, Any]) -> str |
     return "the step is retried"
 
 
-def step_was_buried(ref: StepRef, error: str) -> None:
+def run_was_cancelled(run_id: str, by: str, reason: str) -> None:
+    """An operator cancelled a run before it was begun: if it was the run of a step, the step has failed."""
+    with open_session() as session:
+        step = session.scalars(select(StepRow).where(col(StepRow.run_id) == run_id)).first()
+    if step is not None:
+        ref = StepRef(step.flow_id, step.seq, step.generation)
+        step_failed_outside(ref, f"its run was cancelled by {by}: {reason}")
+
+
+def step_failed_outside(ref: StepRef, error: str) -> None:
     """A run of a step failed where no handler could say so: its time limit passed, its workers died, ..."""
 
     def act(rows: SqlRows, now: datetime, _session: Session) -> None:
         step = rows.step(ref.seq)
         if step.generation == ref.generation and step.state in RUNNABLE:
-            machine.fail(rows, step, error, now)
+            machine.fail(rows, step, clip(error, MAX_REASON), now)
 
     try:
         hand_over(FlowStore(open_session).change(ref.flow_id, act))
@@ -195,12 +212,23 @@ def _check_value(value: Any) -> None:
 
 def _steer(flow_id: UUID, verb: str | None, target: str, reason: str, action: Action) -> None:
     def act(rows: SqlRows, now: datetime, session: Session) -> None:
+        failed = (
+            {} if verb not in SETTLING else {step.seq: step.run_id for step in rows.all_steps() if _is_failed(step)}
+        )
         action(rows, now)
         if verb is not None:
             facts = {"step": target} if target else None
-            record_operation(session, verb, str(flow_id), reason=reason, facts=facts)
+            row = record_operation(session, verb, str(flow_id), reason=reason, facts=facts)
+            settled = [run_id for seq, run_id in failed.items() if run_id and not _is_failed(rows.step(seq))]
+            for begin in range(0, len(settled), BATCH):
+                some = settled[begin : begin + BATCH]
+                discard_dead_letters_of(session, some, by=row.who, reason=f"{verb}: {reason}".rstrip(": "))
 
     hand_over(FlowStore(open_session).change(flow_id, act))
+
+
+def _is_failed(step: StepRow) -> bool:
+    return step.state == "failed"
 
 
 def is_live(flow: FlowRow) -> bool:

@@ -12,7 +12,7 @@ from taskyard.flows.payloads import CHECK_DEADLINE, CheckDeadline, SweepFlows
 from taskyard.flows.retention import prune_flows
 from taskyard.flows.running.step_execution import run_step
 from taskyard.flows.running.sweeping import Sweeper
-from taskyard.flows.steering import step_was_buried
+from taskyard.flows.steering import step_failed_outside
 from taskyard.flows.step_ref import FLOW_HEADER, StepRef
 from taskyard.settings.loading import current_settings
 from taskyard.settings.queues import MAINTENANCE
@@ -32,7 +32,7 @@ def tell_flow(letter: BuryRun) -> None:
     """Let the flow know of a run that failed where no handler could say so; of others it knows already."""
     ref = StepRef.read((letter.headers or {}).get(FLOW_HEADER))
     if ref is not None:
-        step_was_buried(ref, f"{letter.reason}: {letter.error}: {letter.message}")
+        step_failed_outside(ref, f"{letter.reason}: {letter.error}: {letter.message}")
 
 
 @task("flows.sweep", SweepFlows, queue=MAINTENANCE, policy=SWEEP)

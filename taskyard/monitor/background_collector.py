@@ -7,7 +7,8 @@ from typing import Any
 
 import structlog
 from prometheus_client import Metric
-from redis import Redis
+from redis import Redis, ResponseError
+from redis.exceptions import NoPermissionError
 from sqlmodel import Session
 
 from taskyard.broker.admin.queue_control import QueueControl
@@ -77,10 +78,24 @@ def broker_gauges(client: Redis, prefix: str) -> Iterator[GaugeSample]:
     yield GaugeSample("taskyard_audit_backlog", "Events not written to SQL yet", float(backlog(client, prefix)))
     age = backlog_age(client, prefix).total_seconds()
     yield GaugeSample("taskyard_audit_lag_seconds", "Age of the oldest event not written to SQL yet", age)
-    used, limit = broker_memory(client)
+    yield from _memory_gauges(client)
+
+
+def _memory_gauges(client: Redis) -> Iterator[GaugeSample]:
+    try:
+        used, limit = broker_memory(client)
+    except ResponseError as error:
+        if is_refused(error):  # INFO; a managed server has its own graph of this
+            return
+        raise
     yield GaugeSample("taskyard_broker_memory_bytes", "Memory of the broker", float(used), {"kind": "used"})
     if limit:
         yield GaugeSample("taskyard_broker_memory_bytes", "Memory of the broker", float(limit), {"kind": "limit"})
+
+
+def is_refused(error: ResponseError) -> bool:
+    """Whether the server has not got the command, or our user may not run it."""
+    return isinstance(error, NoPermissionError) or "unknown command" in str(error).lower()
 
 
 def broker_memory(client: Redis) -> tuple[int, int]:

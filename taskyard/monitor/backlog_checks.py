@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import NoPermissionError
 from sqlalchemy import Engine, func
 from sqlmodel import Session, col, select
 
@@ -68,7 +69,11 @@ def check_stock_lists(client: Redis, queues: Iterable[str]) -> Iterator[Finding]
     found: list[str] = []
     for queue in queues:
         keys = [f"{queue}{suffix}" for suffix in STOCK_PRIORITIES]
-        lengths: list[Any] = [client.llen(key) for key in keys if client.type(key) == b"list"]
+        try:
+            lengths: list[Any] = [client.llen(key) for key in keys if client.type(key) == b"list"]
+        except NoPermissionError:  # a user of the platform's keys only
+            yield Finding("stock messages", "ok", "not checked: this user sees the keys of the platform only")
+            return
         found += [f"{sum(lengths)} for {queue}"] if sum(lengths) else []
     if found:
         fix = "configure the sender with Taskyard's transport, see docs/broker.md, and send these again"

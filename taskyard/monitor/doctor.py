@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import SecretStr
 from redis import Redis, RedisError
+from redis.exceptions import NoPermissionError
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -24,7 +25,6 @@ from taskyard.history.queries.lost_runs import AuditBehindError, LostRuns
 from taskyard.history.queries.runs import RunFilter
 from taskyard.history.writer.event_writer import backlog
 from taskyard.migrations import schema
-from taskyard.monitor.background_collector import broker_memory
 from taskyard.monitor.backlog_checks import (
     check_dead_letters,
     check_dead_messages,
@@ -32,6 +32,7 @@ from taskyard.monitor.backlog_checks import (
     check_stock_lists,
 )
 from taskyard.monitor.broker_checks import check_broker_clock, check_owner_of_keys, clock_finding
+from taskyard.monitor.broker_configuration import check_broker, check_rights
 from taskyard.settings.group import SettingsError
 from taskyard.settings.loading import current_settings, setting_groups
 from taskyard.settings.platform import Settings
@@ -42,9 +43,7 @@ from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.start_checks import check_settings
 
 MASK = "***"
-MIB = 2**20
 LIMIT = 20.0  # seconds for all checks together
-NEARLY_FULL = 0.8  # of the broker's memory; as in dashboards/taskyard.rules.yml
 
 
 def examine(client: Redis, engine: Engine, settings: Settings) -> list[Finding]:
@@ -75,6 +74,8 @@ def _findings(name: str, check: Callable[[], Iterator[Finding]]) -> list[Finding
         return list(check())
     except ImportError as error:
         return [Finding(name, "fault", str(error), "correct the domain's manifest")]
+    except NoPermissionError as error:
+        return [Finding(name, "fault", f"the broker refuses this user: {error}", _RIGHTS_FIX)]
     except (RedisError, SQLAlchemyError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         fix = "check DATABASE_URL, and that the server runs" if isinstance(error, SQLAlchemyError) else _BROKER_FIX
@@ -88,13 +89,15 @@ def shown_settings() -> dict[str, Any]:
 
 
 _BROKER_FIX = "check REDIS_URL, and that the server runs"
+_RIGHTS_FIX = "docs/deployment.md, Users of the broker, has the rules"
 
 
 def _examinations(client: Redis, engine: Engine, settings: Settings) -> dict[str, Callable[[], Iterator[Finding]]]:
     prefix = settings.taskyard_key_prefix
     control = QueueControl(client, prefix)
     return {
-        "broker": lambda: _broker(client),
+        "broker": lambda: check_broker(client),
+        "broker rights": lambda: check_rights(client, settings),
         "broker clock": lambda: check_broker_clock(client),
         "platform": lambda: check_owner_of_keys(client, prefix),
         "database": lambda: _database(engine),
@@ -115,34 +118,6 @@ def _examinations(client: Redis, engine: Engine, settings: Settings) -> dict[str
 
 def _domain(domain: Domain) -> Iterator[Finding]:
     yield from domain.load("checks")()
-
-
-def _broker(client: Any) -> Iterator[Finding]:
-    server = client.info("server")
-    name = "Valkey" if server.get("server_name") == "valkey" or "valkey_version" in server else "Redis"
-    yield Finding("broker", "ok", f"{name} {server.get('valkey_version') or server['redis_version']}")
-    if client.info("persistence")["aof_enabled"]:
-        yield Finding("append-only file", "ok", "on")
-    else:
-        fix = "set appendonly yes: without it a restart of the broker loses the messages of its last minutes"
-        yield Finding("append-only file", "fault", "off", fix)
-    policy = client.info("memory").get("maxmemory_policy", "unknown")
-    if policy == "noeviction":
-        yield Finding("eviction", "ok", "noeviction")
-    else:
-        fix = "set maxmemory-policy noeviction: any other one deletes messages when memory is short"
-        yield Finding("eviction", "fault", policy, fix)
-    yield _memory(*broker_memory(client))
-
-
-def _memory(used: int, limit: int) -> Finding:
-    if not limit:
-        return Finding("memory", "ok", f"{used / MIB:.0f} MiB, no limit (maxmemory 0)")
-    note = f"{used / MIB:.0f} of {limit / MIB:.0f} MiB, {used / limit:.0%}"
-    fix = "add workers, check the audit backlog, or raise maxmemory: a full broker refuses new tasks"
-    if used >= limit:
-        return Finding("memory", "fault", note, fix)
-    return Finding("memory", "warning", note, fix) if used > NEARLY_FULL * limit else Finding("memory", "ok", note)
 
 
 def _database(engine: Engine) -> Iterator[Finding]:

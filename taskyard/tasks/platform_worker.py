@@ -1,19 +1,11 @@
-"""Celery's worker for our apps: refuses at start the pools in which leases and shutdown do not work."""
+"""Celery's worker for our apps, in a pool that keeps their promises."""
 
 from typing import Any
 
-import click
 from celery.apps.worker import Worker
 
 from taskyard.settings.loading import current_settings
-
-GREEN_POOLS = ("eventlet", "gevent")
-
-
-class PoolRefusedError(click.ClickException):
-    """The pool cannot keep the promises of the platform."""
-
-    exit_code = 2
+from taskyard.tasks.green_pools import refuse_green_pools
 
 
 class PlatformWorker(Worker):
@@ -39,18 +31,3 @@ class PlatformWorker(Worker):
         """Take the level from LOG_LEVEL where none is given."""
         level = loglevel or current_settings().log_level.upper()
         return super().setup_defaults(concurrency, level, *args, **options)
-
-
-def refuse_green_pools(pool: str) -> None:
-    """
-    Refuse gevent and eventlet: our leases and shutdown rely on real threads, which they replace.
-
-    Raises:
-        PoolRefusedError: It is one of them, by its name or by its class's path.
-    """
-    name = next((green for green in GREEN_POOLS if green in pool.lower()), None)
-    if name is not None:
-        raise PoolRefusedError(
-            f"the pool {name} is not supported: leases and shutdown rely on real threads, which it replaces; "
-            "use -P threads, or async def handlers in the asyncio pool (docs/asyncio.md)"
-        )

@@ -5,8 +5,11 @@ from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import Any
 
 import click
+import redis
 from celery import Celery, bootsteps
 
+from taskyard.broker.server.client import shared_client
+from taskyard.broker.server.rights import Role, rights_problem
 from taskyard.settings.group import SettingsError, SettingsGroup
 from taskyard.settings.loading import current_settings
 from taskyard.settings.queues import Queue
@@ -70,12 +73,35 @@ def refuse_coroutines(app: Celery) -> None:
         )
 
 
+class MissingRightsError(click.ClickException):
+    """The broker's user may not do what this process needs."""
+
+
+def refuse_missing_rights(role: Role) -> None:
+    """
+    Ask the broker whether its user may do all that a process of ours needs; one that is away is not asked.
+
+    Raises:
+        MissingRightsError: It names the user and what is missing.
+    """
+    settings = current_settings()
+    if settings.taskyard_transport == "redis":
+        return
+    try:
+        problem = rights_problem(shared_client(settings.redis_url), settings.taskyard_key_prefix, role)
+    except (redis.RedisError, OSError):
+        return
+    if problem is not None:
+        raise MissingRightsError(problem)
+
+
 class StartCheck(bootsteps.Step):
     """Ends a worker before it takes a message that could only fail."""
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         refuse_coroutines(parent.app)
+        refuse_missing_rights("worker")
         check_settings(parent.app.amqp.queues.consume_from)
 
 

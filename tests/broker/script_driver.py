@@ -60,12 +60,13 @@ class ScriptDriver:
         answer: list[bytes] = run_script(self.client, self.space, "put", *put_fields(self.queue, message))
         return answer[0].decode()
 
-    def take(self, want: int = 1, *queues: str, lease_ms: int | None = None) -> list[TakenMessage]:
-        """Take up to `want` messages."""
+    def take(
+        self, want: int = 1, *queues: str, lease_ms: int | None = None, in_hand: str = "", holds_suspects: bool = False
+    ) -> list[TakenMessage]:
+        """Take up to `want` messages, as a worker that has nothing else unless `in_hand` says so."""
         pairs = [argument for queue in queues or (self.queue,) for argument in (queue, "0")]
-        answer = run_script(
-            self.client, self.space, "take", lease_ms or self.lease_ms, self.max_stalls, want, "driver", *pairs
-        )
+        worker = (lease_ms or self.lease_ms, self.max_stalls, want, "driver", in_hand, int(holds_suspects))
+        answer = run_script(self.client, self.space, "take", *worker, *pairs)
         self.next_look = answer[0]
         return [read_taken(one) for one in answer[1:]]
 

@@ -120,7 +120,7 @@ def test_a_message_that_needs_no_acknowledgement_holds_no_slot(driver: ScriptDri
     for _ in range(3):
         driver.put(group_key="g")
         taken = run_script(
-            driver.client, driver.space, "take", driver.lease_ms, driver.max_stalls, 5, "driver", "q", "1"
+            driver.client, driver.space, "take", driver.lease_ms, driver.max_stalls, 5, "driver", "", 0, "q", "1"
         )[1:]
         assert len(taken) == 1
     assert driver.all_keys() == {f"{PREFIX}limits:q"}

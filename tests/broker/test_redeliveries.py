@@ -1,4 +1,4 @@
-"""What comes back is marked and counted; copies in several queues are messages of their own; suspects run alone."""
+"""What comes back is marked and counted; copies in several queues are messages of their own."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,11 +7,9 @@ from typing import Any, cast
 import kombu
 import pytest
 import redis
-from celery.worker import state
 
 from taskyard.broker.leases.manager import LeaseManager
 from taskyard.broker.protocol.outcomes import BrokerLease, Completed
-from taskyard.broker.worker.suspects import SuspectGate
 from tests.broker.harness import BrokerHarness
 from tests.broker.script_driver import ScriptDriver
 from tests.servers import Server
@@ -129,60 +127,3 @@ def test_a_worker_that_ends_by_its_own_error_counts_a_stall_for_what_it_executed
     harness.release()  # a thread cannot be stopped
     assert worker.wait_ended(30) == 1
     assert {one.run_id: one.stalls for one in harness.control.peek("celery")} == {first: 1, **dict.fromkeys(rest, 0)}
-
-
-class Queued:
-    """What the gate reads of a request."""
-
-    def __init__(self, name: str, stalls: int = 0) -> None:
-        self.name, self.stalls, self.is_held = name, stalls, False
-
-    def hold_back(self) -> None:
-        self.is_held = True
-
-    def let_go(self) -> None:
-        self.is_held = False
-
-
-def test_a_suspect_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[str] = []
-    running: set[Any] = set()
-    monkeypatch.setattr(state, "reserved_requests", running)
-
-    gate = SuspectGate(lambda one: started.append(one.name))
-    requests = [Queued("a"), Queued("b", 1), Queued("c"), Queued("d", 1)]
-    for one in requests:
-        running.add(one)
-        gate.admit(one)
-    gate.release()
-    assert started == ["a"]
-    for one, expected in zip(requests, (["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"]), strict=False):
-        running.discard(one)
-        gate.release()
-        assert started == expected
-        assert [each.name for each in requests if each.is_held] == ["d"] * ("d" not in started and "b" in started)
-
-
-@pytest.mark.parametrize("pool", ["threads", "custom"])
-def test_a_healthy_task_beside_a_poison_one_is_not_buried(valkey_harness: BrokerHarness, pool: str) -> None:
-    """The poison ends the whole process each time; the healthy one is charged once, and not while it is held back."""
-    harness = valkey_harness
-    harness.settings = replace(harness.settings, worker_max_stalls=2)
-    loop = {"CELERY_CUSTOM_WORKER_POOL": "taskyard.pools.asyncio_pool:TaskPool"}
-    healthy, poison = harness.send("record", "healthy", 3), harness.send("die")
-    worker = harness.worker(pool, 4, PREFETCH="4", **loop)
-
-    def is_over() -> bool:
-        if not worker.is_running:
-            worker.start()
-        return healthy in harness.ended() and bool(harness.dead_letters())
-
-    wait_for(is_over, 120, "both are over")
-    (letter,) = harness.dead_letters()
-    assert letter.startswith(f"{poison} stalled")
-    assert {json_stalls(event) for event in harness.events(healthy) if event["e"] == "stalled"} <= {1}
-
-
-def json_stalls(event: dict[str, str]) -> int:
-    """The number of stalls that a `stalled` event reports."""
-    return int(event["d"].split('"stalls":')[1].split(",")[0].split("}")[0])

@@ -36,6 +36,7 @@ class Broker(RuleBasedStateMachine):
         self.waiting: dict[str, str | None] = {}  # run -> group
         self.delayed: dict[str, str | None] = {}
         self.held: list[tuple[TakenMessage, str | None]] = []
+        self.alone: set[str] = set()  # delivery tags of hand-outs to a worker that had no other message
         self.late: list[TakenMessage] = []  # hand-outs whose lease was lost
         self.dead: set[str] = set()
         self.limit: int | None = None
@@ -77,6 +78,7 @@ class Broker(RuleBasedStateMachine):
             self.waiting[run] = self.delayed.pop(run)
         assert len(taken) == self.expected(want)
         self.is_spent |= self.has_rate and bool(taken)
+        self.alone |= {message.delivery_tag for message in taken if len(taken) == 1}
         for message in taken:
             may_start = [run for run, its_group in self.waiting.items() if self.room_of(its_group)]
             assert self.priorities[message.run_id] == max(self.priorities[run] for run in may_start)
@@ -146,7 +148,8 @@ class Broker(RuleBasedStateMachine):
             self.is_paused = was_paused
             for run in [run for run in self.delayed if not self.client.zscore(f"{PREFIX}delayed:q", run)]:
                 self.waiting[run] = self.delayed.pop(run)
-            if message.stalls + 1 > self.driver.max_stalls:
+            is_counted = message.losses > 0 or message.delivery_tag in self.alone
+            if message.stalls + is_counted > self.driver.max_stalls:
                 self.dead.add(message.run_id)
             else:
                 self.waiting[message.run_id] = group

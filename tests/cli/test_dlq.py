@@ -22,7 +22,7 @@ from tests.servers import Server
 LETTER_KEYS = {
     "id", "run_id", "attempt", "task", "queue", "reason", "error_type", "error_message", "error_signature", "traceback",
     "first_failed_at", "failed_at", "state", "redriven_run_id", "redrive_sent_at", "resolved_at", "resolved_by",
-    "resolution", "operation_id",
+    "resolution", "operation_id", "flow", "step",
 }  # fmt: skip
 SECRET = "hunter2"
 

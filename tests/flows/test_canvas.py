@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 from celery import chain, chord, group
+from celery.exceptions import ChordError
 
 from taskyard.flows.definition.flow import Flow
 from taskyard.flows.plan import FlowDefinitionError
 from taskyard.tasks.sending import find_task
 from tests.flows import app as tasks_of_tests
-from tests.flows.flow_stage import FlowStage
+from tests.flows.flow_stage import LIMIT, FlowStage
+from tests.waiting import wait_for
 
 assert tasks_of_tests.act is not None  # its import declares the tasks
 
@@ -80,3 +82,49 @@ def test_a_dead_lettered_member_that_is_redriven_lets_the_body_run(stage: FlowSt
     assert stage.done()[0] == "a"
     assert stage.done()[-1] == "f"
     assert stage.done().count("f") == 1
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_worker_that_dies_between_the_last_header_task_and_the_body_does_not_cost_the_body(
+    stage: FlowStage, pool: str
+) -> None:
+    """And a nested canvas runs in its order; the one slot takes the header's tasks as they were written."""
+    notes, marker = str(stage.notes), stage.folder / "crashed"
+    header = [sig("b", notes=notes), sig("c", notes=notes)]
+    header.append(group(sig("d", notes=notes), sig("e", notes=notes, is_armed=True)))
+    run = Flow.from_canvas("canvas", chain(sig("a", notes=notes), chord(header, sig("f", notes=notes)))).start()
+    stage.worker("dying", pool, slots=1, CRASH_AT="7", CRASH_MARKER=str(marker))
+    wait_for(marker.exists, LIMIT, "the worker dies after the last header task", lambda: stage.tell(run.id))
+
+    stage.worker("next", pool)
+
+    assert stage.wait_ended(run.id) == "succeeded"
+    assert stage.done()[:5] == ["a", "b", "c", "d", "e"]
+    assert set(stage.done()[5:-1]) <= {"e"}
+    assert (stage.done()[-1], stage.done().count("f")) == ("f", 1)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_plain_chord_of_our_tasks_works_as_celery_documents_it(stage: FlowStage) -> None:
+    """The body runs once, after the whole header; when a member failed it does not run, and its result says so."""
+    notes = str(stage.notes)
+    good, bad = sig("b", notes=notes), sig("bad", notes=notes, is_permanent=True)
+    stage.worker()
+
+    done = chord([sig("a", notes=notes), good])(sig("body", notes=notes, value=7).set(ignore_result=False))
+    assert done.get(timeout=LIMIT) == 7
+    assert (sorted(stage.done()[:-1]), stage.done()[-1]) == (["a", "b"], "body")
+
+    failed = chord([bad, good])(sig("never", notes=notes).set(ignore_result=False))
+    with pytest.raises(ChordError, match="bad cannot be"):
+        failed.get(timeout=LIMIT)
+    assert "never" not in stage.done()
+
+
+def test_a_canvas_without_end_is_refused() -> None:
+    canvas = sig("a")
+    for _ in range(5000):
+        canvas = {"task": "celery.group", "args": [], "kwargs": {"tasks": [canvas]}, "subtask_type": "group"}
+    with pytest.raises(FlowDefinitionError, match="nested too deep"):
+        Flow.from_canvas("canvas", canvas)

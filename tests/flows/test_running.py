@@ -83,3 +83,18 @@ def test_a_step_adds_steps_and_its_children_wait_for_them(stage: FlowStage) -> N
 
     assert stage.wait_ended(run.id) == "succeeded"
     assert stage.steps(run.id)["body"].result["count"] == 10
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_result_that_cannot_be_kept_fails_its_step_at_once(stage: FlowStage) -> None:
+    flow = Flow("test.large")
+    first = flow.step("large", act, Act(name="large", notes=str(stage.notes), value="x" * 70_000))
+    flow.step("next", act, Act(name="next", notes=str(stage.notes)), after=[first])
+    stage.worker()
+
+    run = flow.start()
+
+    assert stage.wait_ended(run.id) == "failed"
+    assert "70002 bytes, at most 65536 are kept" in str(stage.steps(run.id)["large"].error)
+    stage.wait_letters(1)
+    assert stage.done() == ["large"]

@@ -161,6 +161,40 @@ def test_a_deadline_and_success_at_the_same_moment_leave_one_of_both(stage: Flow
             assert "deadline" in (stage.flow(flow_id).reason or "")
 
 
+def test_a_group_that_is_too_late_begins_no_more_members_and_keeps_no_flow_open(stage: FlowStage) -> None:
+    flow = Flow("test.late_group")
+    group = flow.fan_out("parts", act, [ONE, ONE, ONE], at_once=1, deadline=timedelta(minutes=1))
+    flow.step("body", act, ONE, after=[group.if_failed("ignore")])
+    flow_id = flow.start().id
+    stage.begin(flow_id, "parts[0]")
+    past = utc_now() - timedelta(seconds=1)
+    with stage.session() as session, session.begin():
+        session.execute(update(StepRow).where(col(StepRow.name) == "parts").values(deadline_at=past, check_at=past))
+
+    stage.sweep()
+    stage.run(flow_id, "body")
+    stage.record(flow_id, "parts[0]", "succeeded")
+
+    assert stage.states(flow_id) == {
+        "parts": "failed", "parts[0]": "succeeded", "parts[1]": "cancelled", "parts[2]": "cancelled",
+        "body": "succeeded",
+    }  # fmt: skip
+    assert stage.flow(flow_id).state == "succeeded"
+
+
+def test_a_group_that_is_skipped_begins_no_more_members_and_keeps_no_flow_open(stage: FlowStage) -> None:
+    flow = Flow("test.skipped_group")
+    flow.fan_out("parts", act, [ONE, ONE, ONE], at_once=1)
+    flow_id = flow.start().id
+    stage.begin(flow_id, "parts[0]")
+
+    steering.skip_flow_step(flow_id, "parts", "not needed")
+    stage.record(flow_id, "parts[0]", "succeeded")
+
+    assert stage.flow(flow_id).state == "succeeded"
+    assert stage.states(flow_id)["parts[2]"] == "cancelled"
+
+
 def test_an_event_may_come_before_the_step_that_waits_for_it(stage: FlowStage) -> None:
     flow = Flow("test.events")
     first = flow.step("first", act, ONE)

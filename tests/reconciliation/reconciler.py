@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import select
-from sqlmodel import col
+from sqlmodel import Session, col
 
 from audit.models import AdminAction
 from config.settings import ReconciliationSettings
@@ -15,7 +15,6 @@ from tasks.reconciliation.chain.readers import open_chain
 from tasks.reconciliation.clients import EmitEvent
 from tasks.reconciliation.models import MarketLine, PositionRow, Report
 from tasks.reconciliation.payloads import CheckMarket, FinishReport, Reconcile
-from tasks.reconciliation.recovery import LostMarket, RecoveryStore
 from tasks.reconciliation.store import ReportStore
 from tests.markets.market_rows import MarketRows
 
@@ -23,7 +22,7 @@ ADMIN = {"admin_address": "GADMIN", "ip": "192.0.2.7", "correlation_id": "corr-1
 
 
 class Reconciler:
-    """Reports on the markets of one database; what a run would hand to the broker is in `dispatched`."""
+    """Reports on the markets of one database; the markets whose flow was started are in `started`."""
 
     def __init__(self, market_rows: MarketRows, **settings: Any) -> None:
         self.market_rows = market_rows
@@ -32,8 +31,7 @@ class Reconciler:
         self.store = ReportStore(
             market_rows.database.session, self.settings, positions, market_rows.emit, self.chain.normal_address
         )
-        self.upkeep = RecoveryStore(market_rows.database.session, self.settings)
-        self.dispatched: list[str] = []
+        self.started: list[str] = []
 
     def store_with(self, emit: EmitEvent) -> ReportStore:
         """Return a store that announces drift in this way."""
@@ -49,18 +47,17 @@ class Reconciler:
         return self._reconcile(Reconcile(type="global", correlation_id="nightly"), report_id)
 
     def check(self, report_id: UUID, *market_ids: str) -> list[handlers.MarketCheckResult]:
-        """Do what the chord's members would."""
+        """Do what the flow's members would."""
         wanted = [CheckMarket(report_id=report_id, market_id=market_id) for market_id in market_ids]
         return [handlers.check_market(payload, self.store, self.chain) for payload in wanted]
 
     def finish(self, report_id: UUID) -> handlers.ReportSummary:
-        """Do what the chord's body would."""
+        """Do what the flow's last step would."""
         return handlers.finish(FinishReport(report_id=report_id), self.store)
 
-    def sweep(self) -> tuple[handlers.SweepResult, list[LostMarket]]:
-        """Sweep once; return what was sent again."""
-        sent: list[LostMarket] = []
-        return handlers.sweep(self.store, self.upkeep, sent.extend), sent
+    def sweep(self) -> handlers.SweepResult:
+        """Remove old reports."""
+        return handlers.sweep(self.store)
 
     def report(self, report_id: UUID) -> Report:
         """A report as it is now."""
@@ -85,7 +82,8 @@ class Reconciler:
             return list(session.scalars(select(AdminAction)))
 
     def _reconcile(self, payload: Reconcile, report_id: UUID | None) -> handlers.ReportSummary:
-        return handlers.reconcile(payload, report_id or uuid4(), self.store, self.chain, self._dispatch)
+        return handlers.reconcile(payload, report_id or uuid4(), self.store, self.chain, self._start)
 
-    def _dispatch(self, _report_id: UUID, market_ids: Sequence[str]) -> Any:
-        self.dispatched.extend(market_ids)
+    def _start(self, session: Session, report_id: UUID, market_ids: Sequence[str]) -> None:
+        assert session.get(Report, report_id) is not None
+        self.started.extend(market_ids)

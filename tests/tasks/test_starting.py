@@ -122,3 +122,20 @@ def test_a_pool_of_green_threads_is_refused_before_anything_starts(pool: str, tm
     assert ended.returncode == 1
     assert "is not supported: leases and shutdown rely on real threads" in ended.stderr
     assert "use -P threads, or async def handlers in the asyncio pool" in ended.stderr
+
+
+@pytest.mark.parametrize("words", [["worker"], ["worker", "--detach"], ["multi", "start", "one", "--pidfile=%n.pid"]])
+def test_a_pool_of_green_threads_by_setting_is_one_line_and_an_exit_code(words: list[str], tmp_path: Path) -> None:
+    """Also where the worker itself would start in the background, and nobody would see its error."""
+    (tmp_path / "green.py").write_text("from tasks.app import app\napp.conf.worker_pool = 'gevent'\n")
+    app_first = ["-A", "green", *words] if words[0] == "worker" else [*words, "-A", "green", "--logfile=%n.log"]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "celery", *app_first],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=LIMIT, check=False,
+    )  # fmt: skip
+    says_failed = "FAILED" in ended.stdout if words[0] == "multi" else ended.returncode == 2
+    assert says_failed  # the exit code of `celery multi start` is 0 whatever its nodes end with
+    assert "Error: the pool gevent is not supported: leases and shutdown rely on real threads" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not list(tmp_path.glob("*.pid"))

@@ -3,6 +3,8 @@
 from datetime import timedelta
 from uuid import UUID
 
+from taskyard.flows.definition.flow import Flow
+from taskyard.flows.running.current import result_of, results_of
 from taskyard.settings.queues import MAINTENANCE
 from taskyard.tasks.declaration import task
 from taskyard.tasks.payloads import Payload
@@ -14,6 +16,12 @@ class Move(Payload):
 
     item_id: UUID
     copies: int = 1
+
+
+class Label(Payload):
+    """A payload that does not fit the task."""
+
+    text: str
 
 
 @task("typing.move", Move, queue=MAINTENANCE)
@@ -45,3 +53,28 @@ def bad_calls(item: UUID) -> None:
     move.apply_async(kwargs={}, priority="urgent")  # wrong: arg-type
     move.enqueue(Move(item_id=item), retries=3)  # wrong: call-arg
     enqueue_many(move, [item])  # wrong: misc
+
+
+def good_flows(item: UUID) -> Move:
+    """Every step here takes a payload of its task, and every result is what it is read as."""
+    flow, payload = Flow("typing.good"), Move(item_id=item)
+    first = flow.step("first", move, payload, undo=(move, payload))
+    parts = flow.fan_out("parts", move, [payload], after=[first.if_failed("ignore")])
+    flow.step("last", move, payload, after=[parts, "first"])
+    flow.on_failure("tell", move, payload)
+    count: int = result_of("first", int)
+    labels: list[tuple[int, Label]] = list(results_of("parts", Label))
+    return result_of(f"{count}{labels}", Move)
+
+
+def bad_flows(item: UUID) -> Move:
+    """Every step and every result here is of a wrong type."""
+    flow, payload, label = Flow("typing.bad"), Move(item_id=item), Label(text="x")
+    first = flow.step("first", move, label)  # wrong: misc
+    flow.step("second", move, payload, undo=(move, label))  # wrong: misc
+    flow.fan_out("parts", move, [label])  # wrong: misc
+    flow.on_failure("tell", move, label)  # wrong: misc
+    flow.step("third", takes_a_number, 7)  # wrong: misc
+    flow.step("fourth", move, payload, after=[first.if_failed("sometimes")])  # wrong: arg-type
+    count: str = result_of("first", int)  # wrong: assignment
+    return result_of(count, Label)  # wrong: return-value

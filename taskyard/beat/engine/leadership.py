@@ -11,6 +11,7 @@ from uuid import uuid4
 from redis import Redis
 
 from taskyard.broker.scripts.runner import ALLOW_OOM
+from taskyard.broker.scripts.text_script import TextScript
 
 # KEYS[1] lease (hash: owner, token)   KEYS[2] fence (string: the highest token ever given)
 # ARGV[1] owner   ARGV[2] length of the lease, milliseconds   ARGV[3] the token must be higher than this
@@ -70,8 +71,8 @@ class LeaderLease:
         self._asked_at = 0.0
         self._client = client
         self._keys = _keys(prefix)
-        self._hold = client.register_script(_HOLD)
-        self._release = client.register_script(_RELEASE)
+        self._hold = TextScript(client, _HOLD)
+        self._release = TextScript(client, _RELEASE)
 
     def hold(self, above: int = 0) -> int:
         """

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 import redis
 
 from taskyard.broker.leases.acknowledgements import AcknowledgementBuffer
-from taskyard.broker.protocol.outcomes import BrokerLease, Outcome, Returned
+from taskyard.broker.protocol.outcomes import BrokerLease, Outcome, Returned, Stalled
 from taskyard.broker.scripts.runner import Keyspace, run_script
 from taskyard.broker.scripts.shared_names import EventKind
 
@@ -34,6 +34,7 @@ class LeaseManager:
         self.space = space
         self.lease_ms = lease_ms
         self.max_stalls = max_stalls
+        self.holds_suspects = False  # whether what lost a worker before waits here until it can run alone
         self.on_lost: Callable[[list[BrokerLease]], None] | None = None  # called by the lease thread
         self._reset()
 
@@ -76,9 +77,14 @@ class LeaseManager:
             self._wake_sender()
         return True
 
+    def in_hand(self) -> str:
+        """Return what take.lua is told of the messages here: "" for none, the tag of the only one, "*" for several."""
+        leases = list(self._leases.values())
+        return "*" if len(leases) > 1 else "".join(lease.tag for lease in leases)
+
     def hold_back(self, delivery_tag: str) -> None:
         """
-        Say that a message waits for its turn in this worker, whose death is then not counted as a stall of it.
+        Say that a message is not alone in this worker, whose death is then not counted as a stall of it.
 
         Raises:
             redis.RedisError: The server is away.
@@ -89,13 +95,16 @@ class LeaseManager:
 
     def let_go(self, delivery_tag: str) -> None:
         """
-        End a `hold_back` before the message runs: from here on the worker's death counts.
+        Say that a message which was held back runs alone: from here on the worker's death counts.
+
+        What ended before is told first, so that a neighbour's success does not die with the worker.
 
         Raises:
             redis.RedisError: The server is away.
         """
         lease = self._leases.get(delivery_tag)
         if lease is not None:
+            self.flush_and_wait()
             self._client.hdel(self.space.message(lease.tag), "h")
 
     def mark_dispatched(self, delivery_tag: str) -> None:
@@ -147,10 +156,11 @@ class LeaseManager:
         for delivery_tag in reversed([tag for tag in list(self._leases) if tag in named]):  # threads settle, too
             self.settle(delivery_tag, Returned())
 
-    def settle_started(self, delivery_tags: Iterable[str], outcome: Outcome) -> None:
-        """Settle all whose execution has begun, or may have begun."""
-        for tag in [tag for tag in delivery_tags if tag in self._started or tag in self.dispatched]:
-            self.settle(tag, outcome)
+    def stall_started(self, delivery_tags: Iterable[str], facts: str) -> None:
+        """Settle all whose execution has begun, or may have begun, as stalled by an error of this worker."""
+        started = [tag for tag in delivery_tags if tag in self._started or tag in self.dispatched]
+        for tag in started:
+            self.settle(tag, Stalled(facts, is_certain=len(started) == 1))
 
     def return_unstarted(self, delivery_tags: Iterable[str], *, with_dispatched: bool) -> None:
         """As `give_back`, but only those whose execution has not begun; from now on it cannot, but for those handed."""

@@ -39,6 +39,7 @@ class TakenMessage(NamedTuple):
     dead: tuple[bytes, ...]  # for a dead letter: the message it reports
     waited_ms: int  # since it was put, due, or taken back
     was_requeued: bool  # a consumer rejected it to have it again
+    losses: int  # workers that were lost with it, whether or not they counted as stalls
     ends_ms: int  # expiry, since 1970; 0: none; negative: it has expired, by the server's clock
 
     delivery_tag: str  # unique for each hand-out, so that a late answer to an earlier one is recognized
@@ -138,7 +139,9 @@ def queued_detail(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> 
 
 def read_taken(answer: list[Any]) -> TakenMessage:
     """One message of the answer of take.lua."""
-    queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead, waited, requeued, ends = answer
+    queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead, waited, requeued, losses, ends = (
+        answer
+    )
     name = tag.decode()
     return TakenMessage(
         queue.decode(),
@@ -153,6 +156,7 @@ def read_taken(answer: list[Any]) -> TakenMessage:
         tuple(dead),
         waited,
         requeued == b"1",
+        losses,
         int(ends or 0),
         f"{name}:{lease}",
     )
@@ -169,6 +173,8 @@ def envelope_of(taken: TakenMessage) -> dict[str, Any]:
         return _dead_letter_envelope(taken)
     message = _decode(taken.payload)
     properties, headers = message["properties"], message["headers"]
+    if taken.losses or taken.was_requeued:
+        headers["redelivered"] = True  # where kombu's transport says it; its other place is delivery_info
     properties["delivery_tag"] = taken.delivery_tag
     properties["delivery_info"] = _delivery_info(properties, taken)
     properties[PROBLEM] = None
@@ -185,7 +191,7 @@ def envelope_of(taken: TakenMessage) -> dict[str, Any]:
 def _delivery_info(properties: Mapping[str, Any], taken: TakenMessage) -> dict[str, Any]:
     stored = properties["delivery_info"]
     info = {name: stored[name] for name in ADDRESS if isinstance(stored.get(name), str)}
-    if taken.stalls or taken.was_requeued:
+    if taken.losses or taken.was_requeued:
         info["redelivered"] = True
     return info
 
@@ -206,6 +212,7 @@ def _facts_of_execution(stored: Any, taken: TakenMessage) -> dict[str, Any]:
     facts.pop("expires_in_ms", None)  # a moment now
     facts["expired"] = taken.is_expired
     facts["attempt"], facts["stalls"], facts["waited_ms"] = taken.attempt, taken.stalls, taken.waited_ms
+    facts["losses"] = taken.losses
     facts["cancelled"] = taken.cancelled_by or None
     return facts
 

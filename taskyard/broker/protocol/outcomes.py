@@ -90,10 +90,11 @@ class Stalled:
 
     detail: str
     reason: Literal["worker_lost", "rejected"] = "worker_lost"  # of the dead letter
+    is_certain: bool = True  # False: its worker died with others in hand, and which of them ended it is not known
 
     def call(self, lease: BrokerLease, max_stalls: int) -> ScriptCall:
         """Return the call of requeue.lua."""
-        return _requeue(lease, "stall", self.detail, max_stalls, self.reason)
+        return _requeue(lease, "stall" if self.is_certain else "lost", self.detail, max_stalls, self.reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ _KINDS = (
     exceptions.TryAgainError,
     exceptions.MovedError,
 )
+ACL_IN_SCRIPT = "ACL failure in script"
 _WORDS = re.compile(r"(NOREPLICAS|MISCONF|UNBLOCKED|BUSY) ")
 
 
@@ -52,6 +53,8 @@ class ReconnectOnRefusal:
         try:
             return connection.read_response(*args, **options)
         except redis.ResponseError as error:
+            if str(error).startswith(ACL_IN_SCRIPT):  # no fault of the item that the script is about
+                raise exceptions.NoPermissionError(str(error).partition(" script: ")[0]) from error
             if not isinstance(error, _KINDS) and not _WORDS.match(str(error)):
                 raise
             connection.disconnect()

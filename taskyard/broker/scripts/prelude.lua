@@ -6,7 +6,9 @@
 --
 -- <prefix>message:<tag>    hash     one message: m payload, q queue, p priority, g group, i run id, n nonce of the put, t put at (ms),
 --                                   w waits since (ms), if not since it was put,
---                                   a attempt, r retries, s stalls, d number of the lease, l who took it last, h number of the lease under which its worker holds it back, k dedup key, c cancelled by, e expiry (ms),
+--                                   a attempt, r retries, s stalls, u workers lost that do not count as stalls, d number of the lease, l who took it last,
+--                                   h number of the lease under which its worker holds it back, o number of the lease under which it is the only message of its worker,
+--                                   k dedup key, c cancelled by, e expiry (ms),
 --                                   x 1 if the run has other messages (copies in other queues), v 1 if it was rejected and requeued,
 --                                   b tag of the dead message that this dead letter reports, fr/ff/ft reason, facts and time (ms) of its death
 -- <prefix>waiting:<queue>  zset     tag -> position; messages without a group
@@ -35,6 +37,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local now_exact = time[1] * 1000 + time[2] / 1000
 local BAND = 1e13
 local DEAD_LETTERS = 'dead-letter'
+local UNCOUNTED = 10 -- workers beyond max_stalls that a message may lose in all
 
 local function message(tag) return P .. 'message:' .. tag end
 local function key(kind, queue) return P .. kind .. ':' .. queue end
@@ -142,15 +145,24 @@ local function bury(queue, tag, reason, facts)
   event(EVENT.queued, report, DEAD_LETTERS, 1, '{"task":"dead_letter.bury"}')
 end
 
--- A lease ended without an answer: back to the head of the queue, or dead after more than max_stalls. A dead letter waits for ever.
--- A message that its worker held back had no part in the worker's death, so nothing is counted.
-local function stall(queue, tag, max_stalls, reason, facts)
+-- Whether a worker's death counts as a stall of a message that it had. Not if the message only waited there; and the first death counts
+-- only if the worker had no other message: else it makes all of them suspects, and each then runs alone.
+local function counts_as_stall(mk, max_stalls)
+  local f = call('HMGET', mk, 'd', 'h', 'o', 's', 'u')
+  if f[2] == f[1] then return false end
+  return f[3] == f[1] or max_stalls == 0 or tonumber(f[4] or 0) + tonumber(f[5] or 0) > 0
+end
+
+-- A lease ended without an answer: back to the head of the queue, or dead after more than max_stalls, or after so many lost workers that
+-- it must be what ends them, though it was never alone. A dead letter waits for ever.
+local function stall(queue, tag, max_stalls, reason, facts, is_certain)
   local mk = message(tag)
-  local held = call('HMGET', mk, 'h', 'd')
-  local stalls = call('HINCRBY', mk, 's', held[1] and held[1] == held[2] and 0 or 1)
-  local fields = call('HMGET', mk, 'i', 'a', 'p', 'g', 'b', 'l')
+  call('HINCRBY', mk, (is_certain or counts_as_stall(mk, max_stalls)) and 's' or 'u', 1)
+  local fields = call('HMGET', mk, 'i', 'a', 'p', 'g', 'b', 'l', 's', 'u')
+  local stalls, uncounted = tonumber(fields[7] or 0), tonumber(fields[8] or 0)
   event(EVENT.stalled, fields[1], queue, fields[2], cjson.encode({ stalls = stalls, reason = reason, worker = fields[6] or nil }))
-  if max_stalls >= 0 and stalls > max_stalls and not fields[5] then
+  local is_over = stalls > max_stalls or stalls + uncounted > max_stalls + UNCOUNTED
+  if max_stalls >= 0 and is_over and not fields[5] then
     bury(queue, tag, reason, facts)
   else
     call('HSET', mk, 'w', now)

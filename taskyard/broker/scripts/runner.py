@@ -27,6 +27,7 @@ type ScriptName = Literal[
     "remove",
     "renew",
     "requeue",
+    "rights",
     "take",
 ]
 type ScriptArgument = str | bytes | int | float

@@ -4,13 +4,17 @@
 -- ARGV[4] stalls that a message survives; -1: any number
 -- ARGV[5] want
 -- ARGV[6] name of the worker, for whoever asks where a message was lost
--- ARGV[7...] pairs of queue and '1' for messages that need no acknowledgement (they are deleted now)
+-- ARGV[7] what the worker has in hand: '' nothing, the tag of its only message, '*' several
+-- ARGV[8] '1' if the worker holds suspects (messages that lost a worker) back until each can run alone
+-- ARGV[9...] pairs of queue and '1' for messages that need no acknowledgement (they are deleted now)
 -- Returns { ms until something may be due (-1: unknown), message... }, each message { queue, tag, lease, payload, attempt, retries,
 --         stalls, cancelled by or '', run id, dead, ms it waited since it was put, due, or taken back,
---         '1' if it was rejected and requeued,
+--         '1' if it was rejected and requeued, workers lost with it,
 --         its expiry (ms since 1970, '' for none; with '-' before it when it has expired) }, dead being {} or, for a dead letter, what it reports:
---         { tag, payload, queue, run id, attempt, stalls, reason, facts, time of death (ms) }
+--         { tag, payload, queue, run id, attempt, workers lost, reason, facts, time of death (ms) }
 local lease_ms, max_stalls, want, worker = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local in_hand, holds_suspects = ARGV[7], ARGV[8] == '1'
+local FIRST_QUEUE = 9 -- the first of the pairs in ARGV
 local DUE_AT_ONCE, STALLED_AT_ONCE, PARKED_AT_ONCE = 1000, 100, 200
 local TOLERANCE = 20 -- ms by which a start may come early when one before it came late
 local CANCELLED = 8 -- position in a message of the answer
@@ -116,31 +120,34 @@ end
 
 local function report_of(tag)
   if not tag then return {} end
-  local f = call('HMGET', message(tag), 'm', 'q', 'i', 'a', 's', 'fr', 'ff', 'ft')
+  local f = call('HMGET', message(tag), 'm', 'q', 'i', 'a', 's', 'fr', 'ff', 'ft', 'u')
   if not f[1] then return {} end
-  return { tag, f[1], f[2], f[3] or '', f[4] or '1', f[5] or '0', f[6] or '', f[7] or '', f[8] or '0' }
+  local losses = tostring((f[5] or 0) + (f[9] or 0))
+  return { tag, f[1], f[2], f[3] or '', f[4] or '1', losses, f[6] or '', f[7] or '', f[8] or '0' }
 end
 
 -- Adds to `leases` (words of ZADD) unless no lease is needed. Returns false when the message is gone (a temporary queue's, expired).
 local function hand_out(queue, tag, no_ack, leases)
   local mk = message(tag)
-  local f = call('HMGET', mk, 'm', 'a', 'r', 's', 'c', 'i', 'b', 'g', 'w', 't', 'd', 'v', 'e')
+  local f = call('HMGET', mk, 'm', 'a', 'r', 's', 'c', 'i', 'b', 'g', 'w', 't', 'd', 'v', 'u', 'e')
   if not f[1] then
     if has(f[8]) then call('SREM', group_key('running', queue, f[8]), tag) end
     return false
   end
-  local lease = 0
+  local lease, losses = 0, tonumber(f[4] or 0) + tonumber(f[13] or 0)
   if no_ack then
     call('DEL', mk)
     if has(f[8]) then call('SREM', group_key('running', queue, f[8]), tag) end
   else
     lease = tonumber(f[11] or 0) + 1
     call('HSET', mk, 'd', lease, 'l', worker)
+    if holds_suspects and losses > 0 then call('HSET', mk, 'h', lease) end
     leases[#leases + 1] = now + lease_ms
     leases[#leases + 1] = tag
   end
   out[#out + 1] = { queue, tag, lease, f[1], f[2] or '1', f[3] or '0', f[4] or '0', f[5] or '', f[6] or '', report_of(f[7]),
-    math.max(0, now - tonumber(f[9] or f[10] or now)), f[12] or '', f[13] and (now > tonumber(f[13]) and '-' or '') .. f[13] or '' }
+    math.max(0, now - tonumber(f[9] or f[10] or now)), f[12] or '', losses,
+    f[14] and (now > tonumber(f[14]) and '-' or '') .. f[14] or '' }
   if not f[5] and has(f[6]) then
     asked[#asked + 1] = #out
     cancels[#cancels + 1] = key('cancel', f[6])
@@ -199,15 +206,22 @@ local function serve(queue, room, no_ack)
   tidy(queue)
 end
 
-local queues = (#ARGV - 6) / 2
+-- Mark the message that is all its worker has; it no longer is when others come.
+local function note_only_one()
+  if in_hand == '' and #out == 1 and out[1][3] > 0 then call('HSET', message(out[1][2]), 'o', out[1][3]) end
+  if has(in_hand) and in_hand ~= '*' and #out > 0 then call('HDEL', message(in_hand), 'o') end
+end
+
+local queues = (#ARGV - FIRST_QUEUE + 1) / 2
 local share = math.ceil(want / queues)
-for i = 7, #ARGV, 2 do
+for i = FIRST_QUEUE, #ARGV, 2 do
   join_due(ARGV[i])
   take_back(ARGV[i])
   if #out < want then serve(ARGV[i], math.min(share, want - #out), ARGV[i + 1] == '1') end
 end
-for i = 7, #ARGV, 2 do
+for i = FIRST_QUEUE, #ARGV, 2 do
   if queues > 1 and #out < want then serve(ARGV[i], want - #out, ARGV[i + 1] == '1') end
 end
 mark_cancelled()
+note_only_one()
 return { next_look, unpack(out) }

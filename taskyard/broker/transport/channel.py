@@ -17,13 +17,13 @@ from taskyard.broker.scripts.failover import PROBE, with_reconnect_on_refusal
 from taskyard.broker.scripts.runner import Keyspace, run_script
 from taskyard.broker.server.clock_check import warn_of_skew
 from taskyard.broker.server.ownership import check_owner, platform, platform_key
-from taskyard.broker.transport import cancellation
+from taskyard.broker.transport import cancellation, declarations
+from taskyard.broker.transport.declaring_channel import DeclaringChannel
 from taskyard.broker.transport.dedup_reports import report_duplicate
 from taskyard.broker.transport.fetcher import MessageFetcher
 from taskyard.broker.transport.publish_batch import PublishBatch, RoutedMessage
 from taskyard.broker.transport.qos import QoS
 from taskyard.broker.transport.queue_store import QueueStore
-from taskyard.broker.untyped import RedisChannel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ KOMBU_KEYS = ("keyprefix_queue", "keyprefix_binding_permanent", "keyprefix_bindi
 _leases: dict[tuple[Any, ...], LeaseManager] = {}  # per server and prefix: deliveries outlive their channels
 
 
-class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untyped.py
+class Channel(DeclaringChannel):
     """
     Puts, takes and acknowledges through the scripts of taskyard/broker/scripts; fanout stays kombu's.
 
@@ -52,7 +52,7 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
     writes_events = False
     body_encoding = "utf-8"
     from_transport_options = (
-        *RedisChannel.from_transport_options,
+        *DeclaringChannel.from_transport_options,
         "key_prefix", "lease_ms", "max_stalls", "writes_events",
     )  # fmt: skip
 
@@ -91,7 +91,9 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
 
     def prepare_message(self, body: Any, priority: Any = None, *args: Any, **options: Any) -> dict[str, Any]:
         """Name the publication once: kombu repeats it after a lost answer, and the same put twice changes nothing."""
-        properties = args[3] if len(args) > 3 else options.setdefault("properties", {})  # noqa: PLR2004 - by position
+        headers = args[2] if len(args) > 2 else options.get("headers")  # noqa: PLR2004 - by position
+        properties = args[3] if len(args) > 3 else options.setdefault("properties", {})  # noqa: PLR2004 - as above
+        declarations.check_publication(headers, properties)
         properties.setdefault("delivery_tag", new_nonce())
         properties.setdefault("priority", NORMAL_PRIORITY if priority is None else priority)
         prepared: dict[str, Any] = super().prepare_message(body, priority, *args, **options)
@@ -106,7 +108,7 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
         properties["delivery_info"].update(exchange=exchange, routing_key=routing_key)
 
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
-        routed = RoutedMessage(queue, message, self._expires.get(queue, 0))
+        routed = RoutedMessage(queue, message, self.lifetimes.get(queue, 0))
         batch: PublishBatch | None = options.pop("_publish_batch", None)
         if batch is not None:
             batch.routed.append(routed)
@@ -137,6 +139,7 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **options: Any) -> Any:  # noqa: FBT001 - kombu's signature
         """Start to take from the queue."""
+        declarations.check_consumer(queue, options.get("arguments"))
         if no_ack:
             self._no_ack.add(queue)
         consumer = super().basic_consume(queue, no_ack, *args, **options)
@@ -153,7 +156,9 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
     def take_arguments(self, queues: list[str], want: int) -> tuple[Any, ...]:
         """Return the arguments of take.lua."""
         pairs = (argument for queue in queues for argument in (queue, "1" if queue in self._no_ack else "0"))
-        return (self.lease_ms, self.max_stalls, want, self.leases.holder, *pairs)
+        leases = self.leases
+        in_hand, holds = leases.in_hand(), int(leases.holds_suspects)
+        return (self.lease_ms, self.max_stalls, want, leases.holder, in_hand, holds, *pairs)
 
     def begin_poll(self, connection: Any) -> None:
         """Note, in kombu's terms, that a command is in flight on this connection."""
@@ -213,19 +218,6 @@ class Channel(RedisChannel):  # type: ignore[misc]  # see taskyard/broker/untype
         member = self.sep.join([routing_key or "", pattern or "", queue or ""])
         for table in (self.keyprefix_queue, self.keyprefix_binding_permanent):
             self.sync_client.srem(table % exchange, member)
-
-    def _queue_bind(self, exchange: str, *routing: Any) -> None:
-        """Start even when a full server refuses to store the binding: workers are how it empties."""
-        try:
-            super()._queue_bind(exchange, *routing)
-        except redis.exceptions.OutOfMemoryError:
-            log.warning("the broker has reached maxmemory, the binding of %s to %s is lost", routing[-1], exchange)
-
-    def _refresh_bindings(self, queues: list[str]) -> None:
-        try:
-            super()._refresh_bindings(queues)
-        except redis.exceptions.OutOfMemoryError:
-            log.debug("the broker has reached maxmemory, bindings of %s are not renewed", queues)
 
     # Connections
 

@@ -49,6 +49,10 @@ class FetchingChannel(Protocol):
         """One client for all calls that wait for their answer."""
 
     @property
+    def has_loop(self) -> bool:
+        """Whether a worker's loop asks for messages; else a consumer waits for a single one."""
+
+    @property
     def is_polling(self) -> bool:
         """Whether a command is in flight."""
 
@@ -69,6 +73,7 @@ class MessageFetcher:
         self._channel = channel
         self._takes = True  # the command that is next, or in flight, is `take`, else the wait for a marker
         self._next_look_ms = -1  # after so long a take may find something; -1: unknown
+        self._is_known = True  # the server has the script of `take`; else it is sent whole once
         self._not_before = 0.0  # monotonic seconds of the next command
 
     def send(self, timeout: float | None = None) -> None:
@@ -80,13 +85,15 @@ class MessageFetcher:
             return
         if not self._takes and self._waits_in_loop():
             return
-        if "can_consume" in channel.qos.__dict__:
-            want = 1  # worker_disable_prefetch: only one more is known to fit
+        if "can_consume" in channel.qos.__dict__ or not channel.has_loop:
+            want = 1  # worker_disable_prefetch: only one more is known to fit; `drain_events` waits for a single event
         connection = channel.client.connection
         channel.begin_poll(connection)
         if self._takes:
             call = ScriptCall("take", channel.take_arguments(queues, want))
-            connection.send_command("EVALSHA", *evalsha_arguments(channel.space, call))
+            sha, *rest = evalsha_arguments(channel.space, call)
+            first = ("EVALSHA", sha) if self._is_known else ("EVAL", script("take").text)
+            connection.send_command(*first, *rest)
         else:
             wait = channel.brpop_timeout if timeout is None else timeout
             if self._next_look_ms >= 0:
@@ -116,7 +123,7 @@ class MessageFetcher:
         try:
             answer = self._read_answer("EVALSHA" if was_take else "BZPOPMIN", **options)
             if was_take and answer is not None:
-                self._next_look_ms = answer[0]
+                self._next_look_ms, self._is_known = answer[0], True
                 if len(answer) > 1:
                     self._deliver_messages(answer[1:])
                     return True
@@ -172,7 +179,7 @@ class MessageFetcher:
         try:
             return client.parse_response(connection, command, **options)
         except redis.exceptions.NoScriptError:
-            self._channel.sync_client.script_load(script("take").text)
+            self._is_known = False
             return None
         except self._channel.connection_errors:
             connection.disconnect()

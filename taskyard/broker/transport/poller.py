@@ -1,6 +1,7 @@
 """kombu's poller of all channels of a connection; outcomes are flushed once per loop turn."""
 
 import logging
+from queue import Empty
 from typing import Any
 
 import redis
@@ -43,4 +44,8 @@ class ChannelPoller(RedisPoller):  # type: ignore[misc]  # see taskyard/broker/u
         channel_and_type = self._fd_to_chan.get(fileno)
         if channel_and_type is not None:
             channel, kind = channel_and_type
-            channel.handlers[kind]()
+            try:
+                channel.handlers[kind]()
+            except Empty:  # an answer without a message; only those who wait without a loop want to know
+                if self.loop is None:
+                    raise

@@ -7,7 +7,10 @@ from celery import Celery
 
 from taskyard.broker.scripts.failover import reconnect_on_refusal
 from taskyard.broker.scripts.runner import ALLOW_OOM
+from taskyard.broker.scripts.text_script import TextScript
 from taskyard.broker.untyped import (
+    CHORD_CLAIM_EXTEND,
+    CHORD_CLEANUP,
     CHORD_PART,
     RedisResults,
     RedisResultsConsumer,
@@ -101,11 +104,19 @@ class ResilientResults:
 
     @cached_property
     def _store(self) -> Any:
-        return self.client.register_script(STORE)
+        return TextScript(self.client, STORE)
 
     @cached_property
     def _chord_part_return_script(self) -> Any:
-        return self.client.register_script(ALLOW_OOM + CHORD_PART)
+        return TextScript(self.client, ALLOW_OOM + CHORD_PART)
+
+    @cached_property
+    def _chord_cleanup_script(self) -> Any:
+        return TextScript(self.client, CHORD_CLEANUP)
+
+    @cached_property
+    def _chord_claim_extend_script(self) -> Any:
+        return TextScript(self.client, CHORD_CLAIM_EXTEND)
 
     def _set(self, key: bytes, value: bytes, expires: int | None = None) -> None:
         keep = self.expires if expires is None else expires

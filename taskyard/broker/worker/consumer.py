@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
 from celery import signals
 from celery.app.task import Context
 from celery.bootsteps import ConsumerStep
@@ -12,8 +13,10 @@ from celery.utils.log import get_logger
 from celery.worker import state
 
 from taskyard.broker.leases.manager import LeaseManager
-from taskyard.broker.protocol.outcomes import BrokerLease, DeadLettered, Stalled, detail
+from taskyard.broker.protocol.outcomes import BrokerLease, DeadLettered, detail
+from taskyard.broker.transport.declarations import UnsupportedArgumentError, check_task_queue
 from taskyard.broker.transport.qos import lease_of
+from taskyard.broker.transport.transport import Transport
 from taskyard.broker.untyped import ENDING_STATES, CeleryConsumer, ThreadPool
 from taskyard.broker.worker.gc_tuning import freeze_startup_objects
 from taskyard.broker.worker.message_handler import checked, task_handler
@@ -34,15 +37,26 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._refuse_unsupported_queues()
         self.leases: list[LeaseManager] = []  # of our channels, also of lost connections
         self._shutdown = SoftShutdown(self) if self.controller is not None else None
         if type(self.pool) is ThreadPool and not isinstance(self.pool.executor, WorkerThreads):
             self.pool.executor = WorkerThreads(self.pool.limit)
-        if self.hub is not None and not self.pool.uses_semaphore:  # the tasks of this pool share our process
+        self._holds_suspects = self.hub is not None and not self.pool.uses_semaphore  # tasks share our process
+        if self._holds_suspects:
             gate = SuspectGate(vars(self)["on_task_request"])
             self.on_task_request: Any = gate.admit
             self.hub.on_tick.add(gate.release)
         freeze_startup_objects()
+
+    def _refuse_unsupported_queues(self) -> None:
+        if not issubclass(self.app.connection_for_read().get_transport_cls(), Transport):
+            return
+        try:
+            for queue in self.app.amqp.queues.consume_from.values():
+                check_task_queue(queue)
+        except UnsupportedArgumentError as error:
+            raise click.ClickException(str(error)) from error
 
     def update_strategies(self) -> None:
         """Give plain tasks our request class and our strategy, too."""
@@ -57,6 +71,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
                 self.leases.append(channel.leases)
             channel.leases.on_lost = self._on_lost
             channel.leases.holder = self.hostname
+            channel.leases.holds_suspects = self._holds_suspects
 
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
         """Use the fast path where the loop is Celery's and the transport ours."""
@@ -77,7 +92,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
     def _stall_started(self, error: Exception) -> None:
         facts = detail(error=type(error).__name__, message=f"the worker ended by its own error: {error}")
         for leases, tags in self._unsettled():
-            leases.settle_started(tags, Stalled(facts))
+            leases.stall_started(tags, facts)
         flush_leases(self.leases)
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:

@@ -28,8 +28,8 @@ from taskyard.broker.protocol.outcomes import (
 )
 from taskyard.broker.scripts.shared_names import EventKind
 from taskyard.broker.transport.qos import is_withdrawn, lease_of
-from taskyard.broker.untyped import CeleryRequest
 from taskyard.broker.worker import fallback
+from taskyard.broker.worker.expiry import ExpiringRequest
 from taskyard.broker.worker.failures import LONGEST_TEXT, cause_of, failure_detail, reason_of
 from taskyard.broker.worker.observers import TaskExecution, execution_observers, result_of
 from taskyard.broker.worker.portable_errors import dead_letter_reason, error_text, use_portable_errors
@@ -48,7 +48,7 @@ class OutOfMemoryError(RuntimeError):
     """A task raised MemoryError."""
 
 
-class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyped.py
+class Request(ExpiringRequest):
     """
     Sets the message's outcome before Celery acknowledges it.
 
@@ -79,16 +79,21 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
 
     @property
     def stalls(self) -> int:
-        """How many workers were lost with this message."""
+        """How many lost workers count against this message."""
         return self._facts.get("stalls", 0) if self._lease is not None else 0
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a worker was lost with this message."""
+        return self._lease is not None and self._facts.get("losses", 0) > 0
+
     def hold_back(self) -> None:
-        """Wait for a turn in this worker: its death is not counted as a stall of this message."""
+        """Others run beside it: the worker's death is not counted as a stall of this message."""
         if self._lease is not None:
             self._message.channel.leases.hold_back(self._tag)
 
     def let_go(self) -> None:
-        """Run soon: from here on the worker's death counts."""
+        """Run alone: from here on the worker's death counts."""
         if self._lease is not None:
             self._message.channel.leases.let_go(self._tag)
 
@@ -190,11 +195,6 @@ class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyp
             self._announce_revoked("revoked", False, None, False)  # noqa: FBT003 - Celery's signature
             return True
         return bool(super().revoked())
-
-    def maybe_expire(self) -> bool:
-        """Whether it had expired when it was handed out, by the server's clock; this host's may be off."""
-        expired = self._facts.get("expired")
-        return bool(super().maybe_expire() if expired is None else expired)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's
         cancelled = self._facts.get("cancelled") or cancellation_detail(reason, expired=expired)

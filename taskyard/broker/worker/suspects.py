@@ -16,8 +16,8 @@ class SuspectGate:
     Stands before a pool whose tasks share one process: threads, coroutines.
 
     A suspect starts when nothing else runs, and nothing starts beside it. So that one long task cannot idle all slots,
-    either side waits for the other at most `PATIENCE`; but two suspects never run together. The broker knows which
-    suspects wait: the death of the worker is not counted against them.
+    either side waits for the other at most `PATIENCE`; but two suspects never run together. The broker hands suspects
+    out as held back and is told when one runs alone: only then is the death of the worker counted against it.
     """
 
     def __init__(self, dispatch: Any, patience: float = PATIENCE) -> None:
@@ -26,6 +26,7 @@ class SuspectGate:
         self._patience = patience
         self._waiting: deque[tuple[Any, float]] = deque()  # requests, and when they came (monotonic seconds)
         self._suspect: Any = None  # the one that runs, or ran last
+        self._is_alone = False  # whether nothing runs beside the suspect
 
     def admit(self, request: Any) -> None:
         """Dispatch a request now, or when its turn comes."""
@@ -33,21 +34,26 @@ class SuspectGate:
             self._dispatch(request)
             return
         self._waiting.append((request, monotonic()))
-        if _is_suspect(request):
-            request.hold_back()
-        # It starts in the next turn at the earliest: by then all that were taken with it are held back.
 
     def release(self) -> None:
         """Dispatch those whose turn has come; called in each turn of the loop."""
         if self._suspect is not None and self._suspect not in state.reserved_requests:
             self._suspect = None
-        while self._waiting and self._may_start(*self._waiting[0]):
-            request, _ = self._waiting[0]
-            if _is_suspect(request):
-                request.let_go()
-                self._suspect = request
-            self._waiting.popleft()
+        while self._waiting:
+            entry = self._next()
+            if not self._may_start(*entry):
+                return
+            request = entry[0]
+            self._announce(request)
+            self._waiting.remove(entry)
             self._dispatch(request)
+
+    def _next(self) -> tuple[Any, float]:
+        """The first that came; of suspects the least suspicious, so that the others are over before one ends us all."""
+        first = self._waiting[0]
+        if not _is_suspect(first[0]):
+            return first
+        return min((entry for entry in self._waiting if _is_suspect(entry[0])), key=lambda entry: entry[0].stalls)
 
     def _may_start(self, request: Any, came_at: float) -> bool:
         is_impatient = monotonic() - came_at >= self._patience
@@ -55,10 +61,21 @@ class SuspectGate:
             return is_impatient and not _is_suspect(request)
         return is_impatient or not _is_suspect(request) or not self._is_busy()
 
+    def _announce(self, request: Any) -> None:
+        """Tell the broker when a suspect begins to run alone, and when it no longer does."""
+        if _is_suspect(request):
+            is_alone = not self._is_busy()
+            if is_alone:
+                request.let_go()
+            self._suspect, self._is_alone = request, is_alone
+        elif self._suspect is not None and self._is_alone:
+            self._suspect.hold_back()
+            self._is_alone = False
+
     def _is_busy(self) -> bool:
         waiting = {id(request) for request, _ in self._waiting}
         return any(id(request) not in waiting for request in list(state.reserved_requests))
 
 
 def _is_suspect(request: Any) -> bool:
-    return getattr(request, "stalls", 0) > 0
+    return bool(getattr(request, "is_suspect", False))

@@ -63,8 +63,9 @@ def ls(*, limit: int, after: str | None, state: str, is_grouped: bool, as_json: 
         return
     with open_session() as session:
         page = list_dead_letters(session, wanted, limit=limit, after=after)
+        items = letter_facts(session, page.rows) if as_json else []
     if as_json:
-        print_json({"items": [letter_facts(letter) for letter in page.rows], "next": page.after})
+        print_json({"items": items, "next": page.after})
         return
     columns = ("id", "task", "queue", "reason", "attempt", "failed (UTC)", "state", "error")
     print_table(columns, [_row(letter) for letter in page.rows])
@@ -82,7 +83,8 @@ def show(*, letter_id: UUID, as_json: bool) -> None:
         if letter is None:
             raise NotFoundError(f"no dead letter {letter_id}")
         attempts = [attempt_facts(attempt) for attempt in attempts_of(session, letter.run_id)]
-    facts = {**letter_facts(letter), "args": shown_fields(letter), "body_bytes": len(letter.body)}
+        (facts,) = letter_facts(session, [letter])
+    facts |= {"args": shown_fields(letter), "body_bytes": len(letter.body)}
     if as_json:
         print_json({**facts, "attempt_list": attempts})
         return
@@ -110,9 +112,9 @@ def _each(wanted: DeadLetterFilter) -> Iterator[dict[str, Any]]:
     with open_session() as session:
         while True:
             page = list_dead_letters(session, wanted, limit=LONGEST_PAGE, after=after)
-            for letter in page.rows:
+            for letter, facts in zip(page.rows, letter_facts(session, page.rows), strict=True):
                 attempts = [attempt_facts(attempt) for attempt in attempts_of(session, letter.run_id)]
-                yield {**letter_facts(letter), "args": shown_fields(letter), "attempt_list": attempts}
+                yield {**facts, "args": shown_fields(letter), "attempt_list": attempts}
             session.commit()
             session.expunge_all()
             after = page.after

@@ -1,13 +1,14 @@
 """Dead letters on the command line: filter options, and the fields that are shown."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
-from sqlmodel import col
+from sqlmodel import Session, col
 
 from taskyard.cli.kit.common_options import since_option, until_option
 from taskyard.cli.kit.id_prefixes import IdParam
+from taskyard.flows.queries import steps_of_headers
 from taskyard.history.dead_letters import DeadLetterFilter
 from taskyard.history.models import DeadLetter
 
@@ -41,6 +42,10 @@ def letter_filter(filters: Mapping[str, Any], *, state: str | None) -> DeadLette
     return DeadLetterFilter(state=state, reason=filters["reason_code"], **rest)
 
 
-def letter_facts(letter: DeadLetter) -> dict[str, Any]:
-    """Return the fields that are shown of a dead letter."""
-    return {name: getattr(letter, name) for name in FIELDS}
+def letter_facts(session: Session, letters: Sequence[DeadLetter]) -> list[dict[str, Any]]:
+    """Return the fields that are shown of dead letters, with the flow and step that they are of."""
+    steps = steps_of_headers(session, [letter.headers for letter in letters])
+    return [
+        {**{name: getattr(letter, name) for name in FIELDS}, **step}
+        for letter, step in zip(letters, steps, strict=True)
+    ]

@@ -1,6 +1,6 @@
 """`celery -A tasks flows`: list, show, and steer flows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -32,6 +32,7 @@ from taskyard.flows.states import FLOW_STATES
 
 flow_argument = click.argument("flow_id", metavar="FLOW", type=IdParam("flow", col(FlowRow.id)))
 step_argument = click.argument("step")
+MOST_NAMED = 20  # steps in a line
 
 
 @click.group("flows")
@@ -102,7 +103,7 @@ def resume(*, flow_id: UUID, reason: str, as_json: bool) -> None:
     """Run a failed, compensated or cancelled flow on; what succeeded and was not undone stays."""
     with _one_line():
         names = steering.resume_flow(flow_id, reason)
-    print_result(f"{flow_id} resumed: {', '.join(names)}", as_json=as_json, id=flow_id, steps=names)
+    print_result(f"{flow_id} resumed; it runs {_in_short(names)}", as_json=as_json, id=flow_id, steps=names)
 
 
 @group.command("retry-step", cls=OperatorCommand)
@@ -113,8 +114,8 @@ def resume(*, flow_id: UUID, reason: str, as_json: bool) -> None:
 def retry_step(*, flow_id: UUID, step: str, reason: str, as_json: bool) -> None:
     """Run a failed step again; a flow that ended by it is resumed."""
     with _one_line():
-        steering.retry_flow_step(flow_id, step, reason)
-    print_result(f"{flow_id} runs {step} again", as_json=as_json, id=flow_id, step=step)
+        names = steering.retry_flow_step(flow_id, step, reason)
+    print_result(f"{flow_id} runs {_in_short(names)}", as_json=as_json, id=flow_id, step=step, steps=names)
 
 
 @group.command("skip", cls=OperatorCommand)
@@ -159,6 +160,13 @@ def cancel(*, flow_id: UUID, yes: bool, dry_run: bool, reason: str, as_json: boo
             steering.cancel_flow(flow_id, reason)
     verb = "would be" if dry_run else "is"
     print_result(f"{flow_id} {verb} cancelled", as_json=as_json, id=flow_id, dry_run=dry_run)
+
+
+def _in_short(names: Sequence[str]) -> str:
+    """Name steps for people: of groups not the members, and of many the first ones."""
+    shown = [name for name in names if not name.endswith("]")] or list(names)
+    rest = f" and {len(shown) - MOST_NAMED} more" if len(shown) > MOST_NAMED else ""
+    return f"{', '.join(shown[:MOST_NAMED])}{rest}"
 
 
 @contextmanager

@@ -153,6 +153,8 @@ def explain(*, run_id: str, as_json: bool) -> None:
 @json_option
 def cancel(*, run_id: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
     """Cancel a run; a running one is stopped if its pool can do that."""
+    from taskyard.flows.steering import run_was_cancelled  # noqa: PLC0415 - the other verbs start without the sending
+
     check_confirmed(yes=yes, dry_run=dry_run, reason=reason, needs_reason=True)
     if dry_run:
         print_result(f"{run_id} would be cancelled", as_json=as_json, run_id=run_id, was=None, dry_run=True)
@@ -163,6 +165,8 @@ def cancel(*, run_id: str, yes: bool, dry_run: bool, reason: str, as_json: bool)
             raise NotFoundError(f"the broker has no message of run {run_id}; see: celery -A tasks jobs show {run_id}")
         if state == "active":
             current_app().control.revoke(run_id, terminate=True)
+        else:
+            run_was_cancelled(run_id, getpass.getuser(), reason)
     print_result(f"{run_id} is cancelled; it was {state}", as_json=as_json, run_id=run_id, was=state, dry_run=False)
 
 

@@ -37,7 +37,10 @@ def add_canvas(flow: StepsOfCanvas, canvas: Any) -> None:
     Raises:
         FlowDefinitionError: A part of it cannot be a step.
     """
-    _add(flow, _signature(canvas), [])
+    try:
+        _add(flow, _signature(canvas), [])
+    except RecursionError:
+        raise FlowDefinitionError("the canvas is nested too deep to be a flow") from None
 
 
 def _add(flow: StepsOfCanvas, part: Signature[Any], after: Sequence[str]) -> list[str]:

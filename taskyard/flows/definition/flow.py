@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from taskyard.flows.definition.polling import Poll, seconds_of
-from taskyard.flows.plan import FlowDefinitionError, FlowPlan, PlannedStep, check_name, check_plan
+from taskyard.flows.plan import MOST_STEPS, FlowDefinitionError, FlowPlan, PlannedStep, check_name, check_plan
 from taskyard.flows.states import MAX_EVENT, POLICIES, IfFailed
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.tasks.option_checks import LONGEST_TEXTS, check_options
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 500  # members of a group that run at once, unless it says another number
 MOST_AT_ONCE = 10_000
+DEEPEST = 10  # flows inside each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Flow:
         self.plan = FlowPlan(
             name=check_name("flow", name), key=key, deadline_seconds=seconds_of("deadline", deadline), edges=[]
         )
+        self._depth = 1
 
     def step[**P, M: Payload, **Q, N: Payload](  # noqa: PLR0913 - what a step can be, by keyword
         self,
@@ -140,7 +143,8 @@ class Flow:
             deadline: Of the group as a whole.
             cleanup: Failures of it fail nothing.
         """
-        members = [self._task_step(f"{name}[{i}]", task, payload, {}, None) for i, payload in enumerate(payloads)]
+        some = islice(payloads, MOST_STEPS + 1)  # one more than a flow may have: it is refused when it starts
+        members = [self._task_step(f"{name}[{i}]", task, payload, {}, None) for i, payload in enumerate(some)]
         self._add_group(check_name("step", name), members, after, at_once=at_once, if_failed=if_failed)
         group = next(step for step in self.plan.steps if step.name == name)
         group.deadline_seconds, group.is_cleanup = seconds_of("deadline", deadline), cleanup
@@ -149,6 +153,9 @@ class Flow:
     def subflow(self, name: str, flow: Flow, *, after: Sequence[After] = (), deadline: timedelta | None = None) -> Step:
         """Add a step that starts another flow and waits for its end; its result is the inner flow's id."""
         check_plan(flow.plan)
+        self._depth = max(self._depth, flow._depth + 1)
+        if self._depth > DEEPEST:
+            raise FlowDefinitionError(f"step {name!r}: more than {DEEPEST} flows are inside each other")
         made = PlannedStep(name=check_name("step", name), kind="flow", payload=flow.plan.model_dump(mode="json"))
         made.deadline_seconds = seconds_of("deadline", deadline)
         self._add(made, after)

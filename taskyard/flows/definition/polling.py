@@ -19,6 +19,9 @@ class Poll:
     longest: timedelta | None = None  # of a growing pause; None: as long as `every` x 10
 
     def __post_init__(self) -> None:
+        given: tuple[Any, ...] = (self.every, self.within, self.longest or self.every)
+        if not all(isinstance(span, timedelta) for span in given):
+            raise FlowDefinitionError(f"Poll: every {self.every!r} within {self.within!r}: use timedeltas")
         if not timedelta(milliseconds=10) <= self.every <= self.within <= LONGEST:
             raise FlowDefinitionError(f"Poll: every {self.every} within {self.within} has no meaning")
         if not 1 <= self.growth <= 10:  # noqa: PLR2004 - a pause that shrinks, or explodes, is a slip

@@ -8,10 +8,10 @@ transaction.
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
-from uuid import uuid5
 
 from taskyard.flows.models import FlowRow, StepRow
 from taskyard.flows.states import ENDED_FLOWS, OPEN_STEPS, RUNNABLE
+from taskyard.flows.step_ref import StepRef
 
 LOOK_AFTER = timedelta(seconds=30)  # a step without a message is found by the sweeper so long after it was due
 
@@ -53,11 +53,6 @@ class Rows(Protocol):
         """Whether an ordinary task of the flow is being run."""
 
 
-def run_id_of(step: StepRow) -> str:
-    """Return the id of the run of this release: whoever sends it, and however often, it is one run."""
-    return str(uuid5(step.flow_id, f"{step.seq}:{step.generation}"))
-
-
 def release(rows: Rows, step: StepRow, now: datetime) -> None:
     """Let a step begin: everything that it waited for is there."""
     step.generation += 1
@@ -66,7 +61,7 @@ def release(rows: Rows, step: StepRow, now: datetime) -> None:
     step.started_at, step.is_counted = None, False
     step.deadline_at = now + timedelta(seconds=step.deadline_seconds) if step.deadline_seconds is not None else None
     if step.kind == "task":
-        step.state, step.run_id = "queued", run_id_of(step)
+        step.state, step.run_id = "queued", StepRef(step.flow_id, step.seq, step.generation).run_id()
         step.check_at = _earlier(now + LOOK_AFTER, step.deadline_at)
         rows.released.append(step)
         return
@@ -110,7 +105,7 @@ def fail(rows: Rows, step: StepRow, error: str, now: datetime) -> None:
     if _is_fatal(rows, step, [policy for _, policy in children]):
         end(rows, "failed", f"step {step.name!r} failed: {error}", now)
         return
-    flow.open_steps -= 1
+    flow.open_steps -= 1 + _cancel_unbegun(rows, step, now)
     step.is_counted = True
     for child, policy in children:
         _parent_ended(rows, child, now, at_once=policy == "continue")
@@ -126,7 +121,7 @@ def skip(rows: Rows, step: StepRow, reason: str, now: datetime) -> None:
     step.error = reason
     if rows.flow.ending is None and rows.flow.state == "running":
         if was_open:
-            rows.flow.open_steps -= 1
+            rows.flow.open_steps -= 1 + _cancel_unbegun(rows, step, now)
         _tell_children(rows, step, now)
         check_success(rows, now)
 
@@ -219,6 +214,11 @@ def _is_group_fatal(rows: Rows, group_seq: int) -> bool:
     return not group.is_cleanup and (not policies or "fail" in policies)
 
 
+def _cancel_unbegun(rows: Rows, step: StepRow, now: datetime) -> int:
+    """Cancel the members of a group that ends before they began; return how many."""
+    return rows.cancel_blocked_members(step, now) if step.kind == "group" else 0
+
+
 def _tell_children(rows: Rows, step: StepRow, now: datetime) -> None:
     if step.is_counted:
         return
@@ -241,7 +241,6 @@ def _member_ended(rows: Rows, group: StepRow, member: StepRow, now: datetime) ->
         return
     if member.state == "failed":
         if group.if_failed == "fail" and not member.is_cleanup:
-            rows.flow.open_steps -= rows.cancel_blocked_members(group, now)
             fail(rows, group, f"member {member.name!r} failed: {member.error}", now)
             return
         if group.if_failed == "continue" and not group.is_counted:

@@ -52,9 +52,9 @@ def resume(rows: Rows, now: datetime) -> list[str]:
     return [steps[seq].name for seq in sorted(again)]
 
 
-def retry_step(rows: Rows, step: StepRow, now: datetime) -> None:
+def retry_step(rows: Rows, step: StepRow, now: datetime) -> list[str]:
     """
-    Run a failed step again; a flow that ended because of it is resumed.
+    Run a failed step again; a flow that ended because of it is resumed. Return the names of the steps that will run.
 
     Raises:
         NotPossibleError: The step has not failed, or its flow is being compensated.
@@ -68,12 +68,13 @@ def retry_step(rows: Rows, step: StepRow, now: datetime) -> None:
         machine.release(rows, step, now)
         flow.state, flow.finished_at = "compensating", None
     elif flow.state in RESUMABLE:
-        resume(rows, now)
+        return resume(rows, now)
     else:  # its failure was ignored: its children know it, and will not be told again
         flow.state, flow.finished_at = "running", None
         flow.open_steps += 1
         machine.release(rows, step, now)
         step.is_counted = True
+    return [step.name]
 
 
 def reopen(flow: FlowRow, now: datetime) -> None:

@@ -173,7 +173,7 @@ class Sweeper:
     def _look_again(self, steps: list[StepRow]) -> None:
         again = utc_now() + AGAIN
         with self._open() as session, session.begin():
-            for step in steps:
+            for step in sorted(steps, key=lambda step: (step.flow_id, step.seq)):  # as everybody: no deadlock
                 check = again if step.deadline_at is None else min(again, step.deadline_at)
                 statement = update(StepRow).where(
                     col(StepRow.flow_id) == step.flow_id,
