@@ -1,6 +1,6 @@
 """The application's audit policy; how long records are kept is the setting AUDIT_LOG_RETENTION_DAYS."""
 
-from beat.timetable import CLEAN_UP_AUDIT
+from beat.hours import CLEAN_UP_AUDIT
 from taskyard import AuditPolicy
 
 POLICY = AuditPolicy(

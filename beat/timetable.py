@@ -8,7 +8,6 @@ from config.settings import MarketSettings, ReconciliationSettings
 from taskyard.beat import When, cron, every
 from taskyard.settings import current_settings
 
-CLEAN_UP_AUDIT = "0 3 * * *"
 VERIFY_BACKUPS = cron("0 4 * * *")
 
 

@@ -1,5 +1,5 @@
 """
-Readiness: broker, database, migrations, a consumer for each queue, the audit backlog.
+Readiness: broker, database, migrations, a consumer for each queue, the keys of webhooks, the audit backlog.
 
 Checks run in the background, each in a thread of its own: a report never waits for a server.
 """
@@ -17,8 +17,10 @@ from taskyard.history.writer.event_writer import backlog
 from taskyard.migrations import schema
 from taskyard.settings.platform import Settings
 from taskyard.tasks.known_queues import known_queues
+from taskyard.webhooks.signing_keys_check import missing_keys
 
 CHECK_EVERY = 1.0  # seconds between two runs of a check
+KEYS_EVERY = 2.0  # seconds; only an endpoint that was added makes a difference
 MIGRATIONS_EVERY = 10.0  # seconds; this check reads the revision files
 GRACE = 4.0  # seconds that a check may take before it counts as hanging
 
@@ -42,6 +44,7 @@ class Readiness:
             _BackgroundCheck("database", lambda: _select(engine)),
             _BackgroundCheck("migrations", lambda: _pending_migrations(engine), MIGRATIONS_EVERY),
             _BackgroundCheck("consumers", lambda: _consumers(client, settings)),
+            _BackgroundCheck("webhooks", lambda: missing_keys(engine, settings), KEYS_EVERY),
             _BackgroundCheck("audit", lambda: _backlog(client, settings)),
         )
 

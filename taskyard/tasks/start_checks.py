@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 import redis
+import structlog
 from celery import Celery, bootsteps
 
 from taskyard.broker.server.client import shared_client
@@ -15,6 +16,8 @@ from taskyard.settings.loading import current_settings
 from taskyard.settings.queues import Queue
 from taskyard.tasks.platform_task import PlatformTask
 
+log = structlog.stdlib.get_logger(__name__)
+_notices: list[tuple[Queue, type[SettingsGroup], Callable[[Any], str]]] = []
 _checks: list[tuple[Queue, type[SettingsGroup], Callable[[Any], None]]] = []
 
 
@@ -29,6 +32,16 @@ def before_work[G: SettingsGroup](queue: Queue, group: type[G]) -> Callable[[Cal
     def register(check: Callable[[G], None]) -> Callable[[G], None]:
         _checks.append((queue, group, check))
         return check
+
+    return register
+
+
+def said_at_start[G: SettingsGroup](queue: Queue, group: type[G]) -> Callable[[Callable[[G], str]], Callable[[G], str]]:
+    """Let a worker of this queue log once at its start what a group of settings lacks; an empty text is not logged."""
+
+    def register(notice: Callable[[G], str]) -> Callable[[G], str]:
+        _notices.append((queue, group, notice))
+        return notice
 
     return register
 
@@ -102,7 +115,11 @@ class StartCheck(bootsteps.Step):
         super().__init__(parent, **options)
         refuse_coroutines(parent.app)
         refuse_missing_rights("worker")
-        check_settings(parent.app.amqp.queues.consume_from)
+        queues = parent.app.amqp.queues.consume_from
+        check_settings(queues)
+        for queue, group, notice in _notices:
+            if queue.name in queues and (text := notice(current_settings(group))):
+                log.warning("worker.setting_missing", queue=queue.name, note=text)
 
 
 def _is_coroutine(task: Any) -> bool:

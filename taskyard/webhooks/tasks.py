@@ -20,7 +20,7 @@ from taskyard.tasks.execution import queue_of, was_redelivered
 from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.policy import Exponential, Policy
 from taskyard.tasks.sending import enqueue_many
-from taskyard.tasks.start_checks import before_work
+from taskyard.tasks.start_checks import before_work, said_at_start
 from taskyard.webhooks import handlers
 from taskyard.webhooks.delivery.dispatch import DueDelivery
 from taskyard.webhooks.delivery.store import SqlDeliveryStore
@@ -115,6 +115,13 @@ def check_settings(settings: Settings) -> None:
     except OSError as error:  # so are the errors of TLS
         reason = "holds no certificate in PEM" if isinstance(error, SSLError) else error.strerror
         raise SettingsError(f"WEBHOOK_CA_FILE: {settings.webhook_ca_file}: {reason}") from error
+
+
+@said_at_start(WEBHOOKS, Settings)
+def missing_keys(settings: Settings) -> str:
+    """Say that a worker cannot sign: no error, since endpoints may come later, and other tasks need no keys."""
+    is_set = settings.webhook_secret_keys is not None
+    return "" if is_set else "WEBHOOK_SECRET_KEYS is not set: this worker can sign no request"
 
 
 @lru_cache(maxsize=1)

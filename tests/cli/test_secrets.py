@@ -33,7 +33,7 @@ SETTINGS = {  # nothing is called that these name
 }
 SECRETS = (FIELD, HEADER, "secret-of-the-database", "secret-of-the-broker", *SETTINGS.values())
 CHANGING = {  # the fixture runs them too; their own tests look at what they print
-    *("audit prune", "backups verify", "db upgrade", "dlq discard", "dlq redrive"),
+    *("audit prune", "backups verify", "db adopt-broker", "db upgrade", "dlq discard", "dlq redrive"),
     *("jobs cancel", "jobs close-lost", "jobs retry"),
     *(f"markets {verb}" for verb in ("acknowledge", "override", "reopen", "resolve", "settle")),
     *("recon run", "webhooks new-key", "webhooks recover", "webhooks redeliver"),

@@ -106,8 +106,10 @@ class FlowStage:
 
     def make_due(self) -> None:
         """Let the sweeper look at everything now."""
+        query = select(StepRow).where(col(StepRow.check_at).is_not(None))
         with self.session() as session, session.begin():
-            session.execute(update(StepRow).where(col(StepRow.check_at).is_not(None)).values(check_at=utc_now()))
+            for step in session.exec(query.with_for_update(skip_locked=True)):
+                step.check_at = utc_now()
 
     def make_late(self, flow_id: UUID) -> None:
         """Let the deadline of a flow be over."""

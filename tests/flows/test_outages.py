@@ -1,17 +1,19 @@
 """What goes away under flows: the broker's data, the broker, the database, and an operator's patience."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import update
+from sqlmodel import select
 
 from taskyard.database.columns import utc_now
 from taskyard.flows.definition.flow import Flow
 from taskyard.flows.definition.polling import Poll
-from taskyard.flows.models import FlowRow
+from taskyard.flows.models import FlowRow, StepRow
 from taskyard.flows.retention import prune_flows
 from tests.flows.app import Act, Gather, act, gather
-from tests.flows.flow_stage import FlowStage
+from tests.flows.flow_stage import LIMIT, FlowStage
 
 MANY = 20  # flows
 
@@ -74,6 +76,23 @@ def test_random_kills_leave_every_flow_succeeded_and_undo_nothing(stage: FlowSta
 
     assert {stage.flow(run.id).state for run in runs} == {"succeeded"}
     assert "no" not in stage.done()
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_the_sweeper_waits_for_no_step_that_a_worker_holds(stage: FlowStage) -> None:
+    """It looks at many steps at once, and each could wait for the other."""
+    flow = Flow("test.held")
+    for name in ("a", "b"):
+        flow.step(name, act, Act(name=name))
+    run = flow.start()
+    stage.make_due()
+    with ThreadPoolExecutor(1) as pool, stage.session() as session, session.begin():
+        session.exec(select(StepRow).where(StepRow.name == "b").with_for_update()).one()
+
+        pool.submit(stage.sweep).result(LIMIT)
+
+        due = {name: (row.check_at or utc_now()) <= utc_now() for name, row in stage.steps(run.id).items()}
+        assert due == {"a": False, "b": True}
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)

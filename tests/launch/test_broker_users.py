@@ -1,4 +1,4 @@
-"""Users of the broker with the least rights: what one lacks is said in one line."""
+"""Users with the least rights, and servers that refuse what managed ones do: all works, or one line says why not."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -9,14 +9,17 @@ import pytest
 import redis
 
 from taskyard.broker.server.rights import Role, acl_rules, missing_rights, rights_problem
-from tests.cli.celery_command import CeleryCommand
+from tests.cli.celery_command import APP, CeleryCommand, ended
 from tests.databases import DatabaseServers, database_servers
 from tests.servers import Server
-from tests.workers import ROOT
+from tests.waiting import wait_for
+from tests.workers import MINIMAL, ROOT, Worker
 
 __all__ = ["database_servers"]
 pytestmark = pytest.mark.timeout(400)
+LIMIT = 90  # seconds; the machine may be busy
 ROLES: tuple[Role, ...] = ("producer", "worker", "operator")
+MANAGED = ("config", "script", "client", "keys", "scan", "info", "flushall", "flushdb", "slowlog", "monitor", "memory")
 
 type UrlOf = Callable[[Role], str]
 
@@ -37,6 +40,60 @@ def users_of(server: Server, rules: Callable[[Role], str]) -> Iterator[UrlOf]:
             client.execute_command("ACL", "SETUSER", role, "reset", "on", ">secret", *rules(role).split())
         yield lambda role: f"redis://{role}:secret@127.0.0.1:{server.port}/0"
         client.execute_command("ACL", "DELUSER", *ROLES)
+
+
+def works(url_of: UrlOf, database: str, folder: Path) -> str:
+    """Run a worker, beat, a producer that waits for a result, and commands; returns what `doctor` printed."""
+    common = {"DATABASE_URL": database, "TASKYARD_DATA": str(folder)}
+    producer, operator, beat = (
+        CeleryCommand({**common, "REDIS_URL": url_of(role)}) for role in ("producer", "operator", "worker")
+    )
+    env = {**common, "REDIS_URL": url_of("worker")}
+    log = folder / "beat.log"
+    scheduler = beat.start("beat", "--logfile", str(log))
+    try:
+        with Worker(APP, folder, arguments=("-P", "threads", "-c", "2", *MINIMAL), env=env) as worker:
+            sent = producer("call", "records.greet", "--kwargs", '{"name": "world"}')
+            assert sent.code == 0, sent.err
+            run = sent.out.strip()
+            shown: dict[str, str] = {}
+
+            def is_recorded() -> bool:
+                answer = operator("jobs", "show", run, "--json")
+                shown.update(answer.json if answer.code == 0 else {})
+                return shown.get("state") == "succeeded"
+
+            wait_for(is_recorded, LIMIT, "the run is recorded", worker.tail)
+            for words in (
+                ("jobs", "ls"),
+                ("queues", "ls"),
+                ("queues", "pause", "celery"),
+                ("queues", "resume", "celery"),
+            ):
+                answer = operator(*words)
+                assert answer.code == 0, answer.err
+            assert "pong" in operator("inspect", "ping").out
+            doctor = operator("doctor")
+            wait_for(lambda: log.exists() and "beat.leads" in log.read_text(), LIMIT, "beat leads", log.read_text)
+            assert "ERROR" not in worker.log.read_text()
+            assert "NOPERM" not in worker.log.read_text() + log.read_text()
+    finally:
+        scheduler.terminate()
+        ended(scheduler)
+    return doctor.out + doctor.err
+
+
+def test_each_role_works_with_the_documented_rights(broker_server: Server, database: str, tmp_path: Path) -> None:
+    with users_of(broker_server, acl_rules) as url_of:
+        report = works(url_of, database, tmp_path)
+    assert re.search(r"ok +broker rights +all that an operator needs", report)
+
+
+def test_nothing_that_managed_servers_refuse_is_needed(valkey: Server, database: str, tmp_path: Path) -> None:
+    refused = " ".join(f"-{command}" for command in MANAGED)
+    with users_of(valkey, lambda _: f"+@all ~* &* {refused}") as url_of:
+        report = works(url_of, database, tmp_path)
+    assert "INFO is refused" in report
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -5,10 +5,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from celery import Celery
 
 from taskyard.beat.models import Schedule, ScheduleFire
 from taskyard.database.columns import utc_now
 from taskyard.database.engine import open_session
+from taskyard.webhooks.models import Endpoint
 from tests.cli.conftest import Command, celery, command
 from tests.databases import Database
 from tests.history.dead_letter_rows import put
@@ -44,6 +46,15 @@ def test_a_schedule_whose_last_run_was_refused_is_named(command: Command) -> Non
     assert (found["verdict"], "nightly" in found["note"]) == ("warning", True)
 
 
+def test_endpoints_without_the_keys_that_sign_for_them_are_a_fault(command: Command) -> None:
+    assert findings(command)["webhook keys"]["verdict"] == "ok", "who uses no webhooks needs no keys"
+    with open_session() as session:
+        session.add(Endpoint(url="https://subscriber.example/hook"))
+        session.commit()
+    found = findings(command)["webhook keys"]
+    assert (found["verdict"], "WEBHOOK_SECRET_KEYS" in found["note"]) == ("fault", True)
+
+
 def test_a_dead_message_without_a_dead_letter_is_a_fault(command: Command, valkey: Server, database: Database) -> None:
     """Nobody would run it again, and nobody would know."""
     run_id = str(greet.delay(name="Ada").id)
@@ -68,6 +79,18 @@ def test_messages_of_a_client_on_stock_kombu_are_found(command: Command, valkey:
         "fault",
         "sent with stock kombu, never read: 1 for celery, 2 for maintenance",
     )
+
+
+def test_a_client_in_another_project_needs_the_transport(command: Command, valkey: Server) -> None:
+    """It has none of the tasks: with the transport its message waits in the queue, without it where nobody reads."""
+    for transport in ("taskyard.broker.transport.transport:Transport", None):
+        with Celery("elsewhere", broker=valkey.url, set_as_current=False) as client:
+            if transport:
+                client.conf.broker_transport = transport
+            client.send_task("markets.confirm", kwargs={}, queue="maintenance")
+    queues = json.loads(command("queues", "ls", "--json").stdout)["items"]
+    assert {each["queue"]: each["waiting"] for each in queues}["maintenance"] == 1
+    assert findings(command)["stock messages"]["note"] == "sent with stock kombu, never read: 1 for maintenance"
 
 
 def test_a_hanging_broker_does_not_make_each_check_wait_in_turn(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from taskyard.monitor.health import CHECK_EVERY, GRACE
+from taskyard.webhooks.models import Endpoint
 from tests.databases import Database
 from tests.monitor.scraping import fetch, free_port, worker
 from tests.servers import Server
@@ -47,6 +48,24 @@ def test_a_hanging_broker_makes_it_not_ready_and_no_answer_late(
         assert max(took) < PROBE_SECONDS
         assert noticed_after < CHECK_EVERY + GRACE + 5, "a busy machine adds seconds, a time-out of the server 30"
         wait_for(lambda: fetch(port, "/readyz")[0] == 200, LIMIT, "ready again", working.tail)
+
+
+def test_a_worker_that_cannot_sign_says_so_once_and_is_not_ready(
+    app_database: Database, valkey: Server, tmp_path: Path
+) -> None:
+    """Who uses no webhooks needs no keys; with an endpoint each delivery would wait for nothing."""
+    port = free_port()
+    with worker(tmp_path, environment(app_database, valkey, tmp_path, port)) as working:
+        wait_for(lambda: fetch(port, "/readyz")[0] == 200, LIMIT, "ready without endpoints", working.tail)
+        with app_database.session() as session, session.begin():
+            session.add(Endpoint(url="https://subscriber.example/hook"))
+
+        def says_what_is_missing() -> bool:
+            status, report = fetch(port, "/readyz")
+            return status == 503 and "WEBHOOK_SECRET_KEYS is not set" in report
+
+        wait_for(says_what_is_missing, LIMIT, "not ready for webhooks", working.tail)
+        assert working.tail(10_000).count("worker.setting_missing") == 1
 
 
 @pytest.mark.parametrize(("address", "is_open"), [(None, False), ("0.0.0.0", True)])  # noqa: S104 - what is tested

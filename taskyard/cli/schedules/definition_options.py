@@ -41,7 +41,7 @@ class _ScheduleErrors(click.Command):
         except ScheduleNotFoundError as error:
             raise NotFoundError(str(error)) from error
         except (InvalidScheduleError, NameTakenError, CodeOwnedError) as error:
-            could_save = any("--yes" in param.opts for param in self.params)
+            could_save = self.name in {"add", "edit"}  # the others save no definition
             raise click.UsageError(f"{error}; nothing was saved" if could_save else str(error)) from error
         except (ScheduleStateError, SlotRefusedError) as error:
             raise FailedError(str(error)) from error

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
@@ -133,7 +133,8 @@ class Sweeper:
             if step.run_id in withdrawn:
                 self._fail(step, "its run was cancelled by an operator", swept)
         self._send_again([step for step in dead if step.run_id not in withdrawn], swept)
-        self._look_again(rest)
+        if rest:
+            self._look_again(rest)
 
     def _end_late(self, step: StepRow, swept: FlowsSwept) -> None:
         def act(rows: SqlRows, now: datetime, _session: Session) -> None:
@@ -171,14 +172,15 @@ class Sweeper:
         swept.sent_again += len(orders)
 
     def _look_again(self, steps: list[StepRow]) -> None:
-        again = utc_now() + AGAIN
+        """
+        Put the next look off; a step that somebody changes at this moment has a new one by that.
+
+        Waiting for those rows, with others locked, could be a deadlock with a worker that records several steps.
+        """
+        again, seen = utc_now() + AGAIN, {(step.flow_id, step.seq): step for step in steps}
+        query = select(StepRow).where(tuple_(col(StepRow.flow_id), col(StepRow.seq)).in_(seen))
         with self._open() as session, session.begin():
-            for step in sorted(steps, key=lambda step: (step.flow_id, step.seq)):  # as everybody: no deadlock
-                check = again if step.deadline_at is None else min(again, step.deadline_at)
-                statement = update(StepRow).where(
-                    col(StepRow.flow_id) == step.flow_id,
-                    col(StepRow.seq) == step.seq,
-                    col(StepRow.generation) == step.generation,
-                    col(StepRow.check_at) == step.check_at,
-                )
-                session.execute(statement.values(check_at=check), execution_options={"synchronize_session": False})
+            for step in session.scalars(query.with_for_update(skip_locked=True)):
+                before = seen[step.flow_id, step.seq]
+                if (step.generation, step.check_at) == (before.generation, before.check_at):
+                    step.check_at = again if step.deadline_at is None else min(again, step.deadline_at)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, func, select, update
+from sqlalchemy import and_, func, select, union, update
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
@@ -96,8 +96,11 @@ class SqlRows:
         self._session.flush()
 
     def load(self, seqs: Sequence[int]) -> None:
-        """Load and lock many steps, and the children of those that may have some: two statements instead of many."""
-        found = self._find(col(StepRow.seq).in_(seqs), is_locked=True)
+        """Load and lock many steps, their groups, and the children of those that may have some, with two statements."""
+        these = select(StepRow).where(self._ours(), col(StepRow.seq).in_(seqs))
+        places = union(*(these.with_only_columns(col(column)) for column in (StepRow.seq, StepRow.group_seq)))
+        self._find(col(StepRow.seq).in_(places), is_locked=True)
+        found = [self._steps[seq] for seq in sorted(set(seqs) & self._steps.keys())]
         self.load_children([step.seq for step in found if step.group_seq is None])
         for step in found:
             if step.group_seq is not None:
@@ -206,6 +209,8 @@ class SqlRows:
         return self._execute(select(col(StepRow.seq)).where(self._ours(), *running).limit(1)).first() is not None
 
     def _cancel(self, now: datetime, is_meant: Callable[[StepRow], bool], *which: Any) -> int:
+        ordered = select(col(StepRow.seq)).where(self._ours(), *which).order_by(col(StepRow.seq))
+        self._execute(ordered.with_for_update()).all()  # as workers that begin some of them lock them: no deadlock
         values = {"state": "cancelled", "finished_at": now, "check_at": None}
         found: Any = self._execute(update(StepRow).where(self._ours(), *which).values(values))
         for step in filter(is_meant, self._steps.values()):
