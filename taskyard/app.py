@@ -7,6 +7,7 @@ from typing import Any
 
 from celery.signals import beat_init
 
+from taskyard.broker.protocol.header import HEADER
 from taskyard.broker.server.ownership import identify_by
 from taskyard.broker.transport.options import transport_settings
 from taskyard.broker.transport.result_backend import use_our_results
@@ -16,8 +17,10 @@ from taskyard.history.audit_policy import AuditPolicy, use_policy
 from taskyard.settings.celery_settings import celery_config
 from taskyard.settings.loading import add_group, current_settings
 from taskyard.settings.queues import declare
+from taskyard.tasks.call_options import durations
 from taskyard.tasks.canvas_checks import check_followers
 from taskyard.tasks.current_app import PlatformApp, add_app
+from taskyard.tasks.nested_publish import acquired_producer
 from taskyard.tasks.platform_identity import own_platform
 from taskyard.tasks.platform_task import PlatformTask
 
@@ -99,7 +102,15 @@ class Taskyard(PlatformApp):
         if options.get("task_type") is None and options.get("ignore_result") is None:
             options["ignore_result"] = False
         check_followers(self, options)
+        if facts := durations(options):
+            headers = options.get("headers") or {}
+            options["headers"] = {**headers, HEADER: {**(headers.get(HEADER) or {}), **facts}}
         return super().send_task(name, args, kwargs, **options)
+
+    def producer_or_acquire(self, producer: Any = None) -> Any:
+        """Return a context of the given producer, or of one that may publish now."""
+        acquire = super().producer_or_acquire(producer)
+        return acquire if producer is not None else acquired_producer(self, acquire)
 
     def _configuration(self) -> dict[str, Any]:
         settings = current_settings()

@@ -1,16 +1,15 @@
 """Checks of `doctor` for the broker: whose it is, and whether its clock and the database's agree with this host's."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from redis import Redis
 
+from taskyard.broker.server.clock_check import SKEW
 from taskyard.broker.server.ownership import owner_of
 from taskyard.findings import Finding
 from taskyard.tasks.platform_identity import own_platform
-
-SKEW = timedelta(seconds=2)  # tolerated difference between two clocks
 
 
 def check_owner_of_keys(client: Redis, prefix: str) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from sqlmodel import Session
 
 from taskyard.beat.engine.leadership import current_leader
 from taskyard.broker.admin.queue_control import QueueControl
+from taskyard.broker.server.clock_check import SKEW
 from taskyard.domain import Domain
 from taskyard.findings import Finding
 from taskyard.history.queries.lost_runs import HistoryBehindError, LostRuns
@@ -30,7 +31,7 @@ from taskyard.monitor.backlog_checks import (
     check_schedules,
     check_stock_lists,
 )
-from taskyard.monitor.broker_checks import SKEW, check_broker_clock, check_owner_of_keys, clock_finding
+from taskyard.monitor.broker_checks import check_broker_clock, check_owner_of_keys, clock_finding
 from taskyard.monitor.broker_configuration import check_broker, check_rights
 from taskyard.settings.group import SettingsError
 from taskyard.settings.loading import current_settings, setting_groups

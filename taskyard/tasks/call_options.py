@@ -1,5 +1,6 @@
 """Options of a call, and the handle that it returns."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
@@ -58,12 +59,21 @@ def message_options(shown: dict[str, Any], options: dict[str, Any]) -> dict[str,
             options["countdown"] = ours["debounce"].total_seconds()
     if options.get("eta") is not None and options.get("countdown") is not None:
         raise ValueError("countdown and eta exclude each other")
-    if options.get("countdown"):
-        header["delay_ms"] = round(options["countdown"] * 1000)  # a duration: the caller's clock does not matter
+    header |= durations(options)
     options["priority"] = priority_number(options.get("priority", NORMAL))
     options["kwargsrepr"] = repr(header["args"])
     options["headers"] = {**(options.get("headers") or {}), HEADER: header}
     return options
+
+
+def durations(options: Mapping[str, Any]) -> dict[str, int]:
+    """Return the facts of a message that keep durations as such: the caller's clock does not matter."""
+    countdown, expires = options.get("countdown"), options.get("expires")
+    is_delayed = options.get("eta") is None and (countdown or 0) > 0
+    facts = {"delay_ms": round(countdown * 1000)} if is_delayed and countdown else {}
+    if isinstance(expires, int | float):
+        facts["expires_in_ms"] = max(round(expires * 1000), 1)
+    return facts
 
 
 def _dedup(ours: dict[str, Any]) -> Dedup | None:

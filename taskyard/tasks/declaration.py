@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from inspect import iscoroutinefunction, isfunction
 from typing import Any, Protocol, Unpack, cast
 
+from celery.exceptions import NotRegistered
 from celery.local import Proxy
 
 from taskyard.settings.queues import Queue, declare
 from taskyard.tasks.call_options import CallOptions, RunHandle
 from taskyard.tasks.current_app import DeclaredTask, current_app, declare_task, is_declared
+from taskyard.tasks.errors import NotReadyError
 from taskyard.tasks.payloads import Payload
 from taskyard.tasks.platform_task import PlatformTask
 from taskyard.tasks.policy import Policy
@@ -88,9 +90,25 @@ def task[**P, M: Payload](
             "time_limit": granted.hard_limit and granted.hard_limit.total_seconds(),
         }
         declare_task(DeclaredTask(name, run, queue, attributes))
-        return cast("TypedTask[P, M]", Proxy(lambda: current_app().tasks[name]))
+        return cast("TypedTask[P, M]", Proxy(lambda: _registered(name)))
 
     return register
+
+
+def _registered(name: str) -> PlatformTask:
+    """
+    Return the task in the app of this process.
+
+    Raises:
+        NotReadyError: The app is being made; that was interrupted, as by a signal's handler.
+    """
+    try:
+        return cast("PlatformTask", current_app().tasks[name])
+    except NotRegistered as error:
+        raise NotReadyError(
+            f"{name} cannot be sent yet: the app is being made, in the import or the call that this one interrupts; "
+            "in a signal's handler set a flag, and send when the interrupted call is done"
+        ) from error
 
 
 def _check_name(name: str) -> None:

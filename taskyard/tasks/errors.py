@@ -24,6 +24,10 @@ class UnknownTaskError(TaskError, LookupError):
     """No task of this name is registered, so nothing was sent."""
 
 
+class NotReadyError(TaskError, RuntimeError):
+    """The app of this process is still being made, so nothing was sent."""
+
+
 class Superseded(TaskError):  # noqa: N818 - it names an outcome, as Snooze does
     """This run did not do its work, and something else does: it is recorded as cancelled, neither done nor failed."""
 

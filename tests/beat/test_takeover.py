@@ -1,6 +1,5 @@
 """Leaders are killed, suspended, cut off and moved in time: another one takes over, and no slot comes twice."""
 
-import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,11 +9,11 @@ from sqlalchemy.engine import make_url
 
 from tests.beat.beat_platform import BeatPlatform, BeatProcess, gaps
 from tests.beat.moved import MOVABLE
+from tests.clocks import need_faketime
 from tests.proxy import Proxy
 from tests.waiting import stays_true, wait_for
 
 TAKEOVER_LIMIT = 10  # seconds
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 
 
 def other_than(lost: BeatProcess, beats: list[BeatProcess]) -> list[BeatProcess]:
@@ -186,10 +185,3 @@ def test_a_leader_whose_clock_is_moved_by_two_hours_goes_on_as_if_nothing_was(
     published = platform.check_books()
     assert gaps(published) == {timedelta(seconds=1)}
     assert max(fire.lag_ms or 0 for fire in published if fire.slot > before) < 30_000  # not hours
-
-
-def need_faketime() -> str:
-    if not FAKETIME.exists():
-        reason = "libfaketime is not installed (apt-get install faketime)"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    return str(FAKETIME)

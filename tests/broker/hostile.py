@@ -121,7 +121,7 @@ def put_raw(harness: BrokerHarness, messages: dict[str, bytes]) -> None:
     """Put these bytes on the queue `celery`, as a producer that checks nothing would."""
     arguments: list[Any] = []
     for run_id, payload in messages.items():
-        put = PutFields("celery", run_id, run_id, "", 5, "", 0, 0, 0, "", "until_done", 0, run_id, "{}", 0, 1, 0)
+        put = PutFields("celery", run_id, run_id, "", 5, "", 0, 0, 0, "", "until_done", 0, run_id, "{}", 0, 1, 0, 0, 0)
         arguments += put._replace(payload=payload)  # type: ignore[arg-type]  # bytes, as they are
     run_script(harness.raw, harness.space, "put", *arguments)
 

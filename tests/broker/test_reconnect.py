@@ -193,3 +193,14 @@ def test_a_reconnect_does_not_run_a_running_task_again(harness: BrokerHarness) -
     harness.wait_empty()
     assert harness.states(run) == ["queued", "started", "succeeded"]
     assert worker.is_running
+
+
+def test_a_worker_with_gossip_comes_back_without_an_error(valkey_harness: BrokerHarness) -> None:
+    """Its parts stopped when the connection was closed already, and cancelled their consumers all the same."""
+    worker = valkey_harness.worker("threads", minimal=False)
+    valkey_harness.server.kill()
+    wait_for(lambda: "Cannot connect to" in worker.log.read_text(), 60, "it knows that the server is away", worker.tail)
+    valkey_harness.server.start()
+    valkey_harness.wait_listening()
+    valkey_harness.wait_ended([valkey_harness.send("record")])
+    assert "Error on restarting" not in worker.log.read_text()

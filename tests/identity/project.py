@@ -14,6 +14,7 @@ from tests.fixtures.celery_command import LIMIT, CommandResult
 from tests.servers import Server
 from tests.workers import MINIMAL, ROOT, Worker
 
+HANG = 30  # seconds
 APP = """
 import logging
 import os
@@ -76,6 +77,11 @@ class Project:
         return self._run(
             "-c", f"import {self.name} as it\nfor text in {texts or ('x',)}: it.note.delay(text=text)", **more
         )
+
+    def runs(self, code: str, **more: str) -> CommandResult:
+        """Run code of its own to the end; what hangs is ended with the traces of its threads."""
+        guarded = f"import faulthandler; faulthandler.dump_traceback_later({HANG}, exit=True)\n{code}"
+        return self._run("-c", guarded, **more)
 
     def worker(self, *arguments: str, **more: str) -> Worker:
         """Start a worker."""

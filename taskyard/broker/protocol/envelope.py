@@ -11,6 +11,7 @@ from kombu.utils.json import dumps, loads
 from taskyard.broker.protocol.field_checks import LARGEST_COUNT, MalformedMessageError, check_headers
 from taskyard.broker.protocol.header import BURY_TASK, HEADER
 from taskyard.broker.protocol.json_codec import dump, load
+from taskyard.broker.protocol.moments import due_ms, duration_ms, moment_ms
 from taskyard.broker.protocol.outcomes import BrokerLease, detail
 from taskyard.broker.scripts.shared_names import PutFields
 
@@ -39,8 +40,14 @@ class TakenMessage(NamedTuple):
     waited_ms: int  # since it was put, due, or taken back
     was_requeued: bool  # a consumer rejected it to have it again
     losses: int  # workers that were lost with it, whether or not they counted as stalls
+    ends_ms: int  # expiry, since 1970; 0: none; negative: it has expired, by the server's clock
 
     delivery_tag: str  # unique for each hand-out, so that a late answer to an earlier one is recognized
+
+    @property
+    def is_expired(self) -> bool | None:
+        """Whether it must not start any more; None: it has no expiry."""
+        return self.ends_ms < 0 if self.ends_ms else None
 
     def to_lease(self) -> BrokerLease | None:
         """Return the lease; None when the message needs no acknowledgement."""
@@ -66,8 +73,8 @@ def put_fields(
         payload=encode(message),
         priority=priority_of(properties.get("priority")),
         group=_text(options.get("group_key")),
-        due_ms=0 if options.get("delay_ms") else due_ms(headers.get("eta")),
-        delay_ms=_count(options.get("delay_ms")),
+        due_ms=0 if duration_ms(options.get("delay_ms")) else due_ms(headers.get("eta")),
+        delay_ms=duration_ms(options.get("delay_ms")),
         lifo=int(options.get("lifo") is True),
         dedup_key=_text(dedup.get("key")),
         dedup_mode=_text(dedup.get("mode")) or "until_done",
@@ -77,6 +84,8 @@ def put_fields(
         expiry_ms=expiry_ms,
         attempt=max(1, _count(options.get("attempt"))),
         retries=_count(headers.get("retries")),
+        ends_ms=moment_ms(headers.get("expires")),
+        lasts_ms=duration_ms(options.get("expires_in_ms")),
     )
 
 
@@ -111,19 +120,6 @@ def give_normal_priority(properties: dict[str, Any], **_: Any) -> None:
         properties["priority"] = NORMAL_PRIORITY
 
 
-def due_ms(eta: Any) -> int:
-    """
-    The time of an ISO 8601 `eta` header in ms since 1970, 0 for none; without a zone it is UTC.
-
-    Raises:
-        ValueError: It is not such a text.
-    """
-    if not eta:
-        return 0
-    due = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
-    return int((due if due.tzinfo else due.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
 def queued_detail(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
     """The detail of a `queued` or `scheduled` event: from our header, else from Celery's."""
     options = _facts_of(headers)
@@ -143,7 +139,9 @@ def queued_detail(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> 
 
 def read_taken(answer: list[Any]) -> TakenMessage:
     """One message of the answer of take.lua."""
-    queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead, waited, requeued, losses = answer
+    queue, tag, lease, payload, attempt, retries, stalls, cancelled, run_id, dead, waited, requeued, losses, ends = (
+        answer
+    )
     name = tag.decode()
     return TakenMessage(
         queue.decode(),
@@ -159,6 +157,7 @@ def read_taken(answer: list[Any]) -> TakenMessage:
         waited,
         requeued == b"1",
         losses,
+        int(ends or 0),
         f"{name}:{lease}",
     )
 
@@ -183,6 +182,8 @@ def envelope_of(taken: TakenMessage) -> dict[str, Any]:
         properties[PROBLEM] = _problem_of(headers, properties)
         headers[HEADER] = _facts_of_execution(headers.get(HEADER), taken)
         headers["retries"], headers["eta"] = taken.retries, None
+        if taken.ends_ms:  # the server's moment, which a retry by Celery carries on
+            headers["expires"] = datetime.fromtimestamp(abs(taken.ends_ms) / 1000, UTC).isoformat()
     properties["priority"] = priority_of(properties.get("priority"))
     return message
 
@@ -208,6 +209,8 @@ def _facts_of_execution(stored: Any, taken: TakenMessage) -> dict[str, Any]:
     """Our header with the broker's own facts, which take the place of what a message says of itself."""
     facts: dict[str, Any] = stored if isinstance(stored, dict) else {}
     facts.pop("delay_ms", None)  # it is over
+    facts.pop("expires_in_ms", None)  # a moment now
+    facts["expired"] = taken.is_expired
     facts["attempt"], facts["stalls"], facts["waited_ms"] = taken.attempt, taken.stalls, taken.waited_ms
     facts["losses"] = taken.losses
     facts["cancelled"] = taken.cancelled_by or None

@@ -12,6 +12,7 @@ from taskyard.broker.protocol.header import HEADER
 LONGEST_NAME = 1024  # characters
 LONGEST_LIMIT = 10 * 366 * 86_400  # seconds
 LARGEST_COUNT = 2**31 - 1
+LONGEST_MS = 10**13  # 300 years
 BODY_PARTS = 3  # args, kwargs, embed
 
 type Predicate = Callable[[Any], bool]
@@ -112,6 +113,10 @@ def _is_name(value: Any) -> bool:
     return _is_text(value) and 0 < len(value) <= LONGEST_NAME
 
 
+def _is_duration(value: Any) -> bool:
+    return value is None or (type(value) is int and 0 <= value <= LONGEST_MS)
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and 0 <= value <= LARGEST_COUNT
 
@@ -184,7 +189,8 @@ _OURS: Mapping[str, Predicate] = {
     "user_id": _is_text,
     "args": _is_object,
     "redrive_of": _is_text,
-    "delay_ms": _is_count,
+    "delay_ms": _is_duration,
+    "expires_in_ms": _is_duration,
 }
 _SIGNATURE: Mapping[str, Predicate] = {
     "args": _is_list,

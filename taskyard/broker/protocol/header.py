@@ -23,6 +23,8 @@ class MessageFacts(TypedDict, total=False):
     max_attempts: int  # executions in total
     waited_ms: int  # set by the broker at hand-out: since it was put, due, or taken back
     delay_ms: int  # from the put on, by the server's clock; it wins over Celery's `eta`
+    expires_in_ms: int  # from the put on, by the server's clock; it wins over Celery's `expires`
+    expired: bool | None  # set by the broker at hand-out; None: the message has no expiry
     group_key: str
     dedup: Dedup
     lifo: bool

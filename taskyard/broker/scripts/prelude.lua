@@ -8,7 +8,7 @@
 --                                   w waits since (ms), if not since it was put,
 --                                   a attempt, r retries, s stalls, u workers lost that do not count as stalls, d number of the lease, l who took it last,
 --                                   h number of the lease under which its worker holds it back, o number of the lease under which it is the only message of its worker,
---                                   k dedup key, c cancelled by,
+--                                   k dedup key, c cancelled by, e expiry (ms),
 --                                   x 1 if the run has other messages (copies in other queues), v 1 if it was rejected and requeued,
 --                                   b tag of the dead message that this dead letter reports, fr/ff/ft reason, facts and time (ms) of its death
 -- <prefix>waiting:<queue>  zset     tag -> position; messages without a group

@@ -2,7 +2,8 @@
 --
 -- ARGV[3...] PUT.count arguments per message, see PutFields in shared_names.py: queue, tag, nonce, payload, priority 0-9, group or '',
 --            due (ms since 1970; 0: none), delay (ms; 0: none), '1' for LIFO, dedup key or '', dedup mode, dedup time (ms; 0: none), run id or '', detail of the
---            event (JSON), expiry of the keys of a temporary queue (ms; 0: none), attempt, retries
+--            event (JSON), expiry of the keys of a temporary queue (ms; 0: none), attempt, retries, expiry of the task (ms since 1970;
+--            0: none), the same from now on (ms; 0: none)
 -- Returns    per message '' or the id of the run that already holds its dedup key
 local answers, woken = {}, {}
 
@@ -65,6 +66,9 @@ local function put(at)
   local mk = message(tag)
   call('HSET', mk, 'm', payload, 'q', queue, 'p', priority, 'i', run, 'n', nonce, 't', now, 'a', attempt)
   if group ~= '' then call('HSET', mk, 'g', group) end
+  local ends, lasts = tonumber(ARGV[at + PUT.ends_ms]), tonumber(ARGV[at + PUT.lasts_ms])
+  if lasts > 0 then ends = now + lasts end
+  if ends > 0 then call('HSET', mk, 'e', string.format('%.0f', ends)) end
   if retries ~= '0' then call('HSET', mk, 'r', retries) end
   if dedup ~= '' and mode ~= 'throttle' then call('HSET', mk, 'k', dedup) end
   if due > now then

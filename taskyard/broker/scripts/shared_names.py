@@ -36,6 +36,8 @@ class PutFields(NamedTuple):
     expiry_ms: int  # of the keys of a temporary queue; 0: none
     attempt: int
     retries: int
+    ends_ms: int  # expiry of the task, since 1970; 0: none
+    lasts_ms: int  # the same from the put on, by the server's clock; 0: none
 
 
 def lua_names() -> str:

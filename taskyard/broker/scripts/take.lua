@@ -9,7 +9,8 @@
 -- ARGV[9...] pairs of queue and '1' for messages that need no acknowledgement (they are deleted now)
 -- Returns { ms until something may be due (-1: unknown), message... }, each message { queue, tag, lease, payload, attempt, retries,
 --         stalls, cancelled by or '', run id, dead, ms it waited since it was put, due, or taken back,
---         '1' if it was rejected and requeued, workers lost with it }, dead being {} or, for a dead letter, what it reports:
+--         '1' if it was rejected and requeued, workers lost with it,
+--         its expiry (ms since 1970, '' for none; with '-' before it when it has expired) }, dead being {} or, for a dead letter, what it reports:
 --         { tag, payload, queue, run id, attempt, workers lost, reason, facts, time of death (ms) }
 local lease_ms, max_stalls, want, worker = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local in_hand, holds_suspects = ARGV[7], ARGV[8] == '1'
@@ -128,7 +129,7 @@ end
 -- Adds to `leases` (words of ZADD) unless no lease is needed. Returns false when the message is gone (a temporary queue's, expired).
 local function hand_out(queue, tag, no_ack, leases)
   local mk = message(tag)
-  local f = call('HMGET', mk, 'm', 'a', 'r', 's', 'c', 'i', 'b', 'g', 'w', 't', 'd', 'v', 'u')
+  local f = call('HMGET', mk, 'm', 'a', 'r', 's', 'c', 'i', 'b', 'g', 'w', 't', 'd', 'v', 'u', 'e')
   if not f[1] then
     if has(f[8]) then call('SREM', group_key('running', queue, f[8]), tag) end
     return false
@@ -145,7 +146,8 @@ local function hand_out(queue, tag, no_ack, leases)
     leases[#leases + 1] = tag
   end
   out[#out + 1] = { queue, tag, lease, f[1], f[2] or '1', f[3] or '0', f[4] or '0', f[5] or '', f[6] or '', report_of(f[7]),
-    math.max(0, now - tonumber(f[9] or f[10] or now)), f[12] or '', losses }
+    math.max(0, now - tonumber(f[9] or f[10] or now)), f[12] or '', losses,
+    f[14] and (now > tonumber(f[14]) and '-' or '') .. f[14] or '' }
   if not f[5] and has(f[6]) then
     asked[#asked + 1] = #out
     cancels[#cancels + 1] = key('cancel', f[6])

@@ -2,22 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import time
 from typing import Any
 
 import click
 from redis import Redis
 
 from taskyard.broker.scripts.runner import ALLOW_OOM
+from taskyard.broker.server.clock_check import warn_of_skew
 
 # KEYS[1] <prefix>platform (hash: id, name)   ARGV[1] id   ARGV[2] name
-# Returns the id and the name of the owner, who is the caller if there was none. An owner's name is kept up to date.
+# Returns the id and the name of the owner, who is the caller if there was none, and the server's seconds and
+# microseconds. An owner's name is kept up to date.
 _CLAIM = (
     ALLOW_OOM
     + """
-local owner = redis.call('HMGET', KEYS[1], 'id', 'name')
-if owner[1] and (owner[1] ~= ARGV[1] or owner[2] == ARGV[2]) then return owner end
+local owner, clock = redis.call('HMGET', KEYS[1], 'id', 'name'), redis.call('TIME')
+if owner[1] and (owner[1] ~= ARGV[1] or owner[2] == ARGV[2]) then return { owner[1], owner[2], clock[1], clock[2] } end
 redis.call('HSET', KEYS[1], 'id', ARGV[1], 'name', ARGV[2])
-return { ARGV[1], ARGV[2] }
+return { ARGV[1], ARGV[2], clock[1], clock[2] }
 """
 )
 
@@ -70,7 +73,10 @@ def claim(client: Redis, prefix: str, own: Platform) -> None:
         redis.RedisError: As the client does.
     """
     execute: Any = client.eval
-    _compare(prefix, platform(execute(_CLAIM, 1, platform_key(prefix), own.id, own.name)), own)
+    asked_at = time()
+    answer = execute(_CLAIM, 1, platform_key(prefix), own.id, own.name)
+    warn_of_skew(int(answer[2]) + int(answer[3]) / 1_000_000, asked_at)
+    _compare(prefix, platform(answer[:2]), own)
 
 
 def adopt(client: Redis, prefix: str, own: Platform) -> None:

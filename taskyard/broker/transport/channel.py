@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -15,6 +15,7 @@ from taskyard.broker.protocol.envelope import NORMAL_PRIORITY, new_nonce, put_fi
 from taskyard.broker.protocol.message import DeliveredMessage
 from taskyard.broker.scripts.failover import PROBE, with_reconnect_on_refusal
 from taskyard.broker.scripts.runner import Keyspace, run_script
+from taskyard.broker.server.clock_check import warn_of_skew
 from taskyard.broker.server.ownership import check_owner, platform, platform_key
 from taskyard.broker.transport import cancellation, declarations
 from taskyard.broker.transport.declaring_channel import DeclaringChannel
@@ -244,8 +245,10 @@ class Channel(DeclaringChannel):
             OtherPlatformError: Its keys under our prefix belong to another platform.
         """
         try:
+            asked_at = time()
             answer: Any = self.client.eval(PROBE, 1, platform_key(self.key_prefix))
             check_owner(self.key_prefix, platform(answer[:2]))
+            warn_of_skew(int(answer[2]) + int(answer[3]) / 1_000_000, asked_at)
         except BaseException:
             self.close()
             raise

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from celery import signals
 from celery.app.task import Context
+from celery.bootsteps import ConsumerStep
 from celery.exceptions import NotRegistered
 from celery.utils.log import get_logger
 from celery.worker import state
@@ -99,6 +100,13 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
         for channel in self._our_channels():
             channel.qos.detach()
         super().on_connection_error_after_connected(exc)
+        self._forget_lost_consumers()
+
+    def _forget_lost_consumers(self) -> None:
+        """Spare steps such as Gossip to cancel consumers of a connection that is closed: they fail, with an ERROR."""
+        for step in self.steps:
+            if isinstance(step, ConsumerStep):
+                step.consumers = None
 
     def on_close(self) -> None:
         """Return messages that have not started: at the worker's end, and where Celery forgets them (prefork)."""

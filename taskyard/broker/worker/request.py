@@ -28,8 +28,8 @@ from taskyard.broker.protocol.outcomes import (
 )
 from taskyard.broker.scripts.shared_names import EventKind
 from taskyard.broker.transport.qos import is_withdrawn, lease_of
-from taskyard.broker.untyped import CeleryRequest
 from taskyard.broker.worker import fallback
+from taskyard.broker.worker.expiry import ExpiringRequest
 from taskyard.broker.worker.failures import LONGEST_TEXT, cause_of, failure_detail, reason_of
 from taskyard.broker.worker.observers import TaskExecution, execution_observers, result_of
 from taskyard.broker.worker.portable_errors import dead_letter_reason, error_text, use_portable_errors
@@ -48,7 +48,7 @@ class OutOfMemoryError(RuntimeError):
     """A task raised MemoryError."""
 
 
-class Request(CeleryRequest):  # type: ignore[misc]  # see taskyard/broker/untyped.py
+class Request(ExpiringRequest):
     """
     Sets the message's outcome before Celery acknowledges it.
 

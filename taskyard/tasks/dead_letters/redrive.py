@@ -24,6 +24,7 @@ from taskyard.history.dead_letters import claim_for_redrive, confirm_sent, find_
 from taskyard.history.models import DeadLetter
 from taskyard.history.queries.runs import find_run
 from taskyard.tasks.call_options import RunHandle, message_options
+from taskyard.tasks.dead_letters.chords import ChordOverError, check_place, free_place
 from taskyard.tasks.dead_letters.stored_message import StoredMessage, UndecodableError, read_message
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
 from taskyard.tasks.payloads import Payload
@@ -67,7 +68,8 @@ def redrive(  # noqa: PLR0913 - keyword-only options
 
     Raises:
         DeadLetterNotFoundError: No such dead letter.
-        NotRedrivableError: It was discarded, its task is unknown, or its payload does not fit the task's model.
+        NotRedrivableError: It was discarded, its task is unknown, its payload does not fit the task's model, or it is
+            a member of a chord that is over.
         kombu.exceptions.OperationalError: The broker is unreachable; the dead letter is open again.
     """
     dead_letter = find_dead_letter(session, dead_letter_id)
@@ -142,18 +144,38 @@ class RedriveOrder:
             message = read_message(dead_letter.body)
             self._task: PlatformTask = find_task(dead_letter.task or "")
             self._payload: Payload = self._task.payload.from_wire(message.fields if fields is None else fields)
-        except (UndecodableError, UnknownTaskError, InvalidPayloadError) as error:
+            self._chord = self._open_chord(message)
+        except (UndecodableError, UnknownTaskError, InvalidPayloadError, ChordOverError) as error:
             raise NotRedrivableError(f"dead letter {dead_letter.id}: {error}") from error
         origin = find_run(session, dead_letter.run_id)
         self._options = self._options_of(message, origin.priority if origin else None)
 
     def send(self, run_id: str, producer: Any = None) -> RunHandle:
-        """Let the domain prepare its row, then send."""
+        """
+        Let the domain prepare its row and the chord wait again, then send.
+
+        Raises:
+            NotRedrivableError: The chord was given up since it was checked.
+        """
+        if self._chord is not None:
+            try:
+                free_place(self._task.app, self._chord, self._dead_letter.run_id)
+            except ChordOverError as error:
+                raise NotRedrivableError(f"dead letter {self._dead_letter.id}: {error}") from error
         if self._task.on_redrive is not None:
             self._task.on_redrive(self._payload)
         options = {**self._options, **({"producer": producer} if producer is not None else {})}
         sent = Task.apply_async(self._task, (), self._payload.to_wire(), task_id=run_id, **options)
         return cast("RunHandle", sent)
+
+    def _open_chord(self, message: StoredMessage) -> str | None:
+        """Return the id of the chord that this is a member of; None: of none."""
+        headers = self._dead_letter.headers if isinstance(self._dead_letter.headers, dict) else {}
+        group_id = headers.get("group")
+        if "chord" not in message.continuation or not isinstance(group_id, str):
+            return None
+        check_place(self._task.app, group_id)
+        return group_id
 
     def _options_of(self, message: StoredMessage, recorded_priority: int | None) -> dict[str, Any]:
         headers = self._dead_letter.headers if isinstance(self._dead_letter.headers, dict) else {}
