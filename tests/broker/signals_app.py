@@ -12,7 +12,7 @@ from tests.broker.app import app as app  # noqa: PLC0414 - what `celery -A` look
 from tests.broker.app import records
 
 
-@app.task(name="show", bind=True)
+@app.task(name="show", bind=True, resultrepr_maxsize=10_000)  # a cut would hide fields
 def show(self: Task[..., Any], *args: Any, **kwargs: Any) -> dict[str, str]:
     """Return what the task knows of its request."""
     given = {"given args": str(args), "given kwargs": str(kwargs)}

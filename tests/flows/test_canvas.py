@@ -90,11 +90,11 @@ def test_a_worker_that_dies_between_the_last_header_task_and_the_body_does_not_c
     stage: FlowStage, pool: str
 ) -> None:
     """And a nested canvas runs in its order; the one slot takes the header's tasks as they were written."""
-    notes, marker = str(stage.notes), stage.folder / "crashed"
+    notes, marker = str(stage.notes), stage.folder / "crashed.7"
     header = [sig("b", notes=notes), sig("c", notes=notes)]
     header.append(group(sig("d", notes=notes), sig("e", notes=notes, is_armed=True)))
     run = Flow.from_canvas("canvas", chain(sig("a", notes=notes), chord(header, sig("f", notes=notes)))).start()
-    stage.worker("dying", pool, slots=1, CRASH_AT="7", CRASH_MARKER=str(marker))
+    stage.worker("dying", pool, slots=1, CRASH_AT="7", CRASH_FOLDER=str(stage.folder))
     wait_for(marker.exists, LIMIT, "the worker dies after the last header task", lambda: stage.tell(run.id))
 
     stage.worker("next", pool)

@@ -91,7 +91,7 @@ def test_an_operator_adopts_the_broker_for_a_new_database(make_project: MakeProj
     assert (adopted.code, "it was of another" in adopted.out) == (0, True), adopted.err
     assert owner(valkey)["name"].startswith("app 'blog' with")
     assert blog.sends().code == 0
-    assert [row["verb"] for row in blog("audit", "ls", "--json").json["items"]] == ["db adopt-broker"]
+    assert [row["verb"] for row in blog("audit", "ls", "--json").json["items"]] == ["db adopt-broker", "db upgrade"]
 
 
 def test_a_producer_without_a_database_publishes(make_project: MakeProject, valkey: Server) -> None:

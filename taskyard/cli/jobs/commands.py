@@ -165,8 +165,8 @@ def cancel(*, run_id: str, yes: bool, dry_run: bool, reason: str, as_json: bool)
             raise NotFoundError(f"the broker has no message of run {run_id}; see: celery -A tasks jobs show {run_id}")
         if state == "active":
             current_app().control.revoke(run_id, terminate=True)
-        else:
-            run_was_cancelled(run_id, getpass.getuser(), reason)
+    if state != "active":  # outside of the block: its open transaction would lock SQLite
+        run_was_cancelled(run_id, getpass.getuser(), reason)
     print_result(f"{run_id} is cancelled; it was {state}", as_json=as_json, run_id=run_id, was=state, dry_run=False)
 
 
