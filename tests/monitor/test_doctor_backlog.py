@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 from celery import Celery
+from sqlalchemy import select
 
 from taskyard.beat.models import Schedule, ScheduleFire
 from taskyard.database.columns import utc_now
@@ -35,7 +36,7 @@ def test_a_schedule_whose_last_run_was_refused_is_named(command: Command) -> Non
     assert command("schedules", "add", "nightly", *words).exit_code == 0
     assert findings(command)["schedules"]["verdict"] == "ok"
     with open_session() as session:
-        schedule = session.query(Schedule).one()
+        schedule = session.scalars(select(Schedule)).one()
         fire = ScheduleFire(id=uuid4(), schedule_id=schedule.id, slot=utc_now(), due_at=utc_now(), state="refused")
         schedule.last_run_id = fire.id
         session.add(fire)

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import select
 
 from taskyard.database.columns import utc_now
 from taskyard.history.models import DeadLetter
@@ -35,7 +36,7 @@ def age(webhook_rows: WebhookRows, delivery: UUID, by: timedelta) -> None:
     webhook_rows.change(Event, webhook_rows.delivery(delivery).event_id, created_at=moment)
     webhook_rows.change(Delivery, delivery, created_at=moment, finished_at=moment)
     with webhook_rows.database.session() as session, session.begin():
-        for attempt in session.query(DeliveryAttempt).filter_by(delivery_id=delivery):
+        for attempt in session.scalars(select(DeliveryAttempt).filter_by(delivery_id=delivery)):
             attempt.started_at, attempt.excerpt = moment, "said the receiver"
 
 
