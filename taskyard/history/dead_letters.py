@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Table, func, update
+from sqlalchemy import ColumnElement, Table, func, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
@@ -55,13 +55,18 @@ def find_dead_letter(session: Session, dead_letter_id: UUID) -> DeadLetter | Non
 
 def open_dead_letter_of(session: Session, run_id: str) -> DeadLetter | None:
     """Return the open dead letter of a run; None: it has none."""
-    query = select(DeadLetter).where(DeadLetter.run_id == run_id, DeadLetter.state == "open")
+    query = select(DeadLetter).where(_is_of(run_id), DeadLetter.state == "open")
     return session.exec(query.order_by(col(DeadLetter.attempt).desc()).limit(1)).first()
+
+
+def _is_of(run_id: str) -> ColumnElement[bool]:
+    """Celery's own retry, and an exchange with several queues, make messages of one run that the broker tells apart."""
+    return or_(col(DeadLetter.run_id) == run_id, col(DeadLetter.run_id).startswith(f"{run_id}~", autoescape=True))
 
 
 def dead_letters_of_run(session: Session, run_id: str) -> list[UUID]:
     """Return the ids of a run's dead letters, oldest first."""
-    query = select(DeadLetter.id).where(DeadLetter.run_id == run_id).order_by(col(DeadLetter.attempt))
+    query = select(DeadLetter.id).where(_is_of(run_id)).order_by(col(DeadLetter.attempt))
     return list(session.exec(query).all())
 
 

@@ -15,6 +15,7 @@ class PlatformApp(Celery):
     """What the library's parts need of the app; made by :class:`taskyard.app.Taskyard`."""
 
     domains: Sequence[Domain] = ()
+    request_of_plain_tasks = "taskyard.broker.worker.request:PlatformRequest"  # their final failures can be redriven
 
     def add_task(self, declared: "DeclaredTask") -> None:
         """Make a declared task one of this app's, and let its workers take from the task's queue."""

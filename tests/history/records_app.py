@@ -6,7 +6,7 @@ import signal
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 
@@ -32,9 +32,19 @@ __all__ = [
     "late",
     "linger",
     "mixed",
+    "plain",
 ]  # `celery -A` looks for the app here
 
 SECOND = timedelta(seconds=1)
+
+
+@app.task(name="records.plain", bind=True, max_retries=1, default_retry_delay=0)
+def plain(self: Any, folder: str, *, times: int = 1) -> str:
+    """Fail, also when it is retried, as long as there is no file `mended`; then write down how it was called."""
+    if not (Path(folder) / "mended").exists():
+        raise self.retry(exc=RuntimeError("not mended"))
+    (Path(folder) / "done").write_text(f"{times}")
+    return "done"
 
 
 class Greet(Payload):

@@ -144,8 +144,8 @@ def letters(app_database: Database, run_id: str | None = None) -> int:
 
 
 def keys(valkey: Server) -> set[str]:
-    """The broker's keys of messages; not what belongs to queues, kombu's bindings, or results that expire."""
-    others = ("events", "consumers:", "limits:", "_kombu.", "celery-task-meta-")
+    """The broker's keys of messages; not those of queues, bindings, its owner, or results that expire."""
+    others = ("events", "consumers:", "limits:", "_kombu.", "celery-task-meta-", "platform")
     with valkey.client() as client:
         names = {str(name) for name in client.scan_iter("taskyard:*", count=1000)}
     return {name for name in names if not name.startswith(tuple(f"taskyard:{other}" for other in others))}

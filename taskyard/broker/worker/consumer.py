@@ -59,10 +59,11 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # see taskyard/broker/unt
             raise click.ClickException(str(error)) from error
 
     def update_strategies(self) -> None:
-        """Give plain tasks our request class and our strategy, too."""
+        """Give plain tasks our strategy, and a request class of ours: the one that the app names, if it does."""
+        request_of_plain_tasks = getattr(self.app, "request_of_plain_tasks", OUR_REQUEST)
         for task in self.app.tasks.values():
             if task.Request == CELERYS_REQUEST:
-                task.Request = OUR_REQUEST
+                task.Request = OUR_REQUEST if task.name.startswith("celery.") else request_of_plain_tasks
             if task.Strategy == CELERYS_STRATEGY:
                 task.Strategy = OUR_STRATEGY
         super().update_strategies()

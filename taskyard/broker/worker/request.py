@@ -273,7 +273,7 @@ class Request(ExpiringRequest):
 
 
 class PlatformRequest(Request):
-    """The request of typed tasks: a final failure becomes a dead letter."""
+    """The request of a platform's tasks, typed or plain: a final failure becomes a dead letter."""
 
     buries_failures = True
 

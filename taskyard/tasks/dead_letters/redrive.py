@@ -8,10 +8,10 @@ confirmation leaves a dead letter that is marked but not confirmed: a redrive a 
 delivery allows; it is never lost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
 from celery import Task
@@ -24,6 +24,7 @@ from taskyard.history.dead_letters import claim_for_redrive, confirm_sent, find_
 from taskyard.history.models import DeadLetter
 from taskyard.history.queries.runs import find_run
 from taskyard.tasks.call_options import RunHandle, message_options
+from taskyard.tasks.current_app import current_app
 from taskyard.tasks.dead_letters.chords import ChordOverError, check_place, free_place
 from taskyard.tasks.dead_letters.stored_message import StoredMessage, UndecodableError, read_message
 from taskyard.tasks.errors import InvalidPayloadError, UnknownTaskError
@@ -142,8 +143,8 @@ class RedriveOrder:
         self.mark: datetime | None = None  # of the claim
         try:
             message = read_message(dead_letter.body)
-            self._task: PlatformTask = find_task(dead_letter.task or "")
-            self._payload: Payload = self._task.payload.from_wire(message.fields if fields is None else fields)
+            self._task = _task_of(dead_letter)
+            self._call = _call_of(self._task, message, message.fields if fields is None else fields)
             self._chord = self._open_chord(message)
         except (UndecodableError, UnknownTaskError, InvalidPayloadError, ChordOverError) as error:
             raise NotRedrivableError(f"dead letter {dead_letter.id}: {error}") from error
@@ -162,11 +163,12 @@ class RedriveOrder:
                 free_place(self._task.app, self._chord, self._dead_letter.run_id)
             except ChordOverError as error:
                 raise NotRedrivableError(f"dead letter {self._dead_letter.id}: {error}") from error
-        if self._task.on_redrive is not None:
-            self._task.on_redrive(self._payload)
+        call = self._call
+        if isinstance(self._task, PlatformTask) and self._task.on_redrive is not None:
+            self._task.on_redrive(call.payload)
         options = {**self._options, **({"producer": producer} if producer is not None else {})}
-        sent = Task.apply_async(self._task, (), self._payload.to_wire(), task_id=run_id, **options)
-        return cast("RunHandle", sent)
+        sent = Task.apply_async(self._task, tuple(call.args), dict(call.kwargs), task_id=run_id, **options)
+        return sent if isinstance(sent, RunHandle) else RunHandle(str(sent.id))  # of a plain task
 
     def _open_chord(self, message: StoredMessage) -> str | None:
         """Return the id of the chord that this is a member of; None: of none."""
@@ -185,7 +187,10 @@ class RedriveOrder:
         priority = message.priority if message.priority is not None else recorded_priority
         if priority is not None:
             wanted["priority"] = priority
-        options = message_options(self._payload.shown(), wanted)
+        payload = self._call.payload
+        options = message_options({} if payload is None else payload.shown(), wanted)
+        if payload is None:  # nobody can tell which arguments of a plain task are secret
+            del options["kwargsrepr"], options["headers"][HEADER]["args"]
         options["headers"][HEADER]["redrive_of"] = str(self._dead_letter.id)
         if FLOW_HEADER in headers:
             options["headers"][FLOW_HEADER] = headers[FLOW_HEADER]
@@ -200,6 +205,33 @@ class RedriveOrder:
             **message.continuation,
         }
         return options | {name: value for name, value in kept.items() if value is not None}
+
+
+class RedrivenCall(NamedTuple):
+    """The arguments of a redriven task."""
+
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    payload: Any  # None: a plain task has no model
+
+
+def _task_of(dead_letter: DeadLetter) -> Task[..., Any]:
+    try:
+        return find_task(dead_letter.task or "")
+    except UnknownTaskError:
+        plain: Task[..., Any] | None = current_app().tasks.get(dead_letter.task or "")
+        if plain is None:
+            raise
+        return plain
+
+
+def _call_of(task: Task[..., Any], message: StoredMessage, fields: Mapping[str, Any]) -> RedrivenCall:
+    if not isinstance(task, PlatformTask):
+        return RedrivenCall(message.positional, fields, None)
+    if message.positional:
+        raise UndecodableError("the message has positional arguments; platform tasks take keywords only")
+    payload: Payload = task.payload.from_wire(fields)
+    return RedrivenCall((), payload.to_wire(), payload)
 
 
 def _is_abandoned(dead_letter: DeadLetter, *, is_forced: bool) -> bool:

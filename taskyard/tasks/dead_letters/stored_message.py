@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ class StoredMessage:
     """The call that a stored message makes."""
 
     fields: Mapping[str, Any]  # keyword arguments
+    positional: Sequence[Any] = ()  # of a plain task
     continuation: Mapping[str, Any] = field(default_factory=dict)  # of a canvas: options of `apply_async`
     priority: int | None = None  # 0-9; None: not kept with the bytes
 
@@ -33,7 +34,7 @@ def read_message(raw: bytes) -> StoredMessage:
     Read a task's body ``[args, kwargs, embed]``, or a whole broker envelope that carries one.
 
     Raises:
-        UndecodableError: It is neither, or has positional arguments.
+        UndecodableError: It is neither.
 
     Source: Celery's message protocol, version 2.
     """
@@ -44,11 +45,11 @@ def read_message(raw: bytes) -> StoredMessage:
     if not (isinstance(body, list) and len(body) == BODY_PARTS and isinstance(body[1], dict)):
         raise UndecodableError("the message's body is not [args, kwargs, embed]")
     positional, fields, embed = body
-    if positional:
-        raise UndecodableError("the message has positional arguments; platform tasks take keywords only")
+    if not isinstance(positional, list):
+        raise UndecodableError("the message's body is not [args, kwargs, embed]")
     follow = embed if isinstance(embed, dict) else {}
     return StoredMessage(
-        fields, {CONTINUATION[name]: follow[name] for name in CONTINUATION if follow.get(name)}, priority
+        fields, positional, {CONTINUATION[name]: follow[name] for name in CONTINUATION if follow.get(name)}, priority
     )
 
 
