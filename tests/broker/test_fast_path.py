@@ -28,20 +28,24 @@ class Side:
     """One of the two workers, on a queue of its own, and the runs that it was given."""
 
     def __init__(self, harness: BrokerHarness, name: str, pool: str, *more: str) -> None:
-        self.harness, self.name = harness, name
+        self.harness, self.name, self.pool, self.more = harness, name, pool, more
         self.runs: dict[str, str] = {}  # what it is for -> run id
-        queues = f"{name},dead-letter"
-        env = {"RECORD_SIGNALS": "1", "PREFETCH": "4", "IGNORE_RESULTS": "0"}
-        self.worker: Worker = harness.worker(
-            pool,
+        self.worker: Worker
+
+    def start(self) -> None:
+        """Start the worker; what was sent and revoked before is the same for both."""
+        self.worker = self.harness.worker(
+            self.pool,
             SLOTS,
-            name=name,
-            queues=queues,
+            name=self.name,
+            queues=f"{self.name},dead-letter",
             lease_ms=30_000,  # none ends in a test that waits for a busy machine
             module="tests.broker.signals_app",
-            more=more,
+            more=self.more,
             wait_ready=False,
-            **env,
+            RECORD_SIGNALS="1",
+            PREFETCH="4",
+            IGNORE_RESULTS="0",
         )
 
     def send(self, label: str, task: str, *args: Any, **options: Any) -> None:
@@ -169,6 +173,8 @@ def test_nobody_can_tell_our_way_to_the_pool_from_celerys(costly_harness: Broker
     for side in sides:
         send_work(side)
         harness.control.promote(side.runs["later"])  # its worker sees a message whose time has come
+    for side in sides:
+        side.start()
     for side in sides:
         side.wait_ended(side.runs)
     answers: list[Any] = [[], []]

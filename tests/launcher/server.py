@@ -76,14 +76,21 @@ def serve(connection: socket.socket) -> dict[str, Any] | None:
             line = requests.readline()  # one request waits for its answer: no line is left in the buffer
             if not line:
                 return None
+            has_group, tell_group = os.pipe()
             pid = os.fork()
             if pid == 0:
+                os.setsid()
+                os.close(tell_group)
+                os.close(has_group)
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 requests.close()
                 connection.close()
                 asked: dict[str, Any] = json.loads(line)
                 return asked
+            os.close(tell_group)
+            os.read(has_group, 1)  # nothing: from here on its group can be sent signals
+            os.close(has_group)
             connection.sendall(f"{json.dumps({'started': pid})}\n".encode())
 
 
@@ -101,7 +108,6 @@ def report_ended(connection: socket.socket) -> None:
 
 def run_celery(arguments: list[str], env: dict[str, str], folder: str, log: str) -> None:
     """Become what `python -m celery` is there."""
-    os.setsid()
     tie_to_parent()
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     nothing = os.open(os.devnull, os.O_RDONLY)

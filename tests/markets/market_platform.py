@@ -72,9 +72,14 @@ class MarketPlatform:
 
     def is_idle(self) -> bool:
         """Whether no queue holds any message."""
+        return not self.left()
+
+    def left(self) -> dict[str, int]:
+        """How many messages each queue holds that holds any."""
         with Redis.from_url(self.valkey.url) as client:
-            control = QueueControl(client)
-            return not any(facts.waiting + facts.delayed + facts.active for facts in map(control.counts, QUEUE_NAMES))
+            counts = {name: QueueControl(client).counts(name) for name in QUEUE_NAMES}
+        held = {name: facts.waiting + facts.delayed + facts.active for name, facts in counts.items()}
+        return {name: count for name, count in held.items() if count}
 
     def stop(self) -> None:
         """Stop what runs."""
