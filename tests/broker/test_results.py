@@ -19,7 +19,10 @@ def ask(harness: BrokerHarness, number: int) -> "AsyncResult[int]":
 
 
 def test_a_server_that_is_away_is_told_at_once(tmp_path: Path, recorder: Server) -> None:
-    with Server(tmp_path / "server") as server, BrokerHarness(server, recorder, tmp_path) as harness:
+    with (
+        Server(tmp_path / "server", appendfsync="always") as server,
+        BrokerHarness(server, recorder, tmp_path) as harness,
+    ):
         before = ask(harness, 1)
         server.kill()
         with pytest.raises(OperationalError, match="refused"):
@@ -32,7 +35,10 @@ def test_a_server_that_is_away_is_told_at_once(tmp_path: Path, recorder: Server)
 
 def test_a_restarted_server_hinders_nobody(tmp_path: Path, recorder: Server) -> None:
     """The connection of before is dead, and the first to notice is who publishes next."""
-    with Server(tmp_path / "server") as server, BrokerHarness(server, recorder, tmp_path) as harness:
+    with (
+        Server(tmp_path / "server", appendfsync="always") as server,
+        BrokerHarness(server, recorder, tmp_path) as harness,
+    ):
         runs = [ask(harness, 0)]
         for number in range(1, 4):
             server.restart()
@@ -43,7 +49,10 @@ def test_a_restarted_server_hinders_nobody(tmp_path: Path, recorder: Server) -> 
 
 def test_a_result_that_is_given_up_while_the_server_is_away_holds_nobody_up(tmp_path: Path, recorder: Server) -> None:
     """Wherever Python happens to collect it: Celery would try for twenty seconds to unsubscribe."""
-    with Server(tmp_path / "server") as server, BrokerHarness(server, recorder, tmp_path) as harness:
+    with (
+        Server(tmp_path / "server", appendfsync="always") as server,
+        BrokerHarness(server, recorder, tmp_path) as harness,
+    ):
         runs = [ask(harness, number) for number in range(3)]
         server.kill()
         begin = time.monotonic()
