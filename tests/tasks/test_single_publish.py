@@ -2,10 +2,14 @@
 
 import json
 import os
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -156,28 +160,33 @@ def test_many_threads_share_the_path(broker: Redis) -> None:
     assert [messages[run_id]["body"][1]["name"] for run_id in ids] == [str(number) for number in range(400)]
 
 
-def test_a_fork_makes_messages_of_its_own(broker: Redis) -> None:
-    """As gunicorn --preload: the parent has called before it forks."""
-    before = store.delay(name="parent")
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            store.delay(name="child")
-            store.delay(name="child")
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    after = store.delay(name="parent")
+def test_a_fork_makes_messages_of_its_own(broker: Redis, valkey: Server, tmp_path: Path) -> None:
+    """As gunicorn --preload: the parent has called before it forks; in a process that has no threads yet."""
+    code = """
+import os
+from tests.tasks.test_bulk import store
+before = store.delay(name="parent")
+child = os.fork()
+store.delay(name="both")
+store.delay(name="both")
+if child:
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    print(os.getpid(), child)
+"""
+    env = {
+        **os.environ,
+        "REDIS_URL": valkey.url,
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'none.db'}",
+        "PYTHONPATH": ".",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", f"import tasks.app\n{code}"], env=env, capture_output=True, text=True, check=False
+    )
 
-    messages = waiting(broker)
-    assert os.waitstatus_to_exitcode(status) == 0
-    origins = {run_id: message["headers"]["origin"] for run_id, message in messages.items()}
-    assert f"gen{os.getpid()}@" in origins.pop(before.id)
-    assert f"gen{os.getpid()}@" in origins.pop(after.id)
-    assert len(origins) == 2
-    assert all(f"gen{child}@" in origin for origin in origins.values())
+    assert done.returncode == 0, done.stderr
+    parent, child = done.stdout.split()
+    origins = Counter(message["headers"]["origin"].split("@")[0] for message in waiting(broker).values())
+    assert origins == {f"gen{parent}": 3, f"gen{child}": 2}
 
 
 def test_a_call_outlives_a_restart_of_the_broker(broker: Redis, valkey: Server, copied: list[str]) -> None:
